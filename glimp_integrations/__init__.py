@@ -1,0 +1,67 @@
+"""GlimpRouter (arXiv 2601.05110) as a drop-in LLM: the part without a framework."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from glimp_integrations._version import __version__
+
+if TYPE_CHECKING:
+    from glimp_integrations.errors import (
+        BackendError,
+        ConfigError,
+        GlimpError,
+        UnsuitableEndpointError,
+    )
+    from glimp_integrations.events import (
+        Event,
+        Finished,
+        Settled,
+        StepDone,
+        StepStarted,
+        TextDelta,
+    )
+    from glimp_integrations.router import GlimpRouter
+    from glimp_integrations.settings import Price, Prices, RoutingSettings
+    from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
+
+__all__ = [
+    "BackendError",
+    "ConfigError",
+    "Event",
+    "Finished",
+    "GlimpError",
+    "GlimpRouter",
+    "ModelUsage",
+    "Price",
+    "Prices",
+    "RoutedAnswer",
+    "RoutingSettings",
+    "Settled",
+    "StepDone",
+    "StepRecord",
+    "StepStarted",
+    "TextDelta",
+    "Trace",
+    "UnsuitableEndpointError",
+    "Usage",
+    "__version__",
+]
+
+_HOMES = {
+    **dict.fromkeys(["BackendError", "ConfigError", "GlimpError", "UnsuitableEndpointError"], "errors"),
+    **dict.fromkeys(
+        ["Event", "Finished", "Settled", "StepDone", "StepStarted", "TextDelta"], "events"
+    ),
+    **dict.fromkeys(["ModelUsage", "RoutedAnswer", "StepRecord", "Trace", "Usage"], "trace"),
+    **dict.fromkeys(["Price", "Prices", "RoutingSettings"], "settings"),
+    "GlimpRouter": "router",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # On first use, so that the command line and the adapters start quickly.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,43 @@
+"""Where models run. Import what you use; nothing heavy loads before that."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from glimp_integrations.backends.base import (
+        Backend,
+        Capabilities,
+        Rendered,
+        Report,
+        Request,
+        Token,
+    )
+    from glimp_integrations.backends.llamacpp import LlamaCppBackend
+    from glimp_integrations.backends.openai import OpenAIBackend
+    from glimp_integrations.backends.scripted import ScriptedBackend
+
+__all__ = [
+    "Backend",
+    "Capabilities",
+    "LlamaCppBackend",
+    "OpenAIBackend",
+    "Rendered",
+    "Report",
+    "Request",
+    "ScriptedBackend",
+    "Token",
+]
+
+_HOMES = {
+    "LlamaCppBackend": "llamacpp",
+    "OpenAIBackend": "openai",
+    "ScriptedBackend": "scripted",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'base')}"), name)

@@ -1,0 +1,203 @@
+"""The contract between the router and whatever runs a model.
+
+A backend continues *exact text*: no chat, no hidden prompt, no clean-up. To add one, subclass
+:class:`Backend` and write three coroutines; ``docs/backends.md`` walks through an example.
+
+All coroutines of a backend run on one event loop (``glimp_integrations.bridge``), whoever calls
+and from whichever thread, so ordinary asyncio locks and one HTTP client are enough.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = [
+    "Backend",
+    "Capabilities",
+    "Ended",
+    "Message",
+    "Rendered",
+    "Report",
+    "Request",
+    "Token",
+]
+
+Message = Mapping[str, Any]
+"""``{"role": ..., "content": text}`` and whatever else the chat template reads."""
+
+Ended = Literal["eos", "length", "context"]
+"""End of sequence; ``max_tokens`` reached; the context window is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token as it was generated.
+
+    Attributes:
+        text: Its text. Empty for the end of sequence and for a token that only begins a
+            character; the text then comes with the token that completes it.
+        logprobs: Natural-log probabilities of the k likeliest tokens at this place, highest
+            first, of the unscaled distribution; ``None`` where none were asked for or none
+            belong to just this token.
+        pending: A character has begun and is not complete.
+        divisible: ``text`` may hold several tokens (a server that groups its output).
+        count: Number of tokens, as far as known.
+    """
+
+    text: str
+    logprobs: tuple[float, ...] | None = None
+    pending: bool = False
+    divisible: bool = False
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Continue ``prompt``.
+
+    Attributes:
+        prompt: The exact text, control tokens of the chat template included.
+        max_tokens: Tokens to generate at most.
+        logprobs: How many top log-probabilities each token must carry; 0: none.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling.
+        seed: Sampling seed or ``None``.
+        timeout: Seconds without a token before the request counts as failed; ``None``: no limit.
+        max_retries: Attempts to connect again before anything was generated.
+    """
+
+    prompt: str
+    max_tokens: int
+    logprobs: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    timeout: float | None = None
+    max_retries: int = 2
+
+
+@dataclass(slots=True)
+class Report:
+    """What a request cost; filled by the backend while it streams.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt, cached ones included; ``None``: not told.
+        cached_tokens: Those of them the model did not have to compute; ``None``: not told.
+        completion_tokens: Generated tokens; ``None``: not told (cancelled early).
+        ended: Why the stream ended; ``None`` while it runs or when it was cancelled.
+    """
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    ended: Ended | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do.
+
+    Attributes:
+        context_window: Tokens of prompt and completion together; ``None``: unknown.
+        top_logprobs: How many log-probabilities it returns per token; 0: none, so the model can
+            only be the large one.
+        wanted_logprobs: How many its owner asked for. A threshold belongs to one k, so fewer is
+            an error for the small model.
+        streamed_logprobs: Whether every token of a stream carries them.
+        device: Name of what it computes on, if known. Two backends with one device never
+            compute at the same time without slowing each other down.
+        template: Source of the chat template, if the backend shows it.
+    """
+
+    context_window: int | None = None
+    top_logprobs: int = 0
+    wanted_logprobs: int | None = None
+    streamed_logprobs: bool = False
+    device: str | None = None
+    template: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as the model reads it, up to where its own turn begins.
+
+    Attributes:
+        text: The prompt, ending with the template's generation prompt.
+        tokens: Its length in tokens, if the backend counted.
+    """
+
+    text: str
+    tokens: int | None = None
+
+
+# What chat models write their own control tokens like. Used where no tokenizer can be asked.
+_CONTROL = re.compile(
+    r"<\|[^<>|\n]{1,64}\|>|<｜[^<>｜\n]{1,64}｜>"
+    r"|</?(?:s|bos|eos|unk|pad|think|thinking|seed:think|tool_call|tool_response|tools"
+    r"|start_of_turn|end_of_turn)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\]"
+)
+
+
+class Backend(ABC):
+    """A model that continues text. See the module's docstring."""
+
+    name: str
+    url: str | None = None
+
+    @abstractmethod
+    async def capabilities(self) -> Capabilities:
+        """What the backend can do; asked once, before the first request.
+
+        Raises:
+            BackendError: It cannot be reached.
+            UnsuitableEndpointError: It cannot be used at all.
+        """
+
+    @abstractmethod
+    async def render(self, messages: Sequence[Message]) -> Rendered:
+        """Render a conversation with the model's own chat template and generation prompt.
+
+        Raises:
+            ConfigError: There is no template, or it refuses the conversation.
+            BackendError: The server failed.
+        """
+
+    @abstractmethod
+    def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
+        """Continue ``request.prompt``, token by token (an async generator).
+
+        Closing the generator stops the generation. ``report.ended`` is set before it ends by
+        itself.
+
+        Raises:
+            BackendError: The request failed; ``context_full`` is set where the prompt does not
+                fit.
+        """
+
+    async def is_control(self, literal: str) -> bool:
+        """Whether the tokenizer would read ``literal``, found in a message, as a control token.
+
+        The default knows how common chat models write theirs.
+        """
+        return _CONTROL.fullmatch(literal) is not None
+
+    async def released(self) -> None:  # noqa: B027 - optional
+        """Wait until work that was cancelled has left the device (on shared devices only)."""
+
+    async def aclose(self) -> None:  # noqa: B027 - optional
+        """Release what the backend holds."""
+
+    def close(self) -> None:
+        """Synchronous :meth:`aclose`."""
+        from glimp_integrations import bridge
+
+        bridge.call(self.aclose)
+
+    def __repr__(self) -> str:
+        at = f" at {self.url}" if self.url else ""
+        return f"<{type(self).__name__} {self.name}{at}>"

@@ -1,0 +1,79 @@
+"""What OpenAI-compatible servers do differently, as data.
+
+Sources: llama.cpp ``tools/server/README.md`` (routes ``/completion``, ``/apply-template``,
+``/tokenize``, ``/slots``); vLLM "OpenAI-Compatible Server" (extra parameters of the Completions
+API, Tokenizer API).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["FLAVOURS", "GENERIC", "LLAMA_CPP", "VLLM", "Flavour"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One kind of server.
+
+    Attributes:
+        name: How it is called in settings and reports.
+        owned_by: What it writes into ``owned_by`` of ``/v1/models``.
+        body: Fields sent with every completion: servers fill in defaults of their own
+            (top-k, min-p, repetition penalty) for whatever is left out.
+        stream_options: Sent with every stream.
+        renders: Which route renders a conversation; ``None``: none does.
+        token_per_chunk: A piece of a stream without log-probabilities is exactly one token.
+        slots: ``/slots`` tells whether cancelled work has left the device.
+    """
+
+    name: str
+    owned_by: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+    stream_options: Mapping[str, Any] = field(default_factory=lambda: {"include_usage": True})
+    renders: Literal["apply-template", "tokenize"] | None = None
+    token_per_chunk: bool = False
+    slots: bool = False
+
+
+GENERIC = Flavour(name="generic", owned_by="")
+
+LLAMA_CPP = Flavour(
+    name="llama.cpp",
+    owned_by="llamacpp",
+    body={
+        "top_k": 0,
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "cache_prompt": True,
+        # Tells prompt and cached tokens at the start, so that cancelled streams are counted too.
+        "return_progress": True,
+    },
+    renders="apply-template",
+    token_per_chunk=True,
+    slots=True,
+)
+
+VLLM = Flavour(
+    name="vllm",
+    owned_by="vllm",
+    body={
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        # The rendered prompt holds its own BOS; closing tags may be special tokens.
+        "add_special_tokens": False,
+        "skip_special_tokens": False,
+        "return_token_ids": True,
+    },
+    stream_options={"include_usage": True, "continuous_usage_stats": True},
+    renders="tokenize",
+)
+
+FLAVOURS = {flavour.name: flavour for flavour in (LLAMA_CPP, VLLM, GENERIC)}

@@ -1,0 +1,161 @@
+"""A GGUF file, served in this process by llama.cpp (package ``xllamacpp``)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from glimp_integrations import bridge
+from glimp_integrations.backends.flavours import LLAMA_CPP
+from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.errors import BackendError, ConfigError
+
+__all__ = ["LlamaCppBackend"]
+
+LOCAL_DEVICE = "llama.cpp in this process"
+
+
+class LlamaCppBackend(OpenAIBackend):
+    """A GGUF model on llama.cpp, loaded on first use.
+
+    The server listens on a free port of the loopback interface and accepts only a random key of
+    this process.
+
+    Args:
+        model_path: The GGUF file.
+        name: Shown in traces; the file's name by default.
+        context_window: Tokens of one conversation.
+        parallel: Conversations served at the same time.
+        threads: CPU threads; by default as many as there are usable cores.
+        prompt_cache_mib: Host memory for prompts of earlier conversations, in MiB; 0: none.
+        server_options: Further ``CommonParams`` attributes of xllamacpp, such as
+            ``{"n_gpu_layers": 0}``.
+        chat_template, template_kwargs, top_logprobs, extra_body: As for ``OpenAIBackend``.
+
+    Raises:
+        ConfigError: There is no such file, or it is no GGUF file, or the extra is missing.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        context_window: int = 8192,
+        parallel: int = 4,
+        threads: int | None = None,
+        prompt_cache_mib: int = 512,
+        server_options: Mapping[str, Any] | None = None,
+        chat_template: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        top_logprobs: int = 20,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            name or Path(model_path).stem,
+            base_url="http://127.0.0.1/v1",
+            api_key=secrets.token_urlsafe(24),
+            flavour=LLAMA_CPP.name,
+            top_logprobs=top_logprobs,
+            chat_template=chat_template,
+            template_kwargs=template_kwargs,
+            extra_body=extra_body,
+            verify="off",
+            device=LOCAL_DEVICE,
+        )
+        self.url = None
+        self._path = Path(model_path)
+        self._options = {
+            "n_ctx": context_window,
+            "n_parallel": parallel,
+            # One memory for all conversations: each may use the whole window.
+            "kv_unified": True,
+            "cache_ram_mib": prompt_cache_mib,
+            "verbosity": 0,
+            "ui": False,
+            **(server_options or {}),
+        }
+        self._threads = threads or _usable_cores()
+        self._server: Any = None
+        self._starting: asyncio.Lock | None = None
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        server, self._server, self._can = self._server, None, None
+        if server is not None:
+            # Freeing the model joins the server's threads; never on the I/O loop.
+            await asyncio.to_thread(_drop, [server])
+
+    async def _locate(self) -> Path:
+        """The file; a hook for weights that are fetched first."""
+        return self._path
+
+    async def _start(self) -> None:
+        if self._server is not None:
+            return
+        self._starting = self._starting or asyncio.Lock()
+        async with self._starting:
+            if self._server is None:
+                path = await self._locate()
+                _check_file(path)
+                self._server = await asyncio.to_thread(self._serve, path)
+                address = self._server.listening_address
+                self._base_url, self.url = f"{address}/v1", address
+                bridge.at_exit(self.aclose)
+
+    def _serve(self, path: Path) -> Any:
+        try:
+            import xllamacpp
+        except ImportError as error:
+            raise ConfigError(
+                "serving a GGUF file needs llama.cpp: pip install 'glimp-integrations[llamacpp]'"
+            ) from error
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.model_alias = {self.name}
+        params.hostnames = ["127.0.0.1"]
+        params.port = 0
+        params.api_keys = [self._secret().get_secret_value()]
+        params.cpuparams.n_threads = self._threads
+        params.cpuparams_batch.n_threads = self._threads
+        for option, value in self._options.items():
+            if not hasattr(params, option):
+                raise ConfigError(f"server_options: xllamacpp has no option {option!r}")
+            setattr(params, option, value)
+        try:
+            return xllamacpp.Server(params)
+        except Exception as error:
+            raise BackendError(
+                f"llama.cpp cannot load {path.name} ({error}): is the file complete, and is "
+                "there enough memory?",
+                model=self.name,
+            ) from error
+
+    def _secret(self) -> SecretStr:
+        assert self._key is not None
+        return self._key
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ConfigError(f"no model file at {path}: give the path of a GGUF file")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ConfigError(f"{path} is no GGUF file (it does not begin with 'GGUF')")
+
+
+def _usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+def _drop(holder: list[Any]) -> None:
+    holder.clear()

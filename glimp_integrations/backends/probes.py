@@ -1,0 +1,261 @@
+"""Questions an endpoint has to answer before it is trusted with a chain of thought.
+
+``first_use`` is the one small request made before the first real one; ``check`` is the whole
+examination, which never raises for what it finds: every probe gets a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from glimp_integrations import prompt
+from glimp_integrations.backends.base import Report, Request
+from glimp_integrations.backends.wire import tokens_of, top_logprobs_of
+from glimp_integrations.errors import BackendError, GlimpError, UnsuitableEndpointError
+
+if TYPE_CHECKING:
+    from glimp_integrations.backends.openai import OpenAIBackend
+
+__all__ = ["EndpointReport", "ProbeResult", "check", "first_use"]
+
+Verdict = Literal["ok", "warn", "fail", "skipped"]
+
+# "a" is one token everywhere; a BOS makes two. Any template adds several more.
+_RAW_TOKENS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """One row: the probe, its verdict, what came back, what to do."""
+
+    probe: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(slots=True)
+class EndpointReport:
+    """What an examination found.
+
+    Attributes:
+        server: Model and address.
+        flavour: The server's kind.
+        results: One row a probe.
+    """
+
+    server: str
+    flavour: str
+    results: list[ProbeResult] = field(default_factory=list)
+
+    @property
+    def usable_as_large(self) -> bool:
+        """Whether the endpoint can continue exact text."""
+        return all(r.verdict != "fail" for r in self.results if r.probe != "P2 logprobs")
+
+    @property
+    def usable_as_small(self) -> bool:
+        """Whether it can be glimpsed at, too."""
+        return all(r.verdict != "fail" for r in self.results)
+
+    def __str__(self) -> str:
+        lines = [f"{self.server} ({self.flavour})"]
+        for r in self.results:
+            lines.append(f"  {r.verdict:7} {r.probe}: {r.detail}{'. ' + r.remedy if r.remedy else ''}")
+        return "\n".join(lines)
+
+
+async def first_use(backend: OpenAIBackend) -> tuple[int, bool]:
+    """Check rawness and log-probabilities with one request.
+
+    Returns:
+        How many log-probabilities the server returns, and whether its streams carry them.
+
+    Raises:
+        UnsuitableEndpointError: The prompt is wrapped in a template.
+        BackendError: The request failed.
+    """
+    k = backend.top_logprobs
+    try:
+        report, choices = await _ask(backend, "a", logprobs=k)
+    except BackendError as error:
+        if "HTTP 400" not in error.message and "HTTP 422" not in error.message or not k:
+            raise
+        # Some servers refuse the logprobs field outright: still good as a large model.
+        report, choices = await _ask(backend, "a", logprobs=0)
+    _raise_if_wrapped(backend, report)
+    top = _first_top(choices)
+    return len(top or ()) if k else 0, bool(top)
+
+
+async def check(backend: OpenAIBackend) -> EndpointReport:
+    """Run probes P0 to P4 and P6."""
+    report = EndpointReport(f"{backend.name} at {backend.url}", "unknown")
+    # The order matters: without P0 nothing else can be asked.
+    first = await _row("P0 identity", lambda: _identity(backend))
+    report.results.append(first)
+    report.server, report.flavour = f"{backend.name} at {backend.url}", backend.flavour.name
+    probes: list[tuple[str, Callable[[], Awaitable[ProbeResult]]]] = [
+        ("P1 rawness", lambda: _rawness(backend)),
+        ("P2 logprobs", lambda: _logprobs(backend)),
+        ("P3 temperature", lambda: _temperature(backend)),
+        ("P4 stream", lambda: _stream(backend)),
+        ("P6 tags", lambda: _tags(backend)),
+    ]
+    for name, probe in probes:
+        if first.verdict == "fail":
+            report.results.append(ProbeResult(name, "skipped", "the endpoint was not reached"))
+        else:
+            report.results.append(await _row(name, probe))
+    return report
+
+
+async def _row(name: str, probe: Callable[[], Awaitable[ProbeResult]]) -> ProbeResult:
+    try:
+        return await probe()
+    except UnsuitableEndpointError as error:
+        return ProbeResult(name, "fail", error.detail, error.remedy)
+    except GlimpError as error:
+        return ProbeResult(name, "fail", str(error))
+
+
+async def _identity(backend: OpenAIBackend) -> ProbeResult:
+    await backend.identify()
+    window = backend.context_window
+    size = f", context {window:,} tokens" if window else ""
+    return ProbeResult("P0 identity", "ok", f"serves {backend.name}{size}")
+
+
+async def _rawness(backend: OpenAIBackend) -> ProbeResult:
+    report, _ = await _ask(backend, "a", logprobs=0)
+    if report.prompt_tokens is None:
+        return ProbeResult("P1 rawness", "warn", "the server reports no prompt_tokens; not provable")
+    _raise_if_wrapped(backend, report)
+    return ProbeResult("P1 rawness", "ok", f"1 character is {report.prompt_tokens} token(s)")
+
+
+async def _logprobs(backend: OpenAIBackend) -> ProbeResult:
+    k = backend.top_logprobs
+    _, choices = await _ask(backend, "The capital of France is", logprobs=k)
+    top = _first_top(choices)
+    if not top:
+        return ProbeResult(
+            "P2 logprobs",
+            "fail",
+            "no top-k log-probabilities came back",
+            "Usable as the large model only",
+        )
+    shape = "content[]" if (choices[0].get("logprobs") or {}).get("content") else "legacy"
+    if len(top) < k:
+        return ProbeResult(
+            "P2 logprobs",
+            "fail",
+            f"{len(top)} of {k} requested came back ({shape})",
+            f"Set top_logprobs={len(top)} and calibrate the threshold for it",
+        )
+    return ProbeResult("P2 logprobs", "ok", f"{len(top)} per token ({shape})")
+
+
+async def _temperature(backend: OpenAIBackend) -> ProbeResult:
+    if not backend.top_logprobs:
+        return ProbeResult("P3 temperature", "skipped", "no log-probabilities are asked for")
+    found: list[float] = []
+    for temperature in (1.0, 0.5):
+        _, choices = await _ask(
+            backend, "The capital of France is", logprobs=backend.top_logprobs,
+            temperature=temperature,
+        )
+        top = _first_top(choices)
+        if not top:
+            return ProbeResult("P3 temperature", "skipped", "no log-probabilities came back")
+        found.append(top[0])
+    if abs(found[0] - found[1]) <= 0.02:
+        return ProbeResult("P3 temperature", "ok", "log-probabilities are of the raw distribution")
+    return ProbeResult(
+        "P3 temperature",
+        "warn",
+        f"log-probabilities change with temperature (top-1 {found[0]:.3f} at 1.0, "
+        f"{found[1]:.3f} at 0.5)",
+        "Route with temperature=1, or make the server report raw ones",
+    )
+
+
+async def _stream(backend: OpenAIBackend) -> ProbeResult:
+    text = "1 2 3 4 5 6"
+    _, choices = await _ask(
+        backend, text, logprobs=backend.top_logprobs, max_tokens=8, stop=[" 8", "8"]
+    )
+    finish = next((c["finish_reason"] for c in choices if c.get("finish_reason")), None)
+    first = next((c for c in choices if c.get("text")), None)
+    if first is None:
+        return ProbeResult("P4 stream", "warn", f"no text in the stream (finish {finish!r})")
+    if backend.top_logprobs and top_logprobs_of(first) is None:
+        return ProbeResult(
+            "P4 stream",
+            "warn",
+            "the stream carries no log-probabilities",
+            "Routing falls back to one more request a step (two_request)",
+        )
+    kept = "8" in "".join(c.get("text") or "" for c in choices)
+    sizes = [len(tokens_of(c, k=1, token_per_chunk=True)) for c in choices if c.get("text")]
+    return ProbeResult(
+        "P4 stream",
+        "ok",
+        f"log-probabilities in the stream, up to {max(sizes)} token(s) a chunk, stop string "
+        f"{'kept' if kept else 'removed'}, finish {finish!r}",
+    )
+
+
+async def _tags(backend: OpenAIBackend) -> ProbeResult:
+    built = await prompt.build(backend, [{"role": "user", "content": "hi"}])
+    if built.tags is None:
+        return ProbeResult(
+            "P6 tags",
+            "ok",
+            "no thinking tags in the chat template: the whole reply is the chain",
+            "If the model does think in tags, pass think_tags=(open, close)",
+        )
+    opened = "opened by the template" if built.opened else "opened by the router"
+    return ProbeResult("P6 tags", "ok", f"thinks in {built.tags[0]}...{built.tags[1]}, {opened}")
+
+
+async def _ask(
+    backend: OpenAIBackend,
+    text: str,
+    *,
+    logprobs: int,
+    max_tokens: int = 1,
+    temperature: float = 1.0,
+    **fields: Any,
+) -> tuple[Report, list[dict[str, Any]]]:
+    report = Report()
+    request = Request(
+        prompt=text,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        temperature=temperature,
+        timeout=60.0,
+    )
+    async with aclosing(backend.completion(request, report, **fields)) as choices:
+        return report, [choice async for choice in choices]
+
+
+def _first_top(choices: list[dict[str, Any]]) -> tuple[float, ...] | None:
+    return next((top for c in choices if (top := top_logprobs_of(c))), None)
+
+
+def _raise_if_wrapped(backend: OpenAIBackend, report: Report) -> None:
+    count = report.prompt_tokens
+    if count is not None and count > _RAW_TOKENS:
+        raise UnsuitableEndpointError(
+            probe="P1 rawness",
+            server=f"{backend.name} at {backend.url}",
+            detail=f"wraps the prompt in a chat template (prompt_tokens={count} for 1 character)",
+            remedy="Routing continues exact text: use a route that leaves the prompt alone "
+            "(vLLM, llama.cpp, SGLang do on /v1/completions; Ollama and many proxies do not)",
+        )
+
+

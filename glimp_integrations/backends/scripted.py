@@ -1,0 +1,197 @@
+"""A backend without a model, for tests: it says what a function of the text says.
+
+It is a test double in the open: use it to try chains, adapters and failure handling without
+weights. Nothing it returns is a measurement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from glimp_integrations.backends.base import (
+    Backend,
+    Capabilities,
+    Message,
+    Rendered,
+    Report,
+    Request,
+    Token,
+)
+from glimp_integrations.errors import BackendError
+
+__all__ = ["ScriptedBackend", "ScriptedToken", "uniform"]
+
+ScriptedToken = tuple[bytes, float]
+"""The token's bytes (half a UTF-8 character is fine, ``b""`` ends the sequence) and H in nats."""
+
+
+def uniform(entropy: float, k: int = 20) -> tuple[float, ...]:
+    """Top-k log-probabilities, shape ``(<= k,)``, whose renormalised entropy is ``entropy`` nats.
+
+    One likely token and up to k - 1 equally unlikely ones, found by bisection.
+    """
+    limit = math.log(k)
+    if not 0.0 <= entropy <= limit:
+        raise ValueError(f"entropy must lie in [0, ln {k} = {limit:.3f}] nats, got {entropy}")
+    if entropy == 0.0:
+        return (0.0,)
+    low, high = 1.0 / k, 1.0
+    for _ in range(60):
+        top = (low + high) / 2
+        rest = (1 - top) / (k - 1)
+        h = -top * math.log(top) - ((k - 1) * rest * math.log(rest) if rest > 0 else 0.0)
+        low, high = (top, high) if h > entropy else (low, top)
+    rest = max((1 - high) / (k - 1), 1e-300)
+    return (math.log(high), *([math.log(rest)] * (k - 1)))
+
+
+class ScriptedBackend(Backend):
+    """Continues text by a script.
+
+    Args:
+        script: The whole continuation as tokens (what follows is found by comparing the prompt
+            with it), or a function from the text behind the generation prompt, as bytes, to the
+            next token.
+        name: Shown in traces and errors.
+        generation_prompt: What ``render`` ends with, such as ``"<assistant>"``.
+        chunk_sizes: Groups tokens into pieces of these sizes, in turn, when no log-probabilities
+            are asked for: a server that streams several tokens at once.
+        context_window: Tokens; one character of the prompt counts as one.
+        fail_after: Fails with a ``BackendError`` after so many tokens in all, ``failures`` times.
+        delay: Seconds before every token.
+        top_logprobs: How many log-probabilities it can return; 0: none.
+    """
+
+    def __init__(
+        self,
+        script: Sequence[ScriptedToken | str] | Callable[[bytes], ScriptedToken],
+        *,
+        name: str = "scripted",
+        generation_prompt: str = "<assistant>\n",
+        chunk_sizes: Sequence[int] = (1,),
+        context_window: int | None = None,
+        fail_after: int | None = None,
+        failures: int = 1_000_000,
+        retryable: bool = False,
+        delay: float = 0.0,
+        top_logprobs: int = 20,
+    ) -> None:
+        self.name = name
+        self._next = script if callable(script) else _follow(script)
+        self._generation_prompt = generation_prompt
+        self._chunk_sizes = list(chunk_sizes)
+        self._window = context_window
+        self._fail_after = fail_after
+        self._failures = failures
+        self._retryable = retryable
+        self._delay = delay
+        self._top = top_logprobs
+        self._generated = 0
+        self.requests: list[Request] = []
+        self.closed_early = 0
+
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(
+            context_window=self._window,
+            top_logprobs=self._top,
+            streamed_logprobs=self._top > 0,
+        )
+
+    async def render(self, messages: Sequence[Message]) -> Rendered:
+        text = "".join(f"<{m['role']}>{m['content']}\n" for m in messages)
+        text += self._generation_prompt
+        return Rendered(text, tokens=len(text))
+
+    async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
+        self.requests.append(request)
+        behind = request.prompt.rpartition(self._generation_prompt)[2].encode()
+        report.prompt_tokens = len(request.prompt)
+        report.completion_tokens = 0
+        sizes = iter(self._chunk_sizes * (request.max_tokens + 1))
+        group = _Group(size=1 if request.logprobs else next(sizes))
+        try:
+            for _ in range(request.max_tokens):
+                if self._delay:
+                    await asyncio.sleep(self._delay)
+                self._maybe_fail()
+                if self._window is not None and len(request.prompt) + len(behind) >= self._window:
+                    report.ended = "context"
+                    break
+                data, entropy = self._next(behind)
+                report.completion_tokens += 1
+                self._generated += 1
+                behind += data
+                logprobs = uniform(entropy) if request.logprobs and self._top else None
+                if not data:
+                    report.ended = "eos"
+                piece = group.add(data, logprobs)
+                if piece is not None or not data:
+                    if (last := piece or group.flush()) is not None:
+                        yield last
+                    group = _Group(size=1 if request.logprobs else next(sizes), rest=group.rest)
+                if not data:
+                    return
+            else:
+                report.ended = "length"
+            if (last := group.flush()) is not None:
+                yield last
+        finally:
+            if report.ended is None:
+                self.closed_early += 1
+
+    def _maybe_fail(self) -> None:
+        due = self._fail_after is not None and self._generated >= self._fail_after
+        if due and self._failures > 0:
+            self._failures -= 1
+            raise BackendError(
+                "the script says: fail here", model=self.name, retryable=self._retryable
+            )
+
+
+class _Group:
+    """Collects tokens into one piece and complete characters into its text."""
+
+    def __init__(self, size: int, rest: bytes = b"") -> None:
+        self.rest = rest
+        self._size = size
+        self._count = 0
+        self._data = b""
+        self._logprobs: tuple[float, ...] | None = None
+
+    def add(self, data: bytes, logprobs: tuple[float, ...] | None) -> Token | None:
+        if self._count == 0:
+            self._logprobs = logprobs
+        self._data += data
+        self._count += 1
+        return self.flush() if self._count >= self._size else None
+
+    def flush(self) -> Token | None:
+        if self._count == 0:
+            return None
+        data = self.rest + self._data
+        text = data.decode("utf-8", errors="ignore")
+        self.rest = data[len(text.encode()) :]
+        count, self._count, self._data = self._count, 0, b""
+        return Token(
+            text,
+            self._logprobs,
+            pending=bool(self.rest),
+            divisible=count > 1,
+            count=count,
+        )
+
+
+def _follow(script: Sequence[ScriptedToken | str]) -> Callable[[bytes], ScriptedToken]:
+    tokens = [(item.encode(), 0.0) if isinstance(item, str) else item for item in script]
+    places: dict[bytes, ScriptedToken] = {}
+    behind = b""
+    for data, entropy in tokens:
+        places.setdefault(behind, (data, entropy))
+        behind += data
+
+    def follow(text: bytes) -> ScriptedToken:
+        return places.get(text, (b"", 0.0))
+
+    return follow

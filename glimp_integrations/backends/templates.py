@@ -1,0 +1,96 @@
+"""Rendering conversations here, for servers that do not: by a tokenizer or a given template."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from glimp_integrations.backends.base import Message, Rendered
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["is_control", "render", "render_with_tokenizer", "tokenizer_template"]
+
+
+def render(
+    template: str | Callable[[Sequence[Message]], str],
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+) -> str:
+    """Render with Jinja source (sandboxed) or a function.
+
+    Raises:
+        ConfigError: The template is broken or refuses the conversation.
+    """
+    if callable(template):
+        return template(messages)
+    from jinja2 import TemplateError
+
+    try:
+        return _compiled(template).render(
+            messages=[dict(m) for m in messages], add_generation_prompt=True, **template_kwargs
+        )
+    except TemplateError as error:
+        raise ConfigError(f"the chat template cannot render this conversation: {error}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(source: str) -> Any:
+    from jinja2 import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    # The conventions of Hugging Face chat templates:
+    # https://huggingface.co/docs/transformers/chat_templating_writing
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.globals["raise_exception"] = refuse
+    return environment.from_string(source)
+
+
+def render_with_tokenizer(
+    tokenizer: str, messages: Sequence[Message], template_kwargs: Mapping[str, Any]
+) -> Rendered:
+    """Render with the chat template of a Hugging Face tokenizer.
+
+    Raises:
+        ConfigError: transformers is missing, or the tokenizer has no template.
+    """
+    loaded = _load(tokenizer)
+    if not loaded.chat_template:
+        raise ConfigError(
+            f"tokenizer {tokenizer!r} has no chat template: pass chat_template='<Jinja source>'"
+        )
+    text = loaded.apply_chat_template(
+        [dict(m) for m in messages], tokenize=False, add_generation_prompt=True, **template_kwargs
+    )
+    return Rendered(text, tokens=len(loaded.encode(text, add_special_tokens=False)))
+
+
+def tokenizer_template(tokenizer: str) -> str | None:
+    """Source of a tokenizer's chat template."""
+    template = _load(tokenizer).chat_template
+    return template if isinstance(template, str) else None
+
+
+def is_control(tokenizer: str, literal: str) -> bool:
+    """Whether a literal is one of the tokenizer's added or special tokens."""
+    return literal in _load(tokenizer).get_added_vocab()
+
+
+@functools.lru_cache(maxsize=8)
+def _load(tokenizer: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ConfigError(
+            "rendering with a tokenizer needs transformers: pip install 'glimp-integrations[hf]'"
+        ) from error
+    try:
+        return AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tokenizer {tokenizer!r} cannot be loaded: {error}") from error

@@ -1,0 +1,109 @@
+"""Chunks of a completion stream into tokens. Pure: dictionaries in, tokens out.
+
+Two shapes of log-probabilities are in use on ``/v1/completions``: the legacy one of the OpenAI
+API reference (parallel lists ``tokens`` and ``top_logprobs``, the latter keyed by token text) and
+the one of chat completions (``content``: a list with ``bytes``), which llama.cpp sends here too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glimp_integrations.backends.base import Report, Token
+
+__all__ = ["note_usage", "tokens_of", "top_logprobs_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    text: str
+    data: bytes | None  # None: the server sends no bytes
+    logprobs: tuple[float, ...] | None
+
+
+def tokens_of(choice: Mapping[str, Any], *, k: int, token_per_chunk: bool) -> list[Token]:
+    """The tokens of one choice of one chunk.
+
+    Args:
+        choice: ``chunk["choices"][0]``.
+        k: How many log-probabilities to keep per token; 0: none.
+        token_per_chunk: Without log-probabilities, a chunk is one token.
+    """
+    text = choice.get("text") or ""
+    entries = _entries(choice.get("logprobs"), k)
+    if not entries:
+        if not text:
+            return []
+        count = len(choice.get("token_ids") or ()) or 1
+        exact = token_per_chunk or (count == 1 and bool(choice.get("token_ids")))
+        return [Token(text, divisible=not exact, count=count)]
+    if len(entries) == 1:
+        return [_single(text, entries[0])]
+    if "".join(entry.text for entry in entries) == text:
+        return [Token(entry.text, entry.logprobs) for entry in entries]
+    # Text and tokens do not line up (characters of several tokens, hidden special tokens): only
+    # the place of the first token is certain.
+    return [Token(text, entries[0].logprobs, divisible=True, count=len(entries))]
+
+
+def _single(text: str, entry: _Entry) -> Token:
+    if entry.data is None:
+        begun = not text and "\ufffd" in entry.text
+        return Token(text, entry.logprobs, pending=begun)
+    if entry.data == text.encode():
+        return Token(text, entry.logprobs)
+    if not text:
+        return Token("", entry.logprobs, pending=bool(entry.data))
+    # The server kept earlier bytes of a character back: these log-probabilities belong to the
+    # character's last token, not to the place where the text begins.
+    return Token(text, None, count=2)
+
+
+def _entries(logprobs: Any, k: int) -> list[_Entry]:
+    if not isinstance(logprobs, Mapping):
+        return []
+    if logprobs.get("content"):
+        return [
+            _Entry(
+                text=item.get("token") or "",
+                data=None if item.get("bytes") is None else bytes(item["bytes"]),
+                logprobs=_top([t["logprob"] for t in item.get("top_logprobs") or ()], k),
+            )
+            for item in logprobs["content"]
+        ]
+    texts = logprobs.get("tokens") or []
+    tops = logprobs.get("top_logprobs") or [None] * len(texts)
+    return [
+        _Entry(text=text, data=None, logprobs=_top(list((top or {}).values()), k))
+        for text, top in zip(texts, tops, strict=False)
+    ]
+
+
+def _top(values: list[Any], k: int) -> tuple[float, ...] | None:
+    """The k highest, as servers may add the sampled token as one more."""
+    numbers = [float(v) for v in values if v is not None and not math.isnan(float(v))]
+    return tuple(sorted(numbers, reverse=True)[:k]) if numbers and k else None
+
+
+def top_logprobs_of(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """All log-probabilities of the first token of a choice, highest first."""
+    entries = _entries(choice.get("logprobs"), k=1_000_000)
+    return entries[0].logprobs if entries else None
+
+
+def note_usage(chunk: Mapping[str, Any], report: Report) -> None:
+    """Write what a chunk tells about its cost into the report."""
+    usage = chunk.get("usage")
+    if isinstance(usage, Mapping):
+        report.prompt_tokens = usage.get("prompt_tokens", report.prompt_tokens)
+        report.completion_tokens = usage.get("completion_tokens", report.completion_tokens)
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, Mapping) and details.get("cached_tokens") is not None:
+            report.cached_tokens = details["cached_tokens"]
+    progress = chunk.get("prompt_progress")
+    if isinstance(progress, Mapping):  # llama.cpp, return_progress
+        report.prompt_tokens = progress.get("total", report.prompt_tokens)
+        report.cached_tokens = progress.get("cache", report.cached_tokens)

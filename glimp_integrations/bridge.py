@@ -1,0 +1,216 @@
+"""One event loop for all model I/O, and the ways into it.
+
+The routing loop is written once, as a coroutine. It runs on a loop of its own, in one background
+thread per process, whoever calls: a script, a thread pool, a coroutine, a notebook cell inside a
+running loop. That buys three things: no second copy of the loop for the sync API, HTTP clients
+that are never shared between event loops, and streams that keep reading while a caller's own
+loop is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import os
+import queue
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+__all__ = ["acall", "aiterate", "at_exit", "call", "iterate"]
+
+T = TypeVar("T")
+
+# How long a closed stream may take to stop its request before the caller goes on without it.
+_STOP_SECONDS = 10.0
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
+_exit_hooks: list[Callable[[], Awaitable[None]]] = []
+
+
+def at_exit(hook: Callable[[], Awaitable[None]]) -> None:
+    """Run a coroutine function on the loop when the interpreter ends."""
+    _exit_hooks.append(hook)
+
+
+def call(function: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine function on the loop and wait for its result.
+
+    Raises:
+        RuntimeError: Called from the loop's own thread, where waiting would wait for itself.
+    """
+    future, done = _start(function)
+    try:
+        return future.result()
+    except BaseException:
+        _stop(future, done)
+        raise
+
+
+async def acall(function: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine function on the loop; awaits from any other loop.
+
+    Cancelling the caller cancels the work and waits until it has stopped.
+    """
+    future, done = _start(function)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        await _astop(future, done)
+        raise
+
+
+def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
+    """Iterate an async generator that runs on the loop, from synchronous code."""
+    items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    future, done = _start(lambda: _pump(make, items.put))
+    try:
+        while True:
+            kind, value = items.get()
+            if kind == "item":
+                yield value
+            elif kind == "end":
+                return
+            else:
+                raise value
+    finally:
+        _stop(future, done)
+
+
+async def aiterate(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncIterator[T]:
+    """Iterate an async generator that runs on the loop, from another loop."""
+    here = asyncio.get_running_loop()
+    items: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+    future, done = _start(
+        lambda: _pump(make, lambda item: _ignore(here.call_soon_threadsafe(items.put_nowait, item)))
+    )
+    try:
+        while True:
+            kind, value = await items.get()
+            if kind == "item":
+                yield value
+            elif kind == "end":
+                return
+            else:
+                raise value
+    finally:
+        await _astop(future, done)
+
+
+async def _pump(
+    make: Callable[[], AsyncGenerator[T, None]], put: Callable[[tuple[str, Any]], None]
+) -> None:
+    try:
+        async with aclosing(make()) as items:
+            async for item in items:
+                put(("item", item))
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        put(("error", error))
+    else:
+        put(("end", None))
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
+def _start(function: Callable[[], Awaitable[T]]) -> tuple[Future[T], threading.Event]:
+    loop = _running_loop()
+    if threading.current_thread() is _thread:
+        raise RuntimeError(
+            "a synchronous call was made from inside a backend's coroutine; await its async twin"
+        )
+    future: Future[T] = Future()
+    done = threading.Event()
+    # The caller's context variables (tracing spans, callbacks) stay visible to the work.
+    context = contextvars.copy_context()
+
+    async def work() -> None:
+        try:
+            result = await function()
+        except BaseException as error:
+            with suppress(InvalidStateError):  # cancelled meanwhile: nobody waits for it
+                future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            with suppress(InvalidStateError):
+                future.set_result(result)
+
+    def begin() -> None:
+        task = loop.create_task(work(), context=context)
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+        task.add_done_callback(lambda _: done.set())
+        future.add_done_callback(
+            lambda f: _ignore(loop.call_soon_threadsafe(task.cancel)) if f.cancelled() else None
+        )
+
+    loop.call_soon_threadsafe(begin)
+    return future, done
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def _stop(future: Future[Any], done: threading.Event) -> None:
+    """Cancel the work if it still runs and wait until its generators are closed."""
+    if not done.is_set():
+        future.cancel()
+        done.wait(_STOP_SECONDS)
+
+
+async def _astop(future: Future[Any], done: threading.Event) -> None:
+    if not done.is_set():
+        future.cancel()
+        # Shielded by a thread: a second cancellation must not leave the request running.
+        await asyncio.to_thread(done.wait, _STOP_SECONDS)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    global _loop, _thread
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            _thread = threading.Thread(target=_loop.run_forever, name="glimp-io", daemon=True)
+            _thread.start()
+        return _loop
+
+
+def _shut_down() -> None:
+    if _loop is None or _thread is None or not _thread.is_alive():
+        return
+
+    async def finish() -> None:
+        for task in list(_tasks):
+            task.cancel()
+        for hook in _exit_hooks:
+            try:
+                await asyncio.wait_for(hook(), 5.0)
+            except Exception:  # noqa: S110 - the process is ending; nobody can act on it
+                pass
+
+    asyncio.run_coroutine_threadsafe(finish(), _loop).result(timeout=20.0)
+    _loop.call_soon_threadsafe(_loop.stop)
+    _thread.join(timeout=5.0)
+
+
+def _forget_after_fork() -> None:
+    # Threads do not survive a fork: the child starts its own loop on first use.
+    global _loop, _thread, _lock
+    _lock = threading.Lock()
+    _loop = None
+    _thread = None
+    _tasks.clear()
+
+
+atexit.register(_shut_down)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,25 @@
+"""``glimp ask``."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any
+
+from glimp_integrations.live import LivePrinter
+from glimp_integrations.router import GlimpRouter
+
+__all__ = ["run"]
+
+
+def run(question: str, trace: str | None, **options: Any) -> None:
+    """Stream one answer to the terminal, then the totals."""
+    with GlimpRouter(**options) as router:
+        printer = LivePrinter(router.settings.threshold)
+        events: Any = router.stream(question)
+        with closing(events):
+            for event in events:
+                printer(event)
+    if trace is not None and printer.result is not None:
+        printer.result.trace.save(trace)
+
+

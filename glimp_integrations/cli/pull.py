@@ -1,0 +1,16 @@
+"""``glimp pull``."""
+
+from __future__ import annotations
+
+import typer
+
+from glimp_integrations.weights import ensure
+from glimp_integrations.weights.catalog import PAIR
+
+__all__ = ["run"]
+
+
+def run() -> None:
+    """Fetch both files and say where they are."""
+    for file in PAIR:
+        typer.echo(f"{file.model}: {ensure(file)}")

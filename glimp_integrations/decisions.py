@@ -1,0 +1,333 @@
+"""Who writes the next step: the method of the paper (section 3) as a pure state machine.
+
+Tokens go in, actions come out. There is no I/O, no clock and no randomness here, so a recorded
+conversation replays to the same decisions, and every strategy of the engine shares this file.
+
+::
+
+    thinking ──close tag, end of sequence, budget, repetition──> answer ──> done
+    chain (models without tags) ──end of sequence, budget, repetition, stop──> done
+                                ──answer marker──> answer ──> done
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from glimp_integrations.backends.base import Ended, Token
+from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.steps import Cut, Scanner, Terminator
+
+__all__ = ["Action", "Author", "Chain", "Done", "Glimpse", "Kept", "Step", "StopReason", "Write"]
+
+Author = Literal["small", "large"]
+Phase = Literal["thinking", "chain", "answer", "done"]
+StopReason = Literal["think_end", "eos", "budget", "repeated_step", "context_full", "stop"]
+# A closing tag and the blank line behind it, generously.
+_TAG_TOKENS = 8
+StepEnd = Literal["delimiter", "think_end", "eos", "length", "stop", "context_full", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """Ask the small model for one token; decide on its entropy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Let ``author`` write the step."""
+
+    author: Author
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing more to write."""
+
+
+Action = Glimpse | Write | Done
+
+
+@dataclass(slots=True)
+class Step:
+    """A step being written, and after its end what it came to.
+
+    Attributes:
+        entropy: H in nats at the step's start; ``None`` when no glimpse was made.
+        text: The exact text, delimiter included, end-of-thinking tag excluded.
+        tokens: Kept tokens.
+    """
+
+    index: int
+    author: Author
+    entropy: float | None
+    is_answer: bool
+    text: str = ""
+    tokens: int = 0
+    end: StepEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a token led to: text to show, whether the step ended, whether text was dropped."""
+
+    shown: str
+    step_over: bool
+    leftover: bool
+
+
+@dataclass(slots=True)
+class Chain:
+    """One question's chain of thought and answer.
+
+    Args:
+        settings: The routing settings.
+        tags: ``(open, close)`` or ``None`` for models that do not think in tags.
+        window: Tokens that fit behind the prompt in the smaller of the two contexts;
+            ``None``: unknown.
+    """
+
+    settings: RoutingSettings
+    tags: tuple[str, str] | None
+    window: int | None = None
+    steps: list[Step] = field(default_factory=list)
+    stop_reason: StopReason | None = None
+    answer_stop: StopReason | None = None
+    forced: Author | None = None
+    phase: Phase = field(init=False)
+    _scanner: Scanner = field(init=False)
+    _written: list[str] = field(default_factory=list)  # what both models continue, steps only
+    _tokens: int = 0
+    _phase_tokens: int = 0
+    _separated: bool = False  # a tag or marker stands before the answer
+    _blank: bool = True  # nothing of that answer shown yet: skip the white space before it
+
+    def __post_init__(self) -> None:
+        self._enter("thinking" if self.tags else "chain")
+
+    # -- what next ---------------------------------------------------------------------------
+
+    @property
+    def action(self) -> Action:
+        """What has to happen before the next step is written."""
+        if self.phase == "done":
+            return Done()
+        author = self._author_without_glimpse()
+        return Glimpse() if author is None else Write(author)
+
+    def decide(self, entropy: float | None) -> Author:
+        """The one decision of the method: ``H > threshold`` is the large model's step.
+
+        ``None`` means the small model ended its sequence without showing a distribution; that
+        is nothing the large model was asked to correct.
+        """
+        return "large" if entropy is not None and entropy > self.settings.threshold else "small"
+
+    def begin(self, author: Author, entropy: float | None) -> Step:
+        """Start the next step."""
+        step = Step(len(self.steps), author, entropy, self.phase == "answer")
+        self.steps.append(step)
+        return step
+
+    @property
+    def room(self) -> int:
+        """Tokens the running phase may still take."""
+        return max(0, min(self._budget - self._phase_tokens, self._window_left))
+
+    @property
+    def step_room(self) -> int:
+        """Tokens the running step may still take."""
+        if not self._in_steps:
+            return self.room
+        used = self.steps[-1].tokens if self.steps and self.steps[-1].end is None else 0
+        return min(self.room, self.settings.max_step_tokens - used)
+
+    def context(self) -> str:
+        """The text both models continue: all that follows the (opened) generation prompt."""
+        running = self.steps[-1].text if self.steps and self.steps[-1].end is None else ""
+        return "".join(self._written) + running
+
+    # -- what happened -----------------------------------------------------------------------
+
+    def take(self, token: Token) -> Kept:
+        """A token of the running step's author."""
+        step = self.steps[-1]
+        cut = self._scanner.feed(token.text, divisible=token.divisible)
+        self._keep(step, token.text, cut)
+        step.tokens += token.count
+        self._phase_tokens += token.count
+        self._tokens += token.count
+        shown = cut.shown
+        if cut.end is not None:
+            shown += self._end_step(cut.end)
+        elif not token.pending and self.step_room <= 0:
+            # Never in the middle of a character: the next author continues text.
+            shown += self._end_step("length")
+        return Kept(self._trim(step, shown), step.end is not None, cut.leftover)
+
+    def ended(self, how: Ended) -> Kept:
+        """The author's output is over, inside the running step."""
+        step = self.steps[-1]
+        shown = self._end_step("context_full" if how == "context" else how)
+        return Kept(self._trim(step, shown), step_over=True, leftover=False)
+
+    def fall_back(self, author: Author) -> Kept:
+        """The other model failed: ``author`` writes the rest, beginning with a new step."""
+        self.forced = author
+        if not self.steps or self.steps[-1].end is not None:
+            return Kept("", step_over=True, leftover=False)
+        step = self.steps[-1]
+        return Kept(self._trim(step, self._end_step("error")), step_over=True, leftover=False)
+
+    # -- results -----------------------------------------------------------------------------
+
+    @property
+    def reasoning(self) -> str:
+        """The chain of thought without tags; see :attr:`answer`."""
+        return self._split()[0]
+
+    @property
+    def answer(self) -> str:
+        """The visible reply."""
+        return self._split()[1]
+
+    @property
+    def undecided(self) -> bool:
+        """Whether text of this phase may turn out to be reasoning or answer."""
+        settings = self.settings
+        last_step = settings.untagged_answer == "last_step"
+        return self.phase == "chain" and (last_step or settings.answer_marker is not None)
+
+    def kind_of(self, step: Step) -> Literal["reasoning", "answer"]:
+        """Whether a finished chain counts ``step`` as reasoning or as answer."""
+        if step.is_answer:
+            return "answer"
+        if self.tags or any(other.is_answer for other in self.steps):
+            return "reasoning"
+        if self.settings.untagged_answer == "whole":
+            return "answer"
+        spoken = [other.index for other in self.steps if other.text.strip()]
+        return "answer" if not spoken or step.index >= spoken[-1] else "reasoning"
+
+    def _split(self) -> tuple[str, str]:
+        parts: dict[str, list[str]] = {"reasoning": [], "answer": []}
+        for step in self.steps:
+            parts[self.kind_of(step)].append(step.text)
+        answer = "".join(parts["answer"])
+        return "".join(parts["reasoning"]), answer.lstrip() if self._separated else answer
+
+    # -- inside ------------------------------------------------------------------------------
+
+    @property
+    def _in_steps(self) -> bool:
+        return self.phase != "answer" or self.settings.answer_by == "router"
+
+    @property
+    def _budget(self) -> int:
+        settings = self.settings
+        if self.phase == "thinking":
+            return settings.max_thinking_tokens
+        if self.phase == "chain" and settings.answer_marker is None:
+            # The whole reply is the chain, and max_tokens is what a caller bounds a reply with.
+            return min(settings.max_thinking_tokens, settings.max_tokens)
+        return settings.max_thinking_tokens if self.phase == "chain" else settings.max_tokens
+
+    @property
+    def _window_left(self) -> int:
+        if self.window is None:
+            return self._budget
+        left = self.window - self._tokens - _TAG_TOKENS
+        if self.phase == "answer":
+            return left
+        # Thinking must leave the answer its place, as far as that is sensible.
+        reserve = 0 if self.phase == "chain" else min(self.settings.max_tokens, self.window // 4)
+        return left - reserve
+
+    def _author_without_glimpse(self) -> Author | None:
+        if self.forced is not None:
+            return self.forced
+        if self.phase == "answer" and self.settings.answer_by != "router":
+            return self.settings.answer_by
+        if self.settings.threshold == float("inf"):
+            return "small"
+        return "large" if self.settings.threshold < 0 else None
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._phase_tokens = 0
+        self._separated = self._separated or phase == "answer"
+        ends: dict[str, Terminator] = {}
+        if phase == "thinking" and self.tags:
+            ends[self.tags[1]] = "think_end"
+        else:
+            ends.update({text: "stop" for text in self.settings.stop or ()})
+            if phase == "chain" and self.settings.answer_marker is not None:
+                ends[self.settings.answer_marker] = "think_end"
+        self._scanner = Scanner(self.settings.step_delimiter if self._in_steps else None, ends)
+
+    def _keep(self, step: Step, text: str, cut: Cut) -> None:
+        if cut.kept >= 0:
+            step.text += text[: cut.kept]
+            return
+        # A terminator began in earlier pieces, perhaps in an earlier step.
+        surplus = -cut.kept
+        for earlier in reversed(self.steps):
+            drop = min(surplus, len(earlier.text))
+            earlier.text = earlier.text[: len(earlier.text) - drop]
+            surplus -= drop
+            if surplus == 0:
+                break
+
+    def _end_step(self, end: StepEnd) -> str:
+        """Close the running step and move on; returns text that was held back until now."""
+        step = self.steps[-1]
+        step.end = end
+        self._scanner.end_step()
+        self._written = [earlier.text for earlier in self.steps] if end in (
+            "think_end",
+            "stop",
+        ) else [*self._written, step.text]
+        reason = self._reason_to_stop(end)
+        if reason is None:
+            return ""
+        held = self._scanner.flush()
+        if self.phase == "answer":
+            self.answer_stop = reason
+            self._enter("done")
+            return held
+        self.stop_reason = reason
+        if self.phase == "thinking":
+            # Closed by force, the tag gets a line of its own, as templates write it.
+            seam = "" if end == "think_end" or self.context().endswith("\n") else "\n"
+            self._written.append(f"{seam}{self.tags[1] if self.tags else ''}\n\n")
+            self._enter("answer")
+        elif end == "think_end":
+            self._written.append(self.settings.answer_marker or "")
+            self._enter("answer")
+        else:
+            self._enter("done")
+        return held
+
+    def _reason_to_stop(self, end: StepEnd) -> StopReason | None:
+        if end in ("think_end", "eos", "stop", "context_full"):
+            return end
+        if self.room <= 0:
+            return "budget" if self._phase_tokens >= self._budget else "context_full"
+        return "repeated_step" if self._repeats() else None
+
+    def _repeats(self) -> bool:
+        """Two equal steps, two steps in turn (A B A B), or nothing but blank lines twice."""
+        texts = [s.text for s in self.steps if s.is_answer == self.steps[-1].is_answer][-4:]
+        if len(texts) >= 2 and texts[-1] == texts[-2]:
+            return True
+        if len(texts) >= 2 and not texts[-1].strip() and not texts[-2].strip():
+            return True
+        return len(texts) == 4 and texts[0] == texts[2] and texts[1] == texts[3]
+
+    def _trim(self, step: Step, shown: str) -> str:
+        if not (self._blank and self._separated and step.is_answer):
+            return shown
+        shown = shown.lstrip()
+        self._blank = not shown
+        return shown

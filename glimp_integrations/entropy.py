@@ -1,0 +1,52 @@
+"""From the log-probabilities of one token to its entropy, in nats.
+
+The paper (section 3.3) compares H of the small model's first-token distribution with a
+threshold. A server shows only the k likeliest tokens, so an estimator has to say what it does
+about the rest. Estimates of different estimators or different k are never comparable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["Estimator", "estimate"]
+
+Estimator = Literal["topk_renorm", "topk_other"]
+
+
+def estimate(logprobs: Sequence[float], estimator: Estimator) -> float:
+    """Estimate the entropy of a next-token distribution.
+
+    Args:
+        logprobs: Natural-log probabilities of the k likeliest tokens, shape ``(k,)``, of the
+            unscaled distribution. ``-inf`` is allowed and counts as probability 0.
+        estimator: ``"topk_renorm"`` divides by the mass of the top k, as the authors' code does
+            (at most ln k nats). ``"topk_other"`` adds the missing mass as one more token, a lower
+            bound of the true entropy.
+
+    Returns:
+        The entropy in nats, at least 0.
+
+    Raises:
+        ConfigError: No logprobs, a NaN among them, or an unknown estimator.
+    """
+    probs = [math.exp(value) for value in logprobs]
+    mass = math.fsum(probs)
+    if not probs or math.isnan(mass) or mass <= 0.0:
+        raise ConfigError(
+            f"entropy needs at least one finite log-probability, got {list(logprobs)!r}"
+        )
+    if estimator == "topk_renorm":
+        probs = [p / mass for p in probs]
+    elif estimator == "topk_other":
+        # Rounding on the wire can push the mass a little over 1.
+        probs = [*probs, 1.0 - mass] if mass < 1.0 else [p / mass for p in probs]
+    else:
+        raise ConfigError(
+            f"unknown entropy estimator {estimator!r}: choose 'topk_renorm' or 'topk_other'"
+        )
+    return max(0.0, -math.fsum(p * math.log(p) for p in probs if p > 0.0))

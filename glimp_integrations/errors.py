@@ -1,0 +1,100 @@
+"""What can go wrong, and whose fault it was.
+
+::
+
+    GlimpError
+    ├── ConfigError              the caller's mistake: a value, a conversation, a missing extra
+    ├── UnsuitableEndpointError  a server that cannot do what routing needs, found by a probe
+    └── BackendError             a model failed while working; carries what was already written
+
+Every message says what was wrong, with which value, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from glimp_integrations.trace import RoutedAnswer
+
+__all__ = ["BackendError", "ConfigError", "GlimpError", "UnsuitableEndpointError"]
+
+
+class GlimpError(Exception):
+    """Base of every error this project raises on purpose.
+
+    Attributes:
+        partial: Everything written before the failure (reasoning, answer so far, trace), or
+            ``None`` when no answer had been begun.
+    """
+
+    partial: RoutedAnswer | None = None
+
+
+class ConfigError(GlimpError):
+    """The request cannot be served as written: fix the named value.
+
+    Not a ``ValueError``: pydantic would swallow those inside the adapters' constructors and
+    raise its own ``ValidationError`` instead.
+    """
+
+
+class UnsuitableEndpointError(GlimpError):
+    """A server lacks something the method needs.
+
+    Args:
+        probe: The check that failed, such as ``"P2 logprobs"``.
+        server: The model and address, without secrets.
+        detail: What came back.
+        remedy: What to do.
+    """
+
+    def __init__(self, *, probe: str, server: str, detail: str, remedy: str) -> None:
+        super().__init__(f"{server}: {detail}. {remedy} [{probe}]")
+        self.probe = probe
+        self.server = server
+        self.detail = detail
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments: the default reduction would call __init__ with the message.
+        return (_rebuild, (self.probe, self.server, self.detail, self.remedy))
+
+
+def _rebuild(probe: str, server: str, detail: str, remedy: str) -> UnsuitableEndpointError:
+    return UnsuitableEndpointError(probe=probe, server=server, detail=detail, remedy=remedy)
+
+
+class BackendError(GlimpError):
+    """A model failed while it was asked for text.
+
+    Attributes:
+        model: The model's name.
+        url: Where it was asked, without credentials; ``None`` in-process.
+        role: ``"small"`` or ``"large"``; ``None`` until the router knows.
+        retryable: Whether asking again, from the text kept so far, may help.
+        context_full: Whether the model's context window was the reason.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: str = "",
+        url: str | None = None,
+        retryable: bool = False,
+        context_full: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.model = model
+        self.url = url
+        self.role: str | None = None
+        self.retryable = retryable
+        self.context_full = context_full
+
+    def __str__(self) -> str:
+        text = f"{self.role} model: {self.message}" if self.role else self.message
+        if self.partial is not None and (self.partial.reasoning or self.partial.answer):
+            text += " (the text written so far is in this error's .partial)"
+        return text

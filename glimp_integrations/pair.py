@@ -1,0 +1,104 @@
+"""Which two models: backend objects, short forms, or nothing for the embedded pair."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from glimp_integrations.backends.base import Backend
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.settings import RoutingSettings
+
+__all__ = ["Pair", "embedded", "parse", "resolve"]
+
+_FORMS = "'openai:MODEL@http://HOST:PORT/v1' or 'llamacpp:/PATH/TO/MODEL.gguf'"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two backends, and those of them nobody else will close."""
+
+    small: Backend
+    large: Backend
+    owned: list[Backend] = field(default_factory=list)
+
+
+def resolve(settings: RoutingSettings) -> Pair:
+    """Turn ``small`` and ``large`` of the settings into backends. Loads nothing yet.
+
+    Raises:
+        ConfigError: Only one model is named, or a short form is not understood.
+    """
+    small, large = settings.small, settings.large
+    if small is None and large is None:
+        return Pair(*embedded())
+    if small is None or large is None:
+        missing = "small" if small is None else "large"
+        raise ConfigError(
+            f"only one model is named: give {missing}=... too, or neither for the embedded pair"
+        )
+    backends = [_backend(role, value, settings.api_key) for role, value in
+                (("small", small), ("large", large))]  # fmt: skip
+    owned = [b for b, given in zip(backends, (small, large), strict=True) if b is not given]
+    return Pair(backends[0], backends[1], owned)
+
+
+def _backend(role: str, value: Any, api_key: SecretStr | None) -> Backend:
+    if isinstance(value, Backend):
+        return value
+    if isinstance(value, str):
+        return parse(value, role=role, api_key=api_key)
+    raise ConfigError(
+        f"{role} is a {type(value).__name__}; expected a backend or a short form: {_FORMS}"
+    )
+
+
+def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -> Backend:
+    """A backend from its short form.
+
+    ``openai:MODEL@URL`` takes its key from ``api_key``, else from ``GLIMP_API_KEY``.
+
+    Raises:
+        ConfigError: The form is not understood.
+    """
+    kind, _, rest = text.partition(":")
+    if kind == "openai":
+        from glimp_integrations.backends.openai import OpenAIBackend
+
+        # The last "@" before the scheme: model names and URLs may both hold one.
+        model, at, url = rest.rpartition("@http")
+        if at:
+            key = api_key or os.environ.get("GLIMP_API_KEY")
+            return OpenAIBackend(model or None, base_url=f"http{url}", api_key=key)
+    elif kind == "llamacpp" and rest:
+        from glimp_integrations.backends.llamacpp import LlamaCppBackend
+
+        return LlamaCppBackend(Path(rest).expanduser())
+    raise ConfigError(f"{role} is {text!r}, which names no model; write {_FORMS}")
+
+
+@functools.cache
+def embedded() -> tuple[Backend, Backend]:
+    """The embedded pair, one per process: however many routers there are, it is loaded once."""
+    from glimp_integrations.backends.llamacpp import LlamaCppBackend
+    from glimp_integrations.weights import catalog
+
+    class Embedded(LlamaCppBackend):
+        """Weights that are fetched on first use."""
+
+        def __init__(self, file: catalog.WeightFile) -> None:
+            super().__init__(file.filename, name=f"{file.model}-Q4_K_M")
+            self._file = file
+
+        async def _locate(self) -> Path:
+            from glimp_integrations.weights import ensure
+
+            return await asyncio.to_thread(ensure, self._file)
+
+    return Embedded(catalog.SMALL), Embedded(catalog.LARGE)

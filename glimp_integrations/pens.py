@@ -1,0 +1,237 @@
+"""A pen is one model's hold on the text: it opens, reads, retries and stops that model's streams.
+
+Pens know nothing about decisions. The two strategies differ only in two habits, set here:
+whether a glimpse is a request of its own, and whether the small model's stream runs on past the
+end of a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from glimp_integrations.backends.base import Backend, Ended, Report, Request, Token
+from glimp_integrations.entropy import Estimator, estimate
+from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.trace import Author, ModelUsage
+
+__all__ = ["Pen", "Sampling"]
+
+Text = Callable[[], str]
+"""The kept text; built only when a request is opened."""
+
+# Seconds before the first repeat of a failed request; doubles with every further one.
+_BACKOFF = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How every request of a call samples and how long it may wait."""
+
+    temperature: float
+    top_p: float
+    seed: int | None
+    timeout: float | None
+    max_retries: int
+
+
+@dataclass(slots=True)
+class Pen:
+    """One model in one call.
+
+    Args:
+        author: ``"small"`` or ``"large"``.
+        backend: The model.
+        prefix: Its rendered prompt with thinking opened.
+        sampling: See :class:`Sampling`.
+        top_logprobs: k for glimpses.
+        glimpse_alone: A glimpse is a request for one token (``two_request``), not the first
+            token of the stream that goes on (``fused``).
+        stream_logprobs: Streams carry log-probabilities, because steps begin inside them.
+        next_seed: Counts requests over both pens, so that no two requests draw the same numbers.
+    """
+
+    author: Author
+    backend: Backend
+    prefix: str
+    sampling: Sampling
+    top_logprobs: int
+    glimpse_alone: bool
+    stream_logprobs: bool
+    next_seed: Callable[[], int | None]
+    usage: ModelUsage = field(default_factory=ModelUsage)
+    requests: int = 0
+    discarded: int = 0
+    prefilled: int | None = None
+    cached: int | None = None
+    _stream: AsyncGenerator[Token, None] | None = None
+    _report: Report = field(default_factory=Report)
+    _room: int = 0
+    _read: int = 0
+    _pushed: Token | None = None
+    _ended: Ended | None = None
+    _attempts: int = 0
+    _logprobs: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """A stream runs, or a glimpsed token waits to be read again."""
+        return self._stream is not None or self._pushed is not None
+
+    async def glimpse(self, context: Text, room: int, estimator: Estimator) -> float | None:
+        """Look at the next token without using it up.
+
+        Returns:
+            H in nats; ``None`` if the model ended its sequence without a token to look at.
+
+        Raises:
+            UnsuitableEndpointError: The token came without log-probabilities.
+        """
+        if self._stream is None:
+            await self._open(context, 1 if self.glimpse_alone else room, logprobs=True)
+        token = await self._next(context, room)
+        if token is None:
+            return None
+        if token.logprobs is None and not self.glimpse_alone and self._ended is None:
+            # The stream grouped this token with others (a character of several tokens, a server
+            # that sends several at once): a request of its own shows it alone.
+            await self.lift(discarded=token.count)
+            await self._open(context, 1, logprobs=True)
+            token = await self._next(context, room)
+            if token is None:
+                return None
+        if token.logprobs is None:
+            raise UnsuitableEndpointError(
+                probe="P2 logprobs",
+                server=_label(self.backend),
+                detail="returned a token without top-k log-probabilities",
+                remedy="Use it as the large model only, or serve it with logprobs enabled",
+            )
+        if self._stream is not None and self._room == 1:
+            await self._finish_single()
+        self._pushed = token
+        return estimate(token.logprobs, estimator)
+
+    async def read(self, context: Text, room: int) -> Token | None:
+        """The next token of this model's text; ``None`` at its end (then see :meth:`take_end`)."""
+        if self._pushed is not None:
+            token, self._pushed = self._pushed, None
+            # Half a character, or a token of unknown text, cannot be handed over as text: the
+            # same place is generated again (greedy: the same token).
+            if not token.pending and (token.text or self._ended == "eos"):
+                return token
+            if self._stream is not None:
+                return token
+            self.discarded += token.count
+        if self._ended == "eos":
+            return None
+        if self._stream is None:
+            self._ended = None
+            await self._open(context, room, logprobs=self.stream_logprobs)
+        return await self._next(context, room)
+
+    def take_end(self) -> Ended:
+        """Why the last :meth:`read` returned ``None``."""
+        ended, self._ended = self._ended or "eos", None
+        return ended
+
+    async def lift(self, *, discarded: int = 0) -> None:
+        """Stop writing: cancel a running stream, drop a glimpsed token."""
+        if self._pushed is not None:
+            discarded += self._pushed.count
+            self._pushed = None
+        self.discarded += discarded
+        self._ended = None
+        if self._stream is not None:
+            await self._close()
+            # On a shared device the other model must not start beside a cancelled pass.
+            await self.backend.released()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    async def _next(self, context: Text, room: int) -> Token | None:
+        while True:
+            assert self._stream is not None
+            try:
+                token = await anext(self._stream)
+            except StopAsyncIteration:
+                await self._end_of_stream()
+                return None
+            except BackendError as error:
+                alone, read = self._room == 1, self._read
+                await self._close()
+                self._attempts += 1
+                if not error.retryable or self._attempts > self.sampling.max_retries:
+                    error.role = self.author
+                    raise
+                await asyncio.sleep(_BACKOFF * 2 ** (self._attempts - 1))
+                # Continuing from the kept text is exact: nothing shown is lost or repeated.
+                single = 1 if alone and not read else room
+                await self._open(context, single, logprobs=self._logprobs)
+                continue
+            self._read += token.count
+            self._attempts = 0
+            return token
+
+    async def _open(self, context: Text, room: int, *, logprobs: bool) -> None:
+        self._report = Report()
+        self._room, self._read, self._logprobs = room, 0, logprobs
+        self.requests += 1
+        request = Request(
+            prompt=self.prefix + context(),
+            max_tokens=max(1, room),
+            logprobs=self.top_logprobs if logprobs else 0,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            seed=self.next_seed(),
+            timeout=self.sampling.timeout,
+            max_retries=self.sampling.max_retries,
+        )
+        self._stream = cast(
+            "AsyncGenerator[Token, None]", self.backend.generate(request, self._report)
+        )
+
+    async def _finish_single(self) -> None:
+        """Read the end of a one-token request: it tells the usage, and an end of sequence."""
+        assert self._stream is not None
+        try:
+            async for _ in self._stream:
+                pass
+        except BackendError:
+            pass  # the token is here; the next request will meet the failure if it lasts
+        await self._end_of_stream()
+        if self._ended == "length":
+            self._ended = None
+
+    async def _end_of_stream(self) -> None:
+        self._ended = self._report.ended or "eos"
+        await self._close()
+
+    async def _close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+            self._account()
+
+    def _account(self) -> None:
+        report, old = self._report, self.usage
+        told = report.completion_tokens is not None and report.prompt_tokens is not None
+        self.usage = ModelUsage(
+            requests=old.requests + 1,
+            input_tokens=old.input_tokens + (report.prompt_tokens or 0),
+            cached_tokens=old.cached_tokens + (report.cached_tokens or 0),
+            output_tokens=old.output_tokens + max(report.completion_tokens or 0, self._read),
+            estimated=old.estimated or not told,
+        )
+        if report.prompt_tokens is not None and report.cached_tokens is not None:
+            self.cached = (self.cached or 0) + report.cached_tokens
+            self.prefilled = (
+                (self.prefilled or 0) + report.prompt_tokens - report.cached_tokens
+            )
+
+
+
+def _label(backend: Backend) -> str:
+    return f"{backend.name} at {backend.url}" if backend.url else backend.name

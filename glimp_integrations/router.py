@@ -1,0 +1,141 @@
+"""GlimpRouter: the method without a framework."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from glimp_integrations import bridge
+from glimp_integrations.backends.base import Backend, Message
+from glimp_integrations.engine import route
+from glimp_integrations.events import Event, Finished
+from glimp_integrations.pair import resolve
+from glimp_integrations.prompt import check_messages
+from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.trace import RoutedAnswer
+
+__all__ = ["GlimpRouter"]
+
+
+class GlimpRouter:
+    """Two models write one chain of thought, routed by the entropy of each step's first token.
+
+    Method: arXiv 2601.05110, section 3.
+
+    Args:
+        small: A backend, a short form such as ``"llamacpp:/models/small.gguf"``, or ``None``.
+        large: Likewise. With neither, the embedded pair (fetched on first use).
+        settings: Ready settings instead of keyword arguments.
+        **options: Fields of :class:`RoutingSettings`.
+
+    Raises:
+        ConfigError: An option has an unknown name or an impossible value.
+
+    Example:
+        >>> router = GlimpRouter(threshold=1.0)            # doctest: +SKIP
+        >>> print(router.run("What is 17 * 23?").answer)   # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        small: Backend | str | None = None,
+        large: Backend | str | None = None,
+        *,
+        settings: RoutingSettings | None = None,
+        **options: Any,
+    ) -> None:
+        if settings is None:
+            settings = RoutingSettings(small=small, large=large, **options)
+        self.settings = settings
+        self._pair = resolve(settings)
+
+    @property
+    def small(self) -> Backend:
+        """The small model."""
+        return self._pair.small
+
+    @property
+    def large(self) -> Backend:
+        """The large model."""
+        return self._pair.large
+
+    def run(self, messages: str | Sequence[Message], **changes: Any) -> RoutedAnswer:
+        """Answer a conversation.
+
+        Works inside a running event loop and from many threads.
+
+        Args:
+            messages: A question, or messages with ``role`` and ``content``.
+            **changes: Routing settings for this call only.
+
+        Raises:
+            ConfigError: Impossible settings or an impossible conversation.
+            UnsuitableEndpointError: A server lacks what routing needs.
+            BackendError: A model failed; ``.partial`` holds what was written.
+        """
+        return bridge.call(lambda: _last(self._events(messages, changes)()))
+
+    async def arun(self, messages: str | Sequence[Message], **changes: Any) -> RoutedAnswer:
+        """Asynchronous :meth:`run`. Cancelling it stops the models."""
+        return await bridge.acall(lambda: _last(self._events(messages, changes)()))
+
+    def stream(self, messages: str | Sequence[Message], **changes: Any) -> Iterator[Event]:
+        """Answer a conversation, event by event; :class:`Finished` comes last.
+
+        Closing the iterator stops the models.
+        """
+        yield from bridge.iterate(self._events(messages, changes))
+
+    async def astream(
+        self, messages: str | Sequence[Message], **changes: Any
+    ) -> AsyncGenerator[Event, None]:
+        """Asynchronous :meth:`stream`."""
+        async with aclosing(_generator(bridge.aiterate(self._events(messages, changes)))) as events:
+            async for event in events:
+                yield event
+
+    def close(self) -> None:
+        """Release backends that were made from short forms. Never touches yours."""
+        for backend in self._pair.owned:
+            backend.close()
+
+    async def aclose(self) -> None:
+        """Asynchronous :meth:`close`."""
+        for backend in self._pair.owned:
+            await bridge.acall(backend.aclose)
+
+    def __enter__(self) -> GlimpRouter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> GlimpRouter:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def _events(
+        self, messages: str | Sequence[Message], changes: dict[str, Any]
+    ) -> Callable[[], AsyncGenerator[Event, None]]:
+        checked = check_messages(messages)
+        settings = self.settings
+        if changes:
+            settings = RoutingSettings(
+                **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
+            )
+        return lambda: route(settings, self.small, self.large, checked)
+
+
+async def _last(events: AsyncGenerator[Event, None]) -> RoutedAnswer:
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Finished):
+                return event.result
+    raise RuntimeError("the routing loop ended without a result; please report this")
+
+
+def _generator(events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
+    return events  # type: ignore[return-value]  # it is one; the annotation hides aclose()

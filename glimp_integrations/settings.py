@@ -1,0 +1,157 @@
+"""The routing settings, written once and shared by the core and every adapter."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import Self
+
+from glimp_integrations.entropy import Estimator
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["Price", "Prices", "RoutingSettings", "Strategy"]
+
+Strategy = Literal["auto", "two_request", "fused"]
+
+
+class Price(BaseModel):
+    """What one model costs, in any one currency, per million tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: float = Field(ge=0, description="Per million prompt tokens that were computed.")
+    output: float = Field(ge=0, description="Per million generated tokens.")
+    cached: float | None = Field(
+        default=None, ge=0, description="Per million cached prompt tokens; None: as input."
+    )
+
+
+class Prices(BaseModel):
+    """Prices of both models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    small: Price
+    large: Price
+
+
+class RoutingSettings(BaseModel):
+    """Everything that decides how a question is routed. Defaults follow the paper (appendix A).
+
+    ``small`` and ``large`` take a backend object or a short form such as
+    ``"openai:Qwen/Qwen3-32B@http://gpu2:8000/v1"`` or ``"llamacpp:/models/small.gguf"``; with
+    neither named, the embedded pair is used.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    small: Any = Field(default=None, description="Small model: backend, short form, or None.")
+    large: Any = Field(default=None, description="Large model: backend, short form, or None.")
+    threshold: float = Field(
+        default=1.0,
+        description="Nats. H > threshold: the large model writes the step. inf: the small model "
+        "writes all of them, < 0: the large model does; both cost no glimpse.",
+    )
+    entropy_estimator: Estimator = Field(
+        default="topk_renorm", description="How H is computed from top-k log-probabilities."
+    )
+    step_delimiter: str = Field(default="\n\n", min_length=1, description="Ends a step.")
+    max_step_tokens: int = Field(default=512, ge=1, description="Tokens in one step.")
+    max_thinking_tokens: int = Field(default=8192, ge=1, description="Kept reasoning tokens.")
+    max_tokens: int = Field(
+        default=2048,
+        ge=1,
+        description="Tokens of the answer. Where a model does not think in tags the whole reply "
+        "is the chain, and this bounds the reply.",
+    )
+    answer_by: Literal["large", "small", "router"] = Field(
+        default="large", description="Who writes after the end of thinking."
+    )
+    answer_marker: str | None = Field(
+        default=None,
+        min_length=1,
+        description="For models without think tags: the text after which the answer model "
+        "takes over. It belongs neither to the reasoning nor to the answer.",
+    )
+    untagged_answer: Literal["last_step", "whole"] = Field(
+        default="last_step",
+        description="For models without think tags and no marker seen: whether the answer is "
+        "the chain's last step (the rest is reasoning) or the whole reply.",
+    )
+    think_tags: tuple[str, str] | Literal[False] | None = Field(
+        default=None,
+        description="(open, close); None: found in the chat template; False: the models do not "
+        "think in tags.",
+    )
+    temperature: float = Field(default=0.6, ge=0, description="Sampling temperature; 0: greedy.")
+    top_p: float = Field(default=0.95, gt=0, le=1, description="Nucleus sampling.")
+    seed: int | None = Field(default=None, description="Sampling seed; None: random.")
+    stop: list[str] | None = Field(
+        default=None, description="Strings that end the visible reply and are not part of it."
+    )
+    strategy: Strategy = Field(
+        default="auto", description="How requests are made; never changes decisions."
+    )
+    on_backend_error: Literal["raise", "small", "large"] = Field(
+        default="raise", description="Raise, or go on with the named model alone."
+    )
+    timeout: float | None = Field(
+        default=120.0, gt=0, description="Seconds without a byte from an endpoint; None: no limit."
+    )
+    max_retries: int = Field(default=2, ge=0, description="Attempts after a failed request.")
+    prices: Prices | None = Field(default=None, description="Prices, for costs in the trace.")
+    api_key: SecretStr | None = Field(
+        default=None, description="Key for endpoints named by a short form."
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _mistakes_are_config_errors(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{cls.__name__}: "
+                + "; ".join(_explain(item) for item in error.errors(include_url=False))
+            ) from None
+
+    @field_validator("threshold")
+    @classmethod
+    def _threshold_is_a_number(cls, value: float) -> float:
+        if math.isnan(value):
+            raise ValueError("threshold is NaN; give a number of nats, inf or a negative number")
+        return value
+
+    @field_validator("think_tags")
+    @classmethod
+    def _tags_are_texts(cls, value: Any) -> Any:
+        if value and not all(value):
+            raise ValueError("think_tags needs two non-empty texts, such as ('<think>','</think>')")
+        return value
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_texts(cls, value: list[str] | None) -> list[str] | None:
+        if value and not all(value):
+            raise ValueError("an empty stop string would end every reply at once; leave it out")
+        return value
+
+
+def _explain(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        return f"unknown setting {name!r}; see RoutingSettings for the names"
+    if "key" in name or item["type"] == "missing":
+        return f"{name}: {item['msg']}"
+    return f"{name}: {item['msg']} (got {item['input']!r})"

@@ -1,0 +1,36 @@
+"""How requests are made. The choice changes time, never decisions or greedy text."""
+
+from __future__ import annotations
+
+from glimp_integrations.backends.base import Capabilities
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.settings import Strategy
+
+__all__ = ["choose"]
+
+
+def choose(wanted: Strategy, small: Capabilities, large: Capabilities) -> tuple[str, str]:
+    """Pick a strategy and say why.
+
+    Returns:
+        ``(strategy, reason)``; both go into the trace.
+
+    Raises:
+        ConfigError: ``fused`` was asked for and the small model's streams carry no
+            log-probabilities.
+    """
+    if wanted == "fused" and not small.streamed_logprobs and small.top_logprobs:
+        raise ConfigError(
+            "strategy 'fused' needs log-probabilities in the small model's stream, and this "
+            "server sends none: use 'two_request' or 'auto'"
+        )
+    if wanted != "auto":
+        return wanted, "asked for"
+    if not small.streamed_logprobs:
+        return "two_request", "the small model's streams carry no log-probabilities"
+    if small.device is not None and small.device == large.device:
+        return "two_request", (
+            "both models compute on one device, where a cancelled stream costs more than the "
+            "request it saves"
+        )
+    return "fused", "the small model streams log-probabilities: one request until it is unsure"

@@ -1,0 +1,166 @@
+"""What happened: one record a step, totals, usage. Saved as JSON, loaded back, shown in colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import Self
+
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["ModelUsage", "RoutedAnswer", "StepRecord", "Trace", "Usage"]
+
+Author = Literal["small", "large"]
+FORMAT = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class StepRecord(_Record):
+    """One step of the chain, or the answer."""
+
+    index: int
+    kind: Literal["reasoning", "answer"]
+    text: str = Field(description="Exact text, delimiter included.")
+    author: Author
+    entropy: float | None = Field(description="H in nats; None: no glimpse was made.")
+    estimator: str
+    threshold: float | str = Field(description="Nats; 'inf' or '-inf' as text, for JSON.")
+    tokens: int = Field(description="Kept tokens.")
+    discarded_tokens: int = Field(description="Generated for this step and thrown away.")
+    requests: int
+    prefilled_tokens: int | None = Field(description="Prompt tokens computed, where told.")
+    cached_tokens: int | None = Field(description="Prompt tokens from the cache, where told.")
+    first_token_seconds: float | None
+    seconds: float
+    end: str | None = Field(description="Why the step ended.")
+
+
+class ModelUsage(_Record):
+    """Tokens of one model, summed over all its requests, cancelled ones included."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    estimated: bool = Field(
+        default=False, description="Some request reported nothing; its tokens were counted here."
+    )
+
+
+class Usage(_Record):
+    """Tokens by model. ``reasoning_tokens`` are the kept tokens of the chain of thought."""
+
+    small: ModelUsage = ModelUsage()
+    large: ModelUsage = ModelUsage()
+    reasoning_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """Prompt tokens of every request, what a provider bills."""
+        return self.small.input_tokens + self.large.input_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens read from caches."""
+        return self.small.cached_tokens + self.large.cached_tokens
+
+    @property
+    def output_tokens(self) -> int:
+        """Generated tokens, glimpsed and discarded ones included."""
+        return self.small.output_tokens + self.large.output_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output tokens."""
+        return self.input_tokens + self.output_tokens
+
+
+class Trace(_Record):
+    """The story of one answer.
+
+    Costs are in the currency of the given prices; ``None`` without prices. The predicted cost
+    of the large model alone assumes it had written the same text in one request.
+    """
+
+    format: int = FORMAT
+    small_model: str
+    large_model: str
+    strategy: str
+    strategy_reason: str
+    steps: list[StepRecord] = []
+    stop_reason: str | None = Field(default=None, description="Why the chain ended.")
+    answer_stop: str | None = Field(default=None, description="Why a separate answer ended.")
+    requests: int = 0
+    seconds: float = 0.0
+    prompt_tokens: int | None = Field(default=None, description="Of the large model's prompt.")
+    errors: list[str] = Field(default=[], description="Failures that did not end the answer.")
+    cost: float | None = None
+    large_alone_cost: float | None = None
+
+    def tokens(self, author: Author) -> int:
+        """Kept tokens written by one model."""
+        return sum(step.tokens for step in self.steps if step.author == author)
+
+    @property
+    def discarded_tokens(self) -> int:
+        """Tokens generated and thrown away."""
+        return sum(step.discarded_tokens for step in self.steps)
+
+    @property
+    def large_share(self) -> float:
+        """The large model's share of all kept tokens, 0 to 1."""
+        total = sum(step.tokens for step in self.steps)
+        return self.tokens("large") / total if total else 0.0
+
+    @property
+    def large_step_share(self) -> float:
+        """The share of glimpsed steps that went to the large model (the intervention rate)."""
+        glimpsed = [step for step in self.steps if step.entropy is not None]
+        return sum(step.author == "large" for step in glimpsed) / len(glimpsed) if glimpsed else 0.0
+
+    def to_json(self) -> str:
+        """The whole trace as JSON; :meth:`from_json` reads it back."""
+        return self.model_dump_json(indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read a trace.
+
+        Raises:
+            ConfigError: It is none, or comes from a newer version.
+        """
+        try:
+            trace = cls.model_validate_json(text)
+        except ValueError as error:
+            raise ConfigError(f"this is no trace: {error}") from error
+        if trace.format > FORMAT:
+            raise ConfigError(
+                f"this trace has format {trace.format}, newer than {FORMAT}: update glimp-integrations"
+            )
+        return trace
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace to a file as JSON."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def __str__(self) -> str:
+        from glimp_integrations.show import plain
+
+        return plain(self)
+
+
+class RoutedAnswer(_Record):
+    """The result of a call."""
+
+    reasoning: str
+    answer: str
+    trace: Trace
+    usage: Usage
+
+    def __str__(self) -> str:
+        return self.answer

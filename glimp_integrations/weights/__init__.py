@@ -1,0 +1,8 @@
+"""The embedded pair's weights: what they are, where they come from, where they are kept."""
+
+from __future__ import annotations
+
+from glimp_integrations.weights.catalog import LARGE, SMALL, WeightFile
+from glimp_integrations.weights.pull import ensure, home
+
+__all__ = ["LARGE", "SMALL", "WeightFile", "ensure", "home"]

