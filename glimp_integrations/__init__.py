@@ -50,7 +50,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(["BackendError", "ConfigError", "GlimpError", "UnsuitableEndpointError"], "errors"),
+    **dict.fromkeys(
+        ["BackendError", "ConfigError", "GlimpError", "UnsuitableEndpointError"], "errors"
+    ),
     **dict.fromkeys(
         ["Event", "Finished", "Settled", "StepDone", "StepStarted", "TextDelta"], "events"
     ),

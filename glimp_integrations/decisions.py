@@ -261,7 +261,7 @@ class Chain:
         if phase == "thinking" and self.tags:
             ends[self.tags[1]] = "think_end"
         else:
-            ends.update({text: "stop" for text in self.settings.stop or ()})
+            ends.update(dict.fromkeys(self.settings.stop or (), "stop"))
             if phase == "chain" and self.settings.answer_marker is not None:
                 ends[self.settings.answer_marker] = "think_end"
         self._scanner = Scanner(self.settings.step_delimiter if self._in_steps else None, ends)
@@ -284,10 +284,15 @@ class Chain:
         step = self.steps[-1]
         step.end = end
         self._scanner.end_step()
-        self._written = [earlier.text for earlier in self.steps] if end in (
-            "think_end",
-            "stop",
-        ) else [*self._written, step.text]
+        self._written = (
+            [earlier.text for earlier in self.steps]
+            if end
+            in (
+                "think_end",
+                "stop",
+            )
+            else [*self._written, step.text]
+        )
         reason = self._reason_to_stop(end)
         if reason is None:
             return ""

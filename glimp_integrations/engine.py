@@ -82,8 +82,9 @@ async def _prepare(
     )
     fused = strategy == "fused"
     glimpses = 0 <= settings.threshold < math.inf
-    pens: dict[Author, Pen] = {
-        author: Pen(
+
+    def pen(author: Author, backend: Backend, text: prompt.Prompt) -> Pen:
+        return Pen(
             author=author,
             backend=backend,
             prefix=text.prefix(chain_tags),
@@ -93,11 +94,7 @@ async def _prepare(
             stream_logprobs=fused and glimpses and author == "small",
             next_seed=next_seed,
         )
-        for author, backend, text in (
-            ("small", small, small_prompt),
-            ("large", large, large_prompt),
-        )
-    }
+
     windows = [
         can.context_window - (text.tokens or 0)
         for can, text in ((small_can, small_prompt), (large_can, large_prompt))
@@ -107,7 +104,10 @@ async def _prepare(
     return _Call(
         settings=settings,
         chain=chain,
-        pens=pens,
+        pens={
+            "small": pen("small", small, small_prompt),
+            "large": pen("large", large, large_prompt),
+        },
         strategy=strategy,
         strategy_reason=reason,
         prompt_tokens=large_prompt.tokens,

@@ -227,10 +227,7 @@ class Pen:
         )
         if report.prompt_tokens is not None and report.cached_tokens is not None:
             self.cached = (self.cached or 0) + report.cached_tokens
-            self.prefilled = (
-                (self.prefilled or 0) + report.prompt_tokens - report.cached_tokens
-            )
-
+            self.prefilled = (self.prefilled or 0) + report.prompt_tokens - report.cached_tokens
 
 
 def _label(backend: Backend) -> str:

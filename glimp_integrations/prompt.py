@@ -132,7 +132,9 @@ async def neutralise(backend: Backend, text: str) -> str:
         return text
     few = len(literals) <= _MAX_QUESTIONS
     for literal in literals:
-        control = await (backend.is_control(literal) if few else Backend.is_control(backend, literal))
+        control = await (
+            backend.is_control(literal) if few else Backend.is_control(backend, literal)
+        )
         if control:
             text = text.replace(literal, literal[0] + _JOINER + literal[1:])
     return text

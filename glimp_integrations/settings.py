@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -15,7 +15,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from typing_extensions import Self
 
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import ConfigError
@@ -117,7 +116,9 @@ class RoutingSettings(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _mistakes_are_config_errors(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _mistakes_are_config_errors(
+        cls, data: Any, handler: ModelWrapValidatorHandler[Self]
+    ) -> Self:
         try:
             return handler(data)
         except ValidationError as error:

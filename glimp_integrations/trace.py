@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
-from typing_extensions import Self
 
 from glimp_integrations.errors import ConfigError
 
@@ -140,7 +139,8 @@ class Trace(_Record):
             raise ConfigError(f"this is no trace: {error}") from error
         if trace.format > FORMAT:
             raise ConfigError(
-                f"this trace has format {trace.format}, newer than {FORMAT}: update glimp-integrations"
+                f"this trace has format {trace.format}, newer than {FORMAT}: "
+                "update glimp-integrations"
             )
         return trace
 

@@ -127,9 +127,7 @@ class OpenAIBackend(Backend):
             text = templates.render(self._chat_template, messages, self._template_kwargs)
             return Rendered(text)
         if self._tokenizer is not None:
-            return templates.render_with_tokenizer(
-                self._tokenizer, messages, self._template_kwargs
-            )
+            return templates.render_with_tokenizer(self._tokenizer, messages, self._template_kwargs)
         try:
             if self.flavour.renders == "apply-template":
                 return await self._render_llama_cpp(messages)

@@ -64,7 +64,9 @@ class EndpointReport:
     def __str__(self) -> str:
         lines = [f"{self.server} ({self.flavour})"]
         for r in self.results:
-            lines.append(f"  {r.verdict:7} {r.probe}: {r.detail}{'. ' + r.remedy if r.remedy else ''}")
+            lines.append(
+                f"  {r.verdict:7} {r.probe}: {r.detail}{'. ' + r.remedy if r.remedy else ''}"
+            )
         return "\n".join(lines)
 
 
@@ -82,7 +84,7 @@ async def first_use(backend: OpenAIBackend) -> tuple[int, bool]:
     try:
         report, choices = await _ask(backend, "a", logprobs=k)
     except BackendError as error:
-        if "HTTP 400" not in error.message and "HTTP 422" not in error.message or not k:
+        if ("HTTP 400" not in error.message and "HTTP 422" not in error.message) or not k:
             raise
         # Some servers refuse the logprobs field outright: still good as a large model.
         report, choices = await _ask(backend, "a", logprobs=0)
@@ -132,7 +134,9 @@ async def _identity(backend: OpenAIBackend) -> ProbeResult:
 async def _rawness(backend: OpenAIBackend) -> ProbeResult:
     report, _ = await _ask(backend, "a", logprobs=0)
     if report.prompt_tokens is None:
-        return ProbeResult("P1 rawness", "warn", "the server reports no prompt_tokens; not provable")
+        return ProbeResult(
+            "P1 rawness", "warn", "the server reports no prompt_tokens; not provable"
+        )
     _raise_if_wrapped(backend, report)
     return ProbeResult("P1 rawness", "ok", f"1 character is {report.prompt_tokens} token(s)")
 
@@ -165,7 +169,9 @@ async def _temperature(backend: OpenAIBackend) -> ProbeResult:
     found: list[float] = []
     for temperature in (1.0, 0.5):
         _, choices = await _ask(
-            backend, "The capital of France is", logprobs=backend.top_logprobs,
+            backend,
+            "The capital of France is",
+            logprobs=backend.top_logprobs,
             temperature=temperature,
         )
         top = _first_top(choices)
@@ -257,5 +263,3 @@ def _raise_if_wrapped(backend: OpenAIBackend, report: Report) -> None:
             remedy="Routing continues exact text: use a route that leaves the prompt alone "
             "(vLLM, llama.cpp, SGLang do on /v1/completions; Ollama and many proxies do not)",
         )
-
-

@@ -27,9 +27,10 @@ def render(
     from jinja2 import TemplateError
 
     try:
-        return _compiled(template).render(
+        text: str = _compiled(template).render(
             messages=[dict(m) for m in messages], add_generation_prompt=True, **template_kwargs
         )
+        return text
     except TemplateError as error:
         raise ConfigError(f"the chat template cannot render this conversation: {error}") from error
 

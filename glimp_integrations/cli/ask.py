@@ -21,5 +21,3 @@ def run(question: str, trace: str | None, **options: Any) -> None:
                 printer(event)
     if trace is not None and printer.result is not None:
         printer.result.trace.save(trace)
-
-

