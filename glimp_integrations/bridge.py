@@ -192,10 +192,8 @@ def _shut_down() -> None:
         for task in list(_tasks):
             task.cancel()
         for hook in _exit_hooks:
-            try:
+            with suppress(Exception):  # the process is ending; nobody can act on it
                 await asyncio.wait_for(hook(), 5.0)
-            except Exception:  # noqa: S110 - the process is ending; nobody can act on it
-                pass
 
     asyncio.run_coroutine_threadsafe(finish(), _loop).result(timeout=20.0)
     _loop.call_soon_threadsafe(_loop.stop)

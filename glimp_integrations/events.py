@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from glimp_integrations.trace import Author, RoutedAnswer, StepRecord
 
-__all__ = ["Event", "Finished", "Settled", "StepDone", "StepStarted", "TextDelta"]
+__all__ = [
+    "Event",
+    "Finished",
+    "Settled",
+    "StepDone",
+    "StepStarted",
+    "TextDelta",
+    "from_dict",
+    "to_dict",
+]
 
 Kind = Literal["reasoning", "answer"]
 
@@ -59,3 +68,39 @@ class Finished:
 
 
 Event = StepStarted | TextDelta | Settled | StepDone | Finished
+
+
+_TYPES: dict[str, type[Any]] = {
+    "step_started": StepStarted,
+    "text_delta": TextDelta,
+    "settled": Settled,
+    "step_done": StepDone,
+    "finished": Finished,
+}
+_NAMES = {kind: name for name, kind in _TYPES.items()}
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """An event as plain JSON data, for frameworks that carry events as dictionaries."""
+    name = _NAMES[type(event)]
+    if isinstance(event, StepDone):
+        return {"type": name, "record": event.record.model_dump(mode="json")}
+    if isinstance(event, Finished):
+        return {"type": name, "result": event.result.model_dump(mode="json")}
+    return {"type": name, **asdict(event)}
+
+
+def from_dict(data: dict[str, Any]) -> Event:
+    """The event that :func:`to_dict` wrote.
+
+    Raises:
+        KeyError: ``data`` has no known ``type``.
+    """
+    fields = dict(data)
+    kind = _TYPES[fields.pop("type")]
+    if kind is StepDone:
+        return StepDone(StepRecord.model_validate(fields["record"]))
+    if kind is Finished:
+        return Finished(RoutedAnswer.model_validate(fields["result"]))
+    event: Event = kind(**fields)
+    return event

@@ -57,7 +57,7 @@ def _explain(error: Exception, model: str, url: str, secret: str | None) -> Exce
         return failed(f"cannot be reached ({cause}): is the server running, and is base_url right?")
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
         return failed(
-            f"refused the API key (HTTP {error.status_code}): pass a valid api_key for this endpoint"
+            f"refused the API key (HTTP {error.status_code}): pass a valid api_key for it"
         )
     if isinstance(error, openai.APIStatusError):
         return _status(error, where, failed, secret)

@@ -1,0 +1,43 @@
+# Everything from nothing: each target makes the virtual environment and fetches what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test test-slow check clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
+
+demo: $(STAMP) ## Watch the embedded pair answer a question through LangChain
+	@echo "== fetching the embedded pair (1.6 GB, once)"
+	@$(BIN)/glimp pull
+	@echo "== asking it through LangChain"
+	@$(BIN)/python examples/langchain/demo.py
+
+test: $(STAMP) ## Run the test suite (fetches the embedded pair on first use)
+	@echo "== fetching the embedded pair (1.6 GB, once)"
+	@$(BIN)/glimp pull
+	@echo "== testing"
+	@$(BIN)/pytest
+
+test-slow: $(STAMP) ## Run the longer proofs
+	@$(BIN)/glimp pull
+	$(BIN)/pytest -m slow -s
+
+check: $(STAMP) ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## Remove the virtual environment and caches (weights are kept)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@echo "== making the virtual environment in $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== installing (a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)

@@ -1,0 +1,64 @@
+"""What every framework adapter shares: the settings as its fields, and the router behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.router import GlimpRouter
+from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.trace import RoutedAnswer
+
+__all__ = ["RoutedModel", "finish_reason"]
+
+# What may change from call to call; models and keys belong to the object.
+PER_CALL = frozenset(RoutingSettings.model_fields) - {"small", "large", "api_key"}
+
+
+class RoutedModel(RoutingSettings):
+    """Base of the adapters' classes: routing settings that answer."""
+
+    _router: GlimpRouter | None = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        # Here, so that an unknown model string fails where it was written.
+        self._router = GlimpRouter(settings=self)
+
+    @property
+    def router(self) -> GlimpRouter:
+        """The router that does the work."""
+        assert self._router is not None
+        return self._router
+
+    @property
+    def pair_name(self) -> str:
+        """Both models' names, for traces of frameworks that know one model per call."""
+        return f"{self.router.small.name}+{self.router.large.name}"
+
+    def call_changes(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings for one call from a framework's keyword arguments.
+
+        Raises:
+            ConfigError: An argument is not known; it would otherwise be ignored in silence.
+        """
+        unknown = sorted(set(given) - PER_CALL)
+        if unknown:
+            raise ConfigError(
+                f"unknown argument {', '.join(map(repr, unknown))} for {type(self).__name__}; a "
+                f"call can change: {', '.join(sorted(PER_CALL))}"
+            )
+        changes = dict(given)
+        if stop is not None:
+            changes["stop"] = list(stop)
+        return changes
+
+
+def finish_reason(result: RoutedAnswer) -> str:
+    """``"length"`` if a budget ended the visible reply, else ``"stop"`` (OpenAI's terms)."""
+    trace = result.trace
+    ended = trace.answer_stop or trace.stop_reason
+    return "length" if ended in ("budget", "context_full") else "stop"

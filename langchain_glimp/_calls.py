@@ -1,0 +1,138 @@
+"""What the chat and the text class do alike: start a call, follow it, tell callbacks of steps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, closing
+from typing import Any
+
+from langchain_core.callbacks.manager import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+    ahandle_event,
+    handle_event,
+)
+from pydantic import ConfigDict, Field
+
+from glimp_integrations.adapter import RoutedModel
+from glimp_integrations.events import Event, Finished, to_dict
+from glimp_integrations.trace import RoutedAnswer
+
+__all__ = ["STEP_EVENT", "LangChainRouted"]
+
+STEP_EVENT = "glimprouter"
+"""Name of the custom events that tell of steps."""
+
+_NO_RESULT = "the routing loop ended without a result; please report this"
+
+# Arguments LangChain itself hands down to an implementation.
+_FRAMEWORK = ("stream", "ls_structured_output_format")
+
+
+class LangChainRouted(RoutedModel):
+    """Fields and calls shared by ``ChatGlimpRouter`` and ``GlimpRouterLLM``."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    streaming: bool = Field(
+        default=False, description="Stream inside invoke too, so that callbacks see tokens."
+    )
+    step_events: bool = Field(
+        default=False,
+        description="Send every routing event to callbacks as a custom event 'glimprouter'.",
+    )
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {
+            "model_name": self.pair_name,
+            "threshold": self.threshold,
+            "entropy_estimator": self.entropy_estimator,
+            "answer_by": self.answer_by,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "seed": self.seed,
+            "max_thinking_tokens": self.max_thinking_tokens,
+            "max_tokens": self.max_tokens,
+        }
+
+    def _answer(
+        self,
+        messages: Any,
+        stop: Sequence[str] | None,
+        run_manager: CallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> RoutedAnswer:
+        """The result of one call."""
+        with closing(self._follow(messages, stop, run_manager, kwargs)) as events:
+            for event in events:
+                if isinstance(event, Finished):
+                    return event.result
+        raise RuntimeError(_NO_RESULT)
+
+    async def _aanswer(
+        self,
+        messages: Any,
+        stop: Sequence[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> RoutedAnswer:
+        """Asynchronous :meth:`_answer`."""
+        async with aclosing(self._afollow(messages, stop, run_manager, kwargs)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    return event.result
+        raise RuntimeError(_NO_RESULT)
+
+    def _follow(
+        self,
+        messages: Any,
+        stop: Sequence[str] | None,
+        run_manager: CallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> Generator[Event, None, None]:
+        """Events of one call; closing the iterator stops the models."""
+        changes = self.call_changes(stop, _without_framework(kwargs))
+        events: Any = self.router.stream(messages, **changes)
+        with closing(events):
+            for event in events:
+                if self.step_events and run_manager:
+                    handle_event(*_custom(run_manager, event), **_run(run_manager))
+                yield event
+
+    async def _afollow(
+        self,
+        messages: Any,
+        stop: Sequence[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> AsyncGenerator[Event, None]:
+        """Asynchronous :meth:`_follow`."""
+        changes = self.call_changes(stop, _without_framework(kwargs))
+        async with aclosing(self.router.astream(messages, **changes)) as events:
+            async for event in events:
+                if self.step_events and run_manager:
+                    await ahandle_event(*_custom(run_manager, event), **_run(run_manager))
+                yield event
+
+
+def _without_framework(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name not in _FRAMEWORK}
+
+
+def _custom(run_manager: Any, event: Event) -> tuple[Any, ...]:
+    return (
+        run_manager.handlers,
+        "on_custom_event",
+        "ignore_custom_event",
+        STEP_EVENT,
+        to_dict(event),
+    )
+
+
+def _run(run_manager: Any) -> dict[str, Any]:
+    return {
+        "run_id": run_manager.run_id,
+        "tags": run_manager.tags,
+        "metadata": run_manager.metadata,
+    }

@@ -1,0 +1,79 @@
+"""Between LangChain's messages and the core's: both directions, for chat and text alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    convert_to_openai_messages,
+)
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+
+from glimp_integrations.adapter import finish_reason
+from glimp_integrations.trace import RoutedAnswer, Usage
+
+__all__ = ["PROVIDER", "metadata_of", "reasoning_of", "to_messages", "usage_of"]
+
+PROVIDER = "glimprouter"
+
+# Earlier chains of thought are not part of the conversation, whatever block they came in.
+_PRIVATE = ("reasoning", "thinking", "redacted_thinking")
+# The same calls are in AIMessage.tool_calls.
+_CALLS = ("tool_use", "tool_call", "tool_call_chunk", "input_json_delta")
+
+
+def to_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """LangChain messages as role, content and tool calls.
+
+    Blocks that are no text are passed on, so that the core can name what it cannot read.
+    """
+    return [_to_message(message) for message in messages]
+
+
+def _to_message(message: BaseMessage) -> dict[str, Any]:
+    content = message.content
+    if isinstance(content, list):
+        skip = (*_PRIVATE, *_CALLS)
+        content = [b for b in content if isinstance(b, str) or b.get("type") not in skip]
+    if isinstance(message, ChatMessage):
+        return {"role": message.role, "content": content}
+    # Only for role, tool calls and ids: content was taken above, with its blocks.
+    outline: Any = convert_to_openai_messages(
+        message.model_copy(update={"content": "", "additional_kwargs": {}})
+        if isinstance(message, AIMessage)
+        else message.model_copy(update={"content": ""})
+    )
+    return {**outline, "content": content}
+
+
+def usage_of(usage: Usage) -> UsageMetadata:
+    """Tokens of every request of the call, both models, cancelled and discarded ones included."""
+    return UsageMetadata(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+        output_token_details=OutputTokenDetails(reasoning=usage.reasoning_tokens),
+    )
+
+
+def reasoning_of(text: str) -> dict[str, Any]:
+    """``additional_kwargs`` holding reasoning; LangChain shows it as a reasoning block."""
+    return {"reasoning_content": text} if text else {}
+
+
+def metadata_of(result: RoutedAnswer, model_name: str) -> dict[str, Any]:
+    """``response_metadata``: the same keys, streamed or not."""
+    return {
+        "model_name": model_name,
+        "model_provider": PROVIDER,
+        "finish_reason": finish_reason(result),
+        PROVIDER: {
+            **result.trace.model_dump(mode="json"),
+            "usage": result.usage.model_dump(mode="json"),
+        },
+    }

@@ -1,0 +1,132 @@
+"""GlimpRouterLLM: the routed pair as a LangChain text model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, closing
+from typing import Any
+
+from langchain_core.callbacks.manager import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models.llms import BaseLLM
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from pydantic import ConfigDict
+
+from glimp_integrations.events import Event, Finished, Settled, TextDelta
+from glimp_integrations.trace import RoutedAnswer, Usage
+from langchain_glimp._calls import LangChainRouted
+from langchain_glimp._convert import PROVIDER, metadata_of, reasoning_of
+
+__all__ = ["GlimpRouterLLM"]
+
+
+class GlimpRouterLLM(LangChainRouted, BaseLLM):
+    """Text model (``BaseLLM``) whose chain of thought is written by two models.
+
+    A prompt is read as one user message, through each model's own chat template; the text that
+    comes back is the answer. Reasoning, trace and usage are in ``generation_info``. See
+    :class:`langchain_glimp.ChatGlimpRouter` for the settings.
+
+    Example:
+        .. code-block:: python
+
+            from langchain_glimp import GlimpRouterLLM
+
+            llm = GlimpRouterLLM()  # the embedded pair
+            llm.invoke("What is 17 * 23?")
+
+    Raises:
+        ConfigError: A setting or a prompt that cannot be served.
+        UnsuitableEndpointError: A server lacks what routing needs.
+        BackendError: A model failed; ``.partial`` holds what was written.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    @property
+    def _llm_type(self) -> str:
+        return PROVIDER
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        return self._result([self._answer(p, stop, run_manager, kwargs) for p in prompts])
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        # One after the other: abatch is what runs prompts at the same time.
+        return self._result([await self._aanswer(p, stop, run_manager, kwargs) for p in prompts])
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        events = self._follow(prompt, stop, run_manager, kwargs)
+        with closing(events):
+            for event in events:
+                if (chunk := self._chunk(event)) is not None:
+                    if run_manager:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        events = self._afollow(prompt, stop, run_manager, kwargs)
+        async with aclosing(events):
+            async for event in events:
+                if (chunk := self._chunk(event)) is not None:
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    def _result(self, results: list[RoutedAnswer]) -> LLMResult:
+        generations = [[Generation(text=r.answer, generation_info=self._info(r))] for r in results]
+        usage = [_token_usage(r.usage) for r in results]
+        total = {name: sum(u[name] for u in usage) for name in usage[0]} if usage else {}
+        return LLMResult(
+            generations=generations,
+            llm_output={"token_usage": total, "model_name": self.pair_name},
+        )
+
+    def _info(self, result: RoutedAnswer) -> dict[str, Any]:
+        return {
+            **reasoning_of(result.reasoning),
+            **metadata_of(result, self.pair_name),
+            "token_usage": _token_usage(result.usage),
+        }
+
+    def _chunk(self, event: Event) -> GenerationChunk | None:
+        if isinstance(event, Finished):
+            return GenerationChunk(text="", generation_info=self._info(event.result))
+        if isinstance(event, TextDelta | Settled) and event.kind == "answer":
+            return GenerationChunk(text=event.text)
+        return None
+
+
+def _token_usage(usage: Usage) -> dict[str, int]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
