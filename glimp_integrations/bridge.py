@@ -44,6 +44,7 @@ def call(function: Callable[[], Awaitable[T]]) -> T:
     Raises:
         RuntimeError: Called from the loop's own thread, where waiting would wait for itself.
     """
+    _refuse_to_wait_for_itself()
     future, done = _start(function)
     try:
         return future.result()
@@ -67,6 +68,7 @@ async def acall(function: Callable[[], Awaitable[T]]) -> T:
 
 def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
     """Iterate an async generator that runs on the loop, from synchronous code."""
+    _refuse_to_wait_for_itself()
     items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     future, done = _start(lambda: _pump(make, items.put))
     try:
@@ -117,16 +119,19 @@ async def _pump(
         put(("end", None))
 
 
+def _refuse_to_wait_for_itself() -> None:
+    if threading.current_thread() is _thread:
+        raise RuntimeError(
+            "a synchronous call was made from inside a backend's coroutine; await its async twin"
+        )
+
+
 def _ignore(_: object) -> None:
     return None
 
 
 def _start(function: Callable[[], Awaitable[T]]) -> tuple[Future[T], threading.Event]:
     loop = _running_loop()
-    if threading.current_thread() is _thread:
-        raise RuntimeError(
-            "a synchronous call was made from inside a backend's coroutine; await its async twin"
-        )
     future: Future[T] = Future()
     done = threading.Event()
     # The caller's context variables (tracing spans, callbacks) stay visible to the work.

@@ -155,20 +155,27 @@ class Chain:
         step = self.steps[-1]
         cut = self._scanner.feed(token.text, divisible=token.divisible)
         self._keep(step, token.text, cut)
-        step.tokens += token.count
-        self._phase_tokens += token.count
-        self._tokens += token.count
+        self._count(step, token.count)
         shown = cut.shown
         if cut.end is not None:
             shown += self._end_step(cut.end)
-        elif not token.pending and self.step_room <= 0:
-            # Never in the middle of a character: the next author continues text.
+        elif token.text and not token.pending and self.step_room <= 0:
+            # Never in the middle of a character: the next author continues text. Nor at an
+            # end of sequence, which comes next and is the better reason.
             shown += self._end_step("length")
-        return Kept(self._trim(step, shown), step.end is not None, cut.leftover)
+        # Half a character behind the end is dropped like other surplus: it is not in the text.
+        over = step.end is not None
+        return Kept(self._trim(step, shown), over, cut.leftover or (over and token.pending))
 
-    def ended(self, how: Ended) -> Kept:
-        """The author's output is over, inside the running step."""
+    def ended(self, how: Ended, uncounted: int = 0) -> Kept:
+        """The author's output is over, inside the running step.
+
+        Args:
+            how: Why.
+            uncounted: Tokens of the step beyond those that were taken one by one.
+        """
         step = self.steps[-1]
+        self._count(step, uncounted)
         shown = self._end_step("context_full" if how == "context" else how)
         return Kept(self._trim(step, shown), step_over=True, leftover=False)
 
@@ -266,6 +273,11 @@ class Chain:
                 ends[self.settings.answer_marker] = "think_end"
         self._scanner = Scanner(self.settings.step_delimiter if self._in_steps else None, ends)
 
+    def _count(self, step: Step, tokens: int) -> None:
+        step.tokens += tokens
+        self._phase_tokens += tokens
+        self._tokens += tokens
+
     def _keep(self, step: Step, text: str, cut: Cut) -> None:
         if cut.kept >= 0:
             step.text += text[: cut.kept]
@@ -319,11 +331,13 @@ class Chain:
             return end
         if self.room <= 0:
             return "budget" if self._phase_tokens >= self._budget else "context_full"
-        return "repeated_step" if self._repeats() else None
+        # A step that broke off says nothing about what the model would have written.
+        return "repeated_step" if end != "error" and self._repeats() else None
 
     def _repeats(self) -> bool:
         """Two equal steps, two steps in turn (A B A B), or nothing but blank lines twice."""
-        texts = [s.text for s in self.steps if s.is_answer == self.steps[-1].is_answer][-4:]
+        now = self.steps[-1].is_answer
+        texts = [s.text for s in self.steps if s.is_answer == now and s.end != "error"][-4:]
         if len(texts) >= 2 and texts[-1] == texts[-2]:
             return True
         if len(texts) >= 2 and not texts[-1].strip() and not texts[-2].strip():

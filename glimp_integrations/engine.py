@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from glimp_integrations import prompt
 from glimp_integrations.backends.base import Backend, Capabilities, Message
 from glimp_integrations.decisions import Author, Chain, Done, Glimpse, Kept, Step, Write
-from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.events import Event, Finished, StepDone, StepStarted
 from glimp_integrations.pens import Pen, Sampling
 from glimp_integrations.settings import Price, RoutingSettings
@@ -22,6 +22,7 @@ from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace
 
 __all__ = ["route"]
 
+_CHARACTER_TOKENS = 4  # no UTF-8 character has more
 TOP_LOGPROBS = 20  # the reference code's k and the cap of most servers
 
 
@@ -175,11 +176,14 @@ class _Call:
         yield StepStarted(step.index, author, entropy, step.is_answer)
         while True:
             # Who may run on past this step asks for the whole phase at once.
-            room = chain.room if self._runs_on(author) else chain.step_room
+            # The step's cap must not cut a character: a few tokens more, and the chain cuts.
+            room = chain.room
+            if not self._runs_on(author):
+                room = min(room, chain.step_room + _CHARACTER_TOKENS)
             token = await pen.read(chain.context, room)
             self.meter.first_token()
             undecided = chain.undecided
-            kept = chain.take(token) if token is not None else chain.ended(pen.take_end())
+            kept = chain.take(token) if token is not None else chain.ended(*pen.take_end())
             for event in self._show(kept, step, undecided):
                 yield event
             if kept.step_over:
@@ -200,6 +204,8 @@ class _Call:
 
     def _failed(self, error: BackendError | UnsuitableEndpointError) -> list[Event]:
         """Go on with the other model if the caller wants that, else raise with the text so far."""
+        if isinstance(error, BackendError) and error.context_full:
+            raise ConfigError(str(error)) from error
         role = getattr(error, "role", None) or "small"
         alone = self.settings.on_backend_error
         running = self.chain.steps[-1] if self.chain.steps else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from glimp_integrations.events import Event, Finished, StepStarted, TextDelta
-from glimp_integrations.show import COLOURS, step_header, totals
+from glimp_integrations.show import COLOURS, step_header, totals, visible
 from glimp_integrations.trace import RoutedAnswer
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class LivePrinter:
         self.result: RoutedAnswer | None = None
 
     def __call__(self, event: Event) -> None:
+        from rich.segment import Segment, Segments
+
         if isinstance(event, StepStarted):
             self._gap()
             self._console.print(
@@ -49,8 +51,10 @@ class LivePrinter:
             )
             self._trailing = 1
         elif isinstance(event, TextDelta):
-            # out() prints exact text: no markup, no wrapping, and at once.
-            self._console.out(event.text, style=COLOURS[event.author], highlight=False, end="")
+            # Segments are exact: no markup, no wrapping, no expanded tabs.
+            style = self._console.get_style(COLOURS[event.author])
+            text = Segments([Segment(visible(event.text), style)])
+            self._console.print(text, end="", crop=False)
             self._console.file.flush()
             self._note_newlines(event.text)
         elif isinstance(event, Finished):

@@ -22,6 +22,8 @@ __all__ = ["Pen", "Sampling"]
 Text = Callable[[], str]
 """The kept text; built only when a request is opened."""
 
+_OVER = ("eos", "context")  # nothing more can come from this model here
+
 # Seconds before the first repeat of a failed request; doubles with every further one.
 _BACKOFF = 0.25
 
@@ -92,26 +94,35 @@ class Pen:
         if self._stream is None:
             await self._open(context, 1 if self.glimpse_alone else room, logprobs=True)
         token = await self._next(context, room)
-        if token is None:
+        if token is None and self._ended in _OVER:
             return None
-        if token.logprobs is None and not self.glimpse_alone and self._ended is None:
-            # The stream grouped this token with others (a character of several tokens, a server
-            # that sends several at once): a request of its own shows it alone.
-            await self.lift(discarded=token.count)
-            await self._open(context, 1, logprobs=True)
-            token = await self._next(context, room)
-            if token is None:
-                return None
-        if token.logprobs is None:
+        if token is None or token.logprobs is None:
+            return await self._look_only(context, token, estimator)
+        if self._stream is not None and self._room == 1:
+            await self._finish_single()
+        self._pushed = token
+        return estimate(token.logprobs, estimator)
+
+    async def _look_only(self, context: Text, token: Token | None, estimator: Estimator) -> float:
+        """The first token came without a distribution of its own.
+
+        It is a character of several tokens, or the server sent several tokens at once: ask for
+        the distribution alone, and generate the token again when it is wanted.
+        """
+        await self.lift(discarded=token.count if token is not None else 0)
+        await self._open(context, 1, logprobs=True, distribution_only=True)
+        token = await self._next(context, 1)
+        if token is None or token.logprobs is None:
             raise UnsuitableEndpointError(
                 probe="P2 logprobs",
                 server=_label(self.backend),
                 detail="returned a token without top-k log-probabilities",
                 remedy="Use it as the large model only, or serve it with logprobs enabled",
             )
-        if self._stream is not None and self._room == 1:
+        if self._stream is not None:
             await self._finish_single()
-        self._pushed = token
+        self._ended = None
+        self.discarded += token.count
         return estimate(token.logprobs, estimator)
 
     async def read(self, context: Text, room: int) -> Token | None:
@@ -125,17 +136,21 @@ class Pen:
             if self._stream is not None:
                 return token
             self.discarded += token.count
-        if self._ended == "eos":
+        if self._ended in _OVER:
             return None
         if self._stream is None:
             self._ended = None
             await self._open(context, room, logprobs=self.stream_logprobs)
         return await self._next(context, room)
 
-    def take_end(self) -> Ended:
-        """Why the last :meth:`read` returned ``None``."""
+    def take_end(self) -> tuple[Ended, int]:
+        """Why the last :meth:`read` returned ``None``, and how many tokens no piece told of.
+
+        A character of several tokens arrives as one piece; the server's own count tells at the
+        end how many there were.
+        """
         ended, self._ended = self._ended or "eos", None
-        return ended
+        return ended, max(0, (self._report.completion_tokens or 0) - self._read)
 
     async def lift(self, *, discarded: int = 0) -> None:
         """Stop writing: cancel a running stream, drop a glimpsed token."""
@@ -162,6 +177,9 @@ class Pen:
             except BackendError as error:
                 alone, read = self._room == 1, self._read
                 await self._close()
+                if error.context_full and context():
+                    self._ended = "context"
+                    return None
                 self._attempts += 1
                 if not error.retryable or self._attempts > self.sampling.max_retries:
                     error.role = self.author
@@ -175,7 +193,9 @@ class Pen:
             self._attempts = 0
             return token
 
-    async def _open(self, context: Text, room: int, *, logprobs: bool) -> None:
+    async def _open(
+        self, context: Text, room: int, *, logprobs: bool, distribution_only: bool = False
+    ) -> None:
         self._report = Report()
         self._room, self._read, self._logprobs = room, 0, logprobs
         self.requests += 1
@@ -186,6 +206,7 @@ class Pen:
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
             seed=self.next_seed(),
+            distribution_only=distribution_only,
             timeout=self.sampling.timeout,
             max_retries=self.sampling.max_retries,
         )

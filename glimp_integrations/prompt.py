@@ -94,7 +94,9 @@ def _block_text(index: int, block: Any) -> str:
         return block
     kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
     if kind == "text":
-        return str(block["text"])
+        if not isinstance(block.get("text"), str):
+            raise ConfigError(f"message {index} holds a text block without a 'text': {block!r}")
+        return block["text"]
     raise ConfigError(
         f"message {index} holds a block of type {kind!r}; these models read text only"
     )

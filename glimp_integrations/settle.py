@@ -17,7 +17,8 @@ class Settler:
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._open: list[tuple[int, str]] = []
+        self._shown = ""  # all text of unknown kind
+        self._settled = 0  # characters of it that are known to be reasoning
 
     def show(self, text: str, step: Step, *, undecided: bool) -> list[Event]:
         """Events for new text of ``step``. ``undecided``: it was written in an open phase."""
@@ -26,31 +27,30 @@ class Settler:
         if not undecided:
             kind = self._decided(step)
             return [TextDelta(text, step.index, step.author, kind)]
+        self._shown += text
         events: list[Event] = [TextDelta(text, step.index, step.author, None)]
-        last_step = self._chain.settings.untagged_answer == "last_step"
-        if last_step and text.strip() and any(t.strip() for i, t in self._open if i < step.index):
-            # White space in front of the new step stays with the step it came in.
-            earlier = "".join(t for i, t in self._open if i < step.index)
-            self._open = [(i, t) for i, t in self._open if i >= step.index]
-            events.append(Settled(earlier, "reasoning"))
-        self._open.append((step.index, text))
+        if self._chain.settings.untagged_answer == "last_step":
+            # Text held back may be shown in a later step than its own: lengths tell, not time.
+            begin = sum(len(earlier.text) for earlier in self._chain.steps[: step.index])
+            said = self._shown[begin:].strip() and self._shown[self._settled : begin].strip()
+            if said:
+                events.append(Settled(self._shown[self._settled : begin], "reasoning"))
+                self._settled = begin
         return events
 
     def settle(self) -> list[Event]:
         """Events once the chain knows its answer."""
-        if not self._open:
-            return []
-        events: list[Event] = []
-        parts: list[tuple[Kind, str]] = []
-        for index, text in self._open:
-            kind = self._chain.kind_of(self._chain.steps[index])
-            if parts and parts[-1][0] == kind:
-                parts[-1] = (kind, parts[-1][1] + text)
-            else:
-                parts.append((kind, text))
-        self._open = []
-        events.extend(Settled(text, kind) for kind, text in parts)
-        return events
+        begin = (
+            len(self._shown)
+            if any(step.is_answer for step in self._chain.steps)
+            else len(self._chain.reasoning)
+        )
+        parts: list[tuple[str, Kind]] = [
+            (self._shown[self._settled : begin], "reasoning"),
+            (self._shown[max(begin, self._settled) :], "answer"),
+        ]
+        self._shown, self._settled = "", 0
+        return [Settled(text, kind) for text, kind in parts if text]
 
     def _decided(self, step: Step) -> Kind:
         if step.is_answer or self._chain.tags is None:

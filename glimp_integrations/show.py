@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "entropy_bar", "plain", "rich_trace", "step_header", "totals"]
 
 COLOURS: dict[Author, str] = {"small": "cyan", "large": "magenta"}
+# What a model wrote must not steer the terminal: control characters are shown as pictures.
+_VISIBLE = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
+    **dict.fromkeys(range(0x7F, 0xA0), 0xFFFD),
+}
 _BAR = 10  # characters for twice the threshold
 
 
@@ -32,6 +37,11 @@ def step_header(
         sign = ">" if entropy > threshold else "≤"
         line.append(f" {sign} {threshold:g} nats", style="dim")
     return line
+
+
+def visible(text: str) -> str:
+    """The text with control characters, but for tabs and newlines, as visible ones."""
+    return text.translate(_VISIBLE)
 
 
 def entropy_bar(entropy: float, threshold: float) -> str:
@@ -58,7 +68,9 @@ def rich_trace(trace: Trace) -> Group:
                 is_answer=_is_answer(trace, step),
             )
         )
-        parts.append(Text(step.text.rstrip("\n") or "(nothing)", style=COLOURS[step.author]))
+        parts.append(
+            Text(visible(step.text).rstrip("\n") or "(nothing)", style=COLOURS[step.author])
+        )
         parts.append(Text(""))
     parts.append(totals(trace))
     return Group(*parts)

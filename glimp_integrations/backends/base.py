@@ -66,6 +66,8 @@ class Request:
         temperature: 0 is greedy.
         top_p: Nucleus sampling.
         seed: Sampling seed or ``None``.
+        distribution_only: Only the distribution at the first place matters, not the token; some
+            servers show it for a token that is half a character only if asked this way.
         timeout: Seconds without a token before the request counts as failed; ``None``: no limit.
         max_retries: Attempts to connect again before anything was generated.
     """
@@ -76,6 +78,7 @@ class Request:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    distribution_only: bool = False
     timeout: float | None = None
     max_retries: int = 2
 

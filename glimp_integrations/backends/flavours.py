@@ -24,6 +24,7 @@ class Flavour:
         body: Fields sent with every completion: servers fill in defaults of their own
             (top-k, min-p, repetition penalty) for whatever is left out.
         stream_options: Sent with every stream.
+        distribution_body: Sent when only the distribution of the next token matters.
         renders: Which route renders a conversation; ``None``: none does.
         token_per_chunk: A piece of a stream without log-probabilities is exactly one token.
         slots: ``/slots`` tells whether cancelled work has left the device.
@@ -33,6 +34,7 @@ class Flavour:
     owned_by: str
     body: Mapping[str, Any] = field(default_factory=dict)
     stream_options: Mapping[str, Any] = field(default_factory=lambda: {"include_usage": True})
+    distribution_body: Mapping[str, Any] = field(default_factory=dict)
     renders: Literal["apply-template", "tokenize"] | None = None
     token_per_chunk: bool = False
     slots: bool = False
@@ -50,9 +52,12 @@ LLAMA_CPP = Flavour(
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
         "cache_prompt": True,
-        # Tells prompt and cached tokens at the start, so that cancelled streams are counted too.
-        "return_progress": True,
+        # Counts in every chunk: exact for cancelled streams and characters of several tokens.
+        "timings_per_token": True,
     },
+    # A token that is half a character is kept back together with its log-probabilities. These are
+    # taken before the bias, so forcing another token shows them unchanged.
+    distribution_body={"logit_bias": [["a", 1000.0]]},
     renders="apply-template",
     token_per_chunk=True,
     slots=True,

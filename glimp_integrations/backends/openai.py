@@ -23,7 +23,7 @@ from glimp_integrations.backends.base import (
 )
 from glimp_integrations.backends.explain import explained, public_url
 from glimp_integrations.backends.flavours import FLAVOURS, GENERIC, Flavour
-from glimp_integrations.backends.wire import note_usage, tokens_of
+from glimp_integrations.backends.wire import counted, note_usage, tokens_of
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class OpenAIBackend(Backend):
         await self.capabilities()
         if self._chat_template is not None:
             text = templates.render(self._chat_template, messages, self._template_kwargs)
-            return Rendered(text)
+            return Rendered(text, tokens=await self._count(text))
         if self._tokenizer is not None:
             return templates.render_with_tokenizer(self._tokenizer, messages, self._template_kwargs)
         try:
@@ -148,9 +148,13 @@ class OpenAIBackend(Backend):
         await self.capabilities()
         exact = self.flavour.token_per_chunk
         async with aclosing(self.completion(request, report)) as choices:
+            before: int | None = None
             async for choice in choices:
-                for token in tokens_of(choice, k=request.logprobs, token_per_chunk=exact):
+                tokens = tokens_of(choice, k=request.logprobs, token_per_chunk=exact)
+                for token in counted(tokens, before, report.completion_tokens):
                     yield token
+                if tokens:
+                    before = report.completion_tokens
 
     async def is_control(self, literal: str) -> bool:
         if literal not in self._controls:
@@ -206,6 +210,7 @@ class OpenAIBackend(Backend):
             "stream_options": dict(self.flavour.stream_options),
             **self.flavour.body,
             **self._extra_body,
+            **(self.flavour.distribution_body if request.distribution_only else {}),
             **fields,
         }
         if request.logprobs:
@@ -384,8 +389,7 @@ class OpenAIBackend(Backend):
             "chat_template_kwargs": self._template_kwargs,
         }
         text = (await self.post("/apply-template", body))["prompt"]
-        counted = await self.post("/tokenize", {"content": text, "add_special": True})
-        return Rendered(text, tokens=len(counted["tokens"]))
+        return Rendered(text, tokens=await self._count(text))
 
     async def _render_vllm(self, messages: Sequence[Message]) -> Rendered:
         body = {
@@ -397,6 +401,17 @@ class OpenAIBackend(Backend):
         tokens = (await self.post("/tokenize", body))["tokens"]
         text = await self.post("/detokenize", {"model": self._model, "tokens": tokens})
         return Rendered(text["prompt"], tokens=len(tokens))
+
+    async def _count(self, text: str) -> int | None:
+        """Tokens of a prompt, where the server counts them."""
+        if self.flavour.renders == "apply-template":
+            answer = await self.post("/tokenize", {"content": text, "add_special": True})
+        elif self.flavour.renders == "tokenize":
+            body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+            answer = await self.post("/tokenize", body)
+        else:
+            return None
+        return len(answer["tokens"])
 
     async def _ask_control(self, literal: str) -> bool:
         if self._tokenizer is not None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from glimp_integrations.backends.base import Report, Token
 
-__all__ = ["note_usage", "tokens_of", "top_logprobs_of"]
+__all__ = ["counted", "note_usage", "tokens_of", "top_logprobs_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class _Entry:
     text: str
     data: bytes | None  # None: the server sends no bytes
     logprobs: tuple[float, ...] | None
+    merged: bool = False  # stands for several tokens
 
 
 def tokens_of(choice: Mapping[str, Any], *, k: int, token_per_chunk: bool) -> list[Token]:
@@ -50,6 +51,10 @@ def tokens_of(choice: Mapping[str, Any], *, k: int, token_per_chunk: bool) -> li
 
 
 def _single(text: str, entry: _Entry) -> Token:
+    if entry.merged:
+        # A character of several tokens: the log-probabilities are those of its last token, not
+        # of the place where it begins.
+        return Token(text, None, count=2)
     if entry.data is None:
         begun = not text and "\ufffd" in entry.text
         return Token(text, entry.logprobs, pending=begun)
@@ -57,8 +62,6 @@ def _single(text: str, entry: _Entry) -> Token:
         return Token(text, entry.logprobs)
     if not text:
         return Token("", entry.logprobs, pending=bool(entry.data))
-    # The server kept earlier bytes of a character back: these log-probabilities belong to the
-    # character's last token, not to the place where the text begins.
     return Token(text, None, count=2)
 
 
@@ -66,20 +69,30 @@ def _entries(logprobs: Any, k: int) -> list[_Entry]:
     if not isinstance(logprobs, Mapping):
         return []
     if logprobs.get("content"):
-        return [
-            _Entry(
-                text=item.get("token") or "",
-                data=None if item.get("bytes") is None else bytes(item["bytes"]),
-                logprobs=_top([t["logprob"] for t in item.get("top_logprobs") or ()], k),
-            )
-            for item in logprobs["content"]
-        ]
+        return [_chat_entry(item, k) for item in logprobs["content"]]
     texts = logprobs.get("tokens") or []
     tops = logprobs.get("top_logprobs") or [None] * len(texts)
     return [
         _Entry(text=text, data=None, logprobs=_top(list((top or {}).values()), k))
         for text, top in zip(texts, tops, strict=False)
     ]
+
+
+def _chat_entry(item: Mapping[str, Any], k: int) -> _Entry:
+    tops = item.get("top_logprobs") or ()
+    data = None if item.get("bytes") is None else bytes(item["bytes"])
+    # llama.cpp writes the whole character's bytes beside the id of its last token; among the top
+    # tokens the id stands with its own bytes.
+    merged = False
+    if data is not None and item.get("id") is not None and not data.isascii():
+        own = [t.get("bytes") for t in tops if t.get("id") == item["id"]]
+        merged = not own or bytes(own[0] or ()) != data
+    return _Entry(
+        text=item.get("token") or "",
+        data=data,
+        logprobs=_top([t["logprob"] for t in tops], k),
+        merged=merged,
+    )
 
 
 def _top(values: list[Any], k: int) -> tuple[float, ...] | None:
@@ -103,7 +116,17 @@ def note_usage(chunk: Mapping[str, Any], report: Report) -> None:
         details = usage.get("prompt_tokens_details")
         if isinstance(details, Mapping) and details.get("cached_tokens") is not None:
             report.cached_tokens = details["cached_tokens"]
-    progress = chunk.get("prompt_progress")
-    if isinstance(progress, Mapping):  # llama.cpp, return_progress
-        report.prompt_tokens = progress.get("total", report.prompt_tokens)
-        report.cached_tokens = progress.get("cache", report.cached_tokens)
+    timings = chunk.get("timings")
+    if isinstance(timings, Mapping) and "predicted_n" in timings:  # llama.cpp, in every chunk
+        report.completion_tokens = timings["predicted_n"]
+        report.cached_tokens = timings.get("cache_n", report.cached_tokens)
+        if report.cached_tokens is not None and "prompt_n" in timings:
+            report.prompt_tokens = report.cached_tokens + timings["prompt_n"]
+
+
+def counted(tokens: list[Token], before: int | None, after: int | None) -> list[Token]:
+    """Correct the count of a piece by the server's running total before and after it."""
+    if len(tokens) != 1 or after is None:
+        return tokens
+    count = after - (before or 0)
+    return [replace(tokens[0], count=count)] if count > 0 else tokens

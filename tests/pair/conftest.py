@@ -1,0 +1,31 @@
+"""The embedded pair, loaded once for all tests of this folder."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from glimp_integrations import GlimpRouter
+from glimp_integrations.backends import LlamaCppBackend
+from glimp_integrations.pair import embedded
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/pair/" in item.path.as_posix():
+            item.add_marker(pytest.mark.pair)
+
+
+@pytest.fixture(scope="session")
+def small() -> LlamaCppBackend:
+    return embedded()[0]  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def large() -> LlamaCppBackend:
+    return embedded()[1]  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def router() -> Iterator[GlimpRouter]:
+    with GlimpRouter(temperature=0, max_tokens=96) as router:
+        yield router

@@ -1,0 +1,163 @@
+"""Traces as text: what is shown is what was written, whatever it looks like."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from helpers import model, router, script
+from rich.console import Console
+
+from glimp_integrations import Finished, Price, Prices, StepStarted, TextDelta
+from glimp_integrations.backends.scripted import ScriptedBackend
+from glimp_integrations.live import LivePrinter
+from glimp_integrations.show import entropy_bar, plain, rich_trace, step_header
+
+HOSTILE = ["[red]text[/red]", "[/]", r"\[bold]", "[link=a]b", ":smile:", "[1, 2] 3.14 'x'"]
+
+
+def console(**options: object) -> Console:
+    return Console(file=io.StringIO(), width=40, highlight=False, **options)
+
+
+def answer_of(*texts: str):
+    """A result whose text is exactly this, written by the small model."""
+    tokens = script(*texts, "")
+    return router(ScriptedBackend(tokens), ScriptedBackend(tokens)).run("?")
+
+
+def live(*texts: str, **options: object) -> str:
+    """What a LivePrinter prints for text deltas alone."""
+    out = console(**options)
+    printer = LivePrinter(1.0, out)
+    for text in texts:
+        printer(TextDelta(text, 0, "small", None))
+    return out.file.getvalue()
+
+
+class TestPlain:
+    def test_steps_with_authors_and_entropies_in_order(self):
+        lines = plain(router().run("?").trace).splitlines()
+        headers = [line for line in lines if " model" in line]
+        assert [line.split("  ")[:2] for line in headers] == [
+            ["step 1", "small model"], ["step 2", "large model"],
+            ["step 3", "small model"], ["answer", "large model"],
+        ]  # fmt: skip
+        assert "H 0.20" in headers[0] and "≤ 1 nats" in headers[0]
+        assert "H 2.00" in headers[1] and "> 1 nats" in headers[1]
+        assert "H " not in headers[3]
+        for text in ("Let me think", "2 + 2 = 4.", "Done.", "The answer is 4."):
+            assert text in lines
+
+    def test_totals(self):
+        text = plain(router().run("?").trace)
+        assert "small S: 5 tokens in 2 steps" in text
+        assert "large L: 5 tokens in 2 steps" in text
+        assert "large share 50% of tokens · 4 requests (fused)" in text
+        assert "ended by think_end" in text
+        assert "cost" not in text
+
+    def test_costs(self):
+        prices = Prices(small=Price(input=1, output=1), large=Price(input=1, output=1))
+        assert "large model alone about 0.0000" in plain(router(prices=prices).run("?").trace)
+
+    def test_failures_are_told(self):
+        result = router(large=model(fail_after=2), on_backend_error="small").run("?")
+        assert "large model: the script says: fail here" in plain(result.trace)
+
+    def test_a_trace_prints_itself(self):
+        trace = router().run("?").trace
+        assert str(trace) == plain(trace)
+
+    @pytest.mark.parametrize("threshold", [float("inf"), -float("inf")])
+    def test_infinite_thresholds(self, threshold):
+        assert "The answer is 4." in plain(router(threshold=threshold).run("?").trace)
+
+    @pytest.mark.parametrize("text", HOSTILE)
+    def test_markup_is_printed_literally(self, text):
+        assert text in plain(answer_of(text).trace)
+
+    @pytest.mark.parametrize("text", HOSTILE)
+    def test_markup_is_printed_literally_in_colour(self, text):
+        out = console(force_terminal=True, color_system="standard")
+        out.print(rich_trace(answer_of(text).trace))
+        assert text in out.file.getvalue()
+
+    def test_an_escape_sequence_cannot_reach_the_terminal(self):
+        assert "\x1b" not in plain(answer_of("a\x1b[2Jb").trace)
+
+    def test_an_empty_step_is_visible(self):
+        assert "(nothing)" in plain(answer_of().trace)
+
+
+class TestHeader:
+    @pytest.mark.parametrize(
+        ("entropy", "threshold", "filled"),
+        [
+            (0.0, 1.0, 0),
+            (1.0, 1.0, 5),
+            (2.0, 1.0, 10),
+            (9.0, 1.0, 10),
+            (0.5, 0.0, 5),
+            (0.2, 2.0, 0),
+        ],
+    )
+    def test_the_middle_of_the_bar_is_the_threshold(self, entropy, threshold, filled):
+        assert entropy_bar(entropy, threshold) == "█" * filled + "░" * (10 - filled)
+
+    def test_without_a_glimpse_there_is_no_bar(self):
+        assert step_header(4, "large", None, 1.0, is_answer=False).plain == "step 5  large model"
+        assert step_header(4, "small", None, 1.0, is_answer=True).plain == "answer  small model"
+
+    def test_equal_to_the_threshold_is_not_above(self):
+        assert "≤ 1 nats" in step_header(0, "small", 1.0, 1.0, is_answer=False).plain
+
+
+class TestLivePrinter:
+    @pytest.mark.parametrize(
+        "text",
+        [*HOSTILE, "x" * 200, "a  b   ", "one\ntwo\n\n", "\n\n", "def f():\n\treturn 1\n", "é🦄"],
+    )
+    def test_text_is_exact(self, text):
+        assert live(text) == text
+
+    def test_pieces_are_joined_without_additions(self):
+        assert live("[re", "d] ", "a", "\n", "\n", "b") == "[red] a\n\nb"
+
+    def test_an_escape_sequence_cannot_reach_the_terminal(self):
+        assert "\x1b[2J" not in live("a\x1b[2Jb")
+
+    def test_a_whole_call(self):
+        out = console(color_system=None)
+        printer = LivePrinter(1.0, out)
+        events = list(router().stream("?"))
+        for event in events:
+            printer(event)
+        text = out.file.getvalue()
+        position = 0
+        for part in (
+            "step 1  small model", "Let me think", "step 2  large model", "2 + 2 = 4.",
+            "step 3  small model", "Done.", "answer  large model", "The answer is 4.",
+            "large share 50%",
+        ):  # fmt: skip
+            position = text.index(part, position)
+        assert isinstance(events[-1], Finished)
+        assert printer.result is events[-1].result
+        assert "\n\n\n" not in text
+
+    def test_a_blank_line_in_front_of_every_step(self):
+        out = console()
+        printer = LivePrinter(1.0, out)
+        for index, text in enumerate(["a\n\n", "b\n", "c"]):
+            printer(StepStarted(index, "small", None, False))
+            printer(TextDelta(text, index, "small", None))
+        assert out.file.getvalue() == (
+            "step 1  small model\na\n\nstep 2  small model\nb\n\nstep 3  small model\nc"
+        )
+
+    def test_authors_have_different_colours(self):
+        out = console(force_terminal=True, color_system="standard")
+        printer = LivePrinter(1.0, out)
+        printer(TextDelta("s", 0, "small", None))
+        printer(TextDelta("l", 1, "large", None))
+        assert out.file.getvalue() == "\x1b[36ms\x1b[0m\x1b[35ml\x1b[0m"
