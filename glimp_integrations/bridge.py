@@ -20,7 +20,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
-__all__ = ["acall", "aiterate", "at_exit", "call", "iterate"]
+__all__ = ["acall", "aiterate", "at_exit", "call", "iterate", "not_at_exit"]
 
 T = TypeVar("T")
 
@@ -30,12 +30,17 @@ _STOP_SECONDS = 10.0
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
-_exit_hooks: list[Callable[[], Awaitable[None]]] = []
+_exit_hooks: dict[Callable[[], Awaitable[None]], None] = {}
 
 
 def at_exit(hook: Callable[[], Awaitable[None]]) -> None:
-    """Run a coroutine function on the loop when the interpreter ends."""
-    _exit_hooks.append(hook)
+    """Run a coroutine function on the loop when the interpreter ends; named twice, it runs once."""
+    _exit_hooks[hook] = None
+
+
+def not_at_exit(hook: Callable[[], Awaitable[None]]) -> None:
+    """Take :func:`at_exit` back: there is nothing left to close."""
+    _exit_hooks.pop(hook, None)
 
 
 def call(function: Callable[[], Awaitable[T]]) -> T:
@@ -196,7 +201,7 @@ def _shut_down() -> None:
     async def finish() -> None:
         for task in list(_tasks):
             task.cancel()
-        for hook in _exit_hooks:
+        for hook in list(_exit_hooks):
             with suppress(Exception):  # the process is ending; nobody can act on it
                 await asyncio.wait_for(hook(), 5.0)
 

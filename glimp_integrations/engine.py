@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from glimp_integrations import prompt
-from glimp_integrations.backends.base import Backend, Capabilities, Message
+from glimp_integrations.backends.base import PATIENCE, Backend, Capabilities, Message
 from glimp_integrations.decisions import Author, Chain, Done, Glimpse, Kept, Step, Write
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.events import Event, Finished, StepDone, StepStarted
-from glimp_integrations.pens import Pen, Sampling
+from glimp_integrations.pens import Pen, Sampling, label
 from glimp_integrations.settings import Price, RoutingSettings
 from glimp_integrations.settle import Settler
 from glimp_integrations.strategy import choose
@@ -55,6 +55,7 @@ async def _prepare(
     settings: RoutingSettings, small: Backend, large: Backend, messages: Sequence[Message]
 ) -> _Call:
     started = time.perf_counter()
+    PATIENCE.set((settings.timeout, settings.max_retries))
     # One after the other: on one machine, loading and first requests of two models only
     # disturb each other; later calls find everything cached.
     with _blame("small"):
@@ -325,8 +326,9 @@ def _glimpse_size(settings: RoutingSettings, small: Backend, can: Capabilities) 
     if can.top_logprobs <= 0:
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
-            server=f"small model {small.name}",
-            detail="returns no top-k log-probabilities, so there is no entropy to route by",
+            server=f"small model {label(small)}",
+            detail="returns no top-k log-probabilities, so there is no entropy to route by"
+            + (f" ({can.logprobs_refusal})" if can.logprobs_refusal else ""),
             remedy="Use it as the large model only, or serve it with logprobs enabled",
         )
     if can.wanted_logprobs is None:
@@ -334,7 +336,7 @@ def _glimpse_size(settings: RoutingSettings, small: Backend, can: Capabilities) 
     if can.top_logprobs < can.wanted_logprobs:
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
-            server=f"small model {small.name}",
+            server=f"small model {label(small)}",
             detail=f"returns {can.top_logprobs} of {can.wanted_logprobs} requested "
             "log-probabilities",
             remedy=f"Set top_logprobs={can.top_logprobs} on the backend and calibrate the "

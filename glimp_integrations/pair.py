@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,16 +72,17 @@ def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -
     if kind == "openai":
         from glimp_integrations.backends.openai import OpenAIBackend
 
-        # The last "@" before the scheme: model names and URLs may both hold one.
-        model, at, url = rest.rpartition("@http")
-        if at:
+        # The "@" before the scheme: model names and URLs may both hold one.
+        if found := re.fullmatch(r"(.*?)@(https?://.+)", rest):
+            model, url = found.groups()
             key = api_key or os.environ.get("GLIMP_API_KEY")
-            return OpenAIBackend(model or None, base_url=f"http{url}", api_key=key)
+            return OpenAIBackend(model or None, base_url=url, api_key=key)
     elif kind == "llamacpp" and rest:
         from glimp_integrations.backends.llamacpp import LlamaCppBackend
 
         return LlamaCppBackend(Path(rest).expanduser())
-    raise ConfigError(f"{role} is {text!r}, which names no model; write {_FORMS}")
+    shown = re.sub(r"//[^/\s]*@", "//", text)  # without user name and password
+    raise ConfigError(f"{role} is {shown!r}, which names no model; write {_FORMS}")
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from glimp_integrations.entropy import Estimator, estimate
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.trace import Author, ModelUsage
 
-__all__ = ["Pen", "Sampling"]
+__all__ = ["Pen", "Sampling", "label"]
 
 Text = Callable[[], str]
 """The kept text; built only when a request is opened."""
@@ -115,7 +115,7 @@ class Pen:
         if token is None or token.logprobs is None:
             raise UnsuitableEndpointError(
                 probe="P2 logprobs",
-                server=_label(self.backend),
+                server=label(self.backend),
                 detail="returned a token without top-k log-probabilities",
                 remedy="Use it as the large model only, or serve it with logprobs enabled",
             )
@@ -181,7 +181,8 @@ class Pen:
                     self._ended = "context"
                     return None
                 self._attempts += 1
-                if not error.retryable or self._attempts > self.sampling.max_retries:
+                tried = self._report.retried or self._attempts > self.sampling.max_retries
+                if not error.retryable or tried:
                     error.role = self.author
                     raise
                 await asyncio.sleep(_BACKOFF * 2 ** (self._attempts - 1))
@@ -251,5 +252,6 @@ class Pen:
             self.prefilled = (self.prefilled or 0) + report.prompt_tokens - report.cached_tokens
 
 
-def _label(backend: Backend) -> str:
+def label(backend: Backend) -> str:
+    """Name and address."""
     return f"{backend.name} at {backend.url}" if backend.url else backend.name

@@ -96,7 +96,7 @@ def _block_text(index: int, block: Any) -> str:
     if kind == "text":
         if not isinstance(block.get("text"), str):
             raise ConfigError(f"message {index} holds a text block without a 'text': {block!r}")
-        return block["text"]
+        return str(block["text"])
     raise ConfigError(
         f"message {index} holds a block of type {kind!r}; these models read text only"
     )

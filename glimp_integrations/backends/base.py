@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +26,9 @@ __all__ = [
     "Request",
     "Token",
 ]
+
+PATIENCE: ContextVar[tuple[float | None, int]] = ContextVar("PATIENCE", default=(120.0, 2))
+"""Seconds and repetitions the running call allows to requests made on its behalf."""
 
 Message = Mapping[str, Any]
 """``{"role": ..., "content": text}`` and whatever else the chat template reads."""
@@ -92,12 +96,14 @@ class Report:
         cached_tokens: Those of them the model did not have to compute; ``None``: not told.
         completion_tokens: Generated tokens; ``None``: not told (cancelled early).
         ended: Why the stream ended; ``None`` while it runs or when it was cancelled.
+        retried: The request failed as often as ``max_retries`` allows; do not repeat it.
     """
 
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     ended: Ended | None = None
+    retried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,7 @@ class Capabilities:
         device: Name of what it computes on, if known. Two backends with one device never
             compute at the same time without slowing each other down.
         template: Source of the chat template, if the backend shows it.
+        logprobs_refusal: What the server said when it refused to give log-probabilities.
     """
 
     context_window: int | None = None
@@ -122,6 +129,7 @@ class Capabilities:
     streamed_logprobs: bool = False
     device: str | None = None
     template: str | None = None
+    logprobs_refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

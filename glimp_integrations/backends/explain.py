@@ -6,25 +6,21 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 
 __all__ = ["explained", "public_url"]
 
 _CONTEXT = re.compile(r"context (size|length|window)|maximum context|exceed_context|too long", re.I)
+_BROKEN = {"RemoteProtocolError", "ReadError", "WriteError", "CloseError"}
 _HTTP_PACKAGES = {"httpx", "httpx2", "httpcore", "httpcore2"}
 
 
 def public_url(url: str) -> str:
     """A URL without user name, password and query."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"[{host}]"
-    if parts.port:
-        host = f"{host}:{parts.port}"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    scheme, mark, rest = url.rpartition("://")
+    authority, slash, path = re.split(r"[?#]", rest)[0].partition("/")
+    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 @contextmanager
@@ -36,8 +32,11 @@ def explained(model: str, url: str, secret: str | None) -> Iterator[None]:
         told = _explain(error, model, url, secret)
         if told is None:
             raise
-        # "from None" where the cause could carry request headers; its text is in the message.
-        raise told from None
+        # No cause and no context: their texts may hold the key or the URL's password.
+        try:
+            raise told from None
+        finally:
+            told.__context__ = None
 
 
 def _explain(error: Exception, model: str, url: str, secret: str | None) -> Exception | None:
@@ -53,7 +52,12 @@ def _explain(error: Exception, model: str, url: str, secret: str | None) -> Exce
             "did not answer in time: raise `timeout`, or check the server's load", retryable=True
         )
     if isinstance(error, openai.APIConnectionError):
-        cause = _clean(error.__cause__ or error, secret)
+        reason = error.__cause__ or error
+        cause = _clean(reason, secret)
+        if type(reason).__name__ in _BROKEN:
+            return failed(
+                f"broke the connection ({type(reason).__name__}: {cause})", retryable=True
+            )
         return failed(f"cannot be reached ({cause}): is the server running, and is base_url right?")
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
         return failed(
@@ -103,7 +107,7 @@ def _status(error: Any, where: str, failed: Any, secret: str | None) -> Exceptio
 
 
 def _clean(error: object, secret: str | None) -> str:
-    text = str(error) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
     if secret:
         text = text.replace(secret, "***")
     return text if len(text) <= 600 else f"{text[:600]}…"

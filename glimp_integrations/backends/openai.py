@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from glimp_integrations import bridge
 from glimp_integrations.backends import templates
 from glimp_integrations.backends.base import (
+    PATIENCE,
     Backend,
     Capabilities,
     Message,
@@ -38,6 +42,23 @@ THINKING = {"enable_thinking": True, "thinking": True}
 # Three attempts at this, with the pauses between them, stay under ten seconds.
 CONNECT_SECONDS = 2.5
 _RELEASE_SECONDS = 3.0
+
+
+def _patience(*, at_most: float = math.inf) -> dict[str, Any]:
+    from openai import Timeout
+
+    seconds, retries = PATIENCE.get()
+    seconds = at_most if seconds is None else min(seconds, at_most)
+    timeout = Timeout(None if seconds == math.inf else seconds, connect=CONNECT_SECONDS)
+    return {"timeout": timeout, "max_retries": retries}
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        return False
 
 
 class OpenAIBackend(Backend):
@@ -81,7 +102,7 @@ class OpenAIBackend(Backend):
         verify: Literal["lazy", "off"] = "lazy",
         device: str | None = None,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
+        if not _is_url(base_url):
             raise ConfigError(
                 f"base_url is {public_url(base_url)!r}; expected http(s)://host:port/v1"
             )
@@ -110,6 +131,7 @@ class OpenAIBackend(Backend):
         self._lock: asyncio.Lock | None = None
         self._controls: dict[str, bool] = {}
         self._streams = 0
+        self._slots = True
 
     # -- contract ----------------------------------------------------------------------------
 
@@ -133,6 +155,8 @@ class OpenAIBackend(Backend):
                 return await self._render_llama_cpp(messages)
             if self.flavour.renders == "tokenize":
                 return await self._render_vllm(messages)
+        except UnsuitableEndpointError:
+            pass  # the route is hidden: as if the server had none
         except BackendError as error:
             if "HTTP 400" in error.message:
                 raise ConfigError(
@@ -158,26 +182,31 @@ class OpenAIBackend(Backend):
 
     async def is_control(self, literal: str) -> bool:
         if literal not in self._controls:
-            self._controls[literal] = await self._ask_control(literal)
+            try:
+                self._controls[literal] = await self._ask_control(literal)
+            except UnsuitableEndpointError:  # the route is hidden
+                self._controls[literal] = await super().is_control(literal)
         return self._controls[literal]
 
     async def released(self) -> None:
-        if self._can is None or not self.flavour.slots:
+        if self._can is None or not self._slots or self._device is None:
             return
         # The server needs up to one pass to notice the closed connection. Starting the other
         # model on the same cores before that slows both down many times over.
         give_up = time.monotonic() + _RELEASE_SECONDS
         while time.monotonic() < give_up:
             try:
-                slots = await self.get("/slots")
+                slots = await self.get("/slots", max_retries=0)
             except (BackendError, UnsuitableEndpointError):
-                return  # not offered by this server
+                self._slots = False  # not offered by this server
+                return
             busy = sum(bool(slot.get("is_processing")) for slot in slots)
             if busy <= self._streams:
                 return
             await asyncio.sleep(0.003)
 
     async def aclose(self) -> None:
+        bridge.not_at_exit(self.aclose)
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -226,15 +255,15 @@ class OpenAIBackend(Backend):
         finally:
             self._streams -= 1
 
-    async def get(self, route: str) -> Any:
+    async def get(self, route: str, **options: Any) -> Any:
         """GET a route beside ``/v1`` (``/props``, ``/slots``)."""
-        client = await self._connected()
+        client = (await self._connected()).with_options(**{**_patience(), **options})
         with self._explained():
             return await client.get(self._root + route, cast_to=object)
 
     async def post(self, route: str, body: Mapping[str, Any]) -> Any:
         """POST to a route beside ``/v1`` (``/tokenize``)."""
-        client = await self._connected()
+        client = (await self._connected()).with_options(**_patience())
         with self._explained():
             return await client.post(self._root + route, cast_to=object, body=dict(body))
 
@@ -252,7 +281,10 @@ class OpenAIBackend(Backend):
             )
         window, template = (entry or {}).get("max_model_len"), None
         if self.flavour.renders == "apply-template":
-            props = await self.get("/props")
+            try:
+                props = await self.get("/props")
+            except UnsuitableEndpointError:  # hidden by a proxy
+                props = {}
             template = props.get("chat_template")
             window = props.get("default_generation_settings", {}).get("n_ctx")
         self.context_window = self.context_window or window
@@ -264,13 +296,11 @@ class OpenAIBackend(Backend):
 
     async def models(self) -> list[dict[str, Any]] | None:
         """What ``GET /v1/models`` lists; ``None`` where the route does not exist."""
-        client = await self._connected()
+        # A list of names is no reason to wait as long as for a long answer.
+        client = (await self._connected()).with_options(**_patience(at_most=5.0))
         try:
             with self._explained():
-                # options: a list of names is no reason to wait as long as for a long answer.
-                answer: Any = await client.get(
-                    "/models", cast_to=object, options={"timeout": self._short_timeout()}
-                )
+                answer: Any = await client.get("/models", cast_to=object)
         except UnsuitableEndpointError:
             return None
         return list(answer.get("data") or []) if isinstance(answer, dict) else None
@@ -287,11 +317,6 @@ class OpenAIBackend(Backend):
     def _explained(self) -> AbstractContextManager[None]:
         secret = self._key.get_secret_value() if self._key is not None else None
         return explained(self.name, self.url or "", secret)
-
-    def _short_timeout(self) -> Any:
-        from openai import Timeout
-
-        return Timeout(5.0, connect=CONNECT_SECONDS)
 
     async def _connected(self) -> AsyncOpenAI:
         await self._start()
@@ -313,6 +338,7 @@ class OpenAIBackend(Backend):
     ) -> AsyncGenerator[dict[str, Any], None]:
         from openai import AsyncStream, Timeout
 
+        report.retried = True  # by the client, as often as allowed
         stream: Any = await client.with_options(max_retries=request.max_retries).post(
             "/completions",
             cast_to=object,
@@ -321,13 +347,21 @@ class OpenAIBackend(Backend):
             stream=True,
             stream_cls=AsyncStream[object],
         )
+        report.retried = False
         finish: str | None = None
-        async with stream:
-            async for chunk in stream:
-                note_usage(chunk, report)
-                for choice in chunk.get("choices") or ():
-                    finish = choice.get("finish_reason") or finish
-                    yield choice
+        try:
+            async with stream:
+                async for chunk in stream:
+                    note_usage(chunk, report)
+                    for choice in chunk.get("choices") or ():
+                        finish = choice.get("finish_reason") or finish
+                        yield choice
+        finally:
+            # The client's stream and its generator hold each other: closed here, on this loop,
+            # and not by a garbage collection that may come when the loop is gone.
+            generator = getattr(stream, "_iterator", None)
+            if isinstance(generator, AsyncGeneratorType):
+                await generator.aclose()
         self._note_end(finish, request, report)
 
     def _note_end(self, finish: str | None, request: Request, report: Report) -> None:
@@ -347,11 +381,11 @@ class OpenAIBackend(Backend):
 
     async def _discover(self) -> Capabilities:
         template = await self.identify()
-        top, streamed = self.top_logprobs, True
+        top, streamed, refusal = self.top_logprobs, True, None
         if self._verify == "lazy":
             from glimp_integrations.backends.probes import first_use
 
-            top, streamed = await first_use(self)
+            top, streamed, refusal = await first_use(self)
         return Capabilities(
             context_window=self.context_window,
             top_logprobs=top,
@@ -359,6 +393,7 @@ class OpenAIBackend(Backend):
             streamed_logprobs=streamed,
             device=self._device,
             template=template,
+            logprobs_refusal=refusal,
         )
 
     def _pick(self, served: list[dict[str, Any]] | None) -> dict[str, Any] | None:
@@ -404,12 +439,15 @@ class OpenAIBackend(Backend):
 
     async def _count(self, text: str) -> int | None:
         """Tokens of a prompt, where the server counts them."""
-        if self.flavour.renders == "apply-template":
-            answer = await self.post("/tokenize", {"content": text, "add_special": True})
-        elif self.flavour.renders == "tokenize":
-            body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-            answer = await self.post("/tokenize", body)
-        else:
+        try:
+            if self.flavour.renders == "apply-template":
+                answer = await self.post("/tokenize", {"content": text, "add_special": True})
+            elif self.flavour.renders == "tokenize":
+                body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+                answer = await self.post("/tokenize", body)
+            else:
+                return None
+        except UnsuitableEndpointError:  # the route is hidden
             return None
         return len(answer["tokens"])
 

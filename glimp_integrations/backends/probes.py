@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from glimp_integrations import prompt
-from glimp_integrations.backends.base import Report, Request
+from glimp_integrations.backends.base import PATIENCE, Report, Request
 from glimp_integrations.backends.wire import tokens_of, top_logprobs_of
 from glimp_integrations.errors import BackendError, GlimpError, UnsuitableEndpointError
 
@@ -70,7 +70,7 @@ class EndpointReport:
         return "\n".join(lines)
 
 
-async def first_use(backend: OpenAIBackend) -> tuple[int, bool]:
+async def first_use(backend: OpenAIBackend) -> tuple[int, bool, str | None]:
     """Check rawness and log-probabilities with one request.
 
     Returns:
@@ -81,16 +81,11 @@ async def first_use(backend: OpenAIBackend) -> tuple[int, bool]:
         BackendError: The request failed.
     """
     k = backend.top_logprobs
-    try:
-        report, choices = await _ask(backend, "a", logprobs=k)
-    except BackendError as error:
-        if ("HTTP 400" not in error.message and "HTTP 422" not in error.message) or not k:
-            raise
-        # Some servers refuse the logprobs field outright: still good as a large model.
-        report, choices = await _ask(backend, "a", logprobs=0)
+    refused: list[str] = []
+    report, choices = await _ask_leniently(backend, "a", refused=refused)
     _raise_if_wrapped(backend, report)
     top = _first_top(choices)
-    return len(top or ()) if k else 0, bool(top)
+    return len(top or ()) if k else 0, bool(top), next(iter(refused), None)
 
 
 async def check(backend: OpenAIBackend) -> EndpointReport:
@@ -168,11 +163,8 @@ async def _temperature(backend: OpenAIBackend) -> ProbeResult:
         return ProbeResult("P3 temperature", "skipped", "no log-probabilities are asked for")
     found: list[float] = []
     for temperature in (1.0, 0.5):
-        _, choices = await _ask(
-            backend,
-            "The capital of France is",
-            logprobs=backend.top_logprobs,
-            temperature=temperature,
+        _, choices = await _ask_leniently(
+            backend, "The capital of France is", temperature=temperature
         )
         top = _first_top(choices)
         if not top:
@@ -191,9 +183,7 @@ async def _temperature(backend: OpenAIBackend) -> ProbeResult:
 
 async def _stream(backend: OpenAIBackend) -> ProbeResult:
     text = "1 2 3 4 5 6"
-    _, choices = await _ask(
-        backend, text, logprobs=backend.top_logprobs, max_tokens=8, stop=[" 8", "8"]
-    )
+    _, choices = await _ask_leniently(backend, text, max_tokens=8, stop=[" 8", "8"])
     finish = next((c["finish_reason"] for c in choices if c.get("finish_reason")), None)
     first = next((c for c in choices if c.get("text")), None)
     if first is None:
@@ -206,7 +196,11 @@ async def _stream(backend: OpenAIBackend) -> ProbeResult:
             "Routing falls back to one more request a step (two_request)",
         )
     kept = "8" in "".join(c.get("text") or "" for c in choices)
-    sizes = [len(tokens_of(c, k=1, token_per_chunk=True)) for c in choices if c.get("text")]
+    sizes = [
+        sum(t.count for t in tokens_of(c, k=1, token_per_chunk=True))
+        for c in choices
+        if c.get("text")
+    ]
     return ProbeResult(
         "P4 stream",
         "ok",
@@ -228,6 +222,22 @@ async def _tags(backend: OpenAIBackend) -> ProbeResult:
     return ProbeResult("P6 tags", "ok", f"thinks in {built.tags[0]}...{built.tags[1]}, {opened}")
 
 
+async def _ask_leniently(
+    backend: OpenAIBackend, text: str, *, refused: list[str] | None = None, **fields: Any
+) -> tuple[Report, list[dict[str, Any]]]:
+    """Ask with log-probabilities; where the field is refused outright, without."""
+    try:
+        return await _ask(backend, text, logprobs=backend.top_logprobs, **fields)
+    except BackendError as error:
+        if "HTTP 400" not in error.message and "HTTP 422" not in error.message:
+            raise
+        if not backend.top_logprobs:
+            raise
+        if refused is not None:
+            refused.append(error.message)
+    return await _ask(backend, text, logprobs=0, **fields)
+
+
 async def _ask(
     backend: OpenAIBackend,
     text: str,
@@ -238,12 +248,14 @@ async def _ask(
     **fields: Any,
 ) -> tuple[Report, list[dict[str, Any]]]:
     report = Report()
+    seconds, retries = PATIENCE.get()
     request = Request(
         prompt=text,
         max_tokens=max_tokens,
         logprobs=logprobs,
         temperature=temperature,
-        timeout=60.0,
+        timeout=60.0 if seconds is None else min(60.0, seconds),
+        max_retries=retries,
     )
     async with aclosing(backend.completion(request, report, **fields)) as choices:
         return report, [choice async for choice in choices]

@@ -111,8 +111,9 @@ def note_usage(chunk: Mapping[str, Any], report: Report) -> None:
     """Write what a chunk tells about its cost into the report."""
     usage = chunk.get("usage")
     if isinstance(usage, Mapping):
-        report.prompt_tokens = usage.get("prompt_tokens", report.prompt_tokens)
-        report.completion_tokens = usage.get("completion_tokens", report.completion_tokens)
+        for name in ("prompt_tokens", "completion_tokens"):
+            if usage.get(name) is not None:
+                setattr(report, name, usage[name])
         details = usage.get("prompt_tokens_details")
         if isinstance(details, Mapping) and details.get("cached_tokens") is not None:
             report.cached_tokens = details["cached_tokens"]

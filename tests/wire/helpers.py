@@ -1,0 +1,66 @@
+"""Shared by the tests of this folder."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import Any
+
+from glimp_integrations import bridge
+from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.backends.openai import OpenAIBackend
+from wire.fake_server import GENERATION_PROMPT, Tok
+
+# A chain without think tags: easy, hard (H > 1), easy.
+CHAIN: list[Tok | str] = [
+    "First", ",", " look", ".\n\n",
+    (b"Then", 2.0), " a", " hard", " step", ".\n\n",
+    "So", " it", " is", " 42", ".",
+]  # fmt: skip
+REASONING, ANSWER = "First, look.\n\nThen a hard step.\n\n", "So it is 42."
+
+# The same with think tags, characters of several tokens included.
+THOUGHT: list[Tok | str] = [
+    "<think>", "\n", "Caf", (b"\xc3", 0.1), (b"\xa9", 0.1), " first", ".\n\n",
+    (b"Then", 2.0), " a", " hard", " step", ".\n", "</think>", "\n\n",
+    "It", " is", " 42", " \N{GRINNING FACE}", ".",
+]  # fmt: skip
+THOUGHT_REASONING = "Café first.\n\nThen a hard step.\n"
+THOUGHT_ANSWER = "It is 42 \N{GRINNING FACE}."
+
+MESSAGES = [{"role": "user", "content": "What is it?"}]
+GREEDY: dict[str, Any] = {"temperature": 0.0, "threshold": 1.0}
+
+
+def chat(text: str = "") -> str:
+    """A rendered prompt that the fakes go on from."""
+    return f"<|im_start|>user\nhi<|im_end|>\n{GENERATION_PROMPT}{text}"
+
+
+def collect(
+    backend: OpenAIBackend, prompt: str, *, max_tokens: int = 100, logprobs: int = 0, **fields: Any
+) -> tuple[list[Token], Report]:
+    """All tokens of one request."""
+    report = Report()
+    request = Request(prompt, max_tokens, logprobs=logprobs, **fields)
+
+    async def read() -> list[Token]:
+        async with aclosing(backend.generate(request, report)) as tokens:
+            return [token async for token in tokens]
+
+    return bridge.call(read), report
+
+
+def text_of(tokens: list[Token]) -> str:
+    return "".join(token.text for token in tokens)
+
+
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    """An error with everything it hangs on to."""
+    found: list[BaseException] = []
+    todo = [error]
+    while todo:
+        item = todo.pop()
+        if item is not None and item not in found:
+            found.append(item)
+            todo += [item.__cause__, item.__context__]
+    return found

@@ -1,0 +1,232 @@
+"""The endpoint doctor: rows of ``check()`` and the command ``glimp check``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from glimp_integrations import bridge
+from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.probes import EndpointReport, ProbeResult
+from glimp_integrations.cli.app import app
+from glimp_integrations.errors import ConfigError
+from wire.fake_server import THINKING_TEMPLATE, FakeServer, Fault
+from wire.helpers import CHAIN
+
+Serve = Callable[..., FakeServer]
+Connect = Callable[..., OpenAIBackend]
+PROBES = ["P0 identity", "P1 rawness", "P2 logprobs", "P3 temperature", "P4 stream", "P6 tags"]
+
+
+class Rows(dict[str, ProbeResult]):
+    """Rows by the short name of their probe."""
+
+    def __init__(self, report: EndpointReport) -> None:
+        super().__init__((row.probe[:2], row) for row in report.results)
+        self.report = report
+
+    def verdicts(self) -> str:
+        return " ".join(row.verdict for row in self.values())
+
+
+def examine(backend: OpenAIBackend) -> Rows:
+    report = bridge.call(backend.check)
+    assert [row.probe for row in report.results] == PROBES
+    return Rows(report)
+
+
+@pytest.mark.parametrize("flavour", ["llama.cpp", "vllm"])
+def test_good_server_passes_every_probe(serve: Serve, connect: Connect, flavour: str) -> None:
+    server = serve(CHAIN, flavour=flavour)
+    rows = examine(connect(server))
+    report = rows.report
+    assert rows.verdicts() == "ok ok ok ok ok ok"
+    assert report.usable_as_small and report.usable_as_large
+    assert report.flavour == flavour
+    assert rows["P0"].detail == f"serves {server.model}, context 4,096 tokens"
+    assert rows["P1"].detail == "1 character is 1 token(s)"
+    shape = "content[]" if flavour == "llama.cpp" else "legacy"
+    assert rows["P2"].detail == f"20 per token ({shape})"
+    assert "stop string removed, finish 'stop'" in rows["P4"].detail
+
+
+def test_stop_string_is_put_to_the_test(serve: Serve, connect: Connect) -> None:
+    server = serve(CHAIN)
+    examine(connect(server))
+    asked = [r.body for r in server.seen("/v1/completions") if "stop" in r.body]
+    assert [body["prompt"] for body in asked] == ["1 2 3 4 5 6"]
+    assert "8" in asked[0]["stop"]
+
+
+def test_grouping_of_the_stream_is_reported(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(CHAIN, flavour="vllm", group=3)))
+    assert "token(s) a chunk" in rows["P4"].detail
+    assert "up to 1 token" not in rows["P4"].detail
+
+
+def test_dead_server_fails_identity_and_the_rest_is_skipped(
+    connect: Connect, unused_tcp_port: int
+) -> None:
+    rows = examine(connect(f"http://127.0.0.1:{unused_tcp_port}/v1", "m"))
+    assert rows["P0"].verdict == "fail" and "cannot be reached" in rows["P0"].detail
+    assert rows.verdicts() == "fail skipped skipped skipped skipped skipped"
+    assert not rows.report.usable_as_large
+
+
+def test_wrong_model_fails_identity_and_names_the_served(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(flavour="vllm", model="served"), "wanted"))
+    assert rows["P0"].verdict == "fail" and "served" in rows["P0"].detail
+    assert rows["P0"].remedy
+
+
+def test_wrong_key_fails_identity(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(api_key="right"), api_key="wrong"))
+    assert rows["P0"].verdict == "fail" and "401" in rows["P0"].detail
+    assert "wrong" not in str(rows.report)
+
+
+def test_wrapped_prompt_fails_rawness(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(wraps=True)))
+    assert rows["P1"].verdict == "fail"
+    assert "prompt_tokens=23" in rows["P1"].detail and "Ollama" in rows["P1"].remedy
+    assert not rows.report.usable_as_large
+
+
+def test_rawness_without_usage_is_a_warning(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(flavour="generic", usage=False), chat_template="x"))
+    assert rows["P1"].verdict == "warn" and "not provable" in rows["P1"].detail
+    assert rows.report.usable_as_small
+
+
+def test_no_completions_route_fails_rawness(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(missing={"/v1/completions"})))
+    assert rows["P1"].verdict == "fail" and "404" in rows["P1"].detail
+    assert not rows.report.usable_as_large
+
+
+def test_no_logprobs_leave_a_large_model(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(logprobs=0)))
+    assert rows.verdicts() == "ok ok fail skipped warn ok"
+    assert "large model only" in rows["P2"].remedy
+    assert rows.report.usable_as_large and not rows.report.usable_as_small
+
+
+def test_refused_logprobs_leave_a_large_model_too(serve: Serve, connect: Connect) -> None:
+    # First use accepts such a server as the large model; the examination has to agree.
+    rows = examine(connect(serve(logprobs=0, refuse=True)))
+    assert rows["P2"].verdict == "fail"
+    assert rows.report.usable_as_large and not rows.report.usable_as_small
+
+
+def test_fewer_logprobs_fail_with_the_setting_to_use(serve: Serve, connect: Connect) -> None:
+    server = serve(logprobs=5)
+    rows = examine(connect(server))
+    assert rows["P2"].verdict == "fail" and "5 of 20" in rows["P2"].detail
+    assert "top_logprobs=5" in rows["P2"].remedy
+    assert rows.report.usable_as_large
+    assert examine(connect(server, top_logprobs=5)).report.usable_as_small
+
+
+def test_logprobs_behind_the_temperature_are_a_warning(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(tempered=True)))
+    assert rows["P3"].verdict == "warn" and "temperature=1" in rows["P3"].remedy
+    assert rows.report.usable_as_small
+
+
+def test_no_template_fails_tags_with_the_remedy(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(flavour="generic")))
+    assert rows["P6"].verdict == "fail" and "chat_template=" in rows["P6"].detail
+    assert not rows.report.usable_as_large
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({}, "no thinking tags"),
+        ({"template": THINKING_TEMPLATE}, "<think>...</think>, opened by the router"),
+        (
+            {"generation_prompt": "<|im_start|>assistant\n<think>\n"},
+            "<think>...</think>, opened by the template",
+        ),
+    ],
+)
+def test_tags_are_found_in_the_template(
+    serve: Serve, connect: Connect, options: dict[str, Any], found: str
+) -> None:
+    rows = examine(connect(serve(**options)))
+    assert rows["P6"].verdict == "ok" and found in rows["P6"].detail
+
+
+def test_failing_probe_does_not_stop_the_others(serve: Serve, connect: Connect) -> None:
+    fault = Fault("status", status=400, body="not today", times=1)
+    rows = examine(connect(serve(faults=[fault])))
+    assert rows["P1"].verdict == "fail" and "not today" in rows["P1"].detail
+    assert rows.verdicts() == "ok fail ok ok ok ok"
+
+
+def test_report_as_text_has_a_line_a_probe(serve: Serve, connect: Connect) -> None:
+    server = serve(logprobs=5)
+    lines = str(examine(connect(server)).report).splitlines()
+    assert lines[0] == f"{server.model} at {server.url} (llama.cpp)"
+    assert [line.split()[0] for line in lines[1:]] == ["ok", "ok", "fail", "ok", "ok", "ok"]
+
+
+# -- glimp check -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setenv("COLUMNS", "250")
+    return lambda *arguments: CliRunner().invoke(app, ["check", *arguments])
+
+
+def test_command_accepts_a_good_server(serve: Serve, run: Callable[..., Any]) -> None:
+    server = serve(CHAIN)
+    result = run(server.form)
+    assert result.exit_code == 0, result.output
+    assert f"{server.model} at {server.url} (llama.cpp)" in result.output
+    assert all(probe in result.output for probe in PROBES)
+    assert result.output.rstrip().endswith("\nusable as small model")
+
+
+def test_command_refuses_a_small_model_without_logprobs(
+    serve: Serve, run: Callable[..., Any]
+) -> None:
+    server = serve(CHAIN, logprobs=0)
+    result = run(server.form)
+    assert result.exit_code == 1
+    assert result.output.rstrip().endswith("\nnot usable as small model")
+    result = run(server.form, "--role", "large")
+    assert result.exit_code == 0
+    assert result.output.rstrip().endswith("\nusable as large model")
+
+
+def test_command_examines_several_and_fails_for_one(serve: Serve, run: Callable[..., Any]) -> None:
+    good, bad = serve(model="good"), serve(model="bad", wraps=True)
+    result = run(bad.form, good.form)
+    assert result.exit_code == 1
+    assert good.url in result.output and bad.url in result.output
+    assert "prompt_tokens=23" in result.output
+
+
+def test_command_reports_a_dead_server_without_traceback(
+    run: Callable[..., Any], unused_tcp_port: int
+) -> None:
+    result = run(f"openai:m@http://127.0.0.1:{unused_tcp_port}/v1")
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(["nonsense"], "'nonsense'"), (["x", "--role", "medium"], "'medium'")]
+)
+def test_command_names_what_it_does_not_understand(
+    run: Callable[..., Any], arguments: list[str], named: str
+) -> None:
+    result = run(*arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert named in str(result.exception)

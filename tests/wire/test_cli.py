@@ -1,0 +1,145 @@
+"""The command line against fake servers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from glimp_integrations import Trace, __version__
+from glimp_integrations.cli.app import app, main
+from wire.fake_server import THINKING_TEMPLATE, FakeServer, Fault
+from wire.helpers import ANSWER, CHAIN, REASONING, THOUGHT, THOUGHT_ANSWER, THOUGHT_REASONING
+
+Serve = Callable[..., FakeServer]
+
+
+def ask(small: FakeServer, large: FakeServer, *more: str, **options: Any) -> Any:
+    models = ["--small", small.form, "--large", large.form]
+    arguments = ["ask", "What is it?", *models, "--temperature", "0", *more]
+    return CliRunner().invoke(app, arguments, catch_exceptions=False, **options)
+
+
+@pytest.fixture
+def run_main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["glimp", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        out, err = capsys.readouterr()
+        return (code if isinstance(code, int) else 0), out, err
+
+    return run
+
+
+@pytest.mark.parametrize("strategy", ["auto", "two_request", "fused"])
+def test_ask_prints_every_step_with_author_and_the_totals(serve: Serve, strategy: str) -> None:
+    small, large = serve(CHAIN, model="little"), serve(CHAIN, model="big", flavour="vllm")
+    result = ask(small, large, "--strategy", strategy)
+    assert result.exit_code == 0
+    for paragraph in (REASONING + ANSWER).split("\n\n"):
+        assert f"\n{paragraph}\n" in result.stdout
+    assert "step 1  small model  H 0.10" in result.stdout
+    assert "step 2  large model  H 2.00" in result.stdout
+    assert "little: 10 tokens in 2 steps" in result.stdout  # the end of sequence is one
+    assert "big: 5 tokens in 1 step" in result.stdout
+
+
+def test_ask_separates_thinking_and_answer(serve: Serve) -> None:
+    server = serve(THOUGHT, template=THINKING_TEMPLATE)
+    result = ask(server, server)
+    for line in (*THOUGHT_REASONING.split("\n\n"), THOUGHT_ANSWER):
+        assert line.rstrip() in result.stdout
+    assert "answer  large model" in result.stdout
+    assert "think>" not in result.stdout
+
+
+def test_ask_saves_a_trace_that_loads_back(serve: Serve, tmp_path: Path) -> None:
+    small, large = serve(CHAIN, model="little"), serve(CHAIN, model="big")
+    path = tmp_path / "trace.json"
+    assert ask(small, large, "--trace", str(path), "--seed", "3").exit_code == 0
+    trace = Trace.from_json(path.read_text(encoding="utf-8"))
+    assert "".join(step.text for step in trace.steps) == REASONING + ANSWER
+    assert [step.author for step in trace.steps] == ["small", "large", "small"]
+    assert (trace.small_model, trace.large_model) == ("little", "big")
+    assert Trace.from_json(trace.to_json()) == trace
+
+
+def test_ask_reads_the_question_from_input(serve: Serve) -> None:
+    server = serve(CHAIN)
+    models = ["--small", server.form, "--large", server.form]
+    result = CliRunner().invoke(app, ["ask", "-", *models], input="Why [bold]not[/bold]?\n")
+    assert result.exit_code == 0
+    assert "Why [bold]not[/bold]?" in server.completions()[0]["prompt"]
+
+
+def test_ask_passes_its_options_on(serve: Serve) -> None:
+    server = serve(CHAIN)
+    ask(server, server, "--threshold", "-1", "--max-tokens", "7", "--seed", "5")
+    (body,) = server.completions()
+    assert (body["max_tokens"], body["seed"], body["temperature"]) == (7, 5, 0.0)
+    assert "logprobs" not in body
+
+
+def test_text_of_a_model_is_not_read_as_markup(serve: Serve) -> None:
+    server = serve(["[bold]", "[/nothing]", " [red]", "."])
+    assert "[bold][/nothing] [red]." in ask(server, server).stdout
+
+
+def test_output_of_a_pipe_has_no_colour_codes(serve: Serve) -> None:
+    server = serve(CHAIN)
+    assert "\x1b" not in ask(server, server).output
+
+
+def test_version_is_printed() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"glimp {__version__}\n")
+
+
+def test_no_command_shows_the_commands() -> None:
+    result = CliRunner().invoke(app, [])
+    assert all(command in result.output for command in ("ask", "pull", "check"))
+
+
+def test_unknown_model_string_is_one_line_and_exit_code_1(
+    run_main: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = run_main("ask", "hi", "--small", "gpt-4", "--large", "gpt-5")
+    assert (code, out) == (1, "")
+    assert err.startswith("glimp: small is 'gpt-4'") and err.count("\n") == 1
+
+
+def test_impossible_option_is_one_line_and_exit_code_1(
+    serve: Serve, run_main: Callable[..., tuple[int, str, str]]
+) -> None:
+    form = serve().form
+    code, _, err = run_main("ask", "hi", "--small", form, "--large", form, "--strategy", "magic")
+    assert code == 1
+    assert "strategy" in err and "'magic'" in err and err.count("\n") == 1
+
+
+def test_failing_server_is_one_line_and_exit_code_1(
+    serve: Serve, run_main: Callable[..., tuple[int, str, str]]
+) -> None:
+    fault = Fault("status", status=400, body="first line\nsecond line", chat_only=True)
+    good, bad = serve(CHAIN), serve(CHAIN, faults=[fault])
+    code, _, err = run_main("ask", "hi", "--small", bad.form, "--large", good.form)
+    assert code == 1
+    assert err.startswith("glimp: small model: ") and err.count("\n") == 1
+
+
+def test_interrupted_answer_has_shown_its_beginning(
+    serve: Serve, run_main: Callable[..., tuple[int, str, str]]
+) -> None:
+    large = serve(CHAIN, faults=[Fault("status", status=400, body="no", chat_only=True)])
+    code, out, err = run_main("ask", "hi", "--small", serve(CHAIN).form, "--large", large.form)
+    assert code == 1
+    assert "First, look." in out
+    assert "large model" in err and large.url in err
