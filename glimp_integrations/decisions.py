@@ -24,6 +24,9 @@ __all__ = ["Action", "Author", "Chain", "Done", "Glimpse", "Kept", "Step", "Stop
 Author = Literal["small", "large"]
 Phase = Literal["thinking", "chain", "answer", "done"]
 StopReason = Literal["think_end", "eos", "budget", "repeated_step", "context_full", "stop"]
+CLOSER = "\0closing tag\0"
+"""Stands in the shared text where each model reads its own closing tag."""
+
 # A closing tag and the blank line behind it, generously.
 _TAG_TOKENS = 8
 StepEnd = Literal["delimiter", "think_end", "eos", "length", "stop", "context_full", "error"]
@@ -83,13 +86,14 @@ class Chain:
 
     Args:
         settings: The routing settings.
-        tags: ``(open, close)`` or ``None`` for models that do not think in tags.
+        closers: What ends the thinking: the closing tags of both models, each of which may end
+            it; empty for models that do not think in tags.
         window: Tokens that fit behind the prompt in the smaller of the two contexts;
             ``None``: unknown.
     """
 
     settings: RoutingSettings
-    tags: tuple[str, str] | None
+    closers: tuple[str, ...] = ()
     window: int | None = None
     steps: list[Step] = field(default_factory=list)
     stop_reason: StopReason | None = None
@@ -104,7 +108,7 @@ class Chain:
     _blank: bool = True  # nothing of that answer shown yet: skip the white space before it
 
     def __post_init__(self) -> None:
-        self._enter("thinking" if self.tags else "chain")
+        self._enter("thinking" if self.closers else "chain")
 
     # -- what next ---------------------------------------------------------------------------
 
@@ -143,10 +147,14 @@ class Chain:
         used = self.steps[-1].tokens if self.steps and self.steps[-1].end is None else 0
         return min(self.room, self.settings.max_step_tokens - used)
 
-    def context(self) -> str:
-        """The text both models continue: all that follows the (opened) generation prompt."""
+    def context(self, closer: str = "") -> str:
+        """The text a model continues: all that follows its (opened) generation prompt.
+
+        Args:
+            closer: The model's own closing tag; what the models share is the text around it.
+        """
         running = self.steps[-1].text if self.steps and self.steps[-1].end is None else ""
-        return "".join(self._written) + running
+        return "".join(closer if part is CLOSER else part for part in self._written) + running
 
     # -- what happened -----------------------------------------------------------------------
 
@@ -210,7 +218,7 @@ class Chain:
         """Whether a finished chain counts ``step`` as reasoning or as answer."""
         if step.is_answer:
             return "answer"
-        if self.tags or any(other.is_answer for other in self.steps):
+        if self.closers or any(other.is_answer for other in self.steps):
             return "reasoning"
         if self.settings.untagged_answer == "whole":
             return "answer"
@@ -265,8 +273,8 @@ class Chain:
         self._phase_tokens = 0
         self._separated = self._separated or phase == "answer"
         ends: dict[str, Terminator] = {}
-        if phase == "thinking" and self.tags:
-            ends[self.tags[1]] = "think_end"
+        if phase == "thinking":
+            ends.update(dict.fromkeys(self.closers, "think_end"))
         else:
             ends.update(dict.fromkeys(self.settings.stop or (), "stop"))
             if phase == "chain" and self.settings.answer_marker is not None:
@@ -317,7 +325,7 @@ class Chain:
         if self.phase == "thinking":
             # Closed by force, the tag gets a line of its own, as templates write it.
             seam = "" if end == "think_end" or self.context().endswith("\n") else "\n"
-            self._written.append(f"{seam}{self.tags[1] if self.tags else ''}\n\n")
+            self._written += [seam, CLOSER, "\n\n"]
             self._enter("answer")
         elif end == "think_end":
             self._written.append(self.settings.answer_marker or "")

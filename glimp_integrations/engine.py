@@ -65,10 +65,7 @@ async def _prepare(
         large_can = await large.capabilities()
         large_prompt = await prompt.build(large, messages)
     k = _glimpse_size(settings, small, small_can)
-    tags = settings.think_tags
-    if tags is None:
-        tags = large_prompt.tags or small_prompt.tags
-    chain_tags = tags or None
+    tags = _tags(settings, {"small": small_prompt, "large": large_prompt})
     strategy, reason = choose(settings.strategy, small_can, large_can)
     seeds = itertools.count(settings.seed or 0)
 
@@ -89,7 +86,8 @@ async def _prepare(
         return Pen(
             author=author,
             backend=backend,
-            prefix=text.prefix(chain_tags),
+            prefix=text.prefix(tags[author]),
+            closer=(tags[author] or ("", ""))[1],
             sampling=sampling,
             top_logprobs=k,
             glimpse_alone=not fused,
@@ -102,7 +100,8 @@ async def _prepare(
         for can, text in ((small_can, small_prompt), (large_can, large_prompt))
         if can.context_window is not None and text.tokens is not None
     ]
-    chain = Chain(settings, chain_tags, window=min(windows, default=None))
+    closers = tuple(dict.fromkeys(pair[1] for pair in tags.values() if pair))
+    chain = Chain(settings, closers, window=min(windows, default=None))
     return _Call(
         settings=settings,
         chain=chain,
@@ -318,6 +317,16 @@ class _Meter:
             "prefilled": sum(pen.prefilled or 0 for pen in pens),
             "cached": sum(pen.cached or 0 for pen in pens),
         }
+
+
+def _tags(
+    settings: RoutingSettings, prompts: dict[Author, prompt.Prompt]
+) -> dict[Author, tuple[str, str] | None]:
+    """Each model's think tags: given, its own, or (if it has none) the other's as plain text."""
+    if settings.think_tags is not None:
+        return dict.fromkeys(prompts, settings.think_tags or None)
+    found = next((prompts[a].tags for a in ("large", "small") if prompts[a].tags), None)
+    return {author: text.tags or found for author, text in prompts.items()}
 
 
 def _glimpse_size(settings: RoutingSettings, small: Backend, can: Capabilities) -> int:

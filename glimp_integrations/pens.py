@@ -19,8 +19,8 @@ from glimp_integrations.trace import Author, ModelUsage
 
 __all__ = ["Pen", "Sampling", "label"]
 
-Text = Callable[[], str]
-"""The kept text; built only when a request is opened."""
+Text = Callable[[str], str]
+"""From a model's closing tag to the kept text; called only when a request is opened."""
 
 _OVER = ("eos", "context")  # nothing more can come from this model here
 
@@ -47,6 +47,7 @@ class Pen:
         author: ``"small"`` or ``"large"``.
         backend: The model.
         prefix: Its rendered prompt with thinking opened.
+        closer: Its closing tag; empty for models that do not think in tags.
         sampling: See :class:`Sampling`.
         top_logprobs: k for glimpses.
         glimpse_alone: A glimpse is a request for one token (``two_request``), not the first
@@ -58,6 +59,7 @@ class Pen:
     author: Author
     backend: Backend
     prefix: str
+    closer: str
     sampling: Sampling
     top_logprobs: int
     glimpse_alone: bool
@@ -177,7 +179,7 @@ class Pen:
             except BackendError as error:
                 alone, read = self._room == 1, self._read
                 await self._close()
-                if error.context_full and context():
+                if error.context_full and context(self.closer):
                     self._ended = "context"
                     return None
                 self._attempts += 1
@@ -201,7 +203,7 @@ class Pen:
         self._room, self._read, self._logprobs = room, 0, logprobs
         self.requests += 1
         request = Request(
-            prompt=self.prefix + context(),
+            prompt=self.prefix + context(self.closer),
             max_tokens=max(1, room),
             logprobs=self.top_logprobs if logprobs else 0,
             temperature=self.sampling.temperature,

@@ -9,6 +9,7 @@ from typing import Any
 from glimp_integrations import bridge
 from glimp_integrations.backends.base import Backend, Message
 from glimp_integrations.engine import route
+from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished
 from glimp_integrations.pair import resolve
 from glimp_integrations.prompt import check_messages
@@ -122,6 +123,8 @@ class GlimpRouter:
     ) -> Callable[[], AsyncGenerator[Event, None]]:
         checked = check_messages(messages)
         settings = self.settings
+        if fixed := sorted({"small", "large", "api_key"} & set(changes)):
+            raise ConfigError(f"{', '.join(fixed)}: belongs to the router; make another one")
         if changes:
             settings = RoutingSettings(
                 **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes

@@ -53,6 +53,6 @@ class Settler:
         return [Settled(text, kind) for text, kind in parts if text]
 
     def _decided(self, step: Step) -> Kind:
-        if step.is_answer or self._chain.tags is None:
+        if step.is_answer or not self._chain.closers:
             return "answer"
         return "reasoning"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from typing import Any
 
 from langchain_core.callbacks.manager import (
     AsyncCallbackManagerForLLMRun,
     CallbackManagerForLLMRun,
+    adispatch_custom_event,
     ahandle_event,
+    dispatch_custom_event,
     handle_event,
 )
 from pydantic import ConfigDict, Field
@@ -39,7 +41,8 @@ class LangChainRouted(RoutedModel):
     )
     step_events: bool = Field(
         default=False,
-        description="Send every routing event to callbacks as a custom event 'glimprouter'.",
+        description="Send every routing event to callbacks as a custom event 'glimprouter'. "
+        "A bare model's stream() has no run to send them from; inside a chain it has.",
     )
 
     @property
@@ -96,8 +99,8 @@ class LangChainRouted(RoutedModel):
         events: Any = self.router.stream(messages, **changes)
         with closing(events):
             for event in events:
-                if self.step_events and run_manager:
-                    handle_event(*_custom(run_manager, event), **_run(run_manager))
+                if self.step_events:
+                    _tell(run_manager, event)
                 yield event
 
     async def _afollow(
@@ -111,13 +114,30 @@ class LangChainRouted(RoutedModel):
         changes = self.call_changes(stop, _without_framework(kwargs))
         async with aclosing(self.router.astream(messages, **changes)) as events:
             async for event in events:
-                if self.step_events and run_manager:
-                    await ahandle_event(*_custom(run_manager, event), **_run(run_manager))
+                if self.step_events:
+                    await _atell(run_manager, event)
                 yield event
 
 
 def _without_framework(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in _FRAMEWORK}
+
+
+def _tell(run_manager: CallbackManagerForLLMRun | None, event: Event) -> None:
+    if run_manager is not None:
+        handle_event(*_custom(run_manager, event), **_run(run_manager))
+        return
+    # LangChain streams without a run manager: the run around the model is the one to tell.
+    with suppress(RuntimeError):  # there is none
+        dispatch_custom_event(STEP_EVENT, to_dict(event))
+
+
+async def _atell(run_manager: AsyncCallbackManagerForLLMRun | None, event: Event) -> None:
+    if run_manager is not None:
+        await ahandle_event(*_custom(run_manager, event), **_run(run_manager))
+        return
+    with suppress(RuntimeError):
+        await adispatch_custom_event(STEP_EVENT, to_dict(event))
 
 
 def _custom(run_manager: Any, event: Event) -> tuple[Any, ...]:

@@ -27,7 +27,6 @@ class Flavour:
         distribution_body: Sent when only the distribution of the next token matters.
         renders: Which route renders a conversation; ``None``: none does.
         token_per_chunk: A piece of a stream without log-probabilities is exactly one token.
-        slots: ``/slots`` tells whether cancelled work has left the device.
     """
 
     name: str
@@ -37,7 +36,6 @@ class Flavour:
     distribution_body: Mapping[str, Any] = field(default_factory=dict)
     renders: Literal["apply-template", "tokenize"] | None = None
     token_per_chunk: bool = False
-    slots: bool = False
 
 
 GENERIC = Flavour(name="generic", owned_by="")
@@ -60,7 +58,6 @@ LLAMA_CPP = Flavour(
     distribution_body={"logit_bias": [["a", 1000.0]]},
     renders="apply-template",
     token_per_chunk=True,
-    slots=True,
 )
 
 VLLM = Flavour(

@@ -204,7 +204,8 @@ async def _stream(backend: OpenAIBackend) -> ProbeResult:
     return ProbeResult(
         "P4 stream",
         "ok",
-        f"log-probabilities in the stream, up to {max(sizes)} token(s) a chunk, stop string "
+        ("log-probabilities in the stream, " if backend.top_logprobs else "")
+        + f"up to {max(sizes)} token(s) a chunk, stop string "
         f"{'kept' if kept else 'removed'}, finish {finish!r}",
     )
 

@@ -1,81 +1,73 @@
-"""Both strategies on the real pair: the same decisions, wherever H is not on the very edge."""
+"""Both strategies on the real pair: the same decisions and the same text.
+
+llama.cpp computes a token a little differently when it reads it in a batch than when it wrote it
+(up to some 0.05 nats of H here). Read one token at a time, both are the same computation, and the
+comparison can be strict.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import reasoning_gym
 
-from glimp_integrations import GlimpRouter, RoutedAnswer, bridge, prompt
+from glimp_integrations import GlimpRouter, RoutedAnswer
 from glimp_integrations.backends import LlamaCppBackend
-from glimp_integrations.backends.base import Report, Request
-from glimp_integrations.entropy import estimate
+from glimp_integrations.weights import LARGE, SMALL, WeightFile, ensure
 
 PROBLEMS = 10
-EDGE = 0.02  # nats: numerics of prefill and decoding differ by less
+EDGE = 0.02  # nats
+ONE_BY_ONE = {"n_ubatch": 1, "n_batch": 32, "no_extra_bufts": True}
 
 
 @pytest.fixture(scope="module")
-def runs(router: GlimpRouter) -> list[tuple[str, RoutedAnswer, RoutedAnswer]]:
-    """The same problems, greedy, once with each strategy."""
+def steady() -> Iterator[GlimpRouter]:
+    """The embedded pair's weights, with one arithmetic for reading and writing."""
+
+    def backend(file: WeightFile) -> LlamaCppBackend:
+        return LlamaCppBackend(ensure(file), parallel=1, server_options=ONE_BY_ONE)
+
+    small, large = backend(SMALL), backend(LARGE)
+    yield GlimpRouter(small, large, temperature=0, max_tokens=100)
+    small.close()
+    large.close()
+
+
+def questions() -> list[str]:
     problems = reasoning_gym.create_dataset("gsm_symbolic", size=PROBLEMS, seed=7)
-    questions = [f"{item['question']} Think step by step." for item in problems]
-    arms = {
-        strategy: [router.run(q, strategy=strategy, max_tokens=160) for q in questions]
-        for strategy in ("two_request", "fused")
-    }
-    return list(zip(questions, arms["two_request"], arms["fused"], strict=True))
+    return [f"{item['question']} Think step by step." for item in problems]
 
 
-@pytest.mark.timeout(1200)
-def test_decisions_are_equal_up_to_the_first_divergence(
-    runs: list[tuple[str, RoutedAnswer, RoutedAnswer]],
-) -> None:
-    compared, divergences = 0, []
-    for number, (_, two, fused) in enumerate(runs):
-        for a, b in zip(two.trace.steps, fused.trace.steps, strict=False):
-            assert a.entropy is not None and b.entropy is not None
-            compared += 1
-            edge = min(abs(a.entropy - a.threshold), abs(b.entropy - b.threshold))
-            if a.author != b.author:
-                assert edge <= EDGE, (number, a, b)
-            if a.author != b.author or a.text != b.text:
-                divergences.append((number, a.index, round(edge, 3)))
-                break
+@pytest.mark.timeout(1500)
+def test_two_request_and_fused_decide_and_write_the_same(steady: GlimpRouter) -> None:
+    boundaries = large_steps = 0
+    divergences: list[tuple[int, int, float]] = []
+    for number, question in enumerate(questions()):
+        two, fused = (steady.run(question, strategy=name) for name in ("two_request", "fused"))
+        boundaries += len(two.trace.steps)
+        large_steps += sum(step.author == "large" for step in two.trace.steps)
+        found = first_divergence(two, fused)
+        if found is not None:
+            divergences.append((number, *found))
+        assert two.trace.requests > fused.trace.requests
     print(
-        f"\n{compared} boundaries compared, first divergences (problem, step, edge): {divergences}"
+        f"\n{boundaries} boundaries, {large_steps} to the large model; first divergences "
+        f"(problem, step, nats from the threshold): {divergences or 'none'}"
     )
-    assert compared >= 2 * PROBLEMS
-    # Greedy text may part ways where two tokens are equally likely; rarely.
-    assert len(divergences) <= PROBLEMS // 3
+    assert large_steps >= 3  # the comparison saw hand-overs
+    assert boundaries >= 3 * PROBLEMS
+    assert all(edge <= EDGE for _, _, edge in divergences)
 
 
-@pytest.mark.timeout(1200)
-def test_a_lone_glimpse_measures_what_the_stream_measured(
-    runs: list[tuple[str, RoutedAnswer, RoutedAnswer]], small: LlamaCppBackend
-) -> None:
-    """Teacher-forced: H of every boundary of the fused runs, asked again one token at a time."""
-    close = total = 0
-    for question, _, fused in runs:
-        built = bridge.call(lambda q=question: prompt.build(small, prompt.check_messages(q)))
-        context = ""
-        for step in fused.trace.steps:
-            assert step.entropy is not None
-            again = _glimpse(small, built.text + context)
-            total += 1
-            close += abs(again - step.entropy) <= EDGE
-            if abs(step.entropy - float(step.threshold)) > EDGE:
-                assert (again > float(step.threshold)) == (step.author == "large"), step
-            context += step.text
-    print(f"\n|dH| <= {EDGE} nats at {close} of {total} boundaries")
-    assert close >= 0.97 * total
-
-
-def _glimpse(small: LlamaCppBackend, text: str) -> float:
-    async def ask() -> float:
-        request = Request(prompt=text, max_tokens=1, logprobs=20)
-        async for token in small.generate(request, Report()):
-            assert token.logprobs is not None
-            return estimate(token.logprobs, "topk_renorm")
-        raise AssertionError("no token")
-
-    return bridge.call(ask)
+def first_divergence(two: RoutedAnswer, fused: RoutedAnswer) -> tuple[int, float] | None:
+    """The first step that differs, and how close H was to the threshold there."""
+    for a, b in zip(two.trace.steps, fused.trace.steps, strict=False):
+        if (a.author, a.text) != (b.author, b.text):
+            assert a.entropy is not None and b.entropy is not None
+            threshold = float(a.threshold)
+            return a.index, min(abs(a.entropy - threshold), abs(b.entropy - threshold))
+        assert a.entropy is not None and b.entropy is not None
+        assert abs(a.entropy - b.entropy) <= EDGE
+    assert len(two.trace.steps) == len(fused.trace.steps)
+    return None

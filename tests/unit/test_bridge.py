@@ -42,7 +42,7 @@ async def collect(events) -> list[object]:
 
 async def eventually(condition) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - the other side is another thread
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -13,7 +13,8 @@ from glimp_integrations.decisions import Chain, Done, Glimpse, Kept, Write
 
 
 def chain(*, tags: tuple[str, str] | None = TAGS, window: int | None = None, **options) -> Chain:
-    return Chain(RoutingSettings(**options), tags, window=window)
+    closers = (tags[1],) if tags else ()
+    return Chain(RoutingSettings(**options), closers, window=window)
 
 
 def write(chain: Chain, *texts: str, author: str = "small") -> Kept:
@@ -141,13 +142,13 @@ class TestEnds:
         write(c, "a", "\n", "</think>")
         assert (c.phase, c.stop_reason, ends(c)) == ("answer", "think_end", ["think_end"])
         assert c.reasoning == "a\n"
-        assert c.context() == "a\n</think>\n\n"
+        assert c.context("</think>") == "a\n</think>\n\n"
 
     def test_a_tag_across_tokens_leaves_no_trace(self):
         c = chain()
         write(c, "a</th", "ink>")
         assert c.reasoning == "a"
-        assert c.context() == "a</think>\n\n"
+        assert c.context("</think>") == "a</think>\n\n"
 
     def test_a_tag_across_steps_leaves_no_trace(self):
         c = chain(max_step_tokens=1)
@@ -155,7 +156,7 @@ class TestEnds:
         assert c.steps[0].text == "a</th"
         write(c, "ink>")
         assert [step.text for step in c.steps] == ["a", ""]
-        assert (c.reasoning, c.context()) == ("a", "a</think>\n\n")
+        assert (c.reasoning, c.context("</think>")) == ("a", "a</think>\n\n")
 
     @pytest.mark.parametrize(
         ("text", "context"), [("a", "a\n</think>\n\n"), ("a\n", "a\n</think>\n\n")]
@@ -164,7 +165,7 @@ class TestEnds:
         c = chain(max_thinking_tokens=1)
         write(c, text)
         assert (c.phase, c.stop_reason) == ("answer", "budget")
-        assert c.context() == context
+        assert c.context("</think>") == context
         assert c.reasoning == text
 
     def test_a_forced_close_shows_text_that_was_held_back(self):
@@ -177,7 +178,7 @@ class TestEnds:
         write(c, "a")
         c.ended("eos")
         assert (c.phase, c.stop_reason) == ("answer", "eos")
-        assert c.context() == "a\n</think>\n\n"
+        assert c.context("</think>") == "a\n</think>\n\n"
 
     def test_budget_in_the_middle_of_the_third_step(self):
         c = chain(max_thinking_tokens=5)

@@ -23,6 +23,7 @@ from helpers import (
 
 from glimp_integrations import (
     Finished,
+    GlimpRouter,
     Settled,
     StepDone,
     StepStarted,
@@ -297,3 +298,18 @@ class TestControlTokens:
         small = Own(CHAIN, generation_prompt=OPENED)
         router(small).run("<mine> <|im_end|>")
         assert small.requests[0].prompt.startswith("<user><\u2060mine> <|im_end|>\n")
+
+
+def test_each_model_thinks_in_its_own_tags():
+    """The shared text holds no tag; each model reads, and may write, only its own."""
+    writes = {b"a\n\n": b"b", b"a\n\nb": b"\n</thinking>", b"a\n\nb\n</thinking>\n\n": b"done"}
+    small = ScriptedBackend(
+        [(b"a", 0.1), (b"\n\n", 0.0), (b"b", 2.0)], generation_prompt="<assistant>\n<think>\n"
+    )
+    large = ScriptedBackend(
+        lambda text: (writes.get(text, b""), 0.0), generation_prompt="<assistant>\n<thinking>\n"
+    )
+    result = GlimpRouter(small, large).run("hi")
+    assert (result.reasoning, result.answer) == ("a\n\nb\n", "done")
+    assert "<think>" not in large.requests[-1].prompt
+    assert large.requests[-1].prompt.endswith("<thinking>\na\n\nb\n</thinking>\n\n")

@@ -1,0 +1,34 @@
+"""Importing a package must stay cheap: no framework it does not serve, no torch, no numpy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ["torch", "transformers", "numpy", "llama_index", "xllamacpp", "huggingface_hub"]
+CLASSES = {
+    "glimp_integrations": "GlimpRouter",
+    "glimp_integrations.backends": "OpenAIBackend",
+    "langchain_glimp": "ChatGlimpRouter",
+}
+
+
+@pytest.mark.parametrize("package", CLASSES)
+def test_importing_loads_nothing_heavy(package: str) -> None:
+    heavy = HEAVY if package == "langchain_glimp" else [*HEAVY, "langchain_core"]
+    code = (
+        f"import sys\nfrom {package} import {CLASSES[package]}\n"
+        f"print([m for m in {heavy!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", CLASSES)
+def test_everything_public_can_be_had(package: str) -> None:
+    module = __import__(package, fromlist=["__all__"])
+    assert sorted(module.__all__) == module.__all__
+    for name in module.__all__:
+        assert getattr(module, name) is not None
