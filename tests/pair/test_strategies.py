@@ -71,3 +71,30 @@ def first_divergence(two: RoutedAnswer, fused: RoutedAnswer) -> tuple[int, float
         assert abs(a.entropy - b.entropy) <= EDGE
     assert len(two.trace.steps) == len(fused.trace.steps)
     return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_pair_as_users_run_it_differs_by_numerics_only(router: GlimpRouter) -> None:
+    """Without the steady arithmetic: H of both strategies at equal texts, and where they part."""
+    differences, divergences = [], []
+    for number, question in enumerate(questions()):
+        two, fused = (
+            router.run(question, strategy=name, max_tokens=512) for name in ("two_request", "fused")
+        )
+        for a, b in zip(two.trace.steps, fused.trace.steps, strict=False):
+            assert a.entropy is not None and b.entropy is not None
+            differences.append(abs(a.entropy - b.entropy))
+            edge = min(abs(h - float(a.threshold)) for h in (a.entropy, b.entropy))
+            if (a.author, a.text) != (b.author, b.text):
+                divergences.append((number, a.index, a.author == b.author, round(edge, 3)))
+                break
+    differences.sort()
+    print(
+        f"\n|dH| at {len(differences)} boundaries with equal text before them: median "
+        f"{differences[len(differences) // 2]:.4f}, max {differences[-1]:.4f} nats; first "
+        f"divergences (problem, step, same author, nats from the threshold): {divergences}"
+    )
+    assert len(differences) >= 2 * PROBLEMS
+    assert differences[-1] <= 0.1
+    assert all(same or edge <= 0.05 for _, _, same, edge in divergences)
