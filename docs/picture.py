@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.terminal_theme import DIMMED_MONOKAI
+from rich.terminal_theme import MONOKAI
 
 from glimp_integrations import Trace
 from glimp_integrations.show import rich_trace
@@ -36,7 +36,7 @@ def main() -> None:
     with open("/dev/null", "w") as nowhere:
         console = Console(record=True, width=92, file=nowhere, force_terminal=True)
         console.print(rich_trace(trace))
-    svg = console.export_svg(title="glimp ask", theme=DIMMED_MONOKAI, code_format=FRAME)
+    svg = console.export_svg(title="glimp ask", theme=MONOKAI, code_format=FRAME)
     Path(sys.argv[2]).write_text(svg, encoding="utf-8")
 
 

@@ -218,12 +218,12 @@ class Chain:
         """Whether a finished chain counts ``step`` as reasoning or as answer."""
         if step.is_answer:
             return "answer"
-        if self.closers or any(other.is_answer for other in self.steps):
+        if self.closers or self._separated:
             return "reasoning"
         if self.settings.untagged_answer == "whole":
             return "answer"
-        spoken = [other.index for other in self.steps if other.text.strip()]
-        return "answer" if not spoken or step.index >= spoken[-1] else "reasoning"
+        spoken = next((s.index for s in reversed(self.steps) if s.text.strip()), 0)
+        return "answer" if step.index >= spoken else "reasoning"
 
     def _split(self) -> tuple[str, str]:
         parts: dict[str, list[str]] = {"reasoning": [], "answer": []}

@@ -7,18 +7,24 @@ import math
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from glimp_integrations import prompt
-from glimp_integrations.backends.base import PATIENCE, Backend, Capabilities, Message
+from glimp_integrations.backends.base import (
+    PATIENCE,
+    Backend,
+    Capabilities,
+    Message,
+    Rendered,
+)
 from glimp_integrations.decisions import Author, Chain, Done, Glimpse, Kept, Step, Write
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.events import Event, Finished, StepDone, StepStarted
 from glimp_integrations.pens import Pen, Sampling, label
-from glimp_integrations.settings import Price, RoutingSettings
+from glimp_integrations.records import Recorder
+from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.settle import Settler
 from glimp_integrations.strategy import choose
-from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
 
 __all__ = ["route"]
 
@@ -56,64 +62,86 @@ async def _prepare(
 ) -> _Call:
     started = time.perf_counter()
     PATIENCE.set((settings.timeout, settings.max_retries))
-    # One after the other: on one machine, loading and first requests of two models only
-    # disturb each other; later calls find everything cached.
-    with _blame("small"):
-        small_can = await small.capabilities()
-        small_prompt = await prompt.build(small, messages)
-    with _blame("large"):
-        large_can = await large.capabilities()
-        large_prompt = await prompt.build(large, messages)
-    k = _glimpse_size(settings, small, small_can)
-    tags = _tags(settings, {"small": small_prompt, "large": large_prompt})
-    strategy, reason = choose(settings.strategy, small_can, large_can)
+    models: dict[Author, Backend] = {"small": small, "large": large}
+    ready, errors = await _ask_both(settings, models, messages)
+    tags = _tags(settings, {author: model.prompt for author, model in ready.items()})
+    strategy = choose(settings.strategy, ready["small"].can)
+    # A model that could not be asked will not be: the other one writes everything.
+    alone = None if not errors else settings.on_backend_error
+    forced: Author | None = None if alone == "raise" else alone
+    glimpses = forced is None and 0 <= settings.threshold < math.inf
+    k = _glimpse_size(small, ready["small"].can) if glimpses else 0
     seeds = itertools.count(settings.seed or 0)
 
-    def next_seed() -> int | None:
-        return None if settings.seed is None else next(seeds)
-
-    sampling = Sampling(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        seed=settings.seed,
-        timeout=settings.timeout,
-        max_retries=settings.max_retries,
-    )
-    fused = strategy == "fused"
-    glimpses = 0 <= settings.threshold < math.inf
-
-    def pen(author: Author, backend: Backend, text: prompt.Prompt) -> Pen:
+    def pen(author: Author) -> Pen:
+        own = tags[author]
         return Pen(
             author=author,
-            backend=backend,
-            prefix=text.prefix(tags[author]),
-            closer=(tags[author] or ("", ""))[1],
-            sampling=sampling,
+            backend=models[author],
+            prefix=ready[author].prompt.prefix(own),
+            closer=own[1] if own else "",
+            sampling=Sampling(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=settings.seed,
+                timeout=settings.timeout,
+                max_retries=settings.max_retries,
+            ),
             top_logprobs=k,
-            glimpse_alone=not fused,
-            stream_logprobs=fused and glimpses and author == "small",
-            next_seed=next_seed,
+            glimpse_alone=strategy[0] != "fused",
+            stream_logprobs=strategy[0] == "fused" and glimpses and author == "small",
+            next_seed=lambda: None if settings.seed is None else next(seeds),
         )
 
-    windows = [
-        can.context_window - (text.tokens or 0)
-        for can, text in ((small_can, small_prompt), (large_can, large_prompt))
-        if can.context_window is not None and text.tokens is not None
-    ]
-    closers = tuple(dict.fromkeys(pair[1] for pair in tags.values() if pair))
-    chain = Chain(settings, closers, window=min(windows, default=None))
-    return _Call(
-        settings=settings,
-        chain=chain,
-        pens={
-            "small": pen("small", small, small_prompt),
-            "large": pen("large", large, large_prompt),
-        },
-        strategy=strategy,
-        strategy_reason=reason,
-        prompt_tokens=large_prompt.tokens,
-        started=started,
+    pens: dict[Author, Pen] = {author: pen(author) for author in models}
+    chain = Chain(
+        settings,
+        closers=tuple(dict.fromkeys(own[1] for own in tags.values() if own)),
+        window=min(
+            (model.room for model in ready.values() if model.room is not None), default=None
+        ),
+        forced=forced,
     )
+    recorder = Recorder(
+        settings, chain, pens, strategy, ready["large"].prompt.tokens, started, errors
+    )
+    return _Call(settings, chain, pens, strategy[0], recorder, Settler(chain))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What one model said before the first step."""
+
+    can: Capabilities
+    prompt: prompt.Prompt
+
+    @property
+    def room(self) -> int | None:
+        """Tokens that fit behind the prompt."""
+        if self.can.context_window is None or self.prompt.tokens is None:
+            return None
+        return self.can.context_window - self.prompt.tokens
+
+
+async def _ask_both(
+    settings: RoutingSettings, models: dict[Author, Backend], messages: Sequence[Message]
+) -> tuple[dict[Author, _Ready], list[str]]:
+    """Capabilities and prompts; a failing model is excused if the other may work alone."""
+    ready: dict[Author, _Ready] = {}
+    errors: list[str] = []
+    # One after the other: on one machine, loading and first requests of two models only
+    # disturb each other; later calls find everything cached.
+    for author, backend in models.items():
+        try:
+            with _blame(author):
+                can = await backend.capabilities()
+                ready[author] = _Ready(can, await prompt.build(backend, messages))
+        except (BackendError, UnsuitableEndpointError) as error:
+            if settings.on_backend_error in ("raise", author) or errors:
+                raise
+            errors.append(str(error))
+            ready[author] = _Ready(Capabilities(), prompt.Prompt(Rendered(""), None))
+    return ready, errors
 
 
 @dataclass(slots=True)
@@ -124,24 +152,15 @@ class _Call:
     chain: Chain
     pens: dict[Author, Pen]
     strategy: str
-    strategy_reason: str
-    prompt_tokens: int | None
-    started: float
-    records: list[StepRecord] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    settler: Settler = field(init=False)
-    meter: _Meter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.settler = Settler(self.chain)
-        self.meter = _Meter(self.pens)
+    recorder: Recorder
+    settler: Settler
 
     async def events(self) -> AsyncGenerator[Event, None]:
         while True:
             action = self.chain.action
             if isinstance(action, Done):
                 break
-            self.meter = _Meter(self.pens)
+            self.recorder.begin()
             try:
                 author, entropy = await self._decide(action)
                 async for event in self._write(author, entropy):
@@ -155,7 +174,7 @@ class _Call:
                 await pen.lift()
         for event in self.settler.settle():
             yield event
-        yield Finished(self.result())
+        yield Finished(self.recorder.result())
 
     async def _decide(self, action: Glimpse | Write) -> tuple[Author, float | None]:
         if isinstance(action, Write):
@@ -181,7 +200,7 @@ class _Call:
             if not self._runs_on(author):
                 room = min(room, chain.step_room + _CHARACTER_TOKENS)
             token = await pen.read(chain.context, room)
-            self.meter.first_token()
+            self.recorder.first_token()
             undecided = chain.undecided
             kept = chain.take(token) if token is not None else chain.ended(*pen.take_end())
             for event in self._show(kept, step, undecided):
@@ -190,7 +209,7 @@ class _Call:
                 break
         if kept.leftover or chain.phase != phase or not self._runs_on(author):
             await pen.lift()
-        yield StepDone(self._record(step))
+        yield StepDone(self.recorder.record(step))
 
     def _runs_on(self, author: Author) -> bool:
         """Whether this author's stream is, or may be, still wanted behind the step's end."""
@@ -210,113 +229,15 @@ class _Call:
         alone = self.settings.on_backend_error
         running = self.chain.steps[-1] if self.chain.steps else None
         if alone == "raise" or alone == role or self.chain.forced is not None:
-            error.partial = self.result()
+            error.partial = self.recorder.result()
             raise error
-        self.errors.append(str(error))
+        self.recorder.errors.append(str(error))
         undecided = self.chain.undecided
         broken = running is not None and running.end is None
         kept = self.chain.fall_back(alone)
         if running is None or not broken:
             return []
-        return [*self._show(kept, running, undecided), StepDone(self._record(running))]
-
-    # -- records -----------------------------------------------------------------------------
-
-    def _record(self, step: Step) -> StepRecord:
-        threshold = self.settings.threshold
-        record = StepRecord(
-            index=step.index,
-            kind=self.chain.kind_of(step),
-            text=step.text,
-            author=step.author,
-            entropy=step.entropy,
-            estimator=f"{self.settings.entropy_estimator}@{self.pens['small'].top_logprobs}",
-            threshold=threshold if math.isfinite(threshold) else str(threshold),
-            tokens=step.tokens,
-            end=step.end,
-            **self.meter.read(),
-        )
-        if len(self.records) <= step.index:
-            self.records.append(record)
-        return record
-
-    def result(self) -> RoutedAnswer:
-        """The answer as it stands."""
-        chain = self.chain
-        if chain.steps and len(self.records) < len(chain.steps):
-            self._record(chain.steps[-1])
-        records = [
-            record.model_copy(update={"kind": chain.kind_of(step), "text": step.text})
-            for record, step in zip(self.records, chain.steps, strict=True)
-        ]
-        usage = Usage(
-            small=self.pens["small"].usage,
-            large=self.pens["large"].usage,
-            reasoning_tokens=sum(r.tokens for r in records if r.kind == "reasoning"),
-        )
-        cost, alone = self._costs(usage, sum(r.tokens for r in records))
-        trace = Trace(
-            small_model=self.pens["small"].backend.name,
-            large_model=self.pens["large"].backend.name,
-            strategy=self.strategy,
-            strategy_reason=self.strategy_reason,
-            steps=records,
-            stop_reason=chain.stop_reason,
-            answer_stop=chain.answer_stop,
-            requests=sum(pen.requests for pen in self.pens.values()),
-            seconds=time.perf_counter() - self.started,
-            prompt_tokens=self.prompt_tokens,
-            errors=self.errors,
-            cost=cost,
-            large_alone_cost=alone,
-        )
-        return RoutedAnswer(
-            reasoning=chain.reasoning, answer=chain.answer, trace=trace, usage=usage
-        )
-
-    def _costs(self, usage: Usage, written: int) -> tuple[float | None, float | None]:
-        prices = self.settings.prices
-        if prices is None:
-            return None, None
-        cost = _cost(usage.small, prices.small) + _cost(usage.large, prices.large)
-        alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
-        return cost, _cost(alone, prices.large)
-
-
-class _Meter:
-    """Counts what one step costs, from its glimpse to its end."""
-
-    def __init__(self, pens: dict[Author, Pen]) -> None:
-        self._pens = pens
-        self._started = time.perf_counter()
-        self._first: float | None = None
-        self._before = self._counts()
-
-    def first_token(self) -> None:
-        if self._first is None:
-            self._first = time.perf_counter() - self._started
-
-    def read(self) -> dict[str, int | float | None]:
-        now = self._counts()
-        spent = {name: now[name] - self._before[name] for name in now}
-        told = any(pen.prefilled is not None for pen in self._pens.values())
-        return {
-            "requests": spent["requests"],
-            "discarded_tokens": spent["discarded"],
-            "prefilled_tokens": spent["prefilled"] if told else None,
-            "cached_tokens": spent["cached"] if told else None,
-            "first_token_seconds": self._first,
-            "seconds": time.perf_counter() - self._started,
-        }
-
-    def _counts(self) -> dict[str, int]:
-        pens = self._pens.values()
-        return {
-            "requests": sum(pen.requests for pen in pens),
-            "discarded": sum(pen.discarded for pen in pens),
-            "prefilled": sum(pen.prefilled or 0 for pen in pens),
-            "cached": sum(pen.cached or 0 for pen in pens),
-        }
+        return [*self._show(kept, running, undecided), StepDone(self.recorder.record(running))]
 
 
 def _tags(
@@ -329,9 +250,7 @@ def _tags(
     return {author: text.tags or found for author, text in prompts.items()}
 
 
-def _glimpse_size(settings: RoutingSettings, small: Backend, can: Capabilities) -> int:
-    if not 0 <= settings.threshold < math.inf:
-        return 0
+def _glimpse_size(small: Backend, can: Capabilities) -> int:
     if can.top_logprobs <= 0:
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
@@ -352,14 +271,6 @@ def _glimpse_size(settings: RoutingSettings, small: Backend, can: Capabilities) 
             "threshold for it: entropies of different k are not comparable",
         )
     return can.wanted_logprobs
-
-
-def _cost(usage: ModelUsage, price: Price) -> float:
-    cached = price.input if price.cached is None else price.cached
-    computed = usage.input_tokens - usage.cached_tokens
-    return (
-        computed * price.input + usage.cached_tokens * cached + usage.output_tokens * price.output
-    ) / 1e6
 
 
 @contextmanager

@@ -9,8 +9,12 @@ from glimp_integrations.settings import Strategy
 __all__ = ["choose"]
 
 
-def choose(wanted: Strategy, small: Capabilities, large: Capabilities) -> tuple[str, str]:
+def choose(wanted: Strategy, small: Capabilities) -> tuple[str, str]:
     """Pick a strategy and say why.
+
+    ``fused`` wins wherever streams carry log-probabilities: over a network by the requests it
+    saves, and on one shared CPU still by some percent (``benchmarks/arms.py``), because a step
+    ends with a cancelled stream in both strategies and its release is awaited.
 
     Returns:
         ``(strategy, reason)``; both go into the trace.
@@ -28,9 +32,4 @@ def choose(wanted: Strategy, small: Capabilities, large: Capabilities) -> tuple[
         return wanted, "asked for"
     if not small.streamed_logprobs:
         return "two_request", "the small model's streams carry no log-probabilities"
-    if small.device is not None and small.device == large.device:
-        return "two_request", (
-            "both models compute on one device, where a cancelled stream costs more than the "
-            "request it saves"
-        )
     return "fused", "the small model streams log-probabilities: one request until it is unsure"

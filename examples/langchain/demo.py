@@ -11,8 +11,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_glimp import ChatGlimpRouter, StepPrinter
 
 QUESTION = (
-    "A bakery makes 48 rolls. In the morning it sells half of them, in the afternoon a third "
-    "of the rest. How many rolls are left?"
+    "A train travels 60 km in the first hour and 45 km in the second hour. How far does it still "
+    "have to go if the whole trip is 180 km?"
 )
 
 question = " ".join(sys.argv[1:]) or QUESTION

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from helpers import ANSWER, REASONING, model, result_of, router, shown, steps
+from helpers import ANSWER, CHAIN, OPENED, REASONING, model, result_of, router, shown, steps
 
 from glimp_integrations import BackendError, StepDone, StepStarted
+from glimp_integrations.backends import ScriptedBackend
 
 STRATEGIES = ["two_request", "fused"]
 
@@ -97,3 +98,23 @@ def test_what_cannot_be_retried_is_not():
     with pytest.raises(BackendError):
         router(large=large).run("?")
     assert len(large.requests) == 1
+
+
+class Unreachable(ScriptedBackend):
+    """Fails before the first step, as a server that is down."""
+
+    async def capabilities(self):
+        raise BackendError("cannot be reached", model=self.name)
+
+
+@pytest.mark.parametrize("down", ["small", "large"])
+def test_a_model_that_is_down_from_the_start_is_excused(down):
+    alone = "large" if down == "small" else "small"
+    models = {down: Unreachable(CHAIN, generation_prompt=OPENED), alone: model()}
+    result = router(**models, on_backend_error=alone).run("?")
+    assert (result.reasoning, result.answer) == (REASONING, ANSWER)
+    assert {step.author for step in result.trace.steps} == {alone}
+    (told_error,) = result.trace.errors
+    assert f"{down} model: cannot be reached" in told_error
+    with pytest.raises(BackendError, match=f"{down} model: cannot be reached"):
+        router(**models, on_backend_error=down).run("?")

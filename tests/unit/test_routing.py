@@ -204,15 +204,15 @@ class TestRequests:
     def test_auto_chooses_fused_where_streams_carry_logprobs(self):
         assert router().run("?").trace.strategy == "fused"
 
-    def test_auto_chooses_two_request_on_one_device(self):
-        class OnOneDevice(ScriptedBackend):
+    def test_auto_chooses_two_request_where_streams_carry_none(self):
+        class NotStreamed(ScriptedBackend):
             async def capabilities(self) -> Capabilities:
-                return Capabilities(top_logprobs=20, streamed_logprobs=True, device="cpu")
+                return Capabilities(top_logprobs=20, streamed_logprobs=False)
 
-        small, large = (OnOneDevice(CHAIN, generation_prompt=OPENED) for _ in "SL")
+        small, large = (NotStreamed(CHAIN, generation_prompt=OPENED) for _ in "SL")
         trace = router(small, large).run("?").trace
         assert trace.strategy == "two_request"
-        assert "one device" in trace.strategy_reason
+        assert "no log-probabilities" in trace.strategy_reason
 
 
 class TestEvents:

@@ -1,0 +1,140 @@
+"""Keeps the books of a call: what every step cost, and the result as it stands at any moment."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from glimp_integrations.decisions import Author, Chain, Step
+from glimp_integrations.pens import Pen
+from glimp_integrations.settings import Price, RoutingSettings
+from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
+
+__all__ = ["Recorder"]
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Records of one call.
+
+    Args:
+        settings: The routing settings.
+        chain: What is written.
+        pens: Who writes it; their counters are read here.
+        strategy: Chosen strategy and the reason for it.
+        prompt_tokens: Of the large model's prompt, if known.
+        started: ``time.perf_counter()`` at the beginning of the call.
+        errors: Failures that did not end the call.
+    """
+
+    settings: RoutingSettings
+    chain: Chain
+    pens: Mapping[Author, Pen]
+    strategy: tuple[str, str]
+    prompt_tokens: int | None
+    started: float
+    errors: list[str] = field(default_factory=list)
+    _records: list[StepRecord] = field(default_factory=list)
+    _begun: float = 0.0
+    _first: float | None = None
+    _before: dict[str, int] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """A step begins, with its glimpse."""
+        self._begun = time.perf_counter()
+        self._first = None
+        self._before = self._counts()
+
+    def first_token(self) -> None:
+        """A token of the step is there."""
+        if self._first is None:
+            self._first = time.perf_counter() - self._begun
+
+    def record(self, step: Step) -> StepRecord:
+        """The record of a step; kept once."""
+        threshold = self.settings.threshold
+        now = self._counts()
+        spent = {name: now[name] - self._before.get(name, 0) for name in now}
+        told = any(pen.prefilled is not None for pen in self.pens.values())
+        record = StepRecord(
+            index=step.index,
+            kind=self.chain.kind_of(step),
+            text=step.text,
+            author=step.author,
+            entropy=step.entropy,
+            estimator=f"{self.settings.entropy_estimator}@{self.pens['small'].top_logprobs}",
+            threshold=threshold if math.isfinite(threshold) else str(threshold),
+            tokens=step.tokens,
+            discarded_tokens=spent["discarded"],
+            requests=spent["requests"],
+            prefilled_tokens=spent["prefilled"] if told else None,
+            cached_tokens=spent["cached"] if told else None,
+            first_token_seconds=self._first,
+            seconds=time.perf_counter() - self._begun,
+            end=step.end,
+        )
+        if len(self._records) <= step.index:
+            self._records.append(record)
+        return record
+
+    def result(self) -> RoutedAnswer:
+        """The answer as it stands."""
+        chain = self.chain
+        if len(self._records) < len(chain.steps):
+            self.record(chain.steps[-1])
+        # Kinds are known at the end only, and a stop string may have shortened an earlier step.
+        records = [
+            record.model_copy(update={"kind": chain.kind_of(step), "text": step.text})
+            for record, step in zip(self._records, chain.steps, strict=True)
+        ]
+        usage = Usage(
+            small=self.pens["small"].usage,
+            large=self.pens["large"].usage,
+            reasoning_tokens=sum(r.tokens for r in records if r.kind == "reasoning"),
+        )
+        cost, alone = self._costs(usage, sum(r.tokens for r in records))
+        trace = Trace(
+            small_model=self.pens["small"].backend.name,
+            large_model=self.pens["large"].backend.name,
+            strategy=self.strategy[0],
+            strategy_reason=self.strategy[1],
+            steps=records,
+            stop_reason=chain.stop_reason,
+            answer_stop=chain.answer_stop,
+            requests=sum(pen.requests for pen in self.pens.values()),
+            seconds=time.perf_counter() - self.started,
+            prompt_tokens=self.prompt_tokens,
+            errors=self.errors,
+            cost=cost,
+            large_alone_cost=alone,
+        )
+        return RoutedAnswer(
+            reasoning=chain.reasoning, answer=chain.answer, trace=trace, usage=usage
+        )
+
+    def _costs(self, usage: Usage, written: int) -> tuple[float | None, float | None]:
+        prices = self.settings.prices
+        if prices is None:
+            return None, None
+        cost = _cost(usage.small, prices.small) + _cost(usage.large, prices.large)
+        alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
+        return cost, _cost(alone, prices.large)
+
+    def _counts(self) -> dict[str, int]:
+        pens = self.pens.values()
+        return {
+            "requests": sum(pen.requests for pen in pens),
+            "discarded": sum(pen.discarded for pen in pens),
+            "prefilled": sum(pen.prefilled or 0 for pen in pens),
+            "cached": sum(pen.cached or 0 for pen in pens),
+        }
+
+
+def _cost(usage: ModelUsage, price: Price) -> float:
+    cached = price.input if price.cached is None else price.cached
+    computed = usage.input_tokens - usage.cached_tokens
+    return (
+        computed * price.input + usage.cached_tokens * cached + usage.output_tokens * price.output
+    ) / 1e6
