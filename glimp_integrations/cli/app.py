@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -34,6 +35,13 @@ def _options(
     ] = False,
 ) -> None:
     """Two models write one chain of thought."""
+
+
+class Role(StrEnum):
+    """Which of the two models an endpoint is to be."""
+
+    small = "small"
+    large = "large"
 
 
 Small = Annotated[str | None, typer.Option(help="Small model, e.g. openai:NAME@http://host/v1.")]
@@ -78,15 +86,15 @@ def pull() -> None:
 
 @app.command()
 def check(
+    role: Annotated[Role, typer.Argument(help="What for; small needs log-probabilities.")],
     models: Annotated[
         list[str], typer.Argument(help="Short forms, e.g. openai:NAME@http://host:8000/v1.")
     ],
-    role: Annotated[str, typer.Option(help="small (needs log-probabilities) or large.")] = "small",
 ) -> None:
     """Examine endpoints: can they continue exact text, and be glimpsed at?"""
     from glimp_integrations.cli.check import run
 
-    run(models, role)
+    run(models, role.value)
 
 
 def main() -> None:

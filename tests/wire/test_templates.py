@@ -1,0 +1,85 @@
+"""Rendering on this side: by a Hugging Face tokenizer, by Jinja source, by a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from glimp_integrations import ConfigError, bridge, prompt
+from glimp_integrations.backends import templates
+
+TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if enable_thinking %}<think>\n"
+    "{% endif %}{% endif %}"
+)
+MESSAGES = [{"role": "user", "content": "hi there"}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real tokenizer with a chat template, saved the way the hub holds them."""
+    words = ["hi", "there", "[UNK]", "<|user|>", "<|assistant|>", "<|end|>", "<think>"]
+    core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]")
+    tokenizer.add_special_tokens({"additional_special_tokens": words[3:6]})
+    tokenizer.add_tokens(["<think>"])
+    tokenizer.chat_template = TEMPLATE
+    path = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def test_a_tokenizer_renders_counts_and_knows_its_control_tokens(folder: Path) -> None:
+    rendered = templates.render_with_tokenizer(str(folder), MESSAGES, {"enable_thinking": True})
+    assert rendered.text == "<|user|>hi there<|end|><|assistant|><think>\n"
+    assert rendered.tokens == 6
+    assert templates.tokenizer_template(str(folder)) == TEMPLATE
+    assert templates.is_control(str(folder), "<|end|>")
+    assert templates.is_control(str(folder), "<think>")
+    assert not templates.is_control(str(folder), "<div>")
+
+
+def test_a_backend_without_server_side_rendering_uses_it(
+    folder: Path, serve: Callable[..., Any], connect: Callable[..., Any]
+) -> None:
+    backend = connect(serve(flavour="generic"), tokenizer=str(folder))
+    messages = prompt.check_messages("hi <|end|>")
+    built = bridge.call(lambda: prompt.build(backend, messages))
+    assert built.text == "<|user|>hi <\u2060|end|><|end|><|assistant|><think>\n"
+    assert (built.tags, built.opened) == (("<think>", "</think>"), True)
+
+
+def test_a_folder_without_tokenizer_or_template(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        templates.render_with_tokenizer(str(tmp_path), MESSAGES, {})
+    bare = PreTrainedTokenizerFast.from_pretrained(folder)
+    bare.chat_template = None
+    bare.save_pretrained(tmp_path / "bare")
+    with pytest.raises(ConfigError, match="has no chat template"):
+        templates.render_with_tokenizer(str(tmp_path / "bare"), MESSAGES, {})
+
+
+def test_jinja_source_and_functions() -> None:
+    assert templates.render(TEMPLATE, MESSAGES, {}) == "<|user|>hi there<|end|><|assistant|>"
+    assert templates.render(lambda m: m[0]["content"].upper(), MESSAGES, {}) == "HI THERE"
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [("{{ raise_exception('system first') }}", "system first"), ("{% for %}", "chat template")],
+)
+def test_a_template_that_refuses_or_is_broken(source: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        templates.render(source, MESSAGES, {})
+
+
+def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
+    with pytest.raises(ConfigError):
+        templates.render("{{ ''.__class__.__mro__[1].__subclasses__() }}", MESSAGES, {})
