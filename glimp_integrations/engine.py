@@ -83,7 +83,6 @@ async def _prepare(
             sampling=Sampling(
                 temperature=settings.temperature,
                 top_p=settings.top_p,
-                seed=settings.seed,
                 timeout=settings.timeout,
                 max_retries=settings.max_retries,
             ),

@@ -34,7 +34,6 @@ class Sampling:
 
     temperature: float
     top_p: float
-    seed: int | None
     timeout: float | None
     max_retries: int
 
@@ -78,11 +77,7 @@ class Pen:
     _ended: Ended | None = None
     _attempts: int = 0
     _logprobs: bool = False
-
-    @property
-    def is_open(self) -> bool:
-        """A stream runs, or a glimpsed token waits to be read again."""
-        return self._stream is not None or self._pushed is not None
+    _look: bool = False
 
     async def glimpse(self, context: Text, room: int, estimator: Estimator) -> float | None:
         """Look at the next token without using it up.
@@ -190,7 +185,9 @@ class Pen:
                 await asyncio.sleep(_BACKOFF * 2 ** (self._attempts - 1))
                 # Continuing from the kept text is exact: nothing shown is lost or repeated.
                 single = 1 if alone and not read else room
-                await self._open(context, single, logprobs=self._logprobs)
+                await self._open(
+                    context, single, logprobs=self._logprobs, distribution_only=self._look
+                )
                 continue
             self._read += token.count
             self._attempts = 0
@@ -200,7 +197,8 @@ class Pen:
         self, context: Text, room: int, *, logprobs: bool, distribution_only: bool = False
     ) -> None:
         self._report = Report()
-        self._room, self._read, self._logprobs = room, 0, logprobs
+        self._room, self._read = room, 0
+        self._logprobs, self._look = logprobs, distribution_only
         self.requests += 1
         request = Request(
             prompt=self.prefix + context(self.closer),

@@ -26,7 +26,7 @@ KNOWN_TAGS: tuple[tuple[str, str], ...] = (
 )
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _JOINER = "\u2060"
-_CANDIDATE = re.compile(r"<[^<>\s][^<>\n]{0,80}>|\[/?[A-Z][A-Z_ ]{1,40}\]")
+_CANDIDATE = re.compile(r"<[^<>\s][^<>\n]{0,80}>|\[/?(?:[A-Z][A-Z_ ]{1,40}|[A-Za-z]+_?[A-Z0-9]+)\]")
 # A page of HTML holds hundreds of distinct tags; asking a server about each would cost more
 # than it protects. Beyond this many the backend's own rule decides without a request.
 _MAX_QUESTIONS = 32
@@ -109,11 +109,7 @@ async def build(backend: Backend, messages: Sequence[Message]) -> Prompt:
         ConfigError: It does not fit the model's context window, or has no template.
         BackendError: The server failed.
     """
-    safe = [
-        {**m, "content": await neutralise(backend, m["content"])} if m["content"] else dict(m)
-        for m in messages
-    ]
-    rendered = await backend.render(safe)
+    rendered = await backend.render([await _safe(backend, m) for m in messages])
     can = await backend.capabilities()
     if (
         rendered.tokens is not None
@@ -125,6 +121,12 @@ async def build(backend: Backend, messages: Sequence[Message]) -> Prompt:
             f"window of {can.context_window:,}: shorten it, or serve the model with a larger one"
         )
     return Prompt(rendered, can.template)
+
+
+async def _safe(backend: Backend, message: Message) -> Message:
+    """A message whose texts cannot be read as control tokens."""
+    texts = {key: message[key] for key in ("content", "name") if message.get(key)}
+    return {**message, **{key: await neutralise(backend, t) for key, t in texts.items()}}
 
 
 async def neutralise(backend: Backend, text: str) -> str:
