@@ -30,8 +30,10 @@ class RoutedModel(RoutingSettings):
 
     @property
     def router(self) -> GlimpRouter:
-        """The router that does the work."""
-        assert self._router is not None
+        """The router that does the work, with the settings as they are now."""
+        # A copy (model_copy, configurable fields) brings the original's router along.
+        if self._router is None or self._router.settings is not self:
+            self._router = GlimpRouter(settings=self)
         return self._router
 
     @property

@@ -54,10 +54,24 @@ def _backend(role: str, value: Any, api_key: SecretStr | None) -> Backend:
     if isinstance(value, Backend):
         return value
     if isinstance(value, str):
-        return parse(value, role=role, api_key=api_key)
+        return _shared(value, role, api_key)
     raise ConfigError(
         f"{role} is a {type(value).__name__}; expected a backend or a short form: {_FORMS}"
     )
+
+
+_by_form: dict[tuple[str, str | None], Backend] = {}
+
+
+def _shared(form: str, role: str, api_key: SecretStr | None) -> Backend:
+    """One backend per short form and key: frameworks copy their models freely, even per call.
+
+    A closed backend opens again on its next use, so sharing needs no counting.
+    """
+    key = (form, api_key.get_secret_value() if api_key else os.environ.get("GLIMP_API_KEY"))
+    if key not in _by_form:
+        _by_form[key] = parse(form, role=role, api_key=api_key)
+    return _by_form[key]
 
 
 def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -> Backend:

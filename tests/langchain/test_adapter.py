@@ -11,6 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import ConfigurableField
 from rich.console import Console
 
 from glimp_integrations import BackendError, ConfigError, Trace
@@ -134,6 +135,30 @@ def test_settings_change_per_call_and_by_bind() -> None:
         for m in (alone, bound)
     ]
     assert authors == [{"small"}, {"large"}]
+
+
+def test_copies_and_configurable_fields_have_their_own_settings() -> None:
+    def authors(model: Any) -> set[str]:
+        steps = model.invoke("hi").response_metadata["glimprouter"]["steps"]
+        return {step["author"] for step in steps}
+
+    llm = chat()
+    copy = llm.model_copy(update={"threshold": -1.0})
+    field = ConfigurableField(id="threshold")
+    configurable = llm.configurable_fields(threshold=field)
+    assert authors(copy) == {"large"}
+    assert authors(configurable.with_config(configurable={"threshold": -1})) == {"large"}
+    assert authors(llm) == {"small", "large"}
+    llm.threshold = math.inf
+    assert authors(llm) == {"small"}
+
+
+def test_models_of_one_short_form_share_their_backend() -> None:
+    form = "openai:shared@http://127.0.0.1:9/v1"
+    one, two = (ChatGlimpRouter(small=form, large=form) for _ in range(2))
+    assert one.router.small is two.router.small
+    other = ChatGlimpRouter(small=form, large=form, api_key="another")
+    assert other.router.small is not one.router.small
 
 
 def test_an_unknown_argument_is_named() -> None:
