@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing
-from types import AsyncGeneratorType
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from glimp_integrations import bridge
 from glimp_integrations.backends import templates
 from glimp_integrations.backends.base import (
-    PATIENCE,
-    Backend,
     Capabilities,
     Message,
     Rendered,
@@ -25,43 +19,22 @@ from glimp_integrations.backends.base import (
     Request,
     Token,
 )
-from glimp_integrations.backends.explain import explained, public_url
-from glimp_integrations.backends.flavours import FLAVOURS, GENERIC, Flavour
-from glimp_integrations.backends.wire import counted, note_usage, tokens_of
+from glimp_integrations.backends.endpoint import Endpoint
+from glimp_integrations.backends.flavours import FLAVOURS, GENERIC
+from glimp_integrations.backends.wire import counted, tokens_of
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
     from glimp_integrations.backends.probes import EndpointReport
 
 __all__ = ["OpenAIBackend"]
 
 # Both flags that reasoning templates are switched by; Jinja ignores the one it does not know.
 THINKING = {"enable_thinking": True, "thinking": True}
-# Three attempts at this, with the pauses between them, stay under ten seconds.
-CONNECT_SECONDS = 2.5
 _RELEASE_SECONDS = 3.0
 
 
-def _patience(*, at_most: float = math.inf) -> dict[str, Any]:
-    from openai import Timeout
-
-    seconds, retries = PATIENCE.get()
-    seconds = at_most if seconds is None else min(seconds, at_most)
-    timeout = Timeout(None if seconds == math.inf else seconds, connect=CONNECT_SECONDS)
-    return {"timeout": timeout, "max_retries": retries}
-
-
-def _is_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, half an IPv6 address
-        return False
-
-
-class OpenAIBackend(Backend):
+class OpenAIBackend(Endpoint):
     """A model behind ``POST {base_url}/completions``.
 
     The prompt is raw text; conversations are rendered by the server where it offers that
@@ -102,35 +75,29 @@ class OpenAIBackend(Backend):
         verify: Literal["lazy", "off"] = "lazy",
         device: str | None = None,
     ) -> None:
-        if not _is_url(base_url):
-            raise ConfigError(
-                f"base_url is {public_url(base_url)!r}; expected http(s)://host:port/v1"
-            )
         if flavour != "auto" and flavour not in FLAVOURS:
             raise ConfigError(
                 f"unknown flavour {flavour!r}; known: auto, {', '.join(sorted(FLAVOURS))}"
             )
         if not 0 <= top_logprobs <= 1000:
             raise ConfigError(f"top_logprobs is {top_logprobs}; expected 0 to 1000")
-        self.name = model or "the served model"
-        self.url = public_url(base_url)
+        super().__init__(
+            model,
+            base_url=base_url,
+            api_key=api_key,
+            flavour=None if flavour == "auto" else FLAVOURS[flavour],
+            extra_body=extra_body,
+        )
         self.top_logprobs = top_logprobs
-        self._model = model
-        self._base_url = base_url.rstrip("/")
-        self._key = SecretStr(api_key) if isinstance(api_key, str) else api_key
-        self._flavour = None if flavour == "auto" else FLAVOURS[flavour]
         self._tokenizer = tokenizer
         self._chat_template = chat_template
         self._template_kwargs = {**THINKING, **(template_kwargs or {})}
         self.context_window = context_window
-        self._extra_body = dict(extra_body or {})
         self._verify = verify
         self._device = device
-        self._client: AsyncOpenAI | None = None
         self._can: Capabilities | None = None
         self._lock: asyncio.Lock | None = None
         self._controls: dict[str, bool] = {}
-        self._streams = 0
         self._slots = True
 
     # -- contract ----------------------------------------------------------------------------
@@ -205,67 +172,11 @@ class OpenAIBackend(Backend):
                 return
             await asyncio.sleep(0.003)
 
-    async def aclose(self) -> None:
-        bridge.not_at_exit(self.aclose)
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
-
     async def check(self) -> EndpointReport:
         """Run the endpoint probes P0-P4 and P6 and explain what they found."""
         from glimp_integrations.backends.probes import check
 
         return await check(self)
-
-    # -- used by the probes too --------------------------------------------------------------
-
-    @property
-    def flavour(self) -> Flavour:
-        """The server's kind; generic until it was asked."""
-        return self._flavour or GENERIC
-
-    async def completion(
-        self, request: Request, report: Report, **fields: Any
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Stream one completion; yields ``choices[0]`` of every chunk."""
-        client = await self._connected()
-        body: dict[str, Any] = {
-            "model": self._model,
-            "prompt": request.prompt,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "stream": True,
-            "stream_options": dict(self.flavour.stream_options),
-            **self.flavour.body,
-            **self._extra_body,
-            **(self.flavour.distribution_body if request.distribution_only else {}),
-            **fields,
-        }
-        if request.logprobs:
-            body["logprobs"] = request.logprobs
-        if request.seed is not None:
-            body["seed"] = request.seed
-        self._streams += 1
-        try:
-            with self._explained():
-                async with aclosing(self._chunks(client, body, request, report)) as choices:
-                    async for choice in choices:
-                        yield choice
-        finally:
-            self._streams -= 1
-
-    async def get(self, route: str, **options: Any) -> Any:
-        """GET a route beside ``/v1`` (``/props``, ``/slots``)."""
-        client = (await self._connected()).with_options(**{**_patience(), **options})
-        with self._explained():
-            return await client.get(self._root + route, cast_to=object)
-
-    async def post(self, route: str, body: Mapping[str, Any]) -> Any:
-        """POST to a route beside ``/v1`` (``/tokenize``)."""
-        client = (await self._connected()).with_options(**_patience())
-        with self._explained():
-            return await client.post(self._root + route, cast_to=object, body=dict(body))
 
     async def identify(self) -> str | None:
         """Ask who serves what; fills in model, flavour and context window.
@@ -294,90 +205,7 @@ class OpenAIBackend(Backend):
             return templates.tokenizer_template(self._tokenizer)
         return template
 
-    async def models(self) -> list[dict[str, Any]] | None:
-        """What ``GET /v1/models`` lists; ``None`` where the route does not exist."""
-        # A list of names is no reason to wait as long as for a long answer.
-        client = (await self._connected()).with_options(**_patience(at_most=5.0))
-        try:
-            with self._explained():
-                answer: Any = await client.get("/models", cast_to=object)
-        except UnsuitableEndpointError:
-            return None
-        return list(answer.get("data") or []) if isinstance(answer, dict) else None
-
     # -- inside ------------------------------------------------------------------------------
-
-    async def _start(self) -> None:
-        """Hook for backends that start their own server."""
-
-    @property
-    def _root(self) -> str:
-        return self._base_url.removesuffix("/v1")
-
-    def _explained(self) -> AbstractContextManager[None]:
-        secret = self._key.get_secret_value() if self._key is not None else None
-        return explained(self.name, self.url or "", secret)
-
-    async def _connected(self) -> AsyncOpenAI:
-        await self._start()
-        if self._client is None:
-            from openai import AsyncOpenAI, Timeout
-
-            self._client = AsyncOpenAI(
-                base_url=self._base_url,
-                # The client insists on a key; servers without one ignore it.
-                api_key=self._key.get_secret_value() if self._key is not None else "EMPTY",
-                timeout=Timeout(120.0, connect=CONNECT_SECONDS),
-                max_retries=2,
-            )
-            bridge.at_exit(self.aclose)
-        return self._client
-
-    async def _chunks(
-        self, client: AsyncOpenAI, body: dict[str, Any], request: Request, report: Report
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        from openai import AsyncStream, Timeout
-
-        report.retried = True  # by the client, as often as allowed
-        stream: Any = await client.with_options(max_retries=request.max_retries).post(
-            "/completions",
-            cast_to=object,
-            body=body,
-            options={"timeout": Timeout(request.timeout, connect=CONNECT_SECONDS)},
-            stream=True,
-            stream_cls=AsyncStream[object],
-        )
-        report.retried = False
-        finish: str | None = None
-        try:
-            async with stream:
-                async for chunk in stream:
-                    note_usage(chunk, report)
-                    for choice in chunk.get("choices") or ():
-                        finish = choice.get("finish_reason") or finish
-                        yield choice
-        finally:
-            # The client's stream and its generator hold each other: closed here, on this loop,
-            # and not by a garbage collection that may come when the loop is gone.
-            generator = getattr(stream, "_iterator", None)
-            if isinstance(generator, AsyncGeneratorType):
-                await generator.aclose()
-        self._note_end(finish, request, report)
-
-    def _note_end(self, finish: str | None, request: Request, report: Report) -> None:
-        if finish == "stop":
-            report.ended = "eos"
-        elif finish == "length":
-            told = report.completion_tokens
-            report.ended = "length" if told is None or told >= request.max_tokens else "context"
-        else:
-            raise BackendError(
-                f"{self.name} at {self.url} ended its stream "
-                + ("before the end" if finish is None else f"with {finish!r}"),
-                model=self.name,
-                url=self.url,
-                retryable=finish is None,
-            )
 
     async def _discover(self) -> Capabilities:
         template = await self.identify()
