@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from glimp_integrations.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
 
 __all__ = ["ModelUsage", "RoutedAnswer", "StepRecord", "Trace", "Usage"]
 
@@ -147,6 +150,23 @@ class Trace(_Record):
     def save(self, path: str | Path) -> None:
         """Write the trace to a file as JSON."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the trace in colour: who wrote what, and how unsure the small model was.
+
+        Args:
+            console: A rich console; standard output by default.
+        """
+        if console is None:
+            from rich.console import Console
+
+            console = Console(highlight=False)
+        console.print(self)
+
+    def __rich__(self) -> Group:
+        from glimp_integrations.show import rich_trace
+
+        return rich_trace(self)
 
     def __str__(self) -> str:
         from glimp_integrations.show import plain

@@ -161,3 +161,13 @@ class TestLivePrinter:
         printer(TextDelta("s", 0, "small", None))
         printer(TextDelta("l", 1, "large", None))
         assert out.file.getvalue() == "\x1b[36ms\x1b[0m\x1b[35ml\x1b[0m"
+
+
+def test_a_trace_shows_itself_in_its_authors_colours():
+    trace = router().run("?").trace
+    console = Console(force_terminal=True, width=100, color_system="standard")
+    with console.capture() as captured:
+        trace.show(console)
+    lines = captured.get().splitlines()
+    assert any("\x1b[36m" in line and "Let me think" in line for line in lines)  # cyan: small
+    assert any("\x1b[35m" in line and "2 + 2 = 4." in line for line in lines)  # magenta: large
