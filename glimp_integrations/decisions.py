@@ -304,15 +304,11 @@ class Chain:
         step = self.steps[-1]
         step.end = end
         self._scanner.end_step()
-        self._written = (
-            [earlier.text for earlier in self.steps]
-            if end
-            in (
-                "think_end",
-                "stop",
-            )
-            else [*self._written, step.text]
-        )
+        if end in ("think_end", "stop"):
+            # What ended it may have begun in, and shortened, an earlier step.
+            self._written = [earlier.text for earlier in self.steps]
+        else:
+            self._written.append(step.text)
         reason = self._reason_to_stop(end)
         if reason is None:
             return ""
