@@ -4,6 +4,7 @@ glimp ask "..." --trace trace.json
 python docs/picture.py trace.json docs/routed-answer.svg
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def main() -> None:
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     trace = Trace.from_json(Path(sys.argv[1]).read_bytes())
-    with open("/dev/null", "w") as nowhere:
+    with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=92, file=nowhere, force_terminal=True)
         console.print(rich_trace(trace))
     svg = console.export_svg(title="glimp ask", theme=MONOKAI, code_format=FRAME)
