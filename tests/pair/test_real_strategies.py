@@ -56,7 +56,7 @@ def test_two_request_and_fused_decide_and_write_the_same(steady: GlimpRouter) ->
         f"(problem, step, nats from the threshold): {divergences or 'none'}"
     )
     assert large_steps >= 3  # the comparison saw hand-overs
-    assert boundaries >= 3 * PROBLEMS
+    assert boundaries >= 2 * PROBLEMS  # other processors write other texts
     assert all(edge <= EDGE for _, _, edge in divergences)
 
 
