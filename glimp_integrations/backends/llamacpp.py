@@ -87,10 +87,10 @@ class LlamaCppBackend(OpenAIBackend):
 
     async def aclose(self) -> None:
         await super().aclose()
-        server, self._server, self._can = self._server, None, None
-        if server is not None:
-            # Freeing the model joins the server's threads; never on the I/O loop.
-            await asyncio.to_thread(_drop, [server])
+        # Freeing the model joins the server's threads; never on the I/O loop, so nothing here may
+        # hold it but the list.
+        servers, self._server, self._can = [self._server], None, None
+        await asyncio.to_thread(servers.clear)
 
     async def _locate(self) -> Path:
         """The file; a hook for weights that are fetched first."""
@@ -155,7 +155,3 @@ def _usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows
         return os.cpu_count() or 1
-
-
-def _drop(holder: list[Any]) -> None:
-    holder.clear()
