@@ -8,14 +8,13 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.router import GlimpRouter
+from glimp_integrations.router import FIXED, GlimpRouter
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace import RoutedAnswer
 
 __all__ = ["RoutedModel", "finish_reason"]
 
-# What may change from call to call; models and keys belong to the object.
-PER_CALL = frozenset(RoutingSettings.model_fields) - {"small", "large", "api_key"}
+PER_CALL = frozenset(RoutingSettings.model_fields) - FIXED
 
 
 class RoutedModel(RoutingSettings):

@@ -18,10 +18,10 @@ from typing import Literal
 from glimp_integrations.backends.base import Ended, Token
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.steps import Cut, Scanner, Terminator
+from glimp_integrations.trace import Author
 
 __all__ = ["Action", "Author", "Chain", "Done", "Glimpse", "Kept", "Step", "StopReason", "Write"]
 
-Author = Literal["small", "large"]
 Phase = Literal["thinking", "chain", "answer", "done"]
 StopReason = Literal["think_end", "eos", "budget", "repeated_step", "context_full", "stop"]
 CLOSER = "\0closing tag\0"

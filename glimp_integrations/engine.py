@@ -20,7 +20,7 @@ from glimp_integrations.backends.base import (
 from glimp_integrations.decisions import Author, Chain, Done, Glimpse, Kept, Step, Write
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.events import Event, Finished, StepDone, StepStarted
-from glimp_integrations.pens import Pen, Sampling, label
+from glimp_integrations.pens import Pen, Sampling
 from glimp_integrations.records import Recorder
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.settle import Settler
@@ -63,12 +63,9 @@ async def _prepare(
     started = time.perf_counter()
     PATIENCE.set((settings.timeout, settings.max_retries))
     models: dict[Author, Backend] = {"small": small, "large": large}
-    ready, errors = await _ask_both(settings, models, messages)
+    ready, forced, errors = await _ask_both(settings, models, messages)
     tags = _tags(settings, {author: model.prompt for author, model in ready.items()})
     strategy = choose(settings.strategy, ready["small"].can)
-    # A model that could not be asked will not be: the other one writes everything.
-    alone = None if not errors else settings.on_backend_error
-    forced: Author | None = None if alone == "raise" else alone
     glimpses = forced is None and 0 <= settings.threshold < math.inf
     k = _glimpse_size(small, ready["small"].can) if glimpses else 0
     seeds = itertools.count(settings.seed or 0)
@@ -124,8 +121,13 @@ class _Ready:
 
 async def _ask_both(
     settings: RoutingSettings, models: dict[Author, Backend], messages: Sequence[Message]
-) -> tuple[dict[Author, _Ready], list[str]]:
-    """Capabilities and prompts; a failing model is excused if the other may work alone."""
+) -> tuple[dict[Author, _Ready], Author | None, list[str]]:
+    """Capabilities and prompts; a failing model is excused if the other may work alone.
+
+    Returns:
+        What each model said, who has to write everything (``None``: both work), the failure.
+    """
+    forced: Author | None = None
     ready: dict[Author, _Ready] = {}
     errors: list[str] = []
     # One after the other: on one machine, loading and first requests of two models only
@@ -136,11 +138,19 @@ async def _ask_both(
                 can = await backend.capabilities()
                 ready[author] = _Ready(can, await prompt.build(backend, messages))
         except (BackendError, UnsuitableEndpointError) as error:
-            if settings.on_backend_error in ("raise", author) or errors:
+            stand_in = _stand_in(settings, author)
+            if stand_in is None or errors:
                 raise
+            forced = stand_in
             errors.append(str(error))
             ready[author] = _Ready(Capabilities(), prompt.Prompt(Rendered(""), None))
-    return ready, errors
+    return ready, forced, errors
+
+
+def _stand_in(settings: RoutingSettings, failed: Author) -> Author | None:
+    """Who goes on alone when a model fails; ``None``: nobody, the failure is raised."""
+    wanted = settings.on_backend_error
+    return None if wanted == "raise" or wanted == failed else wanted
 
 
 @dataclass(slots=True)
@@ -224,10 +234,9 @@ class _Call:
         """Go on with the other model if the caller wants that, else raise with the text so far."""
         if isinstance(error, BackendError) and error.context_full:
             raise ConfigError(str(error)) from error
-        role = getattr(error, "role", None) or "small"
-        alone = self.settings.on_backend_error
+        alone = _stand_in(self.settings, getattr(error, "role", None) or "small")
         running = self.chain.steps[-1] if self.chain.steps else None
-        if alone == "raise" or alone == role or self.chain.forced is not None:
+        if alone is None or self.chain.forced is not None:
             error.partial = self.recorder.result()
             raise error
         self.recorder.errors.append(str(error))
@@ -253,7 +262,7 @@ def _glimpse_size(small: Backend, can: Capabilities) -> int:
     if can.top_logprobs <= 0:
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
-            server=f"small model {label(small)}",
+            server=f"small model {small.label}",
             detail="returns no top-k log-probabilities, so there is no entropy to route by"
             + (f" ({can.logprobs_refusal})" if can.logprobs_refusal else ""),
             remedy="Use it as the large model only, or serve it with logprobs enabled",
@@ -263,7 +272,7 @@ def _glimpse_size(small: Backend, can: Capabilities) -> int:
     if can.top_logprobs < can.wanted_logprobs:
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
-            server=f"small model {label(small)}",
+            server=f"small model {small.label}",
             detail=f"returns {can.top_logprobs} of {can.wanted_logprobs} requested "
             "log-probabilities",
             remedy=f"Set top_logprobs={can.top_logprobs} on the backend and calibrate the "

@@ -74,6 +74,7 @@ class BackendError(GlimpError):
         role: ``"small"`` or ``"large"``; ``None`` until the router knows.
         retryable: Whether asking again, from the text kept so far, may help.
         context_full: Whether the model's context window was the reason.
+        status: HTTP status of the server's refusal, or ``None``.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class BackendError(GlimpError):
         url: str | None = None,
         retryable: bool = False,
         context_full: bool = False,
+        status: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -92,6 +94,7 @@ class BackendError(GlimpError):
         self.role: str | None = None
         self.retryable = retryable
         self.context_full = context_full
+        self.status = status
 
     def __str__(self) -> str:
         text = f"{self.role} model: {self.message}" if self.role else self.message

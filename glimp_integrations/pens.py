@@ -17,7 +17,7 @@ from glimp_integrations.entropy import Estimator, estimate
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.trace import Author, ModelUsage
 
-__all__ = ["Pen", "Sampling", "label"]
+__all__ = ["Pen", "Sampling"]
 
 Text = Callable[[str], str]
 """From a model's closing tag to the kept text; called only when a request is opened."""
@@ -112,7 +112,7 @@ class Pen:
         if token is None or token.logprobs is None:
             raise UnsuitableEndpointError(
                 probe="P2 logprobs",
-                server=label(self.backend),
+                server=self.backend.label,
                 detail="returned a token without top-k log-probabilities",
                 remedy="Use it as the large model only, or serve it with logprobs enabled",
             )
@@ -250,8 +250,3 @@ class Pen:
         if report.prompt_tokens is not None and report.cached_tokens is not None:
             self.cached = (self.cached or 0) + report.cached_tokens
             self.prefilled = (self.prefilled or 0) + report.prompt_tokens - report.cached_tokens
-
-
-def label(backend: Backend) -> str:
-    """Name and address."""
-    return f"{backend.name} at {backend.url}" if backend.url else backend.name

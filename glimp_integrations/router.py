@@ -16,7 +16,10 @@ from glimp_integrations.prompt import check_messages
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace import RoutedAnswer
 
-__all__ = ["GlimpRouter"]
+__all__ = ["FIXED", "GlimpRouter", "result_of"]
+
+FIXED = frozenset({"small", "large", "api_key"})
+"""Settings that belong to the router; all others may change from call to call."""
 
 
 class GlimpRouter:
@@ -75,11 +78,11 @@ class GlimpRouter:
             UnsuitableEndpointError: A server lacks what routing needs.
             BackendError: A model failed; ``.partial`` holds what was written.
         """
-        return bridge.call(lambda: _last(self._events(messages, changes)()))
+        return bridge.call(lambda: result_of(self._events(messages, changes)()))
 
     async def arun(self, messages: str | Sequence[Message], **changes: Any) -> RoutedAnswer:
         """Asynchronous :meth:`run`. Cancelling it stops the models."""
-        return await bridge.acall(lambda: _last(self._events(messages, changes)()))
+        return await bridge.acall(lambda: result_of(self._events(messages, changes)()))
 
     def stream(self, messages: str | Sequence[Message], **changes: Any) -> Iterator[Event]:
         """Answer a conversation, event by event; :class:`Finished` comes last.
@@ -123,7 +126,7 @@ class GlimpRouter:
     ) -> Callable[[], AsyncGenerator[Event, None]]:
         checked = check_messages(messages)
         settings = self.settings
-        if fixed := sorted({"small", "large", "api_key"} & set(changes)):
+        if fixed := sorted(FIXED & set(changes)):
             raise ConfigError(f"{', '.join(fixed)}: belongs to the router; make another one")
         if changes:
             settings = RoutingSettings(
@@ -132,7 +135,8 @@ class GlimpRouter:
         return lambda: route(settings, self.small, self.large, checked)
 
 
-async def _last(events: AsyncGenerator[Event, None]) -> RoutedAnswer:
+async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:
+    """The result at the end of a call's events."""
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Finished):

@@ -40,11 +40,7 @@ class Settler:
 
     def settle(self) -> list[Event]:
         """Events once the chain knows its answer."""
-        begin = (
-            len(self._shown)
-            if any(step.is_answer for step in self._chain.steps)
-            else len(self._chain.reasoning)
-        )
+        begin = len(self._chain.reasoning)
         parts: list[tuple[str, Kind]] = [
             (self._shown[self._settled : begin], "reasoning"),
             (self._shown[max(begin, self._settled) :], "answer"),

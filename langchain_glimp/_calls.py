@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.callbacks.manager import (
     AsyncCallbackManagerForLLMRun,
@@ -14,18 +14,20 @@ from langchain_core.callbacks.manager import (
     dispatch_custom_event,
     handle_event,
 )
-from pydantic import ConfigDict, Field
+from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
+from pydantic import Field
 
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.events import Event, Finished, to_dict
+from glimp_integrations.router import result_of
 from glimp_integrations.trace import RoutedAnswer
 
 __all__ = ["STEP_EVENT", "LangChainRouted"]
 
+Chunk = TypeVar("Chunk", GenerationChunk, ChatGenerationChunk)
+
 STEP_EVENT = "glimprouter"
 """Name of the custom events that tell of steps."""
-
-_NO_RESULT = "the routing loop ended without a result; please report this"
 
 # Arguments LangChain itself hands down to an implementation.
 _FRAMEWORK = ("stream", "ls_structured_output_format")
@@ -33,8 +35,6 @@ _FRAMEWORK = ("stream", "ls_structured_output_format")
 
 class LangChainRouted(RoutedModel):
     """Fields and calls shared by ``ChatGlimpRouter`` and ``GlimpRouterLLM``."""
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     streaming: bool = Field(
         default=False, description="Stream inside invoke too, so that callbacks see tokens."
@@ -71,7 +71,7 @@ class LangChainRouted(RoutedModel):
             for event in events:
                 if isinstance(event, Finished):
                     return event.result
-        raise RuntimeError(_NO_RESULT)
+        raise RuntimeError("the routing loop ended without a result; please report this")
 
     async def _aanswer(
         self,
@@ -81,11 +81,7 @@ class LangChainRouted(RoutedModel):
         kwargs: dict[str, Any],
     ) -> RoutedAnswer:
         """Asynchronous :meth:`_answer`."""
-        async with aclosing(self._afollow(messages, stop, run_manager, kwargs)) as events:
-            async for event in events:
-                if isinstance(event, Finished):
-                    return event.result
-        raise RuntimeError(_NO_RESULT)
+        return await result_of(self._afollow(messages, stop, run_manager, kwargs))
 
     def _follow(
         self,
@@ -117,6 +113,38 @@ class LangChainRouted(RoutedModel):
                 if self.step_events:
                     await _atell(run_manager, event)
                 yield event
+
+    def _chunks(
+        self,
+        to_chunk: Callable[[Event], Chunk | None],
+        messages: Any,
+        stop: Sequence[str] | None,
+        run_manager: CallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> Generator[Chunk, None, None]:
+        """Events as the framework's chunks, with the callbacks of new text."""
+        with closing(self._follow(messages, stop, run_manager, kwargs)) as events:
+            for event in events:
+                if (chunk := to_chunk(event)) is not None:
+                    if run_manager:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+
+    async def _achunks(
+        self,
+        to_chunk: Callable[[Event], Chunk | None],
+        messages: Any,
+        stop: Sequence[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+    ) -> AsyncGenerator[Chunk, None]:
+        """Asynchronous :meth:`_chunks`."""
+        async with aclosing(self._afollow(messages, stop, run_manager, kwargs)) as events:
+            async for event in events:
+                if (chunk := to_chunk(event)) is not None:
+                    if run_manager:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
 
 def _without_framework(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
 from typing import Any
 
 from langchain_core.callbacks.manager import (
@@ -108,28 +107,16 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        events = self._follow(to_messages(messages), stop, run_manager, kwargs)
-        with closing(events):
-            for event in events:
-                if (chunk := self._chunk(event)) is not None:
-                    if run_manager:
-                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+        return self._chunks(self._chunk, to_messages(messages), stop, run_manager, kwargs)
 
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        events = self._afollow(to_messages(messages), stop, run_manager, kwargs)
-        async with aclosing(events):
-            async for event in events:
-                if (chunk := self._chunk(event)) is not None:
-                    if run_manager:
-                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+        return self._achunks(self._chunk, to_messages(messages), stop, run_manager, kwargs)
 
     def _result(self, result: RoutedAnswer) -> ChatResult:
         message = AIMessage(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, closing
 from typing import Any
 
 from langchain_core.callbacks.manager import (
@@ -75,28 +74,16 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        events = self._follow(prompt, stop, run_manager, kwargs)
-        with closing(events):
-            for event in events:
-                if (chunk := self._chunk(event)) is not None:
-                    if run_manager:
-                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+        return self._chunks(self._chunk, prompt, stop, run_manager, kwargs)
 
-    async def _astream(
+    def _astream(
         self,
         prompt: str,
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        events = self._afollow(prompt, stop, run_manager, kwargs)
-        async with aclosing(events):
-            async for event in events:
-                if (chunk := self._chunk(event)) is not None:
-                    if run_manager:
-                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+        return self._achunks(self._chunk, prompt, stop, run_manager, kwargs)
 
     def _result(self, results: list[RoutedAnswer]) -> LLMResult:
         generations = [[Generation(text=r.answer, generation_info=self._info(r))] for r in results]

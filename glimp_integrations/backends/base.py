@@ -209,6 +209,10 @@ class Backend(ABC):
 
         bridge.call(self.aclose)
 
+    @property
+    def label(self) -> str:
+        """Name and address, for messages."""
+        return f"{self.name} at {self.url}" if self.url else self.name
+
     def __repr__(self) -> str:
-        at = f" at {self.url}" if self.url else ""
-        return f"<{type(self).__name__} {self.name}{at}>"
+        return f"<{type(self).__name__} {self.label}>"

@@ -145,15 +145,13 @@ class Endpoint(Backend):
     async def _connected(self) -> AsyncOpenAI:
         await self._start()
         if self._client is None:
-            from openai import AsyncOpenAI, Timeout
+            from openai import AsyncOpenAI
 
             self._client = AsyncOpenAI(
                 base_url=self._base_url,
                 # The client insists on a key; servers without one ignore it.
                 api_key=self._key.get_secret_value() if self._key is not None else "EMPTY",
-                timeout=Timeout(120.0, connect=CONNECT_SECONDS),
-                max_retries=2,
-            )
+            )  # timeouts and retries are set for every request
             bridge.at_exit(self.aclose)
         return self._client
 
@@ -196,7 +194,7 @@ class Endpoint(Backend):
             report.ended = "length" if told is None or told >= request.max_tokens else "context"
         else:
             raise BackendError(
-                f"{self.name} at {self.url} ended its stream "
+                f"{self.label} ended its stream "
                 + ("before the end" if finish is None else f"with {finish!r}"),
                 model=self.name,
                 url=self.url,

@@ -44,7 +44,7 @@ def _explain(error: Exception, model: str, url: str, secret: str | None) -> Exce
 
     where = f"{model} at {url}"
 
-    def failed(text: str, **marks: bool) -> BackendError:
+    def failed(text: str, **marks: Any) -> BackendError:
         return BackendError(f"{where} {text}", model=model, url=url, **marks)
 
     if isinstance(error, openai.APITimeoutError):
@@ -97,11 +97,14 @@ def _status(error: Any, where: str, failed: Any, secret: str | None) -> Exceptio
             f"has no room for this conversation ({body}): shorten it, or serve the model with a "
             "larger context window",
             context_full=True,
+            status=status,
         )
         return told
     fault = "is overloaded or failed" if status == 429 or status >= 500 else "refused the request"
     result: BackendError = failed(
-        f"{fault} (HTTP {status}: {body})", retryable=status == 429 or status >= 500
+        f"{fault} (HTTP {status}: {body})",
+        retryable=status == 429 or status >= 500,
+        status=status,
     )
     return result
 

@@ -125,13 +125,13 @@ class OpenAIBackend(Endpoint):
         except UnsuitableEndpointError:
             pass  # the route is hidden: as if the server had none
         except BackendError as error:
-            if "HTTP 400" in error.message:
+            if error.status == 400 and not error.context_full:
                 raise ConfigError(
                     f"the chat template of {self.name} refuses this conversation: {error.message}"
                 ) from None
             raise
         raise ConfigError(
-            f"{self.name} at {self.url} renders no conversations and no template was given: pass "
+            f"{self.label} renders no conversations and no template was given: pass "
             "tokenizer='<Hugging Face id of the model>' or chat_template='<Jinja source>'"
         )
 

@@ -90,11 +90,11 @@ async def first_use(backend: OpenAIBackend) -> tuple[int, bool, str | None]:
 
 async def check(backend: OpenAIBackend) -> EndpointReport:
     """Run probes P0 to P4 and P6."""
-    report = EndpointReport(f"{backend.name} at {backend.url}", "unknown")
+    report = EndpointReport(backend.label, "unknown")
     # The order matters: without P0 nothing else can be asked.
     first = await _row("P0 identity", lambda: _identity(backend))
     report.results.append(first)
-    report.server, report.flavour = f"{backend.name} at {backend.url}", backend.flavour.name
+    report.server, report.flavour = backend.label, backend.flavour.name
     probes: list[tuple[str, Callable[[], Awaitable[ProbeResult]]]] = [
         ("P1 rawness", lambda: _rawness(backend)),
         ("P2 logprobs", lambda: _logprobs(backend)),
@@ -230,9 +230,7 @@ async def _ask_leniently(
     try:
         return await _ask(backend, text, logprobs=backend.top_logprobs, **fields)
     except BackendError as error:
-        if "HTTP 400" not in error.message and "HTTP 422" not in error.message:
-            raise
-        if not backend.top_logprobs:
+        if error.status not in (400, 422) or error.context_full or not backend.top_logprobs:
             raise
         if refused is not None:
             refused.append(error.message)
@@ -271,7 +269,7 @@ def _raise_if_wrapped(backend: OpenAIBackend, report: Report) -> None:
     if count is not None and count > _RAW_TOKENS:
         raise UnsuitableEndpointError(
             probe="P1 rawness",
-            server=f"{backend.name} at {backend.url}",
+            server=backend.label,
             detail=f"wraps the prompt in a chat template (prompt_tokens={count} for 1 character)",
             remedy="Routing continues exact text: use a route that leaves the prompt alone "
             "(vLLM, llama.cpp, SGLang do on /v1/completions; Ollama and many proxies do not)",
