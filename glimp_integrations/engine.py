@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from glimp_integrations import prompt
 from glimp_integrations.backends.base import (
@@ -18,6 +19,7 @@ from glimp_integrations.backends.base import (
     Rendered,
 )
 from glimp_integrations.decisions import Author, Chain, Done, Glimpse, Kept, Step, Write
+from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.events import Event, Finished, StepDone, StepStarted
 from glimp_integrations.pens import Pen, Sampling
@@ -67,6 +69,8 @@ async def _prepare(
     tags = _tags(settings, {author: model.prompt for author, model in ready.items()})
     strategy = choose(settings.strategy, ready["small"].can)
     glimpses = forced is None and 0 <= settings.threshold < math.inf
+    estimator = _estimator(settings, ready["small"].can, needed=glimpses)
+    draft = _drafter(settings, models, ready) if forced is None else None
     k = _glimpse_size(small, ready["small"].can) if glimpses else 0
     seeds = itertools.count(settings.seed or 0)
 
@@ -84,8 +88,9 @@ async def _prepare(
                 max_retries=settings.max_retries,
             ),
             top_logprobs=k,
-            glimpse_alone=strategy[0] != "fused",
-            stream_logprobs=strategy[0] == "fused" and glimpses and author == "small",
+            glimpse_alone=strategy[0] == "two_request",
+            stream_logprobs=strategy[0] != "two_request" and glimpses and author == "small",
+            draft=draft if author == "large" else None,
             next_seed=lambda: None if settings.seed is None else next(seeds),
         )
 
@@ -99,7 +104,7 @@ async def _prepare(
         forced=forced,
     )
     recorder = Recorder(
-        settings, chain, pens, strategy, ready["large"].prompt.tokens, started, errors
+        settings, chain, pens, strategy, estimator, ready["large"].prompt.tokens, started, errors
     )
     return _Call(settings, chain, pens, strategy[0], recorder, Settler(chain))
 
@@ -189,9 +194,7 @@ class _Call:
         if isinstance(action, Write):
             return action.author, None
         small = self.pens["small"]
-        entropy = await small.glimpse(
-            self.chain.context, self.chain.room, self.settings.entropy_estimator
-        )
+        entropy = await small.glimpse(self.chain.context, self.chain.room, self.recorder.estimator)
         author = self.chain.decide(entropy)
         if author == "large":
             await small.lift()
@@ -224,7 +227,7 @@ class _Call:
         """Whether this author's stream is, or may be, still wanted behind the step's end."""
         action = self.chain.action
         if isinstance(action, Glimpse):
-            return author == "small" and self.strategy == "fused"
+            return author == "small" and self.strategy != "two_request"
         return isinstance(action, Write) and action.author == author
 
     def _show(self, kept: Kept, step: Step, undecided: bool) -> list[Event]:
@@ -256,6 +259,35 @@ def _tags(
         return dict.fromkeys(prompts, settings.think_tags or None)
     found = next((prompts[a].tags for a in ("large", "small") if prompts[a].tags), None)
     return {author: text.tags or found for author, text in prompts.items()}
+
+
+def _estimator(settings: RoutingSettings, small: Capabilities, *, needed: bool) -> Estimator:
+    """The estimator of this call; thresholds of different ones are not comparable."""
+    if settings.entropy_estimator == "auto":
+        return "full" if small.in_process else "topk_renorm"
+    if settings.entropy_estimator == "full" and needed and not small.in_process:
+        raise ConfigError(
+            "entropy_estimator 'full' needs the whole vocabulary, and this small model shows only "
+            f"its {small.top_logprobs} likeliest tokens: use 'topk_renorm' or 'topk_other', or a "
+            "small model of this process ('hf:...')"
+        )
+    return settings.entropy_estimator
+
+
+def _drafter(
+    settings: RoutingSettings, models: dict[Author, Backend], ready: dict[Author, _Ready]
+) -> Backend | Literal["prompt_lookup"] | None:
+    """Who proposes tokens to the large model."""
+    if settings.draft is None:
+        return None
+    needed: tuple[Author, ...] = ("small", "large") if settings.draft == "small" else ("large",)
+    for author in needed:
+        if not ready[author].can.drafts:
+            raise ConfigError(
+                f"draft={settings.draft!r} needs a {author} model that transformers runs in this "
+                f"process ('hf:...'), and {models[author].label} is none: leave draft out"
+            )
+    return models["small"] if settings.draft == "small" else "prompt_lookup"
 
 
 def _glimpse_size(small: Backend, can: Capabilities) -> int:

@@ -2,7 +2,8 @@
 
 The paper (section 3.3) compares H of the small model's first-token distribution with a
 threshold. A server shows only the k likeliest tokens, so an estimator has to say what it does
-about the rest. Estimates of different estimators or different k are never comparable.
+about the rest; models in this process show the whole distribution (``"full"``). Estimates of
+different estimators or different k are never comparable.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from glimp_integrations.errors import ConfigError
 
 __all__ = ["Estimator", "estimate"]
 
-Estimator = Literal["topk_renorm", "topk_other"]
+Estimator = Literal["topk_renorm", "topk_other", "full"]
 
 
 def estimate(logprobs: Sequence[float], estimator: Estimator) -> float:
@@ -32,7 +33,7 @@ def estimate(logprobs: Sequence[float], estimator: Estimator) -> float:
         The entropy in nats, at least 0.
 
     Raises:
-        ConfigError: No logprobs, a NaN among them, or an unknown estimator.
+        ConfigError: No logprobs, a NaN among them, or an estimator that needs more than these.
     """
     probs = [math.exp(value) for value in logprobs]
     mass = math.fsum(probs)
@@ -47,6 +48,7 @@ def estimate(logprobs: Sequence[float], estimator: Estimator) -> float:
         probs = [*probs, 1.0 - mass] if mass < 1.0 else [p / mass for p in probs]
     else:
         raise ConfigError(
-            f"unknown entropy estimator {estimator!r}: choose 'topk_renorm' or 'topk_other'"
+            f"entropy estimator {estimator!r} cannot be had from the {len(probs)} likeliest "
+            "tokens: choose 'topk_renorm' or 'topk_other'"
         )
     return max(0.0, -math.fsum(p * math.log(p) for p in probs if p > 0.0))

@@ -18,7 +18,10 @@ from glimp_integrations.settings import RoutingSettings
 
 __all__ = ["Pair", "embedded", "parse", "resolve"]
 
-_FORMS = "'openai:MODEL@http://HOST:PORT/v1' or 'llamacpp:/PATH/TO/MODEL.gguf'"
+_FORMS = (
+    "'openai:MODEL@http://HOST:PORT/v1', 'llamacpp:/PATH/TO/MODEL.gguf' or "
+    "'hf:ORG/MODEL' (also a folder, or a GGUF file)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,10 @@ def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -
         from glimp_integrations.backends.llamacpp import LlamaCppBackend
 
         return LlamaCppBackend(Path(rest).expanduser())
+    elif kind == "hf" and rest:
+        from glimp_integrations.backends.huggingface import HuggingFaceBackend
+
+        return HuggingFaceBackend(rest)
     shown = re.sub(r"//[^/\s]*@", "//", text)  # without user name and password
     raise ConfigError(f"{role} is {shown!r}, which names no model; write {_FORMS}")
 

@@ -1,6 +1,6 @@
 """A pen is one model's hold on the text: it opens, reads, retries and stops that model's streams.
 
-Pens know nothing about decisions. The two strategies differ only in two habits, set here:
+Pens know nothing about decisions. The strategies differ only in two habits, set here:
 whether a glimpse is a request of its own, and whether the small model's stream runs on past the
 end of a step.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, Literal, cast
 
 from glimp_integrations.backends.base import Backend, Ended, Report, Request, Token
 from glimp_integrations.entropy import Estimator, estimate
@@ -52,6 +52,7 @@ class Pen:
         glimpse_alone: A glimpse is a request for one token (``two_request``), not the first
             token of the stream that goes on (``fused``).
         stream_logprobs: Streams carry log-probabilities, because steps begin inside them.
+        draft: Who proposes tokens for this model; see ``Request.draft``.
         next_seed: Counts requests over both pens, so that no two requests draw the same numbers.
     """
 
@@ -64,6 +65,7 @@ class Pen:
     glimpse_alone: bool
     stream_logprobs: bool
     next_seed: Callable[[], int | None]
+    draft: Backend | Literal["prompt_lookup"] | None = None
     usage: ModelUsage = field(default_factory=ModelUsage)
     requests: int = 0
     discarded: int = 0
@@ -78,6 +80,7 @@ class Pen:
     _attempts: int = 0
     _logprobs: bool = False
     _look: bool = False
+    _notes: dict[str, Any] = field(default_factory=dict)
 
     async def glimpse(self, context: Text, room: int, estimator: Estimator) -> float | None:
         """Look at the next token without using it up.
@@ -93,12 +96,22 @@ class Pen:
         token = await self._next(context, room)
         if token is None and self._ended in _OVER:
             return None
-        if token is None or token.logprobs is None:
+        if token is None or (token.logprobs is None and token.measure is None):
             return await self._look_only(context, token, estimator)
+        entropy = await self._entropy(token, estimator)
         if self._stream is not None and self._room == 1:
             await self._finish_single()
         self._pushed = token
-        return estimate(token.logprobs, estimator)
+        return entropy
+
+    async def _entropy(self, token: Token, estimator: Estimator) -> float:
+        if token.measure is None:
+            return estimate(token.logprobs or (), estimator)
+        try:
+            return await token.measure(estimator, self.top_logprobs)
+        except BackendError as error:
+            error.role = self.author
+            raise
 
     async def _look_only(self, context: Text, token: Token | None, estimator: Estimator) -> float:
         """The first token came without a distribution of its own.
@@ -210,6 +223,8 @@ class Pen:
             distribution_only=distribution_only,
             timeout=self.sampling.timeout,
             max_retries=self.sampling.max_retries,
+            draft=self.draft,
+            notes=self._notes,
         )
         self._stream = cast(
             "AsyncGenerator[Token, None]", self.backend.generate(request, self._report)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from glimp_integrations.decisions import Author, Chain, Step
+from glimp_integrations.entropy import Estimator
 from glimp_integrations.pens import Pen
 from glimp_integrations.settings import Price, RoutingSettings
 from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
@@ -24,6 +25,7 @@ class Recorder:
         chain: What is written.
         pens: Who writes it; their counters are read here.
         strategy: Chosen strategy and the reason for it.
+        estimator: How H is computed in this call.
         prompt_tokens: Of the large model's prompt, if known.
         started: ``time.perf_counter()`` at the beginning of the call.
         errors: Failures that did not end the call.
@@ -33,6 +35,7 @@ class Recorder:
     chain: Chain
     pens: Mapping[Author, Pen]
     strategy: tuple[str, str]
+    estimator: Estimator
     prompt_tokens: int | None
     started: float
     errors: list[str] = field(default_factory=list)
@@ -64,7 +67,7 @@ class Recorder:
             text=step.text,
             author=step.author,
             entropy=step.entropy,
-            estimator=f"{self.settings.entropy_estimator}@{self.pens['small'].top_logprobs}",
+            estimator=self._tag,
             threshold=threshold if math.isfinite(threshold) else str(threshold),
             tokens=step.tokens,
             discarded_tokens=spent["discarded"],
@@ -121,6 +124,11 @@ class Recorder:
         cost = _cost(usage.small, prices.small) + _cost(usage.large, prices.large)
         alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
         return cost, _cost(alone, prices.large)
+
+    @property
+    def _tag(self) -> str:
+        k = self.pens["small"].top_logprobs
+        return self.estimator if self.estimator == "full" else f"{self.estimator}@{k}"
 
     def _counts(self) -> dict[str, int]:
         pens = self.pens.values()

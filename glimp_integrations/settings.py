@@ -21,7 +21,7 @@ from glimp_integrations.errors import ConfigError
 
 __all__ = ["Price", "Prices", "RoutingSettings", "Strategy"]
 
-Strategy = Literal["auto", "two_request", "fused"]
+Strategy = Literal["auto", "two_request", "fused", "in_process"]
 
 
 class Price(BaseModel):
@@ -49,8 +49,8 @@ class RoutingSettings(BaseModel):
     """Everything that decides how a question is routed. Defaults follow the paper (appendix A).
 
     ``small`` and ``large`` take a backend object or a short form such as
-    ``"openai:Qwen/Qwen3-32B@http://gpu2:8000/v1"`` or ``"llamacpp:/models/small.gguf"``; with
-    neither named, the embedded pair is used.
+    ``"openai:Qwen/Qwen3-32B@http://gpu2:8000/v1"``, ``"llamacpp:/models/small.gguf"`` or
+    ``"hf:Qwen/Qwen3-0.6B"``; with neither named, the embedded pair is used.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -62,8 +62,11 @@ class RoutingSettings(BaseModel):
         description="Nats. H > threshold: the large model writes the step. inf: the small model "
         "writes all of them, < 0: the large model does; both cost no glimpse.",
     )
-    entropy_estimator: Estimator = Field(
-        default="topk_renorm", description="How H is computed from top-k log-probabilities."
+    entropy_estimator: Estimator | Literal["auto"] = Field(
+        default="auto",
+        description="How H is computed: 'topk_renorm' or 'topk_other' from the likeliest tokens, "
+        "'full' from the whole vocabulary (small models of this process only). 'auto': full "
+        "where it can be had, else topk_renorm. A threshold belongs to its estimator.",
     )
     step_delimiter: str = Field(default="\n\n", min_length=1, description="Ends a step.")
     max_step_tokens: int = Field(default=512, ge=1, description="Tokens in one step.")
@@ -101,6 +104,11 @@ class RoutingSettings(BaseModel):
     )
     strategy: Strategy = Field(
         default="auto", description="How requests are made; never changes decisions."
+    )
+    draft: Literal["small", "prompt_lookup"] | None = Field(
+        default=None,
+        description="Speculative decoding of what the large model writes: tokens proposed by the "
+        "small model, or looked up in the text so far. Both models run in this process.",
     )
     on_backend_error: Literal["raise", "small", "large"] = Field(
         default="raise", description="Raise, or go on with the named model alone."

@@ -21,8 +21,13 @@ def choose(wanted: Strategy, small: Capabilities) -> tuple[str, str]:
 
     Raises:
         ConfigError: ``fused`` was asked for and the small model's streams carry no
-            log-probabilities.
+            log-probabilities, or ``in_process`` and it runs elsewhere.
     """
+    if wanted == "in_process" and not small.in_process:
+        raise ConfigError(
+            "strategy 'in_process' needs a small model that transformers runs in this process "
+            "(HuggingFaceBackend, or the short form 'hf:...'): use it, or 'auto'"
+        )
     if wanted == "fused" and not small.streamed_logprobs and small.top_logprobs:
         raise ConfigError(
             "strategy 'fused' needs log-probabilities in the small model's stream, and this "
@@ -30,6 +35,8 @@ def choose(wanted: Strategy, small: Capabilities) -> tuple[str, str]:
         )
     if wanted != "auto":
         return wanted, "asked for"
+    if small.in_process:
+        return "in_process", "the small model runs in this process: its stream pauses at every step"
     if not small.streamed_logprobs:
         return "two_request", "the small model's streams carry no log-probabilities"
     return "fused", "the small model streams log-probabilities: one request until it is unsure"

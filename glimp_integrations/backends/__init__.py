@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Request,
         Token,
     )
+    from glimp_integrations.backends.huggingface import HuggingFaceBackend
     from glimp_integrations.backends.llamacpp import LlamaCppBackend
     from glimp_integrations.backends.openai import OpenAIBackend
     from glimp_integrations.backends.scripted import ScriptedBackend
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backend",
     "Capabilities",
+    "HuggingFaceBackend",
     "LlamaCppBackend",
     "OpenAIBackend",
     "Rendered",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "HuggingFaceBackend": "huggingface",
     "LlamaCppBackend": "llamacpp",
     "OpenAIBackend": "openai",
     "ScriptedBackend": "scripted",

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from glimp_integrations.entropy import Estimator
 
 __all__ = [
     "Backend",
     "Capabilities",
     "Ended",
+    "Measure",
     "Message",
     "Rendered",
     "Report",
@@ -37,6 +40,10 @@ Ended = Literal["eos", "length", "context"]
 """End of sequence; ``max_tokens`` reached; the context window is full."""
 
 
+Measure = Callable[[Estimator, int], Awaitable[float]]
+"""From an estimator and k to H in nats at one place; computed only where somebody asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """One token as it was generated.
@@ -47,6 +54,8 @@ class Token:
         logprobs: Natural-log probabilities of the k likeliest tokens at this place, highest
             first, of the unscaled distribution; ``None`` where none were asked for or none
             belong to just this token.
+        measure: Computes H at this place from the whole distribution, for models of this
+            process; instead of ``logprobs``.
         pending: A character has begun and is not complete.
         divisible: ``text`` may hold several tokens (a server that groups its output).
         count: Number of tokens, as far as known.
@@ -54,6 +63,7 @@ class Token:
 
     text: str
     logprobs: tuple[float, ...] | None = None
+    measure: Measure | None = None
     pending: bool = False
     divisible: bool = False
     count: int = 1
@@ -74,6 +84,10 @@ class Request:
             servers show it for a token that is half a character only if asked this way.
         timeout: Seconds without a token before the request counts as failed; ``None``: no limit.
         max_retries: Attempts to connect again before anything was generated.
+        draft: Who proposes tokens for the model to accept or refuse (speculative decoding): a
+            backend, ``"prompt_lookup"``, or ``None``. Never changes greedy text.
+        notes: The same dictionary for all requests of one model in one call. The router does
+            not look into it; a backend may keep there what it knows of the text so far.
     """
 
     prompt: str
@@ -85,6 +99,8 @@ class Request:
     distribution_only: bool = False
     timeout: float | None = None
     max_retries: int = 2
+    draft: Backend | Literal["prompt_lookup"] | None = None
+    notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(slots=True)
@@ -117,6 +133,9 @@ class Capabilities:
         wanted_logprobs: How many its owner asked for. A threshold belongs to one k, so fewer is
             an error for the small model.
         streamed_logprobs: Whether every token of a stream carries them.
+        in_process: Runs in this process: streams pause at every token without cost, and tokens
+            measure H themselves.
+        drafts: Understands ``Request.draft``.
         device: Name of what it computes on, if known. Two backends with one device never
             compute at the same time without slowing each other down.
         template: Source of the chat template, if the backend shows it.
@@ -127,6 +146,8 @@ class Capabilities:
     top_logprobs: int = 0
     wanted_logprobs: int | None = None
     streamed_logprobs: bool = False
+    in_process: bool = False
+    drafts: bool = False
     device: str | None = None
     template: str | None = None
     logprobs_refusal: str | None = None

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIBackend"]
 
-# Both flags that reasoning templates are switched by; Jinja ignores the one it does not know.
-THINKING = {"enable_thinking": True, "thinking": True}
 _RELEASE_SECONDS = 3.0
 
 
@@ -91,7 +89,7 @@ class OpenAIBackend(Endpoint):
         self.top_logprobs = top_logprobs
         self._tokenizer = tokenizer
         self._chat_template = chat_template
-        self._template_kwargs = {**THINKING, **(template_kwargs or {})}
+        self._template_kwargs = {**templates.THINKING, **(template_kwargs or {})}
         self.context_window = context_window
         self._verify = verify
         self._device = device

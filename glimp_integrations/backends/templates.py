@@ -9,7 +9,17 @@ from typing import Any
 from glimp_integrations.backends.base import Message, Rendered
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["is_control", "render", "render_with_tokenizer", "tokenizer_template"]
+__all__ = [
+    "THINKING",
+    "apply",
+    "is_control",
+    "render",
+    "render_with_tokenizer",
+    "tokenizer_template",
+]
+
+# Both flags that reasoning templates are switched by; Jinja ignores the one it does not know.
+THINKING = {"enable_thinking": True, "thinking": True}
 
 
 def render(
@@ -62,14 +72,40 @@ def render_with_tokenizer(
         ConfigError: transformers is missing, or the tokenizer has no template.
     """
     loaded = _load(tokenizer)
-    if not loaded.chat_template:
-        raise ConfigError(
-            f"tokenizer {tokenizer!r} has no chat template: pass chat_template='<Jinja source>'"
-        )
-    text = loaded.apply_chat_template(
-        [dict(m) for m in messages], tokenize=False, add_generation_prompt=True, **template_kwargs
-    )
+    text = apply(loaded, messages, template_kwargs, name=f"tokenizer {tokenizer!r}")
     return Rendered(text, tokens=len(loaded.encode(text, add_special_tokens=False)))
+
+
+def apply(
+    tokenizer: Any, messages: Sequence[Message], template_kwargs: Mapping[str, Any], *, name: str
+) -> str:
+    """Render with the chat template of a loaded tokenizer.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        messages: The conversation.
+        template_kwargs: Passed to the template.
+        name: Whose template it is, for the message.
+
+    Raises:
+        ConfigError: There is no template, or it refuses the conversation.
+    """
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise ConfigError(f"{name} has no chat template: pass chat_template='<Jinja source>'")
+    try:
+        text: str = tokenizer.apply_chat_template(
+            [dict(m) for m in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            **template_kwargs,
+        )
+    except TemplateError as error:
+        raise ConfigError(
+            f"the chat template of {name} refuses this conversation: {error}"
+        ) from None
+    return text
 
 
 def tokenizer_template(tokenizer: str) -> str | None:

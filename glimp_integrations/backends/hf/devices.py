@@ -1,0 +1,104 @@
+"""One thread per device, on which all models of that device compute, one pass at a time.
+
+Two models that compute on the same cores at once slow each other down many times over, and
+PyTorch modules are not made for concurrent calls. So nothing here needs a lock but this file.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["DeviceThread", "Worker", "on"]
+
+
+class Worker(Protocol):
+    """A model that computes on a device."""
+
+    def due(self, now: float) -> float | None:
+        """Seconds until it should compute (0: now); ``None``: nothing to do."""
+
+    def tick(self) -> None:
+        """Compute one pass."""
+
+
+class DeviceThread:
+    """Runs jobs in order and passes of its workers in turn.
+
+    Args:
+        name: Of the device.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._workers: deque[Worker] = deque()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def join(self, worker: Worker) -> None:
+        """Let a model compute here."""
+        with self._changed:
+            self._workers.append(worker)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name=f"glimp-{self.name}", daemon=True
+                )
+                self._thread.start()
+
+    def leave(self, worker: Worker) -> None:
+        """Forget a model; the thread ends with the last one, after the jobs that are waiting."""
+        with self._changed:
+            if worker in self._workers:
+                self._workers.remove(worker)
+            self._changed.notify()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run a short job on the thread, before the next pass. Jobs must not raise."""
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._workers and not self._jobs:
+                    self._thread = None
+                    return
+                if not self._jobs and (wait := self._wait()) != 0:
+                    self._changed.wait(wait)
+                jobs, self._jobs = self._jobs, deque()
+            for job in jobs:
+                job()
+            # One pass, then the jobs again: whoever ends a stream or brings a new question
+            # waits for one pass at most.
+            if (worker := self._next()) is not None:
+                worker.tick()
+
+    def _next(self) -> Worker | None:
+        """The next worker that is due, in turn."""
+        with self._changed:
+            now = time.monotonic()
+            for _ in range(len(self._workers)):
+                self._workers.rotate(-1)
+                if self._workers[-1].due(now) == 0:
+                    return self._workers[-1]
+        return None
+
+    def _wait(self) -> float | None:
+        now = time.monotonic()
+        waits = [w for worker in self._workers if (w := worker.due(now)) is not None]
+        return min(waits, default=None)
+
+
+_threads: dict[str, DeviceThread] = {}
+_lock = threading.Lock()
+
+
+def on(device: str) -> DeviceThread:
+    """The thread of a device."""
+    with _lock:
+        return _threads.setdefault(device, DeviceThread(device))

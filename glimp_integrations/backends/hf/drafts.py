@@ -1,0 +1,155 @@
+"""Who proposes tokens in speculative decoding: transformers' own candidate generators.
+
+The model itself draws every token, so what is proposed changes the time and, in greedy
+decoding, never the text. (https://huggingface.co/docs/transformers/assisted_decoding)
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any, Protocol
+
+import torch
+from transformers.generation.candidate_generator import (
+    AssistedCandidateGenerator,
+    AssistedCandidateGeneratorDifferentTokenizers,
+    PromptLookupCandidateGenerator,
+)
+
+from glimp_integrations.backends.hf.caches import Kept
+from glimp_integrations.backends.hf.runner import Runner
+from glimp_integrations.backends.hf.streams import Stream
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["Drafter", "PromptLookup", "SmallModel", "check_vocabularies"]
+
+_LOOKED_UP = 10
+
+
+class Drafter(Protocol):
+    """Proposes how a text goes on."""
+
+    def propose(self, ids: list[int]) -> list[int]:
+        """Token ids that may follow ``ids``; none is fine."""
+
+    def close(self) -> None:
+        """The text is finished."""
+
+
+class PromptLookup:
+    """What followed the last few tokens when they stood in the text before.
+
+    Args:
+        runner: Of the model that writes.
+        stream: The text.
+    """
+
+    def __init__(self, runner: Runner, stream: Stream) -> None:
+        assert stream.draw is not None
+        self._device = runner.model.device
+        self._generator = PromptLookupCandidateGenerator(
+            eos_token_id=torch.tensor(_end_ids(stream.draw.config), device=self._device),
+            num_output_tokens=_LOOKED_UP,
+            max_matching_ngram_size=2,
+            max_length=stream.draw.config.max_length,
+            vocab_size=runner.model.config.get_text_config().vocab_size,
+        )
+
+    def propose(self, ids: list[int]) -> list[int]:
+        found, _ = self._generator.get_candidates(torch.tensor([ids], device=self._device))  # type: ignore[arg-type]  # annotated narrower
+        return [int(token) for token in found[0, len(ids) :].tolist()]
+
+    def close(self) -> None:
+        pass
+
+
+class SmallModel:
+    """The small model writes ahead; its own KV cache is taken over and given back.
+
+    Args:
+        runner: Of the model that writes.
+        stream: The text.
+        small: Runner of the small model.
+        tokenizers: Of both models, writing one first, if they differ; else ``None``.
+    """
+
+    def __init__(
+        self, runner: Runner, stream: Stream, small: Runner, tokenizers: tuple[Any, Any] | None
+    ) -> None:
+        assert stream.draw is not None
+        self._device = small.model.device
+        self._vocabulary = runner.model.config.get_text_config().vocab_size
+        self._small = small
+        self._ids: list[int] = []
+        config = copy.deepcopy(stream.draw.config)
+        # Drafts are greedy: the likeliest proposal is the one most often accepted.
+        config.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
+        prompt = torch.tensor([stream.ids], device=self._device)
+        given: dict[str, Any] = {
+            "input_ids": prompt,
+            "assistant_model": small.model,
+            "generation_config": config,
+            "model_kwargs": {"attention_mask": torch.ones_like(prompt)},
+            "inputs_tensor": prompt,
+        }
+        if tokenizers is None:
+            self._generator: Any = AssistedCandidateGenerator(**given)
+        else:
+            target, assistant = tokenizers
+            self._generator = AssistedCandidateGeneratorDifferentTokenizers(
+                **given, target_tokenizer=target, assistant_tokenizer=assistant
+            )
+        self._shares = tokenizers is None and small.thread is runner.thread
+        self._kept = small.pool.take(stream.ids) if self._shares else None
+        if self._kept is not None:
+            cache = self._kept.cache
+            if hasattr(cache, "activate_past_recording"):
+                cache.activate_past_recording()
+            self._generator.assistant_kwargs[small.cache_name] = cache
+
+    def propose(self, ids: list[int]) -> list[int]:
+        found, _ = self._generator.get_candidates(torch.tensor([ids], device=self._device))
+        self._ids = found[0].tolist()
+        # The small model's table may be padded further than this one's.
+        return list(itertools.takewhile(lambda t: t < self._vocabulary, self._ids[len(ids) :]))
+
+    def close(self) -> None:
+        cache = self._generator.assistant_kwargs.get(self._small.cache_name)
+        if self._shares and cache is not None and self._ids:
+            # Recording lets a window be rolled back; a kept cache is only read on.
+            for layer in cache.layers:
+                if hasattr(layer, "record_past"):
+                    layer.record_past = False
+            self._small.pool.give(Kept(self._ids[: cache.get_seq_length()], cache))
+
+
+def check_vocabularies(large: Any, small: Any, names: tuple[str, str]) -> bool:
+    """Whether two tokenizers share their ids.
+
+    Args:
+        large: Tokenizer of the model that writes.
+        small: Tokenizer of the model that drafts.
+        names: Of both models, for the message.
+
+    Raises:
+        ConfigError: They differ, and text does not survive the way from one to the other.
+    """
+    if large.get_vocab() == small.get_vocab():
+        return True
+    probe = 'So 3 + 4 = 7.\n\nTherefore, the answer is "naïve" — 7.'
+    for tokenizer in (large, small):
+        ids = tokenizer.encode(probe, add_special_tokens=False)
+        back = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if back != probe:
+            raise ConfigError(
+                f"draft='small': the vocabularies of {names[0]} and {names[1]} differ, and "
+                f"{type(tokenizer).__name__} reads {probe!r} back as {back!r}, so drafts cannot "
+                "be translated: use draft='prompt_lookup' or no draft"
+            )
+    return False
+
+
+def _end_ids(config: Any) -> list[int]:
+    ends = config.eos_token_id
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)

@@ -1,0 +1,253 @@
+"""From a hub id, a folder, a GGUF file or loaded objects to a model and its tokenizer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from pydantic import SecretStr
+from rich.console import Console
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from glimp_integrations.errors import BackendError, ConfigError
+
+__all__ = ["Loaded", "Source", "free_bytes", "load"]
+
+_log = logging.getLogger(__name__)
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from; fields as in ``AutoModelForCausalLM.from_pretrained``.
+
+    Attributes:
+        model: Hub id, folder, or path of a GGUF file.
+        tokenizer: Likewise, or a loaded tokenizer; ``None``: the model's.
+        gguf_file: Name of a GGUF file inside ``model``.
+        options: Passed to the model only (``dtype``, ``device_map``, ...).
+    """
+
+    model: str
+    tokenizer: Any = None
+    gguf_file: str | None = None
+    dtype: Any = "auto"
+    device_map: Any = None
+    quantization_config: Any = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    revision: str | None = None
+    local_files_only: bool = False
+    token: SecretStr | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in evaluation mode and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load(source: Source, name: str) -> Loaded:
+    """Load what ``source`` names, saying so on the terminal's error stream.
+
+    Raises:
+        ConfigError: It names no model, or there is not enough memory for it.
+        BackendError: Loading failed for another reason.
+    """
+    place, gguf = _locate(source)
+    common: dict[str, Any] = {
+        "revision": source.revision,
+        "trust_remote_code": source.trust_remote_code,
+        "local_files_only": source.local_files_only,
+        "token": source.token.get_secret_value() if source.token else None,
+    }
+    common = {key: value for key, value in common.items() if value is not None}
+    file = {"gguf_file": gguf} if gguf else {}
+    try:
+        config = AutoConfig.from_pretrained(place, **common, **file)
+        dtype = _dtype(source.dtype, config, gguf=gguf is not None)
+        needed = _needed_bytes(config, dtype, source)
+        _check_memory(name, needed, dtype, source)
+        console = Console(stderr=True, highlight=False)
+        size = f"{needed / 1e9:.1f} GB, " if needed else ""
+        console.print(f"loading {name} ({size}{str(dtype).removeprefix('torch.')})", style="dim")
+        started = time.perf_counter()
+        tokenizer = _tokenizer(source, place, common, file)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, **common, **file, **_model_options(source)
+        )
+    except ConfigError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{name} does not fit the device ({_first_line(error)}): choose a smaller model or "
+            "dtype, a quantization_config, or device_map='auto'"
+        ) from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"{source.model!r} cannot be loaded as a causal language model "
+            f"({type(error).__name__}: {_first_line(error)}): give a Hugging Face id, a folder "
+            "saved by save_pretrained, or a GGUF file"
+        ) from _without_secrets(error, source)
+    except RuntimeError as error:
+        raise BackendError(f"loading {name} failed: {_first_line(error)}", model=name) from error
+    console.print(
+        f"loaded {name} in {time.perf_counter() - started:.0f} s on {model.device}", style="dim"
+    )
+    return Loaded(model.eval(), tokenizer)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Free memory of a device in bytes; ``None``: not told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cpu":
+        return int(psutil.virtual_memory().available)
+    return None
+
+
+def _locate(source: Source) -> tuple[str, str | None]:
+    """The place for ``from_pretrained`` and the GGUF file in it."""
+    path = Path(source.model).expanduser()
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise ConfigError(
+                    f"{path} is a file but no GGUF file (it does not begin with 'GGUF'): give a "
+                    "folder saved by save_pretrained, a GGUF file or a Hugging Face id"
+                )
+        return str(path.parent), path.name
+    if path.is_dir():
+        if source.gguf_file is not None:
+            if not (path / source.gguf_file).is_file():
+                raise ConfigError(f"there is no {source.gguf_file} in {path}")
+        elif not (path / "config.json").is_file():
+            found = ", ".join(sorted(p.name for p in path.glob("*.gguf"))[:3])
+            raise ConfigError(
+                f"the folder {path} holds no model (no config.json)"
+                + (f"; name its GGUF file with gguf_file=... ({found})" if found else "")
+            )
+        return str(path), source.gguf_file
+    repo, _, file_name = source.model.rpartition("/")
+    if source.model.endswith(".gguf") and _HUB_ID.fullmatch(repo) and "/" in repo:
+        return repo, file_name  # ORG/REPO/FILE.gguf
+    if not _HUB_ID.fullmatch(source.model):
+        raise ConfigError(
+            f"there is no model at {source.model!r}: no such file or folder, and it is no "
+            "Hugging Face id (ORG/NAME)"
+        )
+    return source.model, source.gguf_file
+
+
+def _tokenizer(source: Source, place: str, common: dict[str, Any], file: dict[str, str]) -> Any:
+    if source.tokenizer is None:
+        return AutoTokenizer.from_pretrained(place, **common, **file)
+    if isinstance(source.tokenizer, str | os.PathLike):
+        other = {key: value for key, value in common.items() if key != "revision"}
+        return AutoTokenizer.from_pretrained(os.fspath(source.tokenizer), **other)
+    return source.tokenizer
+
+
+def _model_options(source: Source) -> dict[str, Any]:
+    options = {
+        "device_map": _device_map(source.device_map),
+        "quantization_config": source.quantization_config,
+        "attn_implementation": source.attn_implementation,
+    }
+    return {key: value for key, value in options.items() if value is not None} | dict(
+        source.options
+    )
+
+
+def _device_map(wanted: Any) -> Any:
+    if wanted is not None or _default_device().type == "cpu":
+        return wanted
+    return str(_default_device())
+
+
+def _dtype(wanted: Any, config: Any, *, gguf: bool) -> torch.dtype:
+    if isinstance(wanted, torch.dtype):
+        return wanted
+    if wanted == "auto":
+        if gguf:  # dequantised values; the file's config claims nothing useful
+            return torch.float32
+        named = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
+        return named if isinstance(named, torch.dtype) else torch.float32
+    found = getattr(torch, str(wanted).removeprefix("torch."), None)
+    if not isinstance(found, torch.dtype):
+        raise ConfigError(
+            f"dtype is {wanted!r}; expected 'auto', 'bfloat16', 'float16', 'float32' or a "
+            "torch.dtype"
+        )
+    return found
+
+
+def _needed_bytes(config: Any, dtype: torch.dtype, source: Source) -> int | None:
+    """Bytes of the weights, counted on a model without memory; ``None``: not known before."""
+    if source.quantization_config is not None or _quantised(config, source):
+        return None
+    try:
+        with torch.device("meta"):
+            factory: Any = AutoModelForCausalLM
+            empty = factory.from_config(config, trust_remote_code=source.trust_remote_code)
+    except Exception as error:  # remote code may do anything; the load itself will tell
+        _log.debug("the size of %s is not known: %s", source.model, error)
+        return None
+    return sum(int(p.numel()) for p in empty.parameters()) * dtype.itemsize
+
+
+def _quantised(config: Any, source: Source) -> bool:
+    stored = getattr(config, "quantization_config", None)
+    kind = stored.get("quant_method") if isinstance(stored, dict) else stored
+    return stored is not None and str(kind) not in ("gguf", "None") and source.gguf_file is None
+
+
+def _check_memory(name: str, needed: int | None, dtype: torch.dtype, source: Source) -> None:
+    device = _target(source.device_map)
+    free = free_bytes(device) if device is not None else None
+    if needed is None or free is None or needed <= free:
+        return
+    raise ConfigError(
+        f"{name} needs {needed:,} bytes for its weights in {str(dtype).removeprefix('torch.')}, "
+        f"and {device} has {free:,} bytes free: choose a smaller model or dtype, a "
+        "quantization_config, or device_map='auto' to spread it"
+    )
+
+
+def _default_device() -> torch.device:
+    """The accelerator of this machine, if it has one."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def _target(device_map: Any) -> torch.device | None:
+    """The one device everything goes to; ``None``: it is spread."""
+    if device_map is None:
+        return _default_device()
+    if isinstance(device_map, Mapping):
+        if set(device_map) != {""}:
+            return None
+        device_map = device_map[""]
+    if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
+        return None
+    return torch.device(device_map)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]
+
+
+def _without_secrets(error: Exception, source: Source) -> Exception | None:
+    """The cause, unless its text holds the token."""
+    secret = source.token.get_secret_value() if source.token else ""
+    return None if secret and secret in repr(error) else error

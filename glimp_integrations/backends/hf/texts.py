@@ -1,0 +1,117 @@
+"""Text to token ids and back, for text that grows at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Ledger", "Speller", "Vocabulary"]
+
+_INCOMPLETE = "\ufffd"
+# No character has more bytes, so no more tokens belong to one.
+_CHARACTER_TOKENS = 4
+
+
+class Vocabulary:
+    """A tokenizer as this package uses it: exact text, control tokens only from templates.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._controls = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+        self._anchor = self._find_anchor()
+
+    def encode(self, text: str, *, inside: bool = False) -> list[int]:
+        """Token ids of a text.
+
+        Args:
+            text: The text; control tokens in it are read as such.
+            inside: It stands behind other text, so no begin-of-text space belongs to it.
+        """
+        if inside and self._anchor is not None:
+            literal, ids = self._anchor
+            found = self._plain(literal + text)
+            if found[: len(ids)] == ids:
+                return found[len(ids) :]
+        return self._plain(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """Exact text of token ids."""
+        text: str = self._tokenizer.decode(
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def is_control(self, literal: str) -> bool:
+        """Whether the tokenizer reads a literal as one added or special token."""
+        return literal in self._controls
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _find_anchor(self) -> tuple[str, list[int]] | None:
+        """A text to put in front where the tokenizer would invent a space at the beginning."""
+        first = self._tokenizer.convert_ids_to_tokens(self._plain("x"))[:1]
+        return ("\n", self._plain("\n")) if first and first[0].startswith("\u2581") else None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The ids of one conversation's text, as they were written.
+
+    A model's own tokens are kept as it chose them, and text of the other model is encoded where
+    it stands: so the ids, and with them the cached keys and values, never change afterwards.
+    """
+
+    _chunks: list[tuple[list[int], str]] = field(default_factory=list)
+
+    def ids(self, prompt: str, vocabulary: Vocabulary) -> list[int]:
+        """Token ids of ``prompt``: known ones as far as the text agrees, the rest encoded."""
+        position = 0
+        for index, (_, text) in enumerate(self._chunks):
+            if not prompt.startswith(text, position):
+                del self._chunks[index:]
+                break
+            position += len(text)
+        if position < len(prompt):
+            rest = prompt[position:]
+            self._chunks.append((vocabulary.encode(rest, inside=position > 0), rest))
+        return [token for ids, _ in self._chunks for token in ids]
+
+    def wrote(self, ids: list[int], text: str) -> None:
+        """The model wrote ``ids``, which read ``text`` (not empty)."""
+        self._chunks.append((ids, text))
+
+
+class Speller:
+    """Text of generated tokens, each decoded with a few neighbours and never the whole text.
+
+    Args:
+        vocabulary: Of the model.
+        before: Ids in front of the generated ones; a few are enough.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, before: list[int]) -> None:
+        self._vocabulary = vocabulary
+        self._shown = before[-_CHARACTER_TOKENS:]
+        self._open: list[int] = []
+
+    def add(self, token: int) -> tuple[list[int], str]:
+        """Take the next token.
+
+        Returns:
+            The ids of one or more whole characters and their text; ``([], "")`` while a
+            character is incomplete.
+        """
+        self._open.append(token)
+        known = self._vocabulary.decode(self._shown)
+        text = self._vocabulary.decode(self._shown + self._open)[len(known) :]
+        incomplete = not text or text.endswith(_INCOMPLETE)
+        if incomplete and len(self._open) < _CHARACTER_TOKENS:
+            return [], ""
+        ids, self._open = self._open, []
+        self._shown = (self._shown + ids)[-_CHARACTER_TOKENS:] if text else self._shown
+        return ids, text
