@@ -239,6 +239,9 @@ class _Call:
             raise ConfigError(str(error)) from error
         alone = _stand_in(self.settings, getattr(error, "role", None) or "small")
         running = self.chain.steps[-1] if self.chain.steps else None
+        if isinstance(error, BackendError):
+            # A failed glimpse belongs to the step it was made for.
+            error.step = len(self.chain.steps) + (running is None or running.end is not None)
         if alone is None or self.chain.forced is not None:
             error.partial = self.recorder.result()
             raise error

@@ -72,6 +72,7 @@ class BackendError(GlimpError):
         model: The model's name.
         url: Where it was asked, without credentials; ``None`` in-process.
         role: ``"small"`` or ``"large"``; ``None`` until the router knows.
+        step: Number of the step that was being written, from 1; ``None`` before the first.
         retryable: Whether asking again, from the text kept so far, may help.
         context_full: Whether the model's context window was the reason.
         status: HTTP status of the server's refusal, or ``None``.
@@ -92,12 +93,15 @@ class BackendError(GlimpError):
         self.model = model
         self.url = url
         self.role: str | None = None
+        self.step: int | None = None
         self.retryable = retryable
         self.context_full = context_full
         self.status = status
 
     def __str__(self) -> str:
         text = f"{self.role} model: {self.message}" if self.role else self.message
+        if self.step is not None:
+            text += f" [step {self.step}]"
         if self.partial is not None and (self.partial.reasoning or self.partial.answer):
             text += " (the text written so far is in this error's .partial)"
         return text

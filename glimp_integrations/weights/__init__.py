@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glimp_integrations.weights.catalog import LARGE, SMALL, WeightFile
+from glimp_integrations.weights.catalog import LARGE, SMALL, TINY, WeightFile
 from glimp_integrations.weights.pull import ensure, home
 
-__all__ = ["LARGE", "SMALL", "WeightFile", "ensure", "home"]
+__all__ = ["LARGE", "SMALL", "TINY", "WeightFile", "ensure", "home"]

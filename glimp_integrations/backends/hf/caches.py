@@ -24,6 +24,7 @@ __all__ = [
     "crop",
     "is_mergeable",
     "merge",
+    "record",
     "size",
     "split",
 ]
@@ -144,6 +145,13 @@ def can_crop(cache: Any) -> bool:
         for layer in cache.layers
         if isinstance(layer, DynamicSlidingWindowLayer)
     )
+
+
+def record(cache: Any, *, on: bool) -> None:
+    """Let sliding windows keep what they slide over, so that a draft can be taken back."""
+    for layer in cache.layers:
+        if hasattr(layer, "record_past"):
+            layer.record_past = on
 
 
 def crop(cache: Any, surplus: int) -> bool:

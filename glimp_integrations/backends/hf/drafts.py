@@ -17,7 +17,7 @@ from transformers.generation.candidate_generator import (
     PromptLookupCandidateGenerator,
 )
 
-from glimp_integrations.backends.hf.caches import Kept
+from glimp_integrations.backends.hf.caches import Kept, record
 from glimp_integrations.backends.hf.runner import Runner
 from glimp_integrations.backends.hf.streams import Stream
 from glimp_integrations.errors import ConfigError
@@ -78,50 +78,52 @@ class SmallModel:
         self, runner: Runner, stream: Stream, small: Runner, tokenizers: tuple[Any, Any] | None
     ) -> None:
         assert stream.draw is not None
-        self._device = small.model.device
-        self._vocabulary = runner.model.config.get_text_config().vocab_size
         self._small = small
-        self._ids: list[int] = []
-        config = copy.deepcopy(stream.draw.config)
-        # Drafts are greedy: the likeliest proposal is the one most often accepted.
-        config.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
-        prompt = torch.tensor([stream.ids], device=self._device)
-        given: dict[str, Any] = {
-            "input_ids": prompt,
-            "assistant_model": small.model,
-            "generation_config": config,
-            "model_kwargs": {"attention_mask": torch.ones_like(prompt)},
-            "inputs_tensor": prompt,
-        }
-        if tokenizers is None:
-            self._generator: Any = AssistedCandidateGenerator(**given)
-        else:
-            target, assistant = tokenizers
-            self._generator = AssistedCandidateGeneratorDifferentTokenizers(
-                **given, target_tokenizer=target, assistant_tokenizer=assistant
-            )
+        self._tokenizers = tokenizers
+        self._vocabulary = runner.model.config.get_text_config().vocab_size
         self._shares = tokenizers is None and small.thread is runner.thread
-        self._kept = small.pool.take(stream.ids) if self._shares else None
-        if self._kept is not None:
-            cache = self._kept.cache
-            if hasattr(cache, "activate_past_recording"):
-                cache.activate_past_recording()
-            self._generator.assistant_kwargs[small.cache_name] = cache
+        self._config = copy.deepcopy(stream.draw.config)
+        # Drafts are greedy: the likeliest proposal is the one most often accepted.
+        self._config.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
+        self._generator: Any = None
+        self._ids: list[int] = []
 
     def propose(self, ids: list[int]) -> list[int]:
-        found, _ = self._generator.get_candidates(torch.tensor([ids], device=self._device))
+        text = torch.tensor([ids], device=self._small.model.device)
+        if self._generator is None:
+            self._generator = self._begin(text)
+        found, _ = self._generator.get_candidates(text)
         self._ids = found[0].tolist()
         # The small model's table may be padded further than this one's.
         return list(itertools.takewhile(lambda t: t < self._vocabulary, self._ids[len(ids) :]))
 
     def close(self) -> None:
+        if self._generator is None or not self._shares:
+            return
         cache = self._generator.assistant_kwargs.get(self._small.cache_name)
-        if self._shares and cache is not None and self._ids:
-            # Recording lets a window be rolled back; a kept cache is only read on.
-            for layer in cache.layers:
-                if hasattr(layer, "record_past"):
-                    layer.record_past = False
+        if cache is not None:
+            record(cache, on=False)
             self._small.pool.give(Kept(self._ids[: cache.get_seq_length()], cache))
+
+    def _begin(self, text: torch.Tensor) -> Any:
+        given: dict[str, Any] = {
+            "input_ids": text,
+            "assistant_model": self._small.model,
+            "generation_config": self._config,
+            "model_kwargs": {"attention_mask": torch.ones_like(text)},
+            "inputs_tensor": text,
+        }
+        if self._tokenizers is not None:
+            target, assistant = self._tokenizers
+            return AssistedCandidateGeneratorDifferentTokenizers(
+                **given, target_tokenizer=target, assistant_tokenizer=assistant
+            )
+        generator = AssistedCandidateGenerator(**given)
+        kept = self._small.pool.take(text[0].tolist()) if self._shares else None
+        if kept is not None:
+            record(kept.cache, on=True)
+            generator.assistant_kwargs[self._small.cache_name or ""] = kept.cache
+        return generator
 
 
 def check_vocabularies(large: Any, small: Any, names: tuple[str, str]) -> bool:

@@ -13,7 +13,16 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from glimp_integrations.backends.hf.caches import Kept, Pool, crop, is_mergeable, merge, split
+from glimp_integrations.backends.hf.caches import (
+    Kept,
+    Pool,
+    can_crop,
+    crop,
+    is_mergeable,
+    merge,
+    record,
+    split,
+)
 from glimp_integrations.backends.hf.devices import DeviceThread
 from glimp_integrations.backends.hf.sampling import Draw, pick
 from glimp_integrations.backends.hf.streams import Drawn, Result, Stream
@@ -107,6 +116,7 @@ class Runner:
         if self._batch is not None and stream in self._batch.rows:
             self._dissolve()
         if stream.cache is not None:
+            record(stream.cache, on=False)
             self.pool.give(Kept(stream.ids[: stream.fed], stream.cache))
             stream.cache = None
         if stream.drafter is not None:
@@ -193,7 +203,7 @@ class Runner:
         if stream.unread > _CHUNK and self.cache_name is not None and self._continues:
             self._feed(stream, stream.ids[stream.fed : stream.fed + _CHUNK])
             return
-        draft = stream.drafter.propose(stream.ids) if stream.drafter is not None else []
+        draft = self._draft(stream)
         before = len(stream.ids)
         logits = self._feed(stream, [*stream.ids[stream.fed :], *draft], keep=len(draft) + 1)
         assert stream.draw is not None
@@ -206,9 +216,28 @@ class Runner:
         stream.fed = before + len(tokens) - 1
         # Called without surplus, too: it lets sliding layers forget what they recorded.
         if not crop(stream.cache, surplus):
-            stream.cache, stream.fed, stream.drafter = None, 0, None
+            stream.cache, stream.fed = None, 0
+            self._drop_drafter(stream)
         stream.ready.extend(Drawn(t, logits[row]) for row, t in enumerate(tokens))
         stream.deliver(stream.ready.popleft())
+
+    def _draft(self, stream: Stream) -> list[int]:
+        """Proposed tokens, where the model's cache lets refused ones be taken back."""
+        if stream.drafter is None:
+            return []
+        if stream.fed == 0:
+            return []  # whether a cache can be cropped is known once it holds something
+        record(stream.cache, on=True)
+        if can_crop(stream.cache):
+            return stream.drafter.propose(stream.ids)
+        self._drop_drafter(stream)
+        return []
+
+    def _drop_drafter(self, stream: Stream) -> None:
+        if stream.drafter is not None:
+            stream.drafter.close()
+            stream.drafter = None
+            _log.warning("%s cannot take tokens back, so nothing is drafted for it", self.name)
 
     def _accept(self, draw: Draw, logits: torch.Tensor, draft: list[int]) -> list[int]:
         """The draft as far as the model draws the same, and its own next token behind it."""
