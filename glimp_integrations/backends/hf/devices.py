@@ -43,11 +43,7 @@ class DeviceThread:
         """Let a model compute here."""
         with self._changed:
             self._workers.append(worker)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name=f"glimp-{self.name}", daemon=True
-                )
-                self._thread.start()
+            self._ensure_running()
 
     def leave(self, worker: Worker) -> None:
         """Forget a model; the thread ends with the last one, after the jobs that are waiting."""
@@ -60,7 +56,16 @@ class DeviceThread:
         """Run a short job on the thread, before the next pass. Jobs must not raise."""
         with self._changed:
             self._jobs.append(job)
+            self._ensure_running()
             self._changed.notify()
+
+    def _ensure_running(self) -> None:
+        # Not alive: never started, ended with its last model, or left behind by a fork.
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(
+                target=self._run, name=f"glimp-{self.name}", daemon=True
+            )
+            self._thread.start()
 
     def _run(self) -> None:
         while True:

@@ -7,6 +7,7 @@ from typing import Any
 
 __all__ = ["Ledger", "Speller", "Vocabulary"]
 
+_WORD = "x"
 _INCOMPLETE = "\ufffd"
 # No character has more bytes, so no more tokens belong to one.
 _CHARACTER_TOKENS = 4
@@ -23,14 +24,24 @@ class Vocabulary:
         self._tokenizer = tokenizer
         self._controls = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
         self._anchor = self._find_anchor()
+        self._word = self._encode(_WORD, inside=True)
 
     def encode(self, text: str, *, inside: bool = False) -> list[int]:
-        """Token ids of a text.
+        """Token ids of a text that goes on.
 
         Args:
             text: The text; control tokens in it are read as such.
             inside: It stands behind other text, so no begin-of-text space belongs to it.
         """
+        if text[-1:].isspace():
+            # GPT-2's rule reads a blank line in front of a word as two tokens and one at the
+            # end of a text as one, which no model has met in front of a word.
+            found = self._encode(text + _WORD, inside=inside)
+            if found[-1:] == self._word:
+                return found[:-1]
+        return self._encode(text, inside=inside)
+
+    def _encode(self, text: str, *, inside: bool) -> list[int]:
         if inside and self._anchor is not None:
             literal, ids = self._anchor
             found = self._plain(literal + text)

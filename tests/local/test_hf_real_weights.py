@@ -1,0 +1,194 @@
+"""Real weights, from their GGUF files: two tokenizers, one chain of thought."""
+
+import itertools
+import statistics
+from collections.abc import Iterator
+from contextlib import aclosing, closing
+
+import pytest
+
+from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations.backends import (
+    Backend,
+    HuggingFaceBackend,
+    LlamaCppBackend,
+    Report,
+    Request,
+)
+from glimp_integrations.entropy import Estimator, estimate
+from glimp_integrations.weights import SMALL, TINY, WeightFile, ensure
+
+pytestmark = pytest.mark.pair
+
+QUESTION = (
+    "A farmer has 12 cows, buys 5 more and then sells 3. How many cows are left? "
+    "Think step by step."
+)
+BOUNDARIES = 200
+
+
+@pytest.fixture(scope="module")
+def smol() -> Iterator[HuggingFaceBackend]:
+    backend = HuggingFaceBackend(ensure(TINY))
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Iterator[HuggingFaceBackend]:
+    file = ensure(SMALL)
+    backend = HuggingFaceBackend(str(file.parent), gguf_file=file.name, dtype="bfloat16")
+    yield backend
+    backend.close()
+
+
+def count_tokens(backend: HuggingFaceBackend) -> list[int]:
+    """Counts ids on their way into the model itself, beside the backend's own book-keeping."""
+    seen: list[int] = []
+    bridge.call(backend.capabilities)
+    assert backend._engine is not None
+    backend._engine.runner.model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    return seen
+
+
+def test_two_tokenizers_write_one_chain_and_no_token_is_computed_twice(
+    smol: HuggingFaceBackend, qwen: HuggingFaceBackend
+) -> None:
+    seen = {"small": count_tokens(smol), "large": count_tokens(qwen)}
+    router = GlimpRouter(smol, qwen, temperature=0, threshold=1.0, max_tokens=200)
+    answer = router.run(QUESTION)
+    trace, usage = answer.trace, answer.usage
+    authors = [step.author for step in trace.steps]
+    assert trace.strategy == "in_process"
+    assert {"small", "large"} <= set(authors)
+    assert "".join(step.text for step in trace.steps) == answer.reasoning + answer.answer
+    assert all(step.estimator == "full" for step in trace.steps)
+    hand_overs = sum(a != b for a, b in itertools.pairwise(authors)) + 1
+    for role in ("small", "large"):
+        spent = getattr(usage, role)
+        # What a model computed: what it had not read when it was asked, and what it then wrote,
+        # but for the last token of a request, which nobody needs to read.
+        read = spent.input_tokens - spent.cached_tokens
+        assert sum(seen[role]) == read + spent.output_tokens - spent.requests
+        # What it had to know: the longest text it was asked to continue, and what it wrote.
+        known = max(len(ids) for ids in known_texts(router, role, answer))
+        assert sum(seen[role]) <= known + hand_overs, role
+
+
+def known_texts(router: GlimpRouter, role: str, answer: object) -> list[list[int]]:
+    """Ids of the question and the whole chain, as the model itself would encode them."""
+    backend: HuggingFaceBackend = getattr(router, role)
+    assert backend._engine is not None
+    prompt = bridge.call(lambda: backend.render([{"role": "user", "content": QUESTION}])).text
+    return [backend._engine.vocabulary.encode(prompt + answer.reasoning + answer.answer)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("local", ["small", "large"])
+def test_local_model_and_server_route_together(smol: HuggingFaceBackend, local: str) -> None:
+    with closing(LlamaCppBackend(ensure(TINY), context_window=4096)) as served:
+        pair = (smol, served) if local == "small" else (served, smol)
+        router = GlimpRouter(*pair, temperature=0, threshold=2.2, max_tokens=100)
+        trace = router.run(QUESTION).trace
+    assert {step.author for step in trace.steps} == {"small", "large"}
+    if local == "small":
+        assert trace.strategy == "in_process"
+        assert {step.estimator for step in trace.steps} == {"full"}
+    else:
+        assert trace.strategy == "fused"
+        assert {step.estimator for step in trace.steps} == {"topk_renorm@20"}
+
+
+def test_short_form_serves_langchain() -> None:
+    from langchain_glimp import ChatGlimpRouter
+
+    form = f"hf:{ensure(TINY)}"
+    llm = ChatGlimpRouter(small=form, large=form, temperature=0, threshold=0.5, max_tokens=40)
+    assert llm.router.small is llm.router.large
+    reply = llm.invoke("Name three colours.")
+    trace = reply.response_metadata["glimprouter"]
+    assert trace["strategy"] == "in_process"
+    assert sum(step["tokens"] for step in trace["steps"]) <= 40
+    assert "".join(step["text"] for step in trace["steps"]).endswith(reply.text)
+    llm.router.close()
+
+
+@pytest.mark.parametrize("draft", ["prompt_lookup", "small"])
+def test_drafts_do_not_change_the_text(
+    smol: HuggingFaceBackend, qwen: HuggingFaceBackend, draft: str
+) -> None:
+    # In float32 a pass over several places rounds as one over a single place does, nearly
+    # always; bfloat16 does not, which is why the larger model drafts here.
+    router = GlimpRouter(qwen, smol, temperature=0, threshold=-1.0, max_tokens=48)
+    question = "Repeat this three times: the quick brown fox jumps over the lazy dog."
+    plain = router.run(question)
+    before = smol.computed_tokens
+    drafted = router.run(question, draft=draft)
+    assert drafted.answer == plain.answer
+    assert smol.computed_tokens > before
+
+
+def test_entropy_of_the_same_weights_agrees_with_llama_cpp(smol: HuggingFaceBackend) -> None:
+    compare_entropies(TINY, smol)
+
+
+@pytest.mark.slow
+def test_entropy_of_half_a_billion_weights_agrees_with_llama_cpp() -> None:
+    local = HuggingFaceBackend(ensure(SMALL))
+    compare_entropies(SMALL, local)
+    local.close()
+
+
+def compare_entropies(file: WeightFile, local: HuggingFaceBackend) -> None:
+    """H at the boundaries of chains that llama.cpp writes: full here, top 20 there."""
+    import reasoning_gym
+
+    problems = reasoning_gym.create_dataset("gsm_symbolic", size=100, seed=7)
+    pairs: list[tuple[float, float]] = []
+    restricted: list[float] = []
+    with closing(LlamaCppBackend(ensure(file), parallel=1)) as served:
+        writer = GlimpRouter(
+            served, served, temperature=0, threshold=3.1, max_tokens=400, answer_by="small"
+        )
+        for problem in problems:
+            question = problem["question"] + " Think step by step."
+            trace = writer.run(question).trace
+            messages = [{"role": "user", "content": question}]
+            text = bridge.call(lambda m=messages: local.render(m)).text
+            notes: dict[str, object] = {}
+            for step in trace.steps:
+                if step.entropy is not None:
+                    h = look(local, text, notes, "full")
+                    pairs.append((h, step.entropy))
+                    restricted.append(look(local, text, notes, "topk_renorm"))
+                text += step.text
+            if len(pairs) >= BOUNDARIES:
+                break
+    pairs, restricted = pairs[:BOUNDARIES], restricted[:BOUNDARIES]
+    full, served_h = zip(*pairs, strict=True)
+    below = min(a - b for a, b in pairs)
+    r = statistics.correlation(full, served_h)
+    same = [abs(a - b) for a, b in zip(restricted, served_h, strict=True)]
+    print(
+        f"\n{file.model}, {len(pairs)} boundaries: H full - H top 20 from {below:+.3f} to "
+        f"{max(a - b for a, b in pairs):+.3f}, median "
+        f"{statistics.median(a - b for a, b in pairs):+.3f} nats; r = {r:.4f}; same estimator: "
+        f"median |dH| {statistics.median(same):.4f}, max {max(same):.3f}"
+    )
+    assert len(pairs) == BOUNDARIES
+    assert below >= -0.05
+    assert r > 0.98
+
+
+def look(backend: Backend, text: str, notes: dict[str, object], estimator: Estimator) -> float:
+    async def first() -> float:
+        request = Request(text, 1, logprobs=20, notes=notes)
+        async with aclosing(backend.generate(request, Report())) as tokens:  # type: ignore[type-var]
+            async for token in tokens:
+                if token.measure is None:
+                    return estimate(token.logprobs or (), estimator)
+                return await token.measure(estimator, 20)
+        raise AssertionError("no token")
+
+    return bridge.call(first)
