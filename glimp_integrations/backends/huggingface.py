@@ -52,7 +52,7 @@ class HuggingFaceBackend(Backend):
         name: Shown in traces.
         gguf_file: A GGUF file inside the repository or folder ``model``.
         dtype: ``"auto"`` (the checkpoint's; float32 for GGUF), a name such as ``"bfloat16"``, or
-            a ``torch.dtype``. On a CPU, bfloat16 is often twice as fast as float32.
+            a ``torch.dtype``. bfloat16 is much faster than float32, also on many CPUs.
         device_map: As in ``from_pretrained``; by default this machine's accelerator, else the CPU.
         quantization_config, attn_implementation, revision, local_files_only: As in the same
             method.

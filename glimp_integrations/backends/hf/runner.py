@@ -155,7 +155,9 @@ class Runner:
             self._guarded(together, lambda: self._decode(together))
 
     def _may_be_batched(self, stream: Stream) -> bool:
-        if stream.unread != 1 or stream.drafter is not None or stream.fed == 0:
+        if self.cache_name is None or stream.drafter is not None:
+            return False
+        if stream.unread != 1 or stream.fed == 0:
             return False
         return stream.cache is None or is_mergeable(stream.cache)
 
@@ -215,7 +217,7 @@ class Runner:
         stream.ids += tokens
         stream.fed = before + len(tokens) - 1
         # Called without surplus, too: it lets sliding layers forget what they recorded.
-        if not crop(stream.cache, surplus):
+        if stream.cache is not None and not crop(stream.cache, surplus):
             stream.cache, stream.fed = None, 0
             self._drop_drafter(stream)
         stream.ready.extend(Drawn(t, logits[row]) for row, t in enumerate(tokens))
@@ -225,6 +227,8 @@ class Runner:
         """Proposed tokens, where the model's cache lets refused ones be taken back."""
         if stream.drafter is None:
             return []
+        if stream.cache is None:
+            return stream.drafter.propose(stream.ids)
         if stream.fed == 0:
             return []  # whether a cache can be cropped is known once it holds something
         record(stream.cache, on=True)
@@ -335,7 +339,7 @@ class Runner:
         """Read ``ids``; logits of the last ``keep`` places, shape ``(keep, vocabulary)``."""
         begin = stream.fed
         if self.cache_name is None:
-            ids, begin = stream.ids, 0
+            ids, begin = [*stream.ids[:begin], *ids], 0
         device = self.model.device
         places = torch.arange(begin, begin + len(ids), device=device)[None]
         text = torch.tensor([list(ids)], device=device)
