@@ -32,3 +32,13 @@ def test_everything_public_can_be_had(package: str) -> None:
     assert sorted(module.__all__) == module.__all__
     for name in module.__all__:
         assert getattr(module, name) is not None
+
+
+def test_naming_a_local_model_loads_nothing_before_it_is_used() -> None:
+    code = (
+        "import sys\nfrom glimp_integrations import GlimpRouter\n"
+        "GlimpRouter('hf:ORG/SMALL', 'hf:ORG/LARGE', draft='small', strategy='in_process')\n"
+        "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
