@@ -14,6 +14,7 @@ medians of ratios, because the speed of a shared machine drifts.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -210,13 +211,12 @@ def together(options: argparse.Namespace) -> dict[str, Any]:
     asked = questions(options)
     model, tokenizer = load("large")
     small_model, small_tokenizer = load("small")
-    tokens = options.tokens
     prompts = [prompt_ids(tokenizer, q) for q in asked]
 
-    def one_by_one() -> int:
+    def one_by_one(tokens: int) -> int:
         return sum(len(generated(model, ids, tokens)) for ids in prompts)
 
-    def continuous() -> int:
+    def continuous(tokens: int) -> int:
         config = greedy(model, tokens)
         done = model.generate_batch(
             inputs=[ids[0].tolist() for ids in prompts], generation_config=config,
@@ -224,24 +224,23 @@ def together(options: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         return sum(len(output.generated_tokens) for output in done.values())
 
-    def ours(parallel: int, routed: bool, at_once: bool) -> Callable[[], int]:
+    def ours(parallel: int, routed: bool, at_once: bool) -> Callable[[int], int]:
         large = HuggingFaceBackend(model, tokenizer, name=NAMES["large"], parallel=parallel)
         small = HuggingFaceBackend(
             small_model, small_tokenizer, name=NAMES["small"], parallel=parallel
         )
-        settings = {"temperature": 0, "max_tokens": tokens}
-        settings |= {"threshold": options.threshold} if routed else {"threshold": -1.0}
-        router = GlimpRouter(small, large, **settings)
-        router.run("Hi", max_tokens=1)
+        router = GlimpRouter(
+            small, large, temperature=0, threshold=options.threshold if routed else -1.0
+        )
 
-        def run() -> int:
+        def run(tokens: int) -> int:
             small.drop_caches(), large.drop_caches()
-            answers = run_all(router, asked) if at_once else [router.run(q) for q in asked]
+            answers = run_all(router, asked, tokens, at_once)
             return sum(a.trace.tokens("small") + a.trace.tokens("large") for a in answers)
 
         return run
 
-    arms: dict[str, Callable[[], int]] = {
+    arms: dict[str, Callable[[int], int]] = {
         "large alone, generate() one by one": one_by_one,
         "large alone, fair queue of 8": ours(1, False, True),
         "large alone, batch of 8": ours(8, False, True),
@@ -252,15 +251,15 @@ def together(options: argparse.Namespace) -> dict[str, Any]:
     }
     model.set_attn_implementation("sdpa")
     rates: dict[str, list[float]] = {name: [] for name in arms}
-    for run in track(range(3 + 1), "together", console=console):
+    for tokens in track([2, *[options.tokens] * ROUNDS], "together", console=console):
         for name, arm in arms.items():
             start()
-            made = arm()
-            if run:  # the first round warms up
+            made = arm(tokens)
+            if tokens == options.tokens:  # the first round warms up
                 rates[name].append(made / seconds())
             model.set_attn_implementation("sdpa")  # continuous batching changes it
-    table = Table(title=f"8 questions at once, at most {tokens} tokens each, greedy")
-    for column in ("arm", "tokens/s (median of 3)", "against one by one"):
+    table = Table(title=f"8 questions at once, at most {options.tokens} tokens each, greedy")
+    for column in ("arm", f"tokens/s ({ROUNDS} rounds)", "against one by one"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     found = {}
     for name, values in rates.items():
@@ -272,11 +271,14 @@ def together(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def run_all(router: GlimpRouter, asked: list[str]) -> list[RoutedAnswer]:
-    import asyncio
+def run_all(
+    router: GlimpRouter, asked: list[str], tokens: int, at_once: bool
+) -> list[RoutedAnswer]:
+    if not at_once:
+        return [router.run(question, max_tokens=tokens) for question in asked]
 
     async def gather() -> list[RoutedAnswer]:
-        return await asyncio.gather(*(router.arun(q) for q in asked))
+        return await asyncio.gather(*(router.arun(q, max_tokens=tokens) for q in asked))
 
     return asyncio.run(gather())
 
@@ -323,6 +325,7 @@ held: list[Any] = []
 
 # -- common ----------------------------------------------------------------------------------
 
+ROUNDS = 2
 ALONE: dict[str, Any] = {"temperature": 0, "threshold": -1.0}
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "decode": decode,

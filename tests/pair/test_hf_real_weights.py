@@ -18,7 +18,6 @@ from glimp_integrations.backends import (
 from glimp_integrations.entropy import Estimator, estimate
 from glimp_integrations.weights import SMALL, TINY, WeightFile, ensure
 
-
 QUESTION = (
     "A farmer has 12 cows, buys 5 more and then sells 3. How many cows are left? "
     "Think step by step."
