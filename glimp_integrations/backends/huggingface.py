@@ -192,9 +192,9 @@ class HuggingFaceBackend(Backend):
         )
         try:
             await engine.run(lambda: engine.runner.open(stream))
-            report.cached_tokens = stream.reused
             for number in range(request.max_tokens):
                 drawn = await engine.next(stream)
+                report.cached_tokens = stream.reused
                 report.completion_tokens += 1
                 if drawn.token in engine.ends:
                     report.ended = "eos"

@@ -6,6 +6,7 @@ PyTorch modules are not made for concurrent calls. So nothing here needs a lock 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["DeviceThread", "Worker", "on"]
+
+_log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
@@ -53,7 +56,7 @@ class DeviceThread:
             self._changed.notify()
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Run a short job on the thread, before the next pass. Jobs must not raise."""
+        """Run a short job on the thread, before the next pass."""
         with self._changed:
             self._jobs.append(job)
             self._ensure_running()
@@ -77,7 +80,10 @@ class DeviceThread:
                     self._changed.wait(wait)
                 jobs, self._jobs = self._jobs, deque()
             for job in jobs:
-                job()
+                try:
+                    job()
+                except Exception:  # the thread serves others, too
+                    _log.exception("a job on %s failed", self.name)
             # One pass, then the jobs again: whoever ends a stream or brings a new question
             # waits for one pass at most.
             if (worker := self._next()) is not None:
