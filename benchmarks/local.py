@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("part", choices=[*PARTS, "all"])
     parser.add_argument("--n", type=int, default=10, help="problems or repetitions")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of one generation")
-    parser.add_argument("--threshold", type=float, default=1.0, help="nats, routed answers")
+    parser.add_argument("--threshold", type=float, default=2.2, help="nats, routed answers")
     parser.add_argument("--seed", type=int, default=7, help="seed of the problem set")
     parser.add_argument("--json", type=Path, help="write the figures")
     options = parser.parse_args()

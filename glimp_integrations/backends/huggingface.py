@@ -171,7 +171,7 @@ class HuggingFaceBackend(Backend):
         from glimp_integrations.backends.hf.texts import Ledger, Speller
 
         engine = await self._ready()
-        ledger: Ledger = request.notes.setdefault(f"ids of {id(self)}", Ledger())
+        ledger: Ledger = request.notes.setdefault("ids", Ledger())
         ids = ledger.ids(request.prompt, engine.vocabulary)
         window = (await self.capabilities()).context_window
         report.prompt_tokens, report.completion_tokens = len(ids), 0
