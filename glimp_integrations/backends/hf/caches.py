@@ -150,8 +150,11 @@ def can_crop(cache: Any) -> bool:
 def record(cache: Any, *, on: bool) -> None:
     """Let sliding windows keep what they slide over, so that a draft can be taken back."""
     for layer in cache.layers:
-        if hasattr(layer, "record_past"):
-            layer.record_past = on
+        if not hasattr(layer, "record_past"):
+            continue
+        if layer.record_past and not on and getattr(layer, "is_croppable", True):
+            layer.crop(0)  # forgets what was recorded: the next pass expects a window's worth
+        layer.record_past = on
 
 
 def crop(cache: Any, surplus: int) -> bool:

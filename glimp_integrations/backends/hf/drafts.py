@@ -17,7 +17,7 @@ from transformers.generation.candidate_generator import (
     PromptLookupCandidateGenerator,
 )
 
-from glimp_integrations.backends.hf.caches import Kept, record
+from glimp_integrations.backends.hf.caches import Kept, can_crop, record
 from glimp_integrations.backends.hf.runner import Runner
 from glimp_integrations.backends.hf.streams import Stream
 from glimp_integrations.errors import ConfigError
@@ -92,7 +92,11 @@ class SmallModel:
         text = torch.tensor([ids], device=self._small.model.device)
         if self._generator is None:
             self._generator = self._begin(text)
-        found, _ = self._generator.get_candidates(text)
+        try:
+            found, _ = self._generator.get_candidates(text)
+        except Exception:
+            self._generator = None  # what its cache holds after half a pass is unknown
+            raise
         self._ids = found[0].tolist()
         # The small model's table may be padded further than this one's.
         return list(itertools.takewhile(lambda t: t < self._vocabulary, self._ids[len(ids) :]))
@@ -101,7 +105,7 @@ class SmallModel:
         if self._generator is None or not self._shares:
             return
         cache = self._generator.assistant_kwargs.get(self._small.cache_name)
-        if cache is not None:
+        if cache is not None and can_crop(cache):
             record(cache, on=False)
             self._small.pool.give(Kept(self._ids[: cache.get_seq_length()], cache))
 

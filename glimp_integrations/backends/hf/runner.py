@@ -72,6 +72,7 @@ class Runner:
         self.computed = 0
         self.pool = Pool(cache_bytes, name)
         self._parallel = parallel
+        self._closed = False
         self._streams: list[Stream] = []
         self._batch: _Batch | None = None
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -89,10 +90,12 @@ class Runner:
 
     def open(self, stream: Stream) -> None:
         """Begin a request: find what was read before, prepare the drawing."""
+        if self._closed:
+            raise BackendError(f"{self.name} was closed", model=self.name)
         with torch.inference_mode():
             stream.draw = Draw(self.model, stream.ids, stream.max_tokens, stream.sampling)
         kept = self.pool.take(stream.ids) if self.cache_name is not None else None
-        if kept is not None:
+        if kept is not None and (self._continues or len(stream.ids) - len(kept.ids) == 1):
             stream.cache, stream.fed = kept.cache, len(kept.ids)
             stream.reused = stream.fed
         if stream.make_drafter is not None:
@@ -124,6 +127,7 @@ class Runner:
 
     def shut_down(self) -> None:
         """Drop all requests and caches."""
+        self._closed = True
         for stream in list(self._streams):
             stream.deliver(BackendError(f"{self.name} was closed", model=self.name))
             self.close(stream)
@@ -218,7 +222,7 @@ class Runner:
         # Called without surplus, too: it lets sliding layers forget what they recorded.
         if stream.cache is not None and not crop(stream.cache, surplus):
             stream.cache, stream.fed = None, 0
-            self._drop_drafter(stream)
+            self._drop_drafter(stream, f"{self.name} cannot take tokens back")
         stream.ready.extend(Drawn(t, logits[row]) for row, t in enumerate(tokens))
         stream.deliver(stream.ready.popleft())
 
@@ -226,21 +230,28 @@ class Runner:
         """Proposed tokens, where the model's cache lets refused ones be taken back."""
         if stream.drafter is None:
             return []
-        if stream.cache is None:
+        if stream.cache is not None:
+            if stream.fed == 0:
+                return []  # whether a cache can be cropped is known once it holds something
+            record(stream.cache, on=True)
+            if not can_crop(stream.cache):
+                self._drop_drafter(stream, f"{self.name} cannot take tokens back")
+                return []
+        try:
             return stream.drafter.propose(stream.ids)
-        if stream.fed == 0:
-            return []  # whether a cache can be cropped is known once it holds something
-        record(stream.cache, on=True)
-        if can_crop(stream.cache):
-            return stream.drafter.propose(stream.ids)
-        self._drop_drafter(stream)
-        return []
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # the text does not depend on drafts
+            self._drop_drafter(stream, f"{type(error).__name__}: {error}")
+            return []
 
-    def _drop_drafter(self, stream: Stream) -> None:
+    def _drop_drafter(self, stream: Stream, why: str) -> None:
         if stream.drafter is not None:
             stream.drafter.close()
             stream.drafter = None
-            _log.warning("%s cannot take tokens back, so nothing is drafted for it", self.name)
+            if stream.cache is not None:
+                record(stream.cache, on=False)
+            _log.warning("nothing more is drafted for %s in this text (%s)", self.name, why)
 
     def _accept(self, draw: Draw, logits: torch.Tensor, draft: list[int]) -> list[int]:
         """The draft as far as the model draws the same, and its own next token behind it."""

@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["Ledger", "Speller", "Vocabulary"]
 
 _WORD = "x"
+_ANCHORS = ("\n", "x", "0", ":")
 _INCOMPLETE = "\ufffd"
 # No character has more bytes, so no more tokens belong to one.
 _CHARACTER_TOKENS = 4
@@ -23,7 +24,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._controls = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
-        self._anchor = self._find_anchor()
+        self._anchors = self._find_anchors()
         self._word = self._encode(_WORD, inside=True)
 
     def encode(self, text: str, *, inside: bool = False) -> list[int]:
@@ -42,8 +43,7 @@ class Vocabulary:
         return self._encode(text, inside=inside)
 
     def _encode(self, text: str, *, inside: bool) -> list[int]:
-        if inside and self._anchor is not None:
-            literal, ids = self._anchor
+        for literal, ids in self._anchors if inside else ():
             found = self._plain(literal + text)
             if found[: len(ids)] == ids:
                 return found[len(ids) :]
@@ -63,10 +63,14 @@ class Vocabulary:
     def _plain(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def _find_anchor(self) -> tuple[str, list[int]] | None:
-        """A text to put in front where the tokenizer would invent a space at the beginning."""
+    def _find_anchors(self) -> list[tuple[str, list[int]]]:
+        """Texts to put in front where the tokenizer would invent a space at the beginning.
+
+        Several, because one may melt into the text behind it.
+        """
         first = self._tokenizer.convert_ids_to_tokens(self._plain("x"))[:1]
-        return ("\n", self._plain("\n")) if first and first[0].startswith("\u2581") else None
+        invents = bool(first) and first[0].startswith("\u2581")
+        return [(literal, self._plain(literal)) for literal in _ANCHORS] if invents else []
 
 
 @dataclass(slots=True)
@@ -107,7 +111,9 @@ class Speller:
 
     def __init__(self, vocabulary: Vocabulary, before: list[int]) -> None:
         self._vocabulary = vocabulary
-        self._shown = before[-_CHARACTER_TOKENS:]
+        # A decoder reads neighbouring bytes as a whole, so what stands before must be aligned.
+        ends = [before[-count:] for count in range(1, _CHARACTER_TOKENS + 1)]
+        self._shown = next((e for e in ends if _INCOMPLETE not in vocabulary.decode(e)), ends[-1])
         self._open: list[int] = []
 
     def add(self, token: int) -> tuple[list[int], str]:
@@ -118,11 +124,20 @@ class Speller:
             character is incomplete.
         """
         self._open.append(token)
-        known = self._vocabulary.decode(self._shown)
-        text = self._vocabulary.decode(self._shown + self._open)[len(known) :]
-        incomplete = not text or text.endswith(_INCOMPLETE)
-        if incomplete and len(self._open) < _CHARACTER_TOKENS:
-            return [], ""
-        ids, self._open = self._open, []
-        self._shown = (self._shown + ids)[-_CHARACTER_TOKENS:] if text else self._shown
+        count = len(self._open)
+        text = self._text(count)
+        if not text or text.endswith(_INCOMPLETE):
+            if count < _CHARACTER_TOKENS:
+                return [], ""
+            # The first of them belong to no character, but the others may.
+            texts = [self._text(n) for n in range(1, count + 1)]
+            text = next((t for t in texts if t), "")
+            count = max(n for n in range(1, count + 1) if texts[n - 1] in ("", text))
+        ids, self._open = self._open[:count], self._open[count:]
+        self._shown = ids if text else self._shown
         return ids, text
+
+    def _text(self, count: int) -> str:
+        """Text of the first ``count`` open tokens."""
+        known = self._vocabulary.decode(self._shown)
+        return self._vocabulary.decode(self._shown + self._open[:count])[len(known) :]
