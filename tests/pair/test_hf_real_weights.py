@@ -22,7 +22,6 @@ QUESTION = (
     "A farmer has 12 cows, buys 5 more and then sells 3. How many cows are left? "
     "Think step by step."
 )
-BOUNDARIES = 200
 
 
 @pytest.fixture(scope="module")
@@ -128,19 +127,32 @@ def test_drafts_do_not_change_the_text(
 
 
 def test_entropy_of_the_same_weights_agrees_with_llama_cpp(smol: HuggingFaceBackend) -> None:
-    compare_entropies(TINY, smol, "topk_other")
+    # So unsure a model puts much of its mass behind the 20 likeliest tokens. What must agree is
+    # the same estimator; H of the whole vocabulary must not be below it.
+    below, _, same = compare_entropies(TINY, smol, boundaries=60)
+    assert below >= -0.05
+    assert same > 0.98
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ["topk_renorm", "topk_other"])
-def test_entropy_of_half_a_billion_weights_agrees_with_llama_cpp(estimator: Estimator) -> None:
+def test_entropies_of_half_a_billion_weights_agree_with_llama_cpp() -> None:
     local = HuggingFaceBackend(ensure(SMALL))
-    compare_entropies(SMALL, local, estimator)
+    below, whole, same = compare_entropies(SMALL, local, boundaries=200)
     local.close()
+    assert below >= -0.05
+    assert whole > 0.98
+    assert same > 0.98
 
 
-def compare_entropies(file: WeightFile, local: HuggingFaceBackend, estimator: Estimator) -> None:
-    """H at the boundaries of chains that llama.cpp writes: full here, of the top 20 there."""
+def compare_entropies(
+    file: WeightFile, local: HuggingFaceBackend, boundaries: int
+) -> tuple[float, float, float]:
+    """H at the boundaries of chains that llama.cpp writes: full here, of the top 20 there.
+
+    Returns:
+        The smallest difference in nats, the correlation of full with top 20, and that of the
+        top 20 of both.
+    """
     import reasoning_gym
 
     problems = reasoning_gym.create_dataset("gsm_symbolic", size=100, seed=7)
@@ -148,9 +160,8 @@ def compare_entropies(file: WeightFile, local: HuggingFaceBackend, estimator: Es
     restricted: list[float] = []
     with closing(LlamaCppBackend(ensure(file), parallel=1)) as served:
         writer = GlimpRouter(
-            served, served, temperature=0, threshold=3.1, entropy_estimator=estimator,
-            max_tokens=400, answer_by="small",
-        )  # fmt: skip
+            served, served, temperature=0, threshold=3.1, max_tokens=400, answer_by="small"
+        )
         for problem in problems:
             question = problem["question"] + " Think step by step."
             trace = writer.run(question).trace
@@ -161,24 +172,23 @@ def compare_entropies(file: WeightFile, local: HuggingFaceBackend, estimator: Es
                 if step.entropy is not None:
                     h = look(local, text, notes, "full")
                     pairs.append((h, step.entropy))
-                    restricted.append(look(local, text, notes, estimator))
+                    restricted.append(look(local, text, notes, "topk_renorm"))
                 text += step.text
-            if len(pairs) >= BOUNDARIES:
+            if len(pairs) >= boundaries:
                 break
-    pairs, restricted = pairs[:BOUNDARIES], restricted[:BOUNDARIES]
-    full, served_h = zip(*pairs, strict=True)
-    below = min(a - b for a, b in pairs)
-    r = statistics.correlation(full, served_h)
-    same = [abs(a - b) for a, b in zip(restricted, served_h, strict=True)]
+    pairs, restricted = pairs[:boundaries], restricted[:boundaries]
+    assert len(pairs) == boundaries
+    differences = [full - served_h for full, served_h in pairs]
+    same = [abs(h - served_h) for h, (_, served_h) in zip(restricted, pairs, strict=True)]
+    whole_r = statistics.correlation(*zip(*pairs, strict=True))
+    same_r = statistics.correlation(restricted, [served_h for _, served_h in pairs])
     print(
-        f"\n{file.model}, {len(pairs)} boundaries: H full - {estimator}@20 from {below:+.3f} to "
-        f"{max(a - b for a, b in pairs):+.3f}, median "
-        f"{statistics.median(a - b for a, b in pairs):+.3f} nats; r = {r:.4f}; same estimator: "
-        f"median |dH| {statistics.median(same):.4f}, max {max(same):.3f}"
+        f"\n{file.model}, {boundaries} boundaries: full - topk_renorm@20 from "
+        f"{min(differences):+.3f} to {max(differences):+.3f}, median "
+        f"{statistics.median(differences):+.3f} nats, r {whole_r:.4f}; topk_renorm@20 in both: "
+        f"median |dH| {statistics.median(same):.4f}, max {max(same):.3f}, r {same_r:.4f}"
     )
-    assert len(pairs) == BOUNDARIES
-    assert below >= -0.05
-    assert r > 0.98
+    return min(differences), whole_r, same_r
 
 
 def look(backend: Backend, text: str, notes: dict[str, object], estimator: Estimator) -> float:
