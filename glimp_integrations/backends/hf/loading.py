@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from glimp_integrations.errors import BackendError, ConfigError
+from glimp_integrations.errors import BackendError, ConfigError, GlimpError
 
 __all__ = ["Loaded", "Source", "free_bytes", "load"]
 
@@ -75,37 +76,59 @@ def load(source: Source, name: str) -> Loaded:
     common = {key: value for key, value in common.items() if value is not None}
     file = {"gguf_file": gguf} if gguf else {}
     try:
-        config = AutoConfig.from_pretrained(place, **common, **file)
-        dtype = _dtype(source.dtype, config, gguf=gguf is not None)
-        needed = _needed_bytes(config, dtype, source)
-        _check_memory(name, needed, dtype, source)
-        console = Console(stderr=True, highlight=False)
-        size = f"{needed / 1e9:.1f} GB, " if needed else ""
-        console.print(f"loading {name} ({size}{str(dtype).removeprefix('torch.')})", style="dim")
-        started = time.perf_counter()
-        tokenizer = _tokenizer(source, place, common, file)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, **common, **file, **_model_options(source)
-        )
+        return _load(source, name, place, common, file)
     except ConfigError:
         raise
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"{name} does not fit the device ({_first_line(error)}): choose a smaller model or "
-            "dtype, a quantization_config, or device_map='auto'"
-        ) from error
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ConfigError(
-            f"{source.model!r} cannot be loaded as a causal language model "
-            f"({type(error).__name__}: {_first_line(error)}): give a Hugging Face id, a folder "
-            "saved by save_pretrained, or a GGUF file"
-        ) from _without_secrets(error, source)
-    except RuntimeError as error:
-        raise BackendError(f"loading {name} failed: {_first_line(error)}", model=name) from error
+    except Exception as error:
+        failure = _explained(error, source, name)
+    # Outside of the handler: what the library said may hold the token, and stays behind.
+    raise failure
+
+
+def _load(
+    source: Source, name: str, place: str, common: dict[str, Any], file: dict[str, str]
+) -> Loaded:
+    config = AutoConfig.from_pretrained(place, **common, **file)
+    dtype = _dtype(source.dtype, config, gguf=bool(file))
+    needed = _needed_bytes(config, dtype, source)
+    _check_memory(name, needed, dtype, source)
+    console = Console(stderr=True, highlight=False)
+    size = f"{needed / 1e9:.1f} GB, " if needed else ""
+    console.print(f"loading {name} ({size}{str(dtype).removeprefix('torch.')})", style="dim")
+    started = time.perf_counter()
+    tokenizer = _tokenizer(source, place, common, file)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        place, dtype=dtype, **common, **file, **_model_options(source)
+    )
     console.print(
         f"loaded {name} in {time.perf_counter() - started:.0f} s on {model.device}", style="dim"
     )
     return Loaded(model.eval(), tokenizer)
+
+
+def _explained(error: Exception, source: Source, name: str) -> GlimpError:
+    """What a library said, in this project's words and without the token."""
+    secret = source.token.get_secret_value() if source.token else None
+    said = str(error).strip().split("\n", 1)[0][:300]
+    if secret:
+        said = said.replace(secret, "(token)")
+    failure: GlimpError
+    if isinstance(error, torch.OutOfMemoryError):
+        failure = ConfigError(
+            f"{name} does not fit the device ({said}): choose a smaller model or dtype, a "
+            "quantization_config, or device_map='auto'"
+        )
+    elif isinstance(error, RuntimeError):
+        failure = BackendError(f"loading {name} failed: {said}", model=name)
+    else:
+        failure = ConfigError(
+            f"{source.model!r} cannot be loaded as a causal language model "
+            f"({type(error).__name__}: {said}): give a Hugging Face id, a folder saved by "
+            "save_pretrained, or a GGUF file, and check that it is complete"
+        )
+    if secret is None or secret not in "".join(traceback.format_exception(error)):
+        failure.__cause__ = error
+    return failure
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -241,13 +264,3 @@ def _target(device_map: Any) -> torch.device | None:
     if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
         return None
     return torch.device(device_map)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]
-
-
-def _without_secrets(error: Exception, source: Source) -> Exception | None:
-    """The cause, unless its text holds the token."""
-    secret = source.token.get_secret_value() if source.token else ""
-    return None if secret and secret in repr(error) else error

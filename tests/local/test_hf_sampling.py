@@ -1,0 +1,342 @@
+"""Tokens are drawn as ``generate`` draws them, and H is what a pencil would say."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import END, PROMPT, Answer, ask, asked, bare, encoded, model, on_loop, shared, tokenizer
+
+from glimp_integrations import BackendError
+from glimp_integrations.backends import HuggingFaceBackend
+from glimp_integrations.backends.hf import sampling
+from glimp_integrations.backends.hf.sampling import entropy_of
+
+COUNT = 30
+
+
+def prompt_ids() -> list[int]:
+    return encoded(PROMPT)
+
+
+def configured(**fields: Any) -> Any:
+    """A model whose own ``generation_config`` says this."""
+    made = model()
+    made.generation_config.update(**fields)
+    return made
+
+
+class TestGreedy:
+    def test_it_is_what_generate_writes(self, make):
+        expected = bare(shared(), tokenizer(), prompt_ids(), COUNT)
+        assert asked(make(), PROMPT, COUNT).text == expected
+
+    def test_every_time(self, make):
+        backend = make()
+        assert asked(backend, PROMPT, COUNT).text == asked(backend, PROMPT, COUNT, seed=7).text
+
+    def test_a_model_that_likes_to_sample_is_asked_greedily(self, make):
+        backend = make(configured(do_sample=True, temperature=2.0, top_p=0.5, top_k=3))
+        assert asked(backend, PROMPT, COUNT).text == asked(make(), PROMPT, COUNT).text
+
+    @pytest.mark.parametrize("where", ["generation_config", "generation"])
+    def test_a_repetition_penalty_holds_for_prompt_and_text(self, make, where):
+        penalty = {"repetition_penalty": 1.8}
+        own = where == "generation_config"
+        backend = make(configured(**penalty)) if own else make(generation=penalty)
+        found = asked(backend, PROMPT, COUNT).text
+        assert found == bare(shared(), tokenizer(), prompt_ids(), COUNT, **penalty)
+        assert found != asked(make(), PROMPT, COUNT).text
+
+    def test_what_the_caller_gives_goes_before_the_models_own(self, make):
+        backend = make(configured(repetition_penalty=1.8), generation={"repetition_penalty": 1.0})
+        assert asked(backend, PROMPT, COUNT).text == asked(make(), PROMPT, COUNT).text
+
+    def test_forbidden_tokens_are_not_written(self, make):
+        plain = asked(make(), PROMPT, COUNT).text
+        letter = tokenizer().encode(plain)[2]
+        backend = make(generation={"suppress_tokens": [letter]})
+        found = asked(backend, PROMPT, COUNT).text
+        assert found == bare(shared(), tokenizer(), prompt_ids(), COUNT, suppress_tokens=[letter])
+        assert found != plain
+
+
+class TestSampled:
+    def test_a_seed_draws_the_same_text_every_time(self, make):
+        backend = make()
+        first = asked(backend, PROMPT, COUNT, temperature=0.9, seed=3).text
+        asked(backend, PROMPT, 5, temperature=0.9, seed=99)
+        assert asked(backend, PROMPT, COUNT, temperature=0.9, seed=3).text == first
+
+    def test_other_seeds_draw_other_texts(self, make):
+        backend = make()
+        found = {asked(backend, PROMPT, COUNT, temperature=1.0, seed=s).text for s in range(5)}
+        assert len(found) == 5
+
+    def test_without_a_seed_every_time_is_another(self, make):
+        backend = make()
+        found = {asked(backend, PROMPT, COUNT, temperature=1.0).text for _ in range(5)}
+        assert len(found) == 5
+
+    def test_the_programs_own_random_numbers_are_left_alone(self, make):
+        backend = make()
+        torch.manual_seed(1)
+        expected = torch.rand(3).tolist()
+        torch.manual_seed(1)
+        asked(backend, PROMPT, 5, temperature=1.0, seed=2)
+        asked(backend, PROMPT, 5, temperature=1.0)
+        assert torch.rand(3).tolist() == expected
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"temperature": 0.7, "top_p": 1.0},
+            {"temperature": 1.5, "top_p": 1.0},
+            {"temperature": 1.0, "top_p": 0.6},
+            {"temperature": 1.3, "top_p": 0.9, "top_k": 4},
+            {"temperature": 1.3, "top_p": 1.0, "repetition_penalty": 2.0},
+            {"temperature": 1.3, "top_p": 1.0, "min_p": 0.2},
+        ],
+        ids=lambda o: ", ".join(f"{k}={v}" for k, v in o.items()),
+    )
+    def test_it_is_what_generate_draws_with_these_numbers(self, make, options):
+        more = {k: v for k, v in options.items() if k not in ("temperature", "top_p")}
+        request = {"temperature": options["temperature"], "top_p": options["top_p"], "seed": 5}
+        found = asked(make(generation=more), PROMPT, COUNT, **request).text
+        state = torch.random.get_rng_state()
+        torch.manual_seed(5)
+        expected = bare(shared(), tokenizer(), prompt_ids(), COUNT, do_sample=True, **options)
+        torch.random.set_rng_state(state)
+        assert found == expected
+
+    def test_the_models_own_fields_hold_too(self, make):
+        one = make(configured(top_k=1))
+        assert asked(one, PROMPT, COUNT, temperature=1.0, seed=1).text == (
+            asked(make(), PROMPT, COUNT).text
+        )
+
+    def test_the_requests_temperature_goes_before_the_models(self, make):
+        hot = make(configured(do_sample=True, temperature=50.0, top_p=1.0))
+        same = {"temperature": 0.8, "top_p": 0.9, "seed": 4}
+        assert asked(hot, PROMPT, COUNT, **same).text == asked(make(), PROMPT, COUNT, **same).text
+
+    def test_the_likeliest_of_one_is_greedy(self, make):
+        greedy = asked(make(), PROMPT, COUNT).text
+        for narrow in ({"generation": {"top_k": 1}}, {}):
+            nucleus = 1.0 if narrow else 1e-6
+            found = asked(make(**narrow), PROMPT, COUNT, temperature=1.0, top_p=nucleus, seed=8)
+            assert found.text == greedy
+
+    def test_temperature_spreads(self, make):
+        backend = make()
+
+        def distinct(temperature: float) -> int:
+            return len({
+                asked(backend, PROMPT, 1, temperature=temperature, seed=s).text for s in range(30)
+            })  # fmt: skip
+
+        assert distinct(0.05) < distinct(1.0) < distinct(20.0)
+
+    def test_requests_side_by_side_do_not_draw_each_others_numbers(self, make):
+        backend = make()
+        alone = [asked(backend, PROMPT, COUNT, temperature=1.0, seed=s).text for s in range(3)]
+
+        async def together() -> list[Answer]:
+            return await asyncio.gather(
+                *(ask(backend, PROMPT, COUNT, temperature=1.0, seed=s) for s in range(3)),
+                ask(backend, PROMPT, COUNT, temperature=1.0),
+                ask(backend, PROMPT, COUNT),
+            )
+
+        found = [answer.text for answer in on_loop(together)]
+        assert found[:3] == alone
+        assert found[4] == asked(backend, PROMPT, COUNT).text
+
+    def test_other_settings_side_by_side_stay_apart(self, make):
+        backend = make()
+        options = [
+            {"temperature": 0.0}, {"temperature": 0.5, "seed": 1},
+            {"temperature": 2.0, "seed": 1}, {"temperature": 2.0, "top_p": 0.3, "seed": 1},
+        ]  # fmt: skip
+        alone = [asked(backend, PROMPT, COUNT, **o).text for o in options]
+
+        async def together() -> list[Answer]:
+            return await asyncio.gather(*(ask(backend, PROMPT, COUNT, **o) for o in options))
+
+        assert [answer.text for answer in on_loop(together)] == alone
+
+
+class TestTheEnd:
+    def ending(self, make: Any, where: str, ends: Any) -> HuggingFaceBackend:
+        if where == "generation":
+            return make(generation={"eos_token_id": ends})
+        if where == "generation_config":
+            return make(configured(eos_token_id=ends))
+        made = configured(eos_token_id=None)
+        tokens = copy.deepcopy(tokenizer())
+        tokens.eos_token = tokens.convert_ids_to_tokens(ends)
+        return make(made, tokens)
+
+    @pytest.mark.parametrize(
+        ("where", "several"),
+        [
+            ("generation_config", True), ("generation_config", False),
+            ("generation", True), ("generation", False), ("tokenizer", False),
+        ],
+    )  # fmt: skip
+    def test_any_of_its_ids_ends_the_text(self, make, where, several):
+        written = asked(make(), PROMPT, COUNT).tokens
+        [last] = tokenizer().encode(written[6].text)[-1:]
+        before = [t.text for t in written].index(written[6].text)
+        backend = self.ending(make, where, [END, last] if several else last)
+        found = asked(backend, PROMPT, COUNT, logprobs=5)
+        assert [t.text for t in found.tokens] == [t.text for t in written[:before]] + [""]
+        assert found.report.ended == "eos"
+        assert found.report.completion_tokens == before + 1
+
+    def test_the_end_has_a_distribution_too(self, make):
+        backend = make(model(ends=100.0))
+        found = asked(backend, PROMPT, 5, logprobs=5)
+        assert [t.text for t in found.tokens] == [""]
+        assert 0 <= on_loop(lambda: found.tokens[0].measure("full", 5)) < 1e-6
+
+    def test_the_limit_is_another_reason(self, make):
+        found = asked(make(), PROMPT, 4)
+        assert (found.report.ended, len(found.tokens)) == ("length", 4)
+        assert found.report.completion_tokens == 4
+
+
+# -- H ---------------------------------------------------------------------------------------
+
+
+def by_hand(logits: list[float], estimator: str, k: int) -> float:
+    """H in nats, from the definition."""
+    highest = max(logits)
+    weights = sorted((math.exp(value - highest) for value in logits), reverse=True)
+    total = math.fsum(weights)
+    probabilities = [weight / total for weight in weights]
+    if estimator != "full":
+        probabilities, rest = probabilities[:k], math.fsum(probabilities[k:])
+        if estimator == "topk_renorm":
+            probabilities = [p / math.fsum(probabilities) for p in probabilities]
+        else:
+            probabilities.append(rest)
+    return -math.fsum(p * math.log(p) for p in probabilities if p > 0)
+
+
+vectors = st.lists(st.floats(-20, 20), min_size=1, max_size=30)
+
+
+class TestEntropy:
+    @settings(deadline=None)
+    @given(
+        vectors,
+        st.sampled_from(["full", "topk_renorm", "topk_other"]),
+        st.integers(1, 40),
+        st.booleans(),
+    )
+    def test_it_is_what_the_definition_says(self, logits, estimator, k, masked):
+        if masked:
+            logits = [*logits, -math.inf, -math.inf]
+        found = entropy_of(torch.tensor(logits), estimator, k)
+        assert found == pytest.approx(by_hand(logits, estimator, k), abs=1e-4)
+        assert 0 <= found <= math.log(len(logits)) + 1e-6
+
+    @pytest.mark.parametrize("estimator", ["full", "topk_renorm", "topk_other"])
+    def test_sure_is_zero(self, estimator):
+        sure = torch.tensor([-math.inf, 3.0, -math.inf, -math.inf])
+        assert entropy_of(sure, estimator, 3) == 0.0
+        assert 0.0 <= entropy_of(torch.tensor([0.0, 500.0, 0.0]), estimator, 3) < 1e-9
+
+    def test_equally_likely_is_the_logarithm(self):
+        assert entropy_of(torch.zeros(50), "full", 5) == pytest.approx(math.log(50), abs=1e-5)
+        assert entropy_of(torch.zeros(50), "topk_renorm", 5) == pytest.approx(math.log(5))
+
+    def test_adding_to_all_logits_changes_nothing(self):
+        logits = torch.randn(40)
+        shifted = entropy_of(logits + 30, "full", 5)
+        assert shifted == pytest.approx(entropy_of(logits, "full", 5), abs=1e-4)
+
+    def test_half_precision_is_computed_in_single(self):
+        logits = torch.randn(2000, generator=torch.Generator().manual_seed(0)).bfloat16()
+        expected = by_hand(logits.float().tolist(), "full", 5)
+        assert entropy_of(logits, "full", 5) == pytest.approx(expected, abs=1e-3)
+
+    def test_it_is_of_the_models_own_distribution_not_of_the_drawn_one(self, make):
+        backend = make(generation={"top_k": 2, "repetition_penalty": 2.0})
+        found = asked(backend, PROMPT, 5, temperature=0.3, seed=1, logprobs=20)
+        plain = asked(make(), PROMPT, 1, logprobs=20)
+
+        async def first(answer: Answer) -> float:
+            return await answer.tokens[0].measure("full", 20)
+
+        assert on_loop(lambda: first(found)) == on_loop(lambda: first(plain))
+
+    @pytest.mark.parametrize("kind", ["llama", "gemma2", "mamba"])
+    def test_it_can_be_asked_for_after_the_text_went_on(self, make, kind):
+        backend = make(kind)
+        found = asked(backend, PROMPT, 10, logprobs=20)
+        asked(backend, PROMPT + "so", 5)
+
+        async def measured(estimator: Any) -> list[float]:
+            return [await token.measure(estimator, 7) for token in found.tokens]
+
+        ids = prompt_ids()
+        tail = bare(shared(kind), tokenizer(), ids, 10)
+        assert tail == found.text
+        written = shared(kind).generate(
+            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)).long(),
+            do_sample=False, max_new_tokens=10,
+        )  # fmt: skip
+        logits = shared(kind)(written).logits[0, len(ids) - 1 : -1].float()
+        for estimator in ("full", "topk_renorm", "topk_other"):
+            expected = [by_hand(row.tolist(), estimator, 7) for row in logits]
+            assert on_loop(lambda e=estimator: measured(e)) == pytest.approx(expected, abs=1e-4)
+
+    def test_there_is_none_where_none_was_asked_for(self, make):
+        assert all(token.measure is None for token in asked(make(), PROMPT, 3).tokens)
+
+
+class TestPicking:
+    def draws(self, temperature: float, count: int) -> list[sampling.Draw]:
+        how = sampling.Sampling(temperature, 1.0, 1, {})
+        return [sampling.Draw(shared(), prompt_ids(), 5, how) for _ in range(count)]
+
+    @pytest.mark.parametrize("temperature", [0.0, 1.0])
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_a_row_that_is_no_numbers_is_told_and_spoils_no_other(self, temperature, bad):
+        logits = torch.full((3, 50), -100.0)
+        logits[:, 7] = 100.0
+        logits[1, 30] = bad
+        assert sampling.pick(logits, self.draws(temperature, 3)) == [7, None, 7]
+
+    def test_a_row_where_nothing_is_possible_is_no_numbers(self):
+        logits = torch.full((1, 50), -math.inf)
+        assert sampling.pick(logits, self.draws(0.0, 1)) == [None]
+
+    def test_forbidden_tokens_alone_are_fine(self):
+        logits = torch.full((1, 50), -math.inf)
+        logits[0, 9] = 0.0
+        assert sampling.pick(logits, self.draws(0.0, 1)) == [9]
+
+
+def test_measuring_a_closed_model_fails_and_does_not_hang(make, own_thread):
+    backend = make()
+    token = asked(backend, PROMPT, 1, logprobs=5).tokens[0]
+    thread = backend._engine.runner.thread._thread
+    backend.close()
+    thread.join(2)
+
+    async def measured() -> float:
+        return await asyncio.wait_for(token.measure("full", 5), 2)
+
+    # The logits are still there: either answer will do, but it must be one.
+    with suppress(BackendError):
+        assert on_loop(measured) >= 0
