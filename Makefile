@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The demo needs neither torch nor the tools.
+DEMO := $(VENV)/.demo
 
 .PHONY: help demo test test-slow check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
-demo: $(STAMP) ## Watch the embedded pair answer a question through LangChain
+demo: $(DEMO) ## Watch the embedded pair answer a question through LangChain
 	@echo "== fetching the embedded pair (1.6 GB, once)"
 	@$(BIN)/glimp pull
 	@echo "== asking it through LangChain"
@@ -34,10 +36,17 @@ clean: ## Remove the virtual environment and caches (weights are kept)
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml
+$(BIN)/python:
 	@echo "== making the virtual environment in $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@echo "== installing (a minute or two)"
+
+$(DEMO): pyproject.toml | $(BIN)/python
+	@echo "== installing (a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[langchain,llamacpp]'
+	@touch $@
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	@echo "== installing, torch included (a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $(STAMP)
+	@touch $@ $(DEMO)

@@ -405,9 +405,7 @@ def _window(model: Any) -> int | None:
 
 def _ends(model: Any, tokenizer: Any, options: Mapping[str, Any]) -> frozenset[int]:
     """Ids that end a sequence: the generation config's, else the tokenizer's."""
+    from glimp_integrations.backends.hf.sampling import end_ids
+
     ends = options.get("eos_token_id", model.generation_config.eos_token_id)
-    if ends is None:
-        ends = tokenizer.eos_token_id
-    if ends is None:
-        return frozenset()
-    return frozenset([ends] if isinstance(ends, int) else ends)
+    return frozenset(end_ids(tokenizer.eos_token_id if ends is None else ends))

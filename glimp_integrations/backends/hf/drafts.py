@@ -19,6 +19,7 @@ from transformers.generation.candidate_generator import (
 
 from glimp_integrations.backends.hf.caches import Kept, can_crop, record
 from glimp_integrations.backends.hf.runner import Runner
+from glimp_integrations.backends.hf.sampling import end_ids
 from glimp_integrations.backends.hf.streams import Stream
 from glimp_integrations.errors import ConfigError
 
@@ -49,7 +50,9 @@ class PromptLookup:
         assert stream.draw is not None
         self._device = runner.model.device
         self._generator = PromptLookupCandidateGenerator(
-            eos_token_id=torch.tensor(_end_ids(stream.draw.config), device=self._device),
+            eos_token_id=torch.tensor(
+                end_ids(stream.draw.config.eos_token_id), device=self._device
+            ),
             num_output_tokens=_LOOKED_UP,
             max_matching_ngram_size=2,
             max_length=stream.draw.config.max_length,
@@ -154,8 +157,3 @@ def check_vocabularies(large: Any, small: Any, names: tuple[str, str]) -> bool:
                 "be translated: use draft='prompt_lookup' or no draft"
             )
     return False
-
-
-def _end_ids(config: Any) -> list[int]:
-    ends = config.eos_token_id
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)

@@ -11,7 +11,7 @@ import torch
 
 from glimp_integrations.entropy import Estimator, estimate
 
-__all__ = ["Draw", "Sampling", "entropy_of", "pick"]
+__all__ = ["Draw", "Sampling", "end_ids", "entropy_of", "pick"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,13 @@ class Draw:
         """``token``, shape ``(1,)``, now belongs to the text."""
         if self._ids is not None:
             self._ids = torch.cat([self._ids, token[:, None].to(self._ids.device)], dim=-1)
+
+
+def end_ids(ends: int | list[int] | None) -> list[int]:
+    """The ids of ``eos_token_id``, which may be one, several or none."""
+    if ends is None:
+        return []
+    return [ends] if isinstance(ends, int) else list(ends)
 
 
 def pick(logits: torch.Tensor, draws: list[Draw]) -> list[int | None]:
