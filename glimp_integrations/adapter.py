@@ -15,6 +15,7 @@ from glimp_integrations.trace import RoutedAnswer
 __all__ = ["RoutedModel", "finish_reason"]
 
 PER_CALL = frozenset(RoutingSettings.model_fields) - FIXED
+_NOT_SHAPING = {"strategy", "timeout", "max_retries", "prices"}
 
 
 class RoutedModel(RoutingSettings):
@@ -39,6 +40,16 @@ class RoutedModel(RoutingSettings):
     def pair_name(self) -> str:
         """Both models' names, for traces of frameworks that know one model per call."""
         return f"{self.router.small.name}+{self.router.large.name}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that shapes a reply, without secrets: equal for models that answer alike."""
+        shaping = set(RoutingSettings.model_fields) - FIXED - _NOT_SHAPING
+        return {
+            "small": self.router.small.label,
+            "large": self.router.large.label,
+            **{name: getattr(self, name) for name in sorted(shaping)},
+        }
 
     def call_changes(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Settings for one call from a framework's keyword arguments.

@@ -219,6 +219,10 @@ class _Call:
                 yield event
             if kept.step_over:
                 break
+        if chain.phase == "answer" != phase:
+            # An answer begins: what came before it is reasoning, and is told first.
+            for event in self.settler.settle():
+                yield event
         if kept.leftover or chain.phase != phase or not self._runs_on(author):
             await pen.lift()
         yield StepDone(self.recorder.record(step))

@@ -36,8 +36,11 @@ _FRAMEWORK = ("stream", "ls_structured_output_format")
 class LangChainRouted(RoutedModel):
     """Fields and calls shared by ``ChatGlimpRouter`` and ``GlimpRouterLLM``."""
 
-    streaming: bool = Field(
-        default=False, description="Stream inside invoke too, so that callbacks see tokens."
+    # None, not False: LangChain takes a False that was set for a ban, and sets it on every copy.
+    streaming: bool | None = Field(
+        default=None,
+        description="True: stream inside invoke too, so that callbacks see tokens. False: never "
+        "stream. None: as the caller asks.",
     )
     step_events: bool = Field(
         default=False,
@@ -47,17 +50,9 @@ class LangChainRouted(RoutedModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return {
-            "model_name": self.pair_name,
-            "threshold": self.threshold,
-            "entropy_estimator": self.entropy_estimator,
-            "answer_by": self.answer_by,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "seed": self.seed,
-            "max_thinking_tokens": self.max_thinking_tokens,
-            "max_tokens": self.max_tokens,
-        }
+        # LangChain's caches take two models with equal parameters for one. Nested, because
+        # LangChain writes names of its own (stop) beside these.
+        return {"model_name": self.pair_name, "routing": self.identity}
 
     def _answer(
         self,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered
@@ -60,7 +62,14 @@ def _compiled(source: str) -> Any:
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
     )
     environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
+    environment.filters["tojson"] = _to_json
     return environment.from_string(source)
+
+
+def _to_json(value: Any, **options: Any) -> str:
+    # Jinja's own escapes for HTML and sorts keys; models were trained on plain JSON.
+    return json.dumps(value, **{"ensure_ascii": False, **options})
 
 
 def render_with_tokenizer(

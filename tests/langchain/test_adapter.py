@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -135,6 +136,46 @@ def test_settings_change_per_call_and_by_bind() -> None:
         for m in (alone, bound)
     ]
     assert authors == [{"small"}, {"large"}]
+
+
+def test_configurable_models_stream_as_others_do() -> None:
+    llm = chat()
+    field = ConfigurableField(id="threshold")
+    chunks = list(llm.configurable_fields(threshold=field).stream("hi"))
+    assert len(chunks) == len(list(llm.stream("hi"))) > 2
+
+
+@pytest.mark.parametrize("kind", [ChatGlimpRouter, GlimpRouterLLM])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("untagged_answer", "whole"),
+        ("stop", ["three"]),
+        ("answer_marker", "Two"),
+        ("max_step_tokens", 1),
+        ("step_delimiter", "."),
+        ("threshold", -1.0),
+    ],
+)
+def test_a_cache_keeps_models_that_answer_differently_apart(
+    kind: Any, name: str, value: Any
+) -> None:
+    cache = InMemoryCache()
+    plain = kind(**models(), cache=cache)
+    other = kind(**models(), cache=cache, **{name: value})
+    before = plain.invoke("hi")
+    assert len(cache._cache) == 1
+    other.invoke("hi")
+    assert len(cache._cache) == 2
+    small = plain.small.requests
+    asked = len(small)
+    assert plain.invoke("hi") is not None
+    assert len(small) == asked
+    assert text_of(plain.invoke("hi")) == text_of(before)
+
+
+def text_of(reply: Any) -> str:
+    return reply if isinstance(reply, str) else str(reply.content)
 
 
 def test_copies_and_configurable_fields_have_their_own_settings() -> None:

@@ -31,6 +31,7 @@ from glimp_integrations import (
 )
 from glimp_integrations.backends.base import Capabilities
 from glimp_integrations.backends.scripted import ScriptedBackend
+from glimp_integrations.events import TextDelta
 
 AUTHORS = ["small", "large", "small", "large"]
 STRATEGIES = ["two_request", "fused"]
@@ -87,6 +88,19 @@ class TestText:
         result = router(small, large, answer_marker="Answer:").run("?")
         assert (result.reasoning, result.answer) == ("One.\n\n", "42")
         assert result.trace.steps[-1].author == "large"
+
+    def test_the_chain_is_settled_before_a_marked_answer_begins(self):
+        tokens = script(("One.\n\n", 0.5), ("Two. Ans", 0.5), "wer:", " 42", "")
+        small, large = ScriptedBackend(tokens), ScriptedBackend(tokens)
+        told = [
+            (event.text, event.kind)
+            for event in router(small, large, answer_marker="Answer:").stream("?")
+            if isinstance(event, TextDelta | Settled) and event.kind is not None
+        ]
+        kinds = [kind for _, kind in told]
+        assert kinds == sorted(kinds, reverse=True)  # reasoning, then answer
+        assert "".join(text for text, kind in told if kind == "reasoning") == "One.\n\nTwo. "
+        assert "".join(text for text, kind in told if kind == "answer") == "42"
 
     @pytest.mark.parametrize("author", ["small", "large"])
     def test_the_answer_model_continues_behind_the_closing_tag(self, author):

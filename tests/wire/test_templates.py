@@ -71,6 +71,14 @@ def test_jinja_source_and_functions() -> None:
     assert templates.render(lambda m: m[0]["content"].upper(), MESSAGES, {}) == "HI THERE"
 
 
+def test_json_in_templates_is_plain() -> None:
+    message = {"role": "user", "content": {"z": "<é>", "a": 1}}
+    source = "{{ messages[0].content | tojson }}|{{ messages[0].content | tojson(indent=1) }}"
+    assert templates.render(source, [message], {}) == (
+        '{"z": "<é>", "a": 1}|{\n "z": "<é>",\n "a": 1\n}'
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "named"),
     [("{{ raise_exception('system first') }}", "system first"), ("{% for %}", "chat template")],
