@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -55,8 +56,16 @@ class RoutingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    small: Any = Field(default=None, description="Small model: backend, short form, or None.")
-    large: Any = Field(default=None, description="Large model: backend, short form, or None.")
+    small: Any = Field(
+        default_factory=lambda: os.environ.get("GLIMP_SMALL") or None,
+        description="Small model: backend or short form; by default the environment's "
+        "GLIMP_SMALL, else None.",
+    )
+    large: Any = Field(
+        default_factory=lambda: os.environ.get("GLIMP_LARGE") or None,
+        description="Large model: backend or short form; by default the environment's "
+        "GLIMP_LARGE, else None.",
+    )
     threshold: float = Field(
         default=1.0,
         description="Nats. H > threshold: the large model writes the step. inf: the small model "
@@ -119,7 +128,10 @@ class RoutingSettings(BaseModel):
     max_retries: int = Field(default=2, ge=0, description="Attempts after a failed request.")
     prices: Prices | None = Field(default=None, description="Prices, for costs in the trace.")
     api_key: SecretStr | None = Field(
-        default=None, description="Key for endpoints named by a short form."
+        default_factory=lambda: (
+            SecretStr(key) if (key := os.environ.get("GLIMP_API_KEY")) else None
+        ),
+        description="Key for endpoints named by a short form; by default GLIMP_API_KEY.",
     )
 
     @model_validator(mode="wrap")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing, suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from langchain_core.callbacks.manager import (
     AsyncCallbackManagerForLLMRun,
@@ -14,13 +14,16 @@ from langchain_core.callbacks.manager import (
     dispatch_custom_event,
     handle_event,
 )
+from langchain_core.language_models import BaseChatModel, LangSmithParams
 from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from glimp_integrations._version import __version__
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.events import Event, Finished, to_dict
 from glimp_integrations.router import result_of
 from glimp_integrations.trace import RoutedAnswer
+from langchain_glimp._convert import PROVIDER
 
 __all__ = ["STEP_EVENT", "LangChainRouted"]
 
@@ -47,6 +50,24 @@ class LangChainRouted(RoutedModel):
         description="Send every routing event to callbacks as a custom event 'glimprouter'. "
         "A bare model's stream() has no run to send them from; inside a chain it has.",
     )
+
+    @model_validator(mode="after")
+    def _set_glimp_version(self) -> Self:
+        # Traces tell which packages took part; each layer adds its own.
+        self._add_version("glimp-integrations", __version__)  # type: ignore[attr-defined]
+        return self
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = LangSmithParams(
+            ls_provider=PROVIDER,
+            ls_model_name=kwargs.get("model", self.pair_name),
+            ls_model_type="chat" if isinstance(self, BaseChatModel) else "llm",
+            ls_temperature=kwargs.get("temperature", self.temperature),
+            ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
+        )
+        if stop or self.stop:
+            params["ls_stop"] = stop or self.stop
+        return params
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

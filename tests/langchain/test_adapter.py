@@ -15,7 +15,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField
 from rich.console import Console
 
-from glimp_integrations import BackendError, ConfigError, Trace
+from glimp_integrations import BackendError, ConfigError, Trace, __version__
 from glimp_integrations.backends import ScriptedBackend
 from langchain_glimp import ChatGlimpRouter, GlimpRouterLLM, StepPrinter
 
@@ -356,3 +356,27 @@ def test_the_text_class_reports_reasoning_usage_and_trace() -> None:
     usage = result.llm_output["token_usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
     assert usage["completion_tokens"] == 2 * info["token_usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize(("kind", "type_"), [(ChatGlimpRouter, "chat"), (GlimpRouterLLM, "llm")])
+def test_tracers_learn_what_ran(kind: Any, type_: str) -> None:
+    llm = kind(**models(), temperature=0.3, max_tokens=7, stop=["x"])
+    params = llm._get_ls_params(temperature=0.5)
+    assert params["ls_provider"] == "glimprouter"
+    assert params["ls_model_name"] == "tiny+big"
+    assert params["ls_model_type"] == type_
+    assert (params["ls_temperature"], params["ls_max_tokens"], params["ls_stop"]) == (0.5, 7, ["x"])
+    assert llm.metadata["lc_versions"]["glimp-integrations"] == __version__
+
+
+def test_models_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    form = "openai:{}@http://127.0.0.1:9/v1"
+    monkeypatch.setenv("GLIMP_SMALL", form.format("S"))
+    with pytest.raises(ConfigError, match="only one model is named: give large"):
+        GlimpRouterLLM()
+    monkeypatch.setenv("GLIMP_LARGE", form.format("L"))
+    monkeypatch.setenv("GLIMP_API_KEY", "sk-secret")
+    llm = GlimpRouterLLM()
+    assert llm.pair_name == "S+L"
+    assert "sk-secret" not in f"{llm!r} {llm} {llm._identifying_params}"
+    assert GlimpRouterLLM(**models()).pair_name == "tiny+big"

@@ -32,6 +32,16 @@ class TestChatGlimpRouterFromStrings(ChatModelUnitTests):
             "large": "openai:large@http://127.0.0.1:9/v1",
         }
 
+    @property
+    def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+        models = self.chat_model_params
+        env = {
+            "GLIMP_SMALL": models["small"],
+            "GLIMP_LARGE": models["large"],
+            "GLIMP_API_KEY": "sk-from-environment",
+        }
+        return env, {}, {**models, "api_key": "sk-from-environment"}
+
 
 class TestEmbeddedPair(ChatModelUnitTests):
     """No models named: nothing may be fetched or loaded before the first question."""

@@ -358,6 +358,27 @@ class TestOneDevice:
         assert middle.count("llama") > 5 < middle.count("qwen2")
         assert "llama" * 10 not in "".join(middle)  # a reader may be late, though
 
+    def test_a_job_that_fails_takes_nobody_with_it(self, make, own_thread, caplog):
+        backend = make()
+        first = asked(backend, PROMPT, 5).text
+
+        def fail() -> None:
+            raise ZeroDivisionError("a mistake of ours")
+
+        backend._engine.submit(fail)
+        assert patient(lambda: ask(backend, PROMPT, 5)).text == first
+        assert "a mistake of ours" in caplog.text
+
+    def test_nothing_is_computed_while_nobody_asks(self, make, own_thread, monkeypatch):
+        backend = make()
+        asked(backend, PROMPT, 5)
+        runner = settled(backend)._engine.runner
+        looks: list[float] = []
+        due = runner.due
+        monkeypatch.setattr(runner, "due", lambda now: looks.append(now) or due(now))
+        time.sleep(0.1)
+        assert looks == []  # the thread sleeps
+
     def test_routed_questions_at_once_are_answered_as_alone(self, make):
         small, large = make(), make("gemma2", "other")
         router = GlimpRouter(small, large, temperature=0, threshold=2.5, max_thinking_tokens=40,

@@ -149,19 +149,17 @@ class TestRouting:
 class TestPasses:
     @pytest.mark.parametrize("kind", ["llama", "gemma2"])
     def test_a_drafter_that_thinks_alike_saves_most_of_them(self, make, kind):
-        sure = model(kind)
-        sure.generation_config.assistant_confidence_threshold = 0.0
-        large, small = make(sure), make(sure, name="small")
+        sure, alike = model(kind), model(kind)
+        alike.generation_config.assistant_confidence_threshold = 0.0
+        large, small = make(sure), make(alike, name="small")
         asked(large, "so", 1)
-        asked(small, "so", 1)
+        expected = bare(sure, tokenizer(), encoded(PROMPT), COUNT)
         with passes(sure) as seen:
             found = asked(large, PROMPT, COUNT, draft=small)
-        assert found.text == bare(sure, tokenizer(), encoded(PROMPT), COUNT)
-        # Passes of several ids behind the prompt are those that verify a draft; the small
-        # model's own passes are of one id (but for its prompt).
-        verifying = [size for size in seen.sizes[2:] if size > 2]
-        assert len(verifying) < COUNT / 3
-        assert large.computed_tokens < len(encoded(PROMPT)) + 1.5 * COUNT
+        assert found.text == expected
+        assert len(seen) < COUNT / 3
+        # Nothing was refused: little more was computed than would have been without drafts.
+        assert seen.ids < len(encoded(PROMPT)) + 1.6 * COUNT
 
     def test_a_text_that_repeats_itself_saves_some(self, make):
         # Taught to repeat: after every token the one that followed it before is likely.

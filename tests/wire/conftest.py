@@ -12,7 +12,7 @@ from wire.fake_server import FakeServer
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GLIMP_API_KEY", "GLIMP_HOME", "GLIMP_OFFLINE"):
+    for name in ("GLIMP_SMALL", "GLIMP_LARGE", "GLIMP_API_KEY", "GLIMP_HOME", "GLIMP_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
 
 
