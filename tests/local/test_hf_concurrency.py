@@ -377,7 +377,7 @@ class TestOneDevice:
         due = runner.due
         monkeypatch.setattr(runner, "due", lambda now: looks.append(now) or due(now))
         time.sleep(0.1)
-        assert looks == []  # the thread sleeps
+        assert len(looks) <= 4  # the thread sleeps, once it has looked around
 
     def test_routed_questions_at_once_are_answered_as_alone(self, make):
         small, large = make(), make("gemma2", "other")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from tiny import PROMPT, Watched, ask, backend, bare, on_loop, shared, tokenizer
@@ -50,6 +51,12 @@ turns = st.lists(
 )
 
 
+def known_ids(notes: dict[str, Any], prompt: str, model: Watched) -> list[int]:
+    """The ids a model will read, of what its notes tell already."""
+    [ledger] = copy.deepcopy([*notes.values()]) or [Ledger()]
+    return ledger.ids(prompt, Vocabulary(model._tokenizer))
+
+
 @dataclass
 class Conversation:
     """Two models hand a text over to each other, as pens do."""
@@ -83,8 +90,7 @@ class Conversation:
 
     def ids(self, author: str, prompt: str) -> list[int]:
         """What the model will read."""
-        [ledger] = copy.deepcopy([*self.notes[author].values()]) or [Ledger()]
-        return ledger.ids(prompt, Vocabulary(self.models[author]._tokenizer))
+        return known_ids(self.notes[author], prompt, self.models[author])
 
 
 def check(kind: str, partner: tuple[str, str], begin: str, turns: list[Turn]) -> None:
@@ -133,6 +139,30 @@ def test_a_continued_text_is_the_text_written_at_once(kind):
     whole, parts, cached = on_loop(both)
     assert parts == whole
     assert cached == len(tokenizer().encode(PROMPT)) + 12 - 1  # the last one was not read yet
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_h_behind_text_of_another_model_is_that_of_the_whole_text(kind):
+    """Finer than text: a state that was lost shows in H before it turns a choice."""
+    model = keeper(kind)
+
+    async def both() -> list[tuple[float, float]]:
+        await model.adrop_caches()
+        found = []
+        notes: dict[str, Any] = {}
+        text = "so the quick brown fox "
+        for foreign in ("", "jumps over ", "the lazy dog, and the dog sleeps. ", "x"):
+            text += foreign
+            ids = known_ids(notes, text, model)
+            answer = await ask(model, text, 5, notes=notes, logprobs=20)
+            kept = await answer.tokens[0].measure("full", 20)
+            logits = shared(kind)(torch.tensor([ids])).logits[0, -1]
+            found.append((kept, torch.distributions.Categorical(logits=logits).entropy().item()))
+            text += answer.text
+        return found
+
+    for kept, whole in on_loop(both):
+        assert kept == pytest.approx(whole, abs=1e-5)
 
 
 QUESTIONS = [
