@@ -30,7 +30,7 @@ from glimp_integrations.errors import BackendError, ConfigError
 if TYPE_CHECKING:
     from glimp_integrations.backends.hf.loading import Source
     from glimp_integrations.backends.hf.runner import Runner
-    from glimp_integrations.backends.hf.streams import Drawn, Result, Stream
+    from glimp_integrations.backends.hf.streams import Drawn, Stream
     from glimp_integrations.backends.hf.texts import Vocabulary
 
 __all__ = ["HuggingFaceBackend"]
@@ -145,7 +145,7 @@ class HuggingFaceBackend(Backend):
         engine = await self._ready()
         template = self._chat_template or engine.tokenizer.chat_template
         return Capabilities(
-            context_window=self._window or _window(engine.runner.model),
+            context_window=engine.window,
             top_logprobs=self._top_logprobs,
             wanted_logprobs=self._top_logprobs,
             streamed_logprobs=True,
@@ -173,7 +173,7 @@ class HuggingFaceBackend(Backend):
         engine = await self._ready()
         ledger: Ledger = request.notes.setdefault("ids", Ledger())
         ids = ledger.ids(request.prompt, engine.vocabulary)
-        window = (await self.capabilities()).context_window
+        window = engine.window
         report.prompt_tokens, report.completion_tokens = len(ids), 0
         if window is not None and len(ids) >= window:
             report.ended = "context"
@@ -196,19 +196,16 @@ class HuggingFaceBackend(Backend):
                 drawn = await engine.next(stream)
                 report.cached_tokens = stream.reused
                 report.completion_tokens += 1
+                # The end has a distribution, too: the end of a chain is a glimpse as well.
+                measure = engine.measure(drawn) if request.logprobs else None
                 if drawn.token in engine.ends:
                     report.ended = "eos"
-                    # The end has a distribution, too: the end of a chain is a glimpse as well.
-                    yield Token("", measure=engine.measure(drawn) if request.logprobs else None)
+                    yield Token("", measure=measure)
                     return
                 written, text = speller.add(drawn.token)
                 if written:
                     ledger.wrote(written, text)
-                yield Token(
-                    text,
-                    measure=engine.measure(drawn) if request.logprobs else None,
-                    pending=not written,
-                )
+                yield Token(text, measure=measure, pending=not written)
                 if window is not None and len(ids) + number + 1 >= window:
                     report.ended = "context"
                     return
@@ -307,6 +304,7 @@ class _Engine:
         limit = owner._cache_bytes
         if limit is None:
             limit = (loading.free_bytes(model.device) or 4 << 30) // 4
+        self.window = owner._window or _window(model)
         self.tokenizer = tokenizer
         self.vocabulary: Vocabulary = Vocabulary(tokenizer)
         self.runner: Runner = Runner(
@@ -326,29 +324,39 @@ class _Engine:
 
     async def run(self, job: Callable[[], T]) -> T:
         """Run a job on the model's thread and wait for it."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
 
-        def work() -> None:
+        def work(deliver: Callable[[T | Exception], None]) -> None:
             try:
                 result = job()
             except Exception as error:
-                _tell(loop, future, error, failed=True)
+                deliver(error)
             else:
-                _tell(loop, future, result)
+                deliver(result)
 
-        self.submit(work)
-        return await future
+        return await self._asked(work)
 
     async def next(self, stream: Stream) -> Drawn:
         """The next token of a stream."""
+        return await self._asked(lambda deliver: self.runner.want(stream, deliver))
+
+    async def _asked(self, begin: Callable[[Callable[[T | Exception], None]], None]) -> T:
+        """Begin something on the model's thread, and wait for what it delivers."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Drawn] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
 
-        def deliver(result: Result) -> None:
-            _tell(loop, future, result, failed=isinstance(result, Exception))
+        def settle(result: T | Exception) -> None:
+            if future.done():
+                return  # whoever waited is gone
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
-        self.submit(lambda: self.runner.want(stream, deliver))
+        def deliver(result: T | Exception) -> None:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits
+                loop.call_soon_threadsafe(settle, result)
+
+        self.submit(lambda: begin(deliver))
         return await future
 
     def measure(self, drawn: Drawn) -> Measure:
@@ -368,26 +376,6 @@ class _Engine:
             same = check_vocabularies(self.tokenizer, small.tokenizer, names)
             self._pairs[small] = None if same else (self.tokenizer, small.tokenizer)
         return self._pairs[small]
-
-
-def _tell(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Any],
-    value: Any,
-    *,
-    failed: bool = False,
-) -> None:
-    """Settle a future of another thread's loop; whoever waited may be gone."""
-
-    def settle() -> None:
-        if not future.done():
-            if failed:
-                future.set_exception(value)
-            else:
-                future.set_result(value)
-
-    with suppress(RuntimeError):  # the loop was closed: nobody waits
-        loop.call_soon_threadsafe(settle)
 
 
 def _name(place: str, gguf_file: str | None) -> str:

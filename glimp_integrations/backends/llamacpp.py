@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from glimp_integrations import bridge
 from glimp_integrations.backends.flavours import LLAMA_CPP
+from glimp_integrations.backends.gguf import is_gguf
 from glimp_integrations.backends.openai import OpenAIBackend
 from glimp_integrations.errors import BackendError, ConfigError
 
@@ -145,9 +146,8 @@ class LlamaCppBackend(OpenAIBackend):
 def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"no model file at {path}: give the path of a GGUF file")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ConfigError(f"{path} is no GGUF file (it does not begin with 'GGUF')")
+    if not is_gguf(path):
+        raise ConfigError(f"{path} is no GGUF file (it does not begin with 'GGUF')")
 
 
 def _usable_cores() -> int:

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from glimp_integrations.backends.gguf import is_gguf
 from glimp_integrations.errors import BackendError, ConfigError, GlimpError
 
 __all__ = ["Loaded", "Source", "free_bytes", "load"]
@@ -144,12 +145,11 @@ def _locate(source: Source) -> tuple[str, str | None]:
     """The place for ``from_pretrained`` and the GGUF file in it."""
     path = Path(source.model).expanduser()
     if path.is_file():
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise ConfigError(
-                    f"{path} is a file but no GGUF file (it does not begin with 'GGUF'): give a "
-                    "folder saved by save_pretrained, a GGUF file or a Hugging Face id"
-                )
+        if not is_gguf(path):
+            raise ConfigError(
+                f"{path} is a file but no GGUF file (it does not begin with 'GGUF'): give a "
+                "folder saved by save_pretrained, a GGUF file or a Hugging Face id"
+            )
         return str(path.parent), path.name
     if path.is_dir():
         if source.gguf_file is not None:

@@ -114,6 +114,7 @@ class Speller:
         # A decoder reads neighbouring bytes as a whole, so what stands before must be aligned.
         ends = [before[-count:] for count in range(1, _CHARACTER_TOKENS + 1)]
         self._shown = next((e for e in ends if _INCOMPLETE not in vocabulary.decode(e)), ends[-1])
+        self._known = vocabulary.decode(self._shown)
         self._open: list[int] = []
 
     def add(self, token: int) -> tuple[list[int], str]:
@@ -134,10 +135,11 @@ class Speller:
             text = next((t for t in texts if t), "")
             count = max(n for n in range(1, count + 1) if texts[n - 1] in ("", text))
         ids, self._open = self._open[:count], self._open[count:]
-        self._shown = ids if text else self._shown
+        if text:
+            self._shown, self._known = ids, self._vocabulary.decode(ids)
         return ids, text
 
     def _text(self, count: int) -> str:
         """Text of the first ``count`` open tokens."""
-        known = self._vocabulary.decode(self._shown)
-        return self._vocabulary.decode(self._shown + self._open[:count])[len(known) :]
+        together = self._vocabulary.decode(self._shown + self._open[:count])
+        return together[len(self._known) :]

@@ -1,0 +1,13 @@
+"""Telling a GGUF file from others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["is_gguf"]
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as GGUF files do."""
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
