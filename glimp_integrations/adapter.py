@@ -70,7 +70,9 @@ class RoutedModel(RoutingSettings):
 
 
 def finish_reason(result: RoutedAnswer) -> str:
-    """``"length"`` if a budget ended the visible reply, else ``"stop"`` (OpenAI's terms)."""
+    """``"tool_calls"``, ``"length"`` (a budget ended the reply) or ``"stop"``, as OpenAI has it."""
     trace = result.trace
+    if result.tool_calls:
+        return "tool_calls"
     ended = trace.answer_stop or trace.stop_reason
     return "length" if ended in ("budget", "context_full") else "stop"

@@ -7,15 +7,19 @@ conversation replays to the same decisions, and every strategy of the engine sha
 
     thinking ──close tag, end of sequence, budget, repetition──> answer ──> done
     chain (models without tags) ──end of sequence, budget, repetition, stop──> done
-                                ──answer marker──> answer ──> done
+                                ──answer marker, a call begins──> answer ──> done
+                                ──any of these, where the answer has a form──> answer ──> done
+    answer ──a call begins──> answer, bound to the call's form ──> answer ──> done
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from glimp_integrations.backends.base import Ended, Token
+from glimp_integrations.forms.plan import FREE, Bound, Plan
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.steps import Cut, Scanner, Terminator
 from glimp_integrations.trace import Author
@@ -23,13 +27,19 @@ from glimp_integrations.trace import Author
 __all__ = ["Action", "Author", "Chain", "Done", "Glimpse", "Kept", "Step", "StopReason", "Write"]
 
 Phase = Literal["thinking", "chain", "answer", "done"]
-StopReason = Literal["think_end", "eos", "budget", "repeated_step", "context_full", "stop"]
+StopReason = Literal[
+    "think_end", "eos", "budget", "repeated_step", "context_full", "stop", "tool_call", "json"
+]
 CLOSER = "\0closing tag\0"
 """Stands in the shared text where each model reads its own closing tag."""
 
 # A closing tag and the blank line behind it, generously.
 _TAG_TOKENS = 8
-StepEnd = Literal["delimiter", "think_end", "eos", "length", "stop", "context_full", "error"]
+StepEnd = Literal[
+    "delimiter", "think_end", "eos", "length", "stop", "context_full", "error", "tool_call", "json"
+]
+
+_BEGINS = ("tool_call", "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,8 @@ class Step:
 
     Attributes:
         entropy: H in nats at the step's start; ``None`` when no glimpse was made.
-        text: The exact text, delimiter included, end-of-thinking tag excluded.
+        text: The exact text, delimiter included, end-of-thinking tag excluded; a call's lead and
+            close, which no model wrote, included.
         tokens: Kept tokens.
     """
 
@@ -90,18 +101,23 @@ class Chain:
             it; empty for models that do not think in tags.
         window: Tokens that fit behind the prompt in the smaller of the two contexts;
             ``None``: unknown.
+        plan: The form of the answer.
     """
 
     settings: RoutingSettings
     closers: tuple[str, ...] = ()
     window: int | None = None
+    plan: Plan = FREE
     steps: list[Step] = field(default_factory=list)
     stop_reason: StopReason | None = None
     answer_stop: StopReason | None = None
     forced: Author | None = None
     phase: Phase = field(init=False)
+    parts: int = 0  # grows where no stream may run on: at a new phase, at a form's ends
     _scanner: Scanner = field(init=False)
-    _written: list[str] = field(default_factory=list)  # what both models continue, steps only
+    _written: list[Step | str] = field(default_factory=list)  # what both models continue
+    _bound: Bound | None = None  # the form of the running answer
+    _lead: str = ""  # in the running step's text, but not shown yet
     _tokens: int = 0
     _phase_tokens: int = 0
     _separated: bool = False  # a tag or marker stands before the answer
@@ -131,8 +147,16 @@ class Chain:
     def begin(self, author: Author, entropy: float | None) -> Step:
         """Start the next step."""
         step = Step(len(self.steps), author, entropy, self.phase == "answer")
+        if self._bound is not None and self._bound.visible:
+            step.text = self._lead = self._bound.lead
         self.steps.append(step)
+        self._written.append(step)
         return step
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """What the running step has to follow, from its lead on to its end."""
+        return None if self._bound is None else self._bound.schema
 
     @property
     def room(self) -> int:
@@ -153,8 +177,10 @@ class Chain:
         Args:
             closer: The model's own closing tag; what the models share is the text around it.
         """
-        running = self.steps[-1].text if self.steps and self.steps[-1].end is None else ""
-        return "".join(closer if part is CLOSER else part for part in self._written) + running
+        return "".join(
+            part.text if isinstance(part, Step) else closer if part is CLOSER else part
+            for part in self._written
+        )
 
     # -- what happened -----------------------------------------------------------------------
 
@@ -164,9 +190,10 @@ class Chain:
         cut = self._scanner.feed(token.text, divisible=token.divisible)
         self._keep(step, token.text, cut)
         self._count(step, token.count)
-        shown = cut.shown
+        shown, self._lead = self._lead + cut.shown, ""
         if cut.end is not None:
-            shown += self._end_step(cut.end)
+            end = self.plan.begins if cut.end == "opening" else cut.end
+            shown += self._end_step(end, cut.opening)
         elif token.text and not token.pending and self.step_room <= 0:
             # Never in the middle of a character: the next author continues text. Nor at an
             # end of sequence, which comes next and is the better reason.
@@ -184,7 +211,8 @@ class Chain:
         """
         step = self.steps[-1]
         self._count(step, uncounted)
-        shown = self._end_step("context_full" if how == "context" else how)
+        lead, self._lead = self._lead, ""
+        shown = lead + self._end_step("context_full" if how == "context" else how)
         return Kept(self._trim(step, shown), step_over=True, leftover=False)
 
     def fall_back(self, author: Author) -> Kept:
@@ -193,7 +221,18 @@ class Chain:
         if not self.steps or self.steps[-1].end is not None:
             return Kept("", step_over=True, leftover=False)
         step = self.steps[-1]
+        if self._lead:
+            step.text = self._lead = ""  # nothing was written behind it: the other begins with it
         return Kept(self._trim(step, self._end_step("error")), step_over=True, leftover=False)
+
+    @property
+    def can_change_hands(self) -> bool:
+        """Whether another model can go on from here: not from within a bound text."""
+        return (
+            self.schema is None
+            or not self.steps
+            or (self.steps[-1].end is not None or bool(self._lead))
+        )
 
     # -- results -----------------------------------------------------------------------------
 
@@ -212,7 +251,8 @@ class Chain:
         """Whether text of this phase may turn out to be reasoning or answer."""
         settings = self.settings
         last_step = settings.untagged_answer == "last_step"
-        return self.phase == "chain" and (last_step or settings.answer_marker is not None)
+        may_change = settings.answer_marker is not None or self.plan.opening is not None
+        return self.phase == "chain" and (last_step or may_change)
 
     def kind_of(self, step: Step) -> Literal["reasoning", "answer"]:
         """Whether a finished chain counts ``step`` as reasoning or as answer."""
@@ -236,14 +276,16 @@ class Chain:
 
     @property
     def _in_steps(self) -> bool:
-        return self.phase != "answer" or self.settings.answer_by == "router"
+        if self.phase != "answer":
+            return True
+        return self.settings.answer_by == "router" and self._bound is None
 
     @property
     def _budget(self) -> int:
         settings = self.settings
         if self.phase == "thinking":
             return settings.max_thinking_tokens
-        if self.phase == "chain" and settings.answer_marker is None:
+        if self.phase == "chain" and settings.answer_marker is None and self.plan.forced is None:
             # The whole reply is the chain, and max_tokens is what a caller bounds a reply with.
             return min(settings.max_thinking_tokens, settings.max_tokens)
         return settings.max_thinking_tokens if self.phase == "chain" else settings.max_tokens
@@ -256,30 +298,46 @@ class Chain:
         if self.phase == "answer":
             return left
         # Thinking must leave the answer its place, as far as that is sensible.
-        reserve = 0 if self.phase == "chain" else min(self.settings.max_tokens, self.window // 4)
-        return left - reserve
+        if self.phase == "chain" and self.plan.forced is None:
+            return left
+        return left - min(self.settings.max_tokens, self.window // 4)
 
     def _author_without_glimpse(self) -> Author | None:
         if self.forced is not None:
             return self.forced
         if self.phase == "answer" and self.settings.answer_by != "router":
             return self.settings.answer_by
+        if self._bound is not None:
+            return "large"  # a form is written in one piece
         if self.settings.threshold == float("inf"):
             return "small"
         return "large" if self.settings.threshold < 0 else None
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
+        self.parts += 1
         self._phase_tokens = 0
         self._separated = self._separated or phase == "answer"
         ends: dict[str, Terminator] = {}
         if phase == "thinking":
             ends.update(dict.fromkeys(self.closers, "think_end"))
+        elif self._bound is not None and self._bound.schema is not None:
+            pass  # the grammar ends it; a stop string inside would break it
         else:
-            ends.update(dict.fromkeys(self.settings.stop or (), "stop"))
+            stops = list(self.settings.stop or ())
+            if self._bound is not None and self._bound.stop is not None:
+                stops.append(self._bound.stop)
+            ends.update(dict.fromkeys(stops, "stop"))
             if phase == "chain" and self.settings.answer_marker is not None:
                 ends[self.settings.answer_marker] = "think_end"
-        self._scanner = Scanner(self.settings.step_delimiter if self._in_steps else None, ends)
+        looks = phase == "chain" or (
+            phase == "answer" and self._bound is None and self.plan.reopens
+        )
+        self._scanner = Scanner(
+            self.settings.step_delimiter if self._in_steps else None,
+            ends,
+            self.plan.opening if looks else None,
+        )
 
     def _count(self, step: Step, tokens: int) -> None:
         step.tokens += tokens
@@ -299,39 +357,68 @@ class Chain:
             if surplus == 0:
                 break
 
-    def _end_step(self, end: StepEnd) -> str:
-        """Close the running step and move on; returns text that was held back until now."""
+    def _end_step(self, end: StepEnd, opening: str = "") -> str:
+        """Close the running step and move on; returns text to show now."""
         step = self.steps[-1]
         step.end = end
         self._scanner.end_step()
-        if end in ("think_end", "stop"):
-            # What ended it may have begun in, and shortened, an earlier step.
-            self._written = [earlier.text for earlier in self.steps]
-        else:
-            self._written.append(step.text)
         reason = self._reason_to_stop(end)
         if reason is None:
             return ""
         held = self._scanner.flush()
         if self.phase == "answer":
-            self.answer_stop = reason
-            self._enter("done")
-            return held
+            return held + self._end_answer(step, reason, opening)
         self.stop_reason = reason
         if self.phase == "thinking":
             # Closed by force, the tag gets a line of its own, as templates write it.
             seam = "" if end == "think_end" or self.context().endswith("\n") else "\n"
             self._written += [seam, CLOSER, "\n\n"]
-            self._enter("answer")
+            self._enter_answer(self.plan.forced)
         elif end == "think_end":
             self._written.append(self.settings.answer_marker or "")
-            self._enter("answer")
+            self._enter_answer(self.plan.forced)
+        elif end in _BEGINS:
+            self._enter_answer(self.plan.begun(opening))
+        elif self.plan.forced is not None:
+            text = self.context()
+            ended = len(text) - len(text.rstrip("\n"))
+            self._written.append("\n" * max(0, 2 - ended) if text.strip() else "")
+            self._enter_answer(self.plan.forced)
         else:
             self._enter("done")
         return held
 
+    def _enter_answer(self, bound: Bound | None) -> None:
+        self._bound = bound
+        if bound is not None and not bound.visible:
+            self._written.append(bound.lead)
+        self._enter("answer")
+
+    def _end_answer(self, step: Step, reason: StopReason, opening: str) -> str:
+        """The answer, or a bound part of it, is over; returns the part's close."""
+        bound, spent = self._bound, self._phase_tokens
+        if reason in _BEGINS:
+            self._enter_answer(self.plan.begun(opening))
+            self._phase_tokens = spent
+            return ""
+        close = ""
+        if bound is not None and bound.schema is not None and reason == "eos":
+            if bound.visible:
+                close = bound.close
+                step.text += close
+            if not bound.last and any(s.text == step.text for s in self.steps[:-1]):
+                reason = "repeated_step"
+            elif not bound.last:
+                self._enter_answer(None)
+                self._phase_tokens = spent
+                return close
+        self.answer_stop = reason
+        self._bound = None
+        self._enter("done")
+        return close
+
     def _reason_to_stop(self, end: StepEnd) -> StopReason | None:
-        if end in ("think_end", "eos", "stop", "context_full"):
+        if end in ("think_end", "eos", "stop", "context_full", "tool_call", "json"):
             return end
         if self.room <= 0:
             return "budget" if self._phase_tokens >= self._budget else "context_full"

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from glimp_integrations import prompt
 from glimp_integrations.backends.base import (
@@ -21,7 +21,18 @@ from glimp_integrations.backends.base import (
 from glimp_integrations.decisions import Author, Chain, Done, Glimpse, Kept, Step, Write
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
-from glimp_integrations.events import Event, Finished, StepDone, StepStarted
+from glimp_integrations.events import (
+    Event,
+    Finished,
+    Settled,
+    StepDone,
+    StepStarted,
+    TextDelta,
+    ToolCallDelta,
+)
+from glimp_integrations.forms.calls import CallReader
+from glimp_integrations.forms.form import Form
+from glimp_integrations.forms.plan import Plan, make_plan
 from glimp_integrations.pens import Pen, Sampling
 from glimp_integrations.records import Recorder
 from glimp_integrations.settings import RoutingSettings
@@ -35,7 +46,11 @@ TOP_LOGPROBS = 20  # the reference code's k and the cap of most servers
 
 
 async def route(
-    settings: RoutingSettings, small: Backend, large: Backend, messages: Sequence[Message]
+    settings: RoutingSettings,
+    small: Backend,
+    large: Backend,
+    messages: Sequence[Message],
+    form: Form = prompt.TEXT,
 ) -> AsyncGenerator[Event, None]:
     """Answer a conversation; yields events, :class:`Finished` last.
 
@@ -44,13 +59,14 @@ async def route(
         small: The small model.
         large: The large model.
         messages: The conversation, checked by :func:`prompt.check_messages`.
+        form: Tools, and the form of the answer.
 
     Raises:
         ConfigError: The conversation does not fit a model.
         UnsuitableEndpointError: A server lacks what routing needs.
         BackendError: A model failed; ``partial`` holds what was written.
     """
-    call = await _prepare(settings, small, large, messages)
+    call = await _prepare(settings, small, large, messages, form)
     try:
         async for event in call.events():
             yield event
@@ -60,12 +76,16 @@ async def route(
 
 
 async def _prepare(
-    settings: RoutingSettings, small: Backend, large: Backend, messages: Sequence[Message]
+    settings: RoutingSettings,
+    small: Backend,
+    large: Backend,
+    messages: Sequence[Message],
+    form: Form,
 ) -> _Call:
     started = time.perf_counter()
     PATIENCE.set((settings.timeout, settings.max_retries))
     models: dict[Author, Backend] = {"small": small, "large": large}
-    ready, forced, errors = await _ask_both(settings, models, messages)
+    ready, forced, errors = await _ask_both(settings, models, messages, form)
     tags = _tags(settings, {author: model.prompt for author, model in ready.items()})
     strategy = choose(settings.strategy, ready["small"].can)
     glimpses = forced is None and 0 <= settings.threshold < math.inf
@@ -101,12 +121,14 @@ async def _prepare(
         window=min(
             (model.room for model in ready.values() if model.room is not None), default=None
         ),
+        plan=_plan(settings, models, ready, form, forced),
         forced=forced,
     )
     recorder = Recorder(
         settings, chain, pens, strategy, estimator, ready["large"].prompt.tokens, started, errors
     )
-    return _Call(settings, chain, pens, strategy[0], recorder, Settler(chain))
+    reader = CallReader(chain.plan.names, recorder.new_id)
+    return _Call(settings, chain, pens, strategy[0], recorder, Settler(chain), reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +147,10 @@ class _Ready:
 
 
 async def _ask_both(
-    settings: RoutingSettings, models: dict[Author, Backend], messages: Sequence[Message]
+    settings: RoutingSettings,
+    models: dict[Author, Backend],
+    messages: Sequence[Message],
+    form: Form,
 ) -> tuple[dict[Author, _Ready], Author | None, list[str]]:
     """Capabilities and prompts; a failing model is excused if the other may work alone.
 
@@ -141,7 +166,7 @@ async def _ask_both(
         try:
             with _blame(author):
                 can = await backend.capabilities()
-                ready[author] = _Ready(can, await prompt.build(backend, messages))
+                ready[author] = _Ready(can, await prompt.build(backend, messages, form))
         except (BackendError, UnsuitableEndpointError) as error:
             stand_in = _stand_in(settings, author)
             if stand_in is None or errors:
@@ -168,6 +193,7 @@ class _Call:
     strategy: str
     recorder: Recorder
     settler: Settler
+    reader: CallReader
 
     async def events(self) -> AsyncGenerator[Event, None]:
         while True:
@@ -186,7 +212,9 @@ class _Call:
                 continue
             for pen in self.pens.values():
                 await pen.lift()
-        for event in self.settler.settle():
+        for event in self._told(self.settler.settle()):
+            yield event
+        for event in self._called(self.reader.end()):
             yield event
         yield Finished(self.recorder.result())
 
@@ -203,27 +231,28 @@ class _Call:
     async def _write(self, author: Author, entropy: float | None) -> AsyncGenerator[Event, None]:
         chain, pen = self.chain, self.pens[author]
         step = chain.begin(author, entropy)
-        phase = chain.phase
-        yield StepStarted(step.index, author, entropy, step.is_answer)
+        part = chain.parts
+        answering = step.is_answer
+        yield StepStarted(step.index, author, entropy, answering)
         while True:
             # Who may run on past this step asks for the whole phase at once.
             # The step's cap must not cut a character: a few tokens more, and the chain cuts.
             room = chain.room
             if not self._runs_on(author):
                 room = min(room, chain.step_room + _CHARACTER_TOKENS)
-            token = await pen.read(chain.context, room)
+            token = await pen.read(chain.context, room, chain.schema)
             self.recorder.first_token()
             undecided = chain.undecided
             kept = chain.take(token) if token is not None else chain.ended(*pen.take_end())
-            for event in self._show(kept, step, undecided):
+            for event in self._show(kept, step, undecided=undecided):
                 yield event
             if kept.step_over:
                 break
-        if chain.phase == "answer" != phase:
+        if chain.phase == "answer" and not answering:
             # An answer begins: what came before it is reasoning, and is told first.
-            for event in self.settler.settle():
+            for event in self._told(self.settler.settle()):
                 yield event
-        if kept.leftover or chain.phase != phase or not self._runs_on(author):
+        if kept.leftover or chain.parts != part or not self._runs_on(author):
             await pen.lift()
         yield StepDone(self.recorder.record(step))
 
@@ -234,8 +263,29 @@ class _Call:
             return author == "small" and self.strategy != "two_request"
         return isinstance(action, Write) and action.author == author
 
-    def _show(self, kept: Kept, step: Step, undecided: bool) -> list[Event]:
-        return self.settler.show(kept.shown, step, undecided=undecided)
+    def _show(self, kept: Kept, step: Step, *, undecided: bool) -> list[Event]:
+        return self._told(self.settler.show(kept.shown, step, undecided=undecided))
+
+    def _told(self, events: list[Event]) -> list[Event]:
+        """Events with tool calls taken out of the answer's text."""
+        if not self.chain.plan.names:
+            return events
+        told: list[Event] = []
+        for event in events:
+            if isinstance(event, TextDelta | Settled) and event.kind == "answer":
+                told += self._called(self.reader.feed(event.text))
+            else:
+                told.append(event)
+        return told
+
+    def _called(self, pieces: list[str | ToolCallDelta]) -> list[Event]:
+        step = self.chain.steps[-1] if self.chain.steps else None
+        return [
+            TextDelta(piece, step.index, step.author, "answer")
+            if isinstance(piece, str) and step is not None
+            else cast("ToolCallDelta", piece)
+            for piece in pieces
+        ]
 
     def _failed(self, error: BackendError | UnsuitableEndpointError) -> list[Event]:
         """Go on with the other model if the caller wants that, else raise with the text so far."""
@@ -246,7 +296,7 @@ class _Call:
         if isinstance(error, BackendError):
             # A failed glimpse belongs to the step it was made for.
             error.step = len(self.chain.steps) + (running is None or running.end is not None)
-        if alone is None or self.chain.forced is not None:
+        if alone is None or self.chain.forced is not None or not self.chain.can_change_hands:
             error.partial = self.recorder.result()
             raise error
         self.recorder.errors.append(str(error))
@@ -255,7 +305,28 @@ class _Call:
         kept = self.chain.fall_back(alone)
         if running is None or not broken:
             return []
-        return [*self._show(kept, running, undecided), StepDone(self.recorder.record(running))]
+        return [
+            *self._show(kept, running, undecided=undecided),
+            StepDone(self.recorder.record(running)),
+        ]
+
+
+def _plan(
+    settings: RoutingSettings,
+    models: dict[Author, Backend],
+    ready: dict[Author, _Ready],
+    form: Form,
+    forced: Author | None,
+) -> Plan:
+    """The plan for the answer, made for the model that will write it."""
+    author = forced or ("small" if settings.answer_by == "small" else "large")
+    said = ready[author]
+    return make_plan(
+        form,
+        (said.can.template, said.prompt.text),
+        binds=said.can.binds,
+        model=models[author].label,
+    )
 
 
 def _tags(

@@ -14,6 +14,7 @@ __all__ = [
     "StepDone",
     "StepStarted",
     "TextDelta",
+    "ToolCallDelta",
     "from_dict",
     "to_dict",
 ]
@@ -54,6 +55,23 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A tool call of the answer, as it is written.
+
+    Attributes:
+        index: Number of the call, from 0.
+        id: With the call's first delta only.
+        name: Likewise; ``None`` there if the call is too broken to have one.
+        arguments: The next part of the arguments' JSON text.
+    """
+
+    index: int
+    id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone:
     """A step ended. Its ``kind`` is final only in the :class:`Finished` trace."""
 
@@ -67,13 +85,14 @@ class Finished:
     result: RoutedAnswer
 
 
-Event = StepStarted | TextDelta | Settled | StepDone | Finished
+Event = StepStarted | TextDelta | Settled | ToolCallDelta | StepDone | Finished
 
 
 _TYPES: dict[str, type[Any]] = {
     "step_started": StepStarted,
     "text_delta": TextDelta,
     "settled": Settled,
+    "tool_call_delta": ToolCallDelta,
     "step_done": StepDone,
     "finished": Finished,
 }

@@ -8,7 +8,7 @@ end of a step.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -80,6 +80,7 @@ class Pen:
     _attempts: int = 0
     _logprobs: bool = False
     _look: bool = False
+    _schema: Mapping[str, Any] | None = None
     _notes: dict[str, Any] = field(default_factory=dict)
 
     async def glimpse(self, context: Text, room: int, estimator: Estimator) -> float | None:
@@ -135,8 +136,17 @@ class Pen:
         self.discarded += token.count
         return estimate(token.logprobs, estimator)
 
-    async def read(self, context: Text, room: int) -> Token | None:
-        """The next token of this model's text; ``None`` at its end (then see :meth:`take_end`)."""
+    async def read(
+        self, context: Text, room: int, schema: Mapping[str, Any] | None = None
+    ) -> Token | None:
+        """The next token of this model's text; ``None`` at its end (then see :meth:`take_end`).
+
+        Args:
+            context: See :data:`Text`.
+            room: Tokens at most, where a request is opened.
+            schema: What the text has to follow from where the request is opened.
+        """
+        self._schema = schema
         if self._pushed is not None:
             token, self._pushed = self._pushed, None
             # Half a character, or a token of unknown text, cannot be handed over as text: the
@@ -192,6 +202,8 @@ class Pen:
                     return None
                 self._attempts += 1
                 tried = self._report.retried or self._attempts > self.sampling.max_retries
+                # A grammar begins at the beginning: half of what it binds cannot be continued.
+                tried = tried or (self._schema is not None and read > 0)
                 if not error.retryable or tried:
                     error.role = self.author
                     raise
@@ -223,7 +235,8 @@ class Pen:
             distribution_only=distribution_only,
             timeout=self.sampling.timeout,
             max_retries=self.sampling.max_retries,
-            draft=self.draft,
+            draft=None if self._schema is not None else self.draft,
+            schema=self._schema,
             notes=self._notes,
         )
         self._stream = cast(

@@ -8,12 +8,16 @@ tokenizer reads it as the characters it is.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from glimp_integrations.backends.base import Backend, Message, Rendered
+from glimp_integrations.backends.base import Backend, Capabilities, Message, Rendered
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.forms import plan
+from glimp_integrations.forms.form import Form
 
 __all__ = ["Prompt", "build", "check_messages", "neutralise"]
 
@@ -25,6 +29,8 @@ KNOWN_TAGS: tuple[tuple[str, str], ...] = (
     ("[THINK]", "[/THINK]"),
 )
 ROLES = ("system", "developer", "user", "assistant", "tool")
+TEXT = Form()
+"""Nothing is asked for but text."""
 _JOINER = "\u2060"
 _CANDIDATE = re.compile(r"<[^<>\s][^<>\n]{0,80}>|\[/?(?:[A-Z][A-Z_ ]{1,40}|[A-Za-z]+_?[A-Z0-9]+)\]")
 # A page of HTML holds hundreds of distinct tags; asking a server about each would cost more
@@ -86,7 +92,27 @@ def _check_message(index: int, message: Message) -> dict[str, Any]:
         raise ConfigError(
             f"message {index} has content of type {type(content).__name__}; expected text"
         )
-    return {**message, "content": content}
+    checked = {**message, "content": content}
+    if message.get("tool_calls"):
+        checked["tool_calls"] = [_check_call(index, call) for call in message["tool_calls"]]
+    return checked
+
+
+def _check_call(index: int, call: Any) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise ConfigError(
+            f"message {index} holds the tool call {call!r}; expected "
+            "{'id': ..., 'type': 'function', 'function': {'name': ..., 'arguments': JSON text}}"
+        )
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        # Read and written anew, so that no escape hides a control token from :func:`neutralise`.
+        with suppress(ValueError):
+            arguments = json.loads(arguments, strict=False)
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _block_text(index: int, block: Any) -> str:
@@ -102,31 +128,70 @@ def _block_text(index: int, block: Any) -> str:
     )
 
 
-async def build(backend: Backend, messages: Sequence[Message]) -> Prompt:
+async def build(backend: Backend, messages: Sequence[Message], form: Form = TEXT) -> Prompt:
     """Render a checked conversation for one model.
 
     Raises:
         ConfigError: It does not fit the model's context window, or has no template.
         BackendError: The server failed.
     """
-    rendered = await backend.render([await _safe(backend, m) for m in messages])
     can = await backend.capabilities()
+    shown = plan.show_schema(messages, form)
+    tools = [await _safe_tool(backend, tool) for tool in form.tools]
+    spoken = [await _safe(backend, m) for m in shown]
+    asked = tools or any(m["role"] == "tool" or m.get("tool_calls") for m in spoken)
+    if asked and not await _reads_tools(backend, can, spoken, tools):
+        spoken, tools = [*plan.write_tools_out(spoken, tools)], []
+    rendered = await (backend.render(spoken, tools) if tools else backend.render(spoken))
     if (
         rendered.tokens is not None
         and can.context_window is not None
         and rendered.tokens >= can.context_window
     ):
+        index, longest = max(enumerate(messages), key=lambda item: len(item[1]["content"]))
         raise ConfigError(
             f"the conversation has {rendered.tokens:,} tokens, but {backend.name} has a context "
-            f"window of {can.context_window:,}: shorten it, or serve the model with a larger one"
+            f"window of {can.context_window:,} (its longest message is number {index}, of role "
+            f"{longest['role']!r}, with {len(longest['content']):,} characters): shorten it, or "
+            "serve the model with a larger window"
         )
     return Prompt(rendered, can.template)
+
+
+async def _reads_tools(
+    backend: Backend,
+    can: Capabilities,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+) -> bool:
+    """Whether the model's chat template shows tools to it."""
+    if can.template is not None:
+        return plan.knows_tools(can.template)
+    if not tools:
+        return True  # nothing to compare; the template at least knows the roles it refuses
+    with_tools = await backend.render(messages, tools)
+    return with_tools.text != (await backend.render(messages)).text
 
 
 async def _safe(backend: Backend, message: Message) -> Message:
     """A message whose texts cannot be read as control tokens."""
     texts = {key: message[key] for key in ("content", "name") if message.get(key)}
-    return {**message, **{key: await neutralise(backend, t) for key, t in texts.items()}}
+    safe = {**message, **{key: await neutralise(backend, t) for key, t in texts.items()}}
+    if message.get("tool_calls"):
+        safe["tool_calls"] = [
+            {**call, "function": {k: await neutralise(backend, v) for k, v in parts.items()}}
+            for call in message["tool_calls"]
+            for parts in [{k: v for k, v in call["function"].items() if isinstance(v, str)}]
+        ]
+    return safe
+
+
+async def _safe_tool(backend: Backend, tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool whose descriptions, which may come from a stranger's server, are only text."""
+    text = json.dumps(tool, ensure_ascii=False)
+    safe = await neutralise(backend, text)
+    found: dict[str, Any] = dict(tool) if safe == text else json.loads(safe)
+    return found
 
 
 async def neutralise(backend: Backend, text: str) -> str:

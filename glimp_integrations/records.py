@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from glimp_integrations.decisions import Author, Chain, Step
 from glimp_integrations.entropy import Estimator
+from glimp_integrations.forms.calls import new_ids, read
 from glimp_integrations.pens import Pen
 from glimp_integrations.settings import Price, RoutingSettings
 from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
@@ -29,6 +30,7 @@ class Recorder:
         prompt_tokens: Of the large model's prompt, if known.
         started: ``time.perf_counter()`` at the beginning of the call.
         errors: Failures that did not end the call.
+        new_id: From a tool call's number to its id.
     """
 
     settings: RoutingSettings
@@ -39,6 +41,7 @@ class Recorder:
     prompt_tokens: int | None
     started: float
     errors: list[str] = field(default_factory=list)
+    new_id: Callable[[int], str] = field(default_factory=new_ids)
     _records: list[StepRecord] = field(default_factory=list)
     _begun: float = 0.0
     _first: float | None = None
@@ -113,8 +116,14 @@ class Recorder:
             cost=cost,
             large_alone_cost=alone,
         )
+        reply = read(chain.answer, chain.plan.names, self.new_id)
         return RoutedAnswer(
-            reasoning=chain.reasoning, answer=chain.answer, trace=trace, usage=usage
+            reasoning=chain.reasoning,
+            answer=reply.content,
+            trace=trace,
+            usage=usage,
+            tool_calls=reply.calls,
+            invalid_tool_calls=reply.invalid,
         )
 
     def _costs(self, usage: Usage, written: int) -> tuple[float | None, float | None]:

@@ -11,8 +11,9 @@ from glimp_integrations.backends.base import Backend, Message
 from glimp_integrations.engine import route
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished
+from glimp_integrations.forms.form import Form
 from glimp_integrations.pair import resolve
-from glimp_integrations.prompt import check_messages
+from glimp_integrations.prompt import TEXT, check_messages
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace import RoutedAnswer
 
@@ -64,13 +65,16 @@ class GlimpRouter:
         """The large model."""
         return self._pair.large
 
-    def run(self, messages: str | Sequence[Message], **changes: Any) -> RoutedAnswer:
+    def run(
+        self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
+    ) -> RoutedAnswer:
         """Answer a conversation.
 
         Works inside a running event loop and from many threads.
 
         Args:
             messages: A question, or messages with ``role`` and ``content``.
+            form: Tools to call, or a schema for the answer.
             **changes: Routing settings for this call only.
 
         Raises:
@@ -78,24 +82,30 @@ class GlimpRouter:
             UnsuitableEndpointError: A server lacks what routing needs.
             BackendError: A model failed; ``.partial`` holds what was written.
         """
-        return bridge.call(lambda: result_of(self._events(messages, changes)()))
+        return bridge.call(lambda: result_of(self._events(messages, changes, form)()))
 
-    async def arun(self, messages: str | Sequence[Message], **changes: Any) -> RoutedAnswer:
+    async def arun(
+        self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
+    ) -> RoutedAnswer:
         """Asynchronous :meth:`run`. Cancelling it stops the models."""
-        return await bridge.acall(lambda: result_of(self._events(messages, changes)()))
+        return await bridge.acall(lambda: result_of(self._events(messages, changes, form)()))
 
-    def stream(self, messages: str | Sequence[Message], **changes: Any) -> Iterator[Event]:
+    def stream(
+        self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
+    ) -> Iterator[Event]:
         """Answer a conversation, event by event; :class:`Finished` comes last.
 
         Closing the iterator stops the models.
         """
-        yield from bridge.iterate(self._events(messages, changes))
+        yield from bridge.iterate(self._events(messages, changes, form))
 
     async def astream(
-        self, messages: str | Sequence[Message], **changes: Any
+        self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
     ) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`stream`."""
-        async with aclosing(_generator(bridge.aiterate(self._events(messages, changes)))) as events:
+        async with aclosing(
+            _generator(bridge.aiterate(self._events(messages, changes, form)))
+        ) as events:
             async for event in events:
                 yield event
 
@@ -122,7 +132,7 @@ class GlimpRouter:
         await self.aclose()
 
     def _events(
-        self, messages: str | Sequence[Message], changes: dict[str, Any]
+        self, messages: str | Sequence[Message], changes: dict[str, Any], form: Form
     ) -> Callable[[], AsyncGenerator[Event, None]]:
         checked = check_messages(messages)
         settings = self.settings
@@ -132,7 +142,7 @@ class GlimpRouter:
             settings = RoutingSettings(
                 **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
             )
-        return lambda: route(settings, self.small, self.large, checked)
+        return lambda: route(settings, self.small, self.large, checked, form)
 
 
 async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:

@@ -1,8 +1,9 @@
 """Finding ends in text that arrives in pieces. Pure: no I/O, no clock.
 
-Two things are looked for. A *terminator* (the end-of-thinking tag, an answer marker, a stop
-string) is removed from the text, so nothing of it may be shown before it is known to be one. The
-*delimiter* of a step is kept. Either may lie across pieces or inside one.
+Three things are looked for. A *terminator* (the end-of-thinking tag, an answer marker, a stop
+string) and an *opening* (where a tool call or JSON begins) are removed from the text, so nothing of them
+may be shown before they are known. The *delimiter* of a step is kept. Each may lie across pieces
+or inside one.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import regex
+
 __all__ = ["Cut", "Scanner", "Terminator"]
 
-Terminator = Literal["think_end", "stop"]
+Terminator = Literal["think_end", "stop", "opening"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +29,23 @@ class Cut:
         end: Why the step ends here; ``None`` if it goes on.
         leftover: Text of the piece lies behind the end and was dropped, so whoever wrote it is
             no longer at the point where the kept text ends.
+        opening: What began the call, or the JSON, that the step ends at.
     """
 
     shown: str
     kept: int
     end: Literal["delimiter"] | Terminator | None
     leftover: bool
+    opening: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A terminator or an opening at ``start`` of the window."""
+
+    start: int
+    text: str
+    end: Terminator
 
 
 class Scanner:
@@ -40,11 +54,19 @@ class Scanner:
     Args:
         delimiter: Ends a step and stays in the text; ``None``: no steps in this phase.
         terminators: Text to meaning, in this phase.
+        opening: Where a call, or the JSON that was asked for, begins.
     """
 
-    def __init__(self, delimiter: str | None, terminators: Mapping[str, Terminator]) -> None:
+    def __init__(
+        self,
+        delimiter: str | None,
+        terminators: Mapping[str, Terminator],
+        opening: regex.Pattern[str] | None = None,
+    ) -> None:
         self._delimiter = delimiter
         self._terminators = dict(terminators)
+        self._opening = opening
+        self._before = "\n"  # the character before the window; a phase begins a line
         self._held = ""  # could still become a terminator; not shown yet
         self._tail = ""  # end of the running step, for a delimiter across pieces
 
@@ -59,11 +81,11 @@ class Scanner:
         """
         step_end = self._delimiter_end(text, divisible)
         window = self._held + text
-        start, literal = self._first_terminator(window)
+        found = self._first(window)
         # Whichever begins first counts: a stop string may begin with the delimiter, and an
         # end-of-thinking tag behind a delimiter belongs to the next step.
-        if literal is not None and (step_end is None or start - len(self._held) < step_end):
-            return self._terminate(window, start, literal, text)
+        if found is not None and (step_end is None or found.start - len(self._held) < step_end):
+            return self._terminate(window, found, text)
         kept = text if step_end is None else text[:step_end]
         shown = self._release(self._held + kept)
         self._tail = "" if step_end is not None else self._grow_tail(kept)
@@ -83,14 +105,15 @@ class Scanner:
         held, self._held = self._held, ""
         return held
 
-    def _terminate(self, window: str, start: int, literal: str, text: str) -> Cut:
+    def _terminate(self, window: str, found: _Found, text: str) -> Cut:
         self._held = ""
         self._tail = ""
         return Cut(
-            shown=window[:start],
-            kept=len(text) - (len(window) - start),
-            end=self._terminators[literal],
-            leftover=start + len(literal) < len(window),
+            shown=window[: found.start],
+            kept=len(text) - (len(window) - found.start),
+            end=found.end,
+            leftover=found.start + len(found.text) < len(window),
+            opening=found.text if found.end == "opening" else "",
         )
 
     def _delimiter_length(self) -> int:
@@ -113,15 +136,28 @@ class Scanner:
         size = self._delimiter_length() - 1
         return (self._tail + kept)[-size:] if size > 0 else ""
 
-    def _first_terminator(self, window: str) -> tuple[int, str | None]:
-        best: tuple[int, str | None] = (len(window), None)
-        for literal in self._terminators:
-            found = window.find(literal)
-            if 0 <= found < best[0] or (
-                found == best[0] and best[1] is not None and len(literal) > len(best[1])
-            ):
-                best = (found, literal)
+    def _first(self, window: str) -> _Found | None:
+        best: _Found | None = None
+        for literal, end in self._terminators.items():
+            start = window.find(literal)
+            if start < 0 or (best is not None and start > best.start):
+                continue
+            if best is None or start < best.start or len(literal) > len(best.text):
+                best = _Found(start, literal, end)
+        call = self._call(window)
+        if (
+            call is not None
+            and not call.partial
+            and (best is None or call.start() - 1 < best.start)
+        ):
+            return _Found(call.start() - 1, call[0], "opening")
         return best
+
+    def _call(self, window: str) -> regex.Match[str] | None:
+        """Where a call begins, or may turn out to begin; counted from the character before."""
+        if self._opening is None:
+            return None
+        return self._opening.search(self._before + window, pos=1, partial=True)
 
     def _release(self, window: str) -> str:
         hold = 0
@@ -130,6 +166,10 @@ class Scanner:
                 if literal.startswith(window[len(window) - size :]):
                     hold = size
                     break
+        call = self._call(window)
+        if call is not None and call.partial:
+            hold = max(hold, len(window) - (call.start() - 1))
         cut = len(window) - hold
         self._held = window[cut:]
+        self._before = window[cut - 1] if cut else self._before
         return window[:cut]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,15 @@ from glimp_integrations.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
-__all__ = ["ModelUsage", "RoutedAnswer", "StepRecord", "Trace", "Usage"]
+__all__ = [
+    "InvalidToolCall",
+    "ModelUsage",
+    "RoutedAnswer",
+    "StepRecord",
+    "ToolCall",
+    "Trace",
+    "Usage",
+]
 
 Author = Literal["small", "large"]
 FORMAT = 1
@@ -174,13 +182,32 @@ class Trace(_Record):
         return plain(self)
 
 
+class ToolCall(_Record):
+    """A tool the answer asks to be called."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any]
+
+
+class InvalidToolCall(_Record):
+    """Text that was meant as a tool call."""
+
+    id: str
+    name: str | None
+    text: str = Field(description="What was written as its arguments, or all of it.")
+    error: str
+
+
 class RoutedAnswer(_Record):
-    """The result of a call."""
+    """The result of a call. The answer is without its tool calls."""
 
     reasoning: str
     answer: str
     trace: Trace
     usage: Usage
+    tool_calls: list[ToolCall] = []
+    invalid_tool_calls: list[InvalidToolCall] = []
 
     def __str__(self) -> str:
         return self.answer

@@ -86,6 +86,8 @@ class Request:
         max_retries: Attempts to connect again before anything was generated.
         draft: Who proposes tokens for the model to accept or refuse (speculative decoding): a
             backend, ``"prompt_lookup"``, or ``None``. Never changes greedy text.
+        schema: JSON schema, checked by ``forms.schemas``, that the whole continuation has to
+            follow, and nothing behind it; only for backends that ``bind``.
         notes: The same dictionary for all requests of one model in one call. The router does
             not look into it; a backend may keep there what it knows of the text so far.
     """
@@ -100,6 +102,7 @@ class Request:
     timeout: float | None = None
     max_retries: int = 2
     draft: Backend | Literal["prompt_lookup"] | None = None
+    schema: Mapping[str, Any] | None = None
     notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -136,6 +139,7 @@ class Capabilities:
         in_process: Runs in this process: streams pause at every token without cost, and tokens
             measure H themselves.
         drafts: Understands ``Request.draft``.
+        binds: Understands ``Request.schema``.
         device: Name of what it computes on, if known. Two backends with one device never
             compute at the same time without slowing each other down.
         template: Source of the chat template, if the backend shows it.
@@ -148,6 +152,7 @@ class Capabilities:
     streamed_logprobs: bool = False
     in_process: bool = False
     drafts: bool = False
+    binds: bool = False
     device: str | None = None
     template: str | None = None
     logprobs_refusal: str | None = None
@@ -191,8 +196,14 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    async def render(self, messages: Sequence[Message]) -> Rendered:
+    async def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Rendered:
         """Render a conversation with the model's own chat template and generation prompt.
+
+        Args:
+            messages: The conversation; the arguments of ``tool_calls`` are JSON text.
+            tools: In OpenAI's format, for templates that read them.
 
         Raises:
             ConfigError: There is no template, or it refuses the conversation.

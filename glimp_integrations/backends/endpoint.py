@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from glimp_integrations import bridge
 from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
 from glimp_integrations.backends.explain import explained, public_url
-from glimp_integrations.backends.flavours import GENERIC, Flavour
+from glimp_integrations.backends.flavours import GENERIC, Flavour, bound_body
 from glimp_integrations.backends.wire import note_usage
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
@@ -91,6 +91,7 @@ class Endpoint(Backend):
             **self.flavour.body,
             **self._extra_body,
             **(self.flavour.distribution_body if request.distribution_only else {}),
+            **bound_body(self.flavour, request.schema),
             **fields,
         }
         if request.logprobs:

@@ -2,16 +2,21 @@
 
 Sources: llama.cpp ``tools/server/README.md`` (routes ``/completion``, ``/apply-template``,
 ``/tokenize``, ``/slots``); vLLM "OpenAI-Compatible Server" (extra parameters of the Completions
-API, Tokenizer API).
+API, Tokenizer API, structured outputs); SGLang ``entrypoints/openai/protocol.py``
+(``CompletionRequest``).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["FLAVOURS", "GENERIC", "LLAMA_CPP", "VLLM", "Flavour"]
+from glimp_integrations.forms.dialects import TAG_CLOSERS, TAGS
+from glimp_integrations.forms.schemas import for_llguidance
+
+__all__ = ["FLAVOURS", "GENERIC", "LLAMA_CPP", "SGLANG", "VLLM", "Flavour", "bound_body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Flavour:
         distribution_body: Sent when only the distribution of the next token matters.
         renders: Which route renders a conversation; ``None``: none does.
         token_per_chunk: A piece of a stream without log-probabilities is exactly one token.
+        binding: The field by which a completion is bound to a JSON schema; ``None``: it has
+            none.
     """
 
     name: str
@@ -36,6 +43,7 @@ class Flavour:
     distribution_body: Mapping[str, Any] = field(default_factory=dict)
     renders: Literal["apply-template", "tokenize"] | None = None
     token_per_chunk: bool = False
+    binding: Literal["json_schema", "json_schema_text", "structured_outputs"] | None = None
 
 
 GENERIC = Flavour(name="generic", owned_by="")
@@ -52,12 +60,15 @@ LLAMA_CPP = Flavour(
         "cache_prompt": True,
         # Counts in every chunk: exact for cancelled streams and characters of several tokens.
         "timings_per_token": True,
+        # Control tokens are generated without text, except these: what calls are begun with.
+        "preserved_tokens": [*TAGS, "[ARGS]", "[CALL_ID]", *TAG_CLOSERS, "<｜tool▁sep｜>"],
     },
     # A token that is half a character is kept back together with its log-probabilities. These are
     # taken before the bias, so forcing another token shows them unchanged.
     distribution_body={"logit_bias": [["a", 1000.0]]},
     renders="apply-template",
     token_per_chunk=True,
+    binding="json_schema",
 )
 
 VLLM = Flavour(
@@ -76,6 +87,33 @@ VLLM = Flavour(
     },
     stream_options={"include_usage": True, "continuous_usage_stats": True},
     renders="tokenize",
+    binding="structured_outputs",
 )
 
-FLAVOURS = {flavour.name: flavour for flavour in (LLAMA_CPP, VLLM, GENERIC)}
+SGLANG = Flavour(
+    name="sglang",
+    owned_by="sglang",
+    body={
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "skip_special_tokens": False,
+    },
+    binding="json_schema_text",
+)
+
+FLAVOURS = {flavour.name: flavour for flavour in (LLAMA_CPP, VLLM, SGLANG, GENERIC)}
+
+
+def bound_body(flavour: Flavour, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Fields that bind a completion to a JSON schema."""
+    if schema is None or flavour.binding is None:
+        return {}
+    if flavour.binding == "structured_outputs":
+        return {"structured_outputs": {"json": dict(schema)}}
+    if flavour.binding == "json_schema_text":
+        return {"json_schema": json.dumps(schema)}
+    # Builds with llguidance write the JSON as told here; the built-in grammar ignores it.
+    return {"json_schema": for_llguidance(schema)}

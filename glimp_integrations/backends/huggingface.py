@@ -28,6 +28,9 @@ from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+    from glimp_integrations.backends.hf.bindings import Binding
     from glimp_integrations.backends.hf.loading import Source
     from glimp_integrations.backends.hf.runner import Runner
     from glimp_integrations.backends.hf.streams import Drawn, Stream
@@ -61,7 +64,8 @@ class HuggingFaceBackend(Backend):
         model_options: Further arguments of ``AutoModelForCausalLM.from_pretrained``.
         generation: Fields of ``GenerationConfig`` over the model's own, such as
             ``{"repetition_penalty": 1.05}``.
-        chat_template: Jinja source, or a function from messages to the prompt.
+        chat_template: Jinja source, or a function from messages (and ``tools=...``, where there
+            are any) to the prompt.
         template_kwargs: Passed to the template; thinking is switched on by default.
         context_window: Tokens; by default what the model's config says.
         top_logprobs: k for the estimators that use the likeliest tokens only.
@@ -151,17 +155,20 @@ class HuggingFaceBackend(Backend):
             streamed_logprobs=True,
             in_process=True,
             drafts=True,
+            binds=True,
             device=engine.runner.thread.name,
             template=template if isinstance(template, str) else None,
         )
 
-    async def render(self, messages: Sequence[Message]) -> Rendered:
+    async def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Rendered:
         engine = await self._ready()
         if self._chat_template is not None:
-            text = templates.render(self._chat_template, messages, self._template_kwargs)
+            text = templates.render(self._chat_template, messages, self._template_kwargs, tools)
         else:
             text = templates.apply(
-                engine.tokenizer, messages, self._template_kwargs, name=self.name
+                engine.tokenizer, messages, self._template_kwargs, tools, name=self.name
             )
         return Rendered(text, tokens=len(engine.vocabulary.encode(text)))
 
@@ -187,7 +194,13 @@ class HuggingFaceBackend(Backend):
         stream = Stream(
             list(ids),
             request.max_tokens,
-            Sampling(request.temperature, request.top_p, request.seed, self._generation),
+            Sampling(
+                request.temperature,
+                request.top_p,
+                request.seed,
+                self._generation,
+                await engine.bind(request.schema),
+            ),
             await self._drafting(request),
         )
         try:
@@ -315,9 +328,27 @@ class _Engine:
             cache_bytes=limit,
         )
         self.ends = _ends(model, tokenizer, owner._generation)
+        self._guide: LLTokenizer | None = None
         self._pairs: weakref.WeakKeyDictionary[_Engine, tuple[Any, Any] | None] = (
             weakref.WeakKeyDictionary()
         )
+
+    async def bind(self, schema: Mapping[str, Any] | None) -> Binding | None:
+        """What keeps a text within a schema."""
+        if schema is None:
+            return None
+        from glimp_integrations.backends.hf.bindings import Binding, make_tokenizer
+
+        if self._guide is None:
+            # Read from the tokenizer once, beside the loop: it takes a second.
+            self._guide = await asyncio.to_thread(
+                make_tokenizer,
+                self.tokenizer,
+                int(self.runner.model.config.get_text_config().vocab_size),
+                self.ends,
+                self.runner.name,
+            )
+        return Binding(self._guide, schema)
 
     def submit(self, job: Callable[[], None]) -> None:
         self.runner.thread.submit(job)

@@ -42,10 +42,12 @@ class OpenAIBackend(Endpoint):
         model: Name of the model on the server; ``None``: the only one it serves.
         base_url: Such as ``"http://gpu1:8000/v1"``.
         api_key: Sent as a bearer token; a plain string is wrapped at once.
-        flavour: ``"auto"`` (asked from the server), ``"llama.cpp"``, ``"vllm"`` or ``"generic"``.
+        flavour: ``"auto"`` (asked from the server), ``"llama.cpp"``, ``"vllm"``, ``"sglang"`` or
+            ``"generic"``.
         top_logprobs: How many log-probabilities to ask for. A threshold belongs to its k.
         tokenizer: Hugging Face id or folder whose chat template to use (extra ``hf``).
-        chat_template: Jinja source, or a function from messages to the prompt.
+        chat_template: Jinja source, or a function from messages (and ``tools=...``, where there
+            are any) to the prompt.
         template_kwargs: Passed to the template; thinking is switched on by default.
         context_window: Tokens; overrides what the server says.
         extra_body: Fields added to every completion request.
@@ -108,18 +110,22 @@ class OpenAIBackend(Endpoint):
                     self._can = await self._discover()
         return self._can
 
-    async def render(self, messages: Sequence[Message]) -> Rendered:
+    async def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Rendered:
         await self.capabilities()
         if self._chat_template is not None:
-            text = templates.render(self._chat_template, messages, self._template_kwargs)
+            text = templates.render(self._chat_template, messages, self._template_kwargs, tools)
             return Rendered(text, tokens=await self._count(text))
         if self._tokenizer is not None:
-            return templates.render_with_tokenizer(self._tokenizer, messages, self._template_kwargs)
+            return templates.render_with_tokenizer(
+                self._tokenizer, messages, self._template_kwargs, tools
+            )
         try:
             if self.flavour.renders == "apply-template":
-                return await self._render_llama_cpp(messages)
+                return await self._render_llama_cpp(messages, tools)
             if self.flavour.renders == "tokenize":
-                return await self._render_vllm(messages)
+                return await self._render_vllm(messages, tools)
         except UnsuitableEndpointError:
             pass  # the route is hidden: as if the server had none
         except BackendError as error:
@@ -217,6 +223,7 @@ class OpenAIBackend(Endpoint):
             top_logprobs=top,
             wanted_logprobs=self.top_logprobs,
             streamed_logprobs=streamed,
+            binds=self.flavour.binding is not None,
             device=self._device,
             template=template,
             logprobs_refusal=refusal,
@@ -244,21 +251,29 @@ class OpenAIBackend(Endpoint):
             remedy="Use one of these names, or start the server with this model",
         )
 
-    async def _render_llama_cpp(self, messages: Sequence[Message]) -> Rendered:
-        body = {
+    async def _render_llama_cpp(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> Rendered:
+        body: dict[str, Any] = {
             "messages": [dict(m) for m in messages],
             "chat_template_kwargs": self._template_kwargs,
         }
+        if tools:
+            body["tools"] = list(tools)
         text = (await self.post("/apply-template", body))["prompt"]
         return Rendered(text, tokens=await self._count(text))
 
-    async def _render_vllm(self, messages: Sequence[Message]) -> Rendered:
-        body = {
+    async def _render_vllm(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> Rendered:
+        body: dict[str, Any] = {
             "model": self._model,
             "messages": [dict(m) for m in messages],
             "add_generation_prompt": True,
             "chat_template_kwargs": self._template_kwargs,
         }
+        if tools:
+            body["tools"] = list(tools)
         tokens = (await self.post("/tokenize", body))["tokens"]
         text = await self.post("/detokenize", {"model": self._model, "tokens": tokens})
         return Rendered(text["prompt"], tokens=len(tokens))
@@ -282,9 +297,12 @@ class OpenAIBackend(Endpoint):
             return templates.is_control(self._tokenizer, literal)
         if self.flavour.renders == "apply-template":
             body = {"content": literal, "add_special": False}
-            special = await self.post("/tokenize", {**body, "parse_special": True})
-            plain = await self.post("/tokenize", {**body, "parse_special": False})
-            return bool(special["tokens"] != plain["tokens"])
+            special = (await self.post("/tokenize", {**body, "parse_special": True}))["tokens"]
+            plain = (await self.post("/tokenize", {**body, "parse_special": False}))["tokens"]
+            if special != plain:
+                return True
+            # Tokens a model's makers added by name are read as such without being special.
+            return len(plain) == 1 and await super().is_control(literal)
         if self.flavour.renders == "tokenize":
             answer = await self.post(
                 "/tokenize",

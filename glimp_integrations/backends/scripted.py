@@ -7,8 +7,10 @@ weights. Nothing it returns is a measurement.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 from glimp_integrations.backends.base import (
     Backend,
@@ -62,6 +64,8 @@ class ScriptedBackend(Backend):
         fail_after: Fails with a ``BackendError`` after so many tokens in all, ``failures`` times.
         delay: Seconds before every token.
         top_logprobs: How many log-probabilities it can return; 0: none.
+        template: What it says its chat template is.
+        binds: Says that it follows schemas; whether it does is the script's affair.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class ScriptedBackend(Backend):
         retryable: bool = False,
         delay: float = 0.0,
         top_logprobs: int = 20,
+        template: str | None = None,
+        binds: bool = False,
     ) -> None:
         self.name = name
         self._next = script if callable(script) else _follow(script)
@@ -88,6 +94,8 @@ class ScriptedBackend(Backend):
         self._retryable = retryable
         self._delay = delay
         self._top = top_logprobs
+        self._template = template
+        self._binds = binds
         self._generated = 0
         self.requests: list[Request] = []
         self.closed_early = 0
@@ -97,10 +105,15 @@ class ScriptedBackend(Backend):
             context_window=self._window,
             top_logprobs=self._top,
             streamed_logprobs=self._top > 0,
+            binds=self._binds,
+            template=self._template,
         )
 
-    async def render(self, messages: Sequence[Message]) -> Rendered:
-        text = "".join(f"<{m['role']}>{m['content']}\n" for m in messages)
+    async def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Rendered:
+        text = "".join(f"<tool>{json.dumps(tool, ensure_ascii=False)}\n" for tool in tools)
+        text += "".join(f"<{m['role']}>{m['content']}\n" for m in messages)
         text += self._generation_prompt
         return Rendered(text, tokens=len(text))
 

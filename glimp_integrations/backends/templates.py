@@ -25,22 +25,26 @@ THINKING = {"enable_thinking": True, "thinking": True}
 
 
 def render(
-    template: str | Callable[[Sequence[Message]], str],
+    template: str | Callable[..., str],
     messages: Sequence[Message],
     template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Render with Jinja source (sandboxed) or a function.
+    """Render with Jinja source (sandboxed) or a function of the messages (and ``tools=``).
 
     Raises:
         ConfigError: The template is broken or refuses the conversation.
     """
     if callable(template):
-        return template(messages)
+        return template(messages, tools=tools) if tools else template(messages)
     from jinja2 import TemplateError
 
     try:
         text: str = _compiled(template).render(
-            messages=[dict(m) for m in messages], add_generation_prompt=True, **template_kwargs
+            messages=[_parsed(m) for m in messages],
+            tools=list(tools) or None,
+            add_generation_prompt=True,
+            **template_kwargs,
         )
         return text
     except TemplateError as error:
@@ -72,8 +76,29 @@ def _to_json(value: Any, **options: Any) -> str:
     return json.dumps(value, **{"ensure_ascii": False, **options})
 
 
+def _parsed(message: Message) -> dict[str, Any]:
+    """A message as templates read it: a call's arguments are data, not JSON text."""
+    found = dict(message)
+    if found.get("tool_calls"):
+        found["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": _data(call["function"])}}
+            for call in found["tool_calls"]
+        ]
+    return found
+
+
+def _data(function: Mapping[str, Any]) -> Any:
+    try:
+        return json.loads(function["arguments"])
+    except ValueError:  # what a model once wrote as arguments and are none
+        return function["arguments"]
+
+
 def render_with_tokenizer(
-    tokenizer: str, messages: Sequence[Message], template_kwargs: Mapping[str, Any]
+    tokenizer: str,
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> Rendered:
     """Render with the chat template of a Hugging Face tokenizer.
 
@@ -81,12 +106,17 @@ def render_with_tokenizer(
         ConfigError: transformers is missing, or the tokenizer has no template.
     """
     loaded = _load(tokenizer)
-    text = apply(loaded, messages, template_kwargs, name=f"tokenizer {tokenizer!r}")
+    text = apply(loaded, messages, template_kwargs, tools, name=f"tokenizer {tokenizer!r}")
     return Rendered(text, tokens=len(loaded.encode(text, add_special_tokens=False)))
 
 
 def apply(
-    tokenizer: Any, messages: Sequence[Message], template_kwargs: Mapping[str, Any], *, name: str
+    tokenizer: Any,
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    name: str,
 ) -> str:
     """Render with the chat template of a loaded tokenizer.
 
@@ -94,6 +124,7 @@ def apply(
         tokenizer: A transformers tokenizer.
         messages: The conversation.
         template_kwargs: Passed to the template.
+        tools: In OpenAI's format.
         name: Whose template it is, for the message.
 
     Raises:
@@ -105,7 +136,8 @@ def apply(
         raise ConfigError(f"{name} has no chat template: pass chat_template='<Jinja source>'")
     try:
         text: str = tokenizer.apply_chat_template(
-            [dict(m) for m in messages],
+            [_parsed(m) for m in messages],
+            tools=list(tools) or None,
             tokenize=False,
             add_generation_prompt=True,
             **template_kwargs,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from glimp_integrations.backends.hf.bindings import Binding
 from glimp_integrations.entropy import Estimator, estimate
 
 __all__ = ["Draw", "Sampling", "end_ids", "entropy_of", "pick"]
@@ -23,12 +24,14 @@ class Sampling:
         top_p: Nucleus sampling.
         seed: Of this request's own random numbers; ``None``: a fresh one.
         options: Further fields of ``GenerationConfig`` over the model's own.
+        binding: What the text has to follow.
     """
 
     temperature: float
     top_p: float
     seed: int | None
     options: Mapping[str, Any]
+    binding: Binding | None = None
 
 
 class Draw:
@@ -47,6 +50,7 @@ class Draw:
 
     def __init__(self, model: Any, ids: list[int], max_tokens: int, sampling: Sampling) -> None:
         self.sampled = sampling.temperature > 0
+        self._binding = sampling.binding
         options: dict[str, Any] = {**sampling.options, "do_sample": self.sampled, "num_beams": 1}
         if self.sampled:
             options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
@@ -81,7 +85,7 @@ class Draw:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is taken as it is."""
-        return not self.sampled and self._ids is None
+        return not self.sampled and self._ids is None and self._binding is None
 
     def one(self, logits: torch.Tensor, ahead: torch.Tensor | None = None) -> torch.Tensor:
         """Draw from ``logits``, shape ``(1, vocabulary)``; returns an id, shape ``(1,)``.
@@ -96,6 +100,8 @@ class Draw:
             if ahead is not None:
                 behind = torch.cat([behind, ahead.to(behind.device)], dim=-1)
             scores = self.processors(behind, logits.to(behind.device, copy=True))
+        if self._binding is not None:
+            scores = self._binding.mask(scores)
         if not self.sampled:
             return scores.argmax(dim=-1)
         probabilities = scores.softmax(dim=-1)
@@ -105,6 +111,8 @@ class Draw:
         """``token``, shape ``(1,)``, now belongs to the text."""
         if self._ids is not None:
             self._ids = torch.cat([self._ids, token[:, None].to(self._ids.device)], dim=-1)
+        if self._binding is not None:
+            self._binding.append(int(token))
 
 
 def end_ids(ends: int | list[int] | None) -> list[int]:

@@ -1,0 +1,349 @@
+"""Finding tool calls in text that arrives in pieces. Pure: no I/O, no clock.
+
+Read are Hermes and Qwen (``<tool_call>`` around JSON or XML), Llama 3 (bare JSON with
+``parameters``), Mistral (``[TOOL_CALLS]``, both formats), DeepSeek (both formats) and JSON in a
+Markdown fence, which coder models write whatever they were taught. No maintained parser covers
+these without a serving engine around it, so this one leans on ``json`` and ``regex`` only.
+
+Text that looks like a call and is none stays text, or becomes an invalid call if a tag said that
+it was meant as one. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import string
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import regex
+
+from glimp_integrations.events import ToolCallDelta
+from glimp_integrations.forms.dialects import TAG_CLOSERS, opening
+from glimp_integrations.trace import InvalidToolCall, ToolCall
+
+__all__ = ["CallReader", "new_ids", "read"]
+
+_FUNCTION_NAME = r"[\w.\-]{1,64}"
+# What stands in front of a call's arguments, its name included.
+_HEAD = regex.compile(
+    r'\s*(?:\[\s*)?\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
+    r'"name"\s*:\s*"(?P<name>[^"\\]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\S)'
+    rf"|\s*(?:<｜tool▁call▁begin｜>\s*)?function\s*<｜tool▁sep｜>(?P<name>{_FUNCTION_NAME})\s*"
+    r"```json\s*(?=\{)"
+    rf"|\s*(?:<｜tool▁call▁begin｜>\s*)?(?P<name>{_FUNCTION_NAME})<｜tool▁sep｜>\s*(?=\{{)"
+    rf"|\s*(?P<name>{_FUNCTION_NAME})(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(?=\{{)"
+)
+_XML = regex.compile(
+    rf"\s*<function=(?P<name>{_FUNCTION_NAME})>(?P<body>.*?)</function>", regex.DOTALL
+)
+_XML_ARGUMENT = regex.compile(
+    rf"<parameter=(?P<name>{_FUNCTION_NAME})>\n?(?P<value>.*?)\n?</parameter>", regex.DOTALL
+)
+_CLOSERS = (*TAG_CLOSERS, "</tools>", "```")
+# What may stand behind a call's arguments before the next call or text.
+_REST = regex.compile(
+    r'(?:"id"\s*:\s*"[^"]*"|\s|[}\],;]|' + "|".join(map(regex.escape, _CLOSERS)) + ")*"
+)
+_CLOSER = regex.compile("|".join(map(regex.escape, TAG_CLOSERS)))
+
+
+@dataclass(slots=True)
+class CallReader:
+    """Splits a reply into its text and its tool calls.
+
+    Args:
+        names: The tools that may be called. With none, everything is text.
+        new_id: From a call's number to its id.
+
+    Attributes:
+        content: The reply without its calls.
+        calls: Calls whose arguments are JSON objects.
+        invalid: The others.
+    """
+
+    names: Iterable[str]
+    new_id: Callable[[int], str]
+    content: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+    invalid: list[InvalidToolCall] = field(default_factory=list)
+    _opening: regex.Pattern[str] | None = None
+    _state: Literal["text", "head", "value", "rest"] = "text"
+    _buffer: str = ""
+    _before: str = "\n"
+    _tagged: bool = False
+    _name: str = ""
+    _id: str = ""
+    _arguments: str = ""
+    _value: _Value | None = None
+    _count: int = 0
+    _spaces: str = ""
+
+    def __post_init__(self) -> None:
+        names = list(self.names)
+        self._opening = opening(names) if names else None
+
+    def feed(self, text: str) -> list[str | ToolCallDelta]:
+        """Take the next piece; returns what is certain now, in order."""
+        if self._opening is None:
+            self.content += text
+            return [text] if text else []
+        self._buffer += text
+        told: list[str | ToolCallDelta] = []
+        while self._advance(told):
+            pass
+        return told
+
+    def end(self) -> list[str | ToolCallDelta]:
+        """The reply is over: what was still open is decided."""
+        told: list[str | ToolCallDelta] = []
+        if self._state == "value":
+            self._finish_call()
+        elif self._state == "head":
+            self._give_up(self._buffer, told)
+        elif self._opening is not None:
+            self._say(self._buffer, told)
+        self._buffer, self._state = "", "text"
+        if self._spaces and not self._count:
+            self.content += self._spaces
+            told.append(self._spaces)
+        self._spaces = ""
+        return told
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _advance(self, told: list[str | ToolCallDelta]) -> bool:
+        """One move; ``False`` when more text is needed."""
+        return {
+            "text": self._read_text,
+            "head": self._read_head,
+            "value": self._read_value,
+            "rest": self._read_rest,
+        }[self._state](told)
+
+    def _read_text(self, told: list[str | ToolCallDelta]) -> bool:
+        assert self._opening is not None
+        found = self._opening.search(self._before + self._buffer, pos=1, partial=True)
+        start = len(self._buffer) if found is None else found.start() - 1
+        self._say(self._buffer[:start], told)
+        if found is None or found.partial:
+            self._buffer = self._buffer[start:]
+            return False
+        self._tagged = found["tag"] is not None
+        self._buffer = self._buffer[
+            (found.end("tag") if self._tagged else found.start("json")) - 1 :
+        ]
+        self._state = "head"
+        return True
+
+    def _say(self, text: str, told: list[str | ToolCallDelta]) -> None:
+        """Text; white space waits, for it may only separate a call."""
+        if not text:
+            return
+        self._before = text[-1]
+        words = text.rstrip()
+        if not words:
+            self._spaces += text
+            return
+        said = self._spaces + words
+        if self._count and not self.content:
+            said = said.lstrip()
+        self._spaces = text[len(words) :]
+        self.content += said
+        told.append(said)
+
+    def _read_head(self, told: list[str | ToolCallDelta]) -> bool:
+        head = _HEAD.match(self._buffer)
+        if head is not None:
+            self._begin(head["name"], told)
+            self._buffer = self._buffer[head.end() :]
+            self._value = _Value()
+            self._state = "value"
+            return True
+        xml = _XML.match(self._buffer)
+        if xml is not None:
+            arguments = {m["name"]: _typed(m["value"]) for m in _XML_ARGUMENT.finditer(xml["body"])}
+            self._whole(xml["name"], json.dumps(arguments, ensure_ascii=False), told)
+            self._buffer = self._buffer[xml.end() :]
+            return True
+        size = self._read_unusual(told)
+        if size:
+            self._buffer = self._buffer[size:]
+            return True
+        closer = _CLOSER.search(self._buffer) if self._tagged else None
+        if closer is None:
+            return False
+        text, self._buffer = self._buffer[: closer.start()], self._buffer[closer.start() :]
+        self._give_up(text, told)
+        return True
+
+    def _read_unusual(self, told: list[str | ToolCallDelta]) -> int:
+        """A call as JSON of any order of keys; how many characters it took, 0 if it is none."""
+        body = self._buffer.lstrip(" \n\r\t[,;")
+        skipped = len(self._buffer) - len(body)
+        try:
+            value, size = json.JSONDecoder(strict=False).raw_decode(body)
+        except ValueError:
+            return 0
+        call = value.get("function", value) if isinstance(value, dict) else None
+        name = call.get("name") if isinstance(call, dict) else call
+        if isinstance(call, str):  # {"function": "name", "arguments": {...}}
+            call = value
+        if not isinstance(call, dict) or not isinstance(name, str):
+            self._give_up(body[:size], told)
+            return skipped + size
+        arguments = call.get("arguments", call.get("parameters", {}))
+        text = arguments if isinstance(arguments, str) else _dump(arguments)
+        self._whole(name, text or "{}", told)
+        return skipped + size
+
+    def _read_value(self, told: list[str | ToolCallDelta]) -> bool:
+        assert self._value is not None
+        size = self._value.feed(self._buffer)
+        text = self._buffer if size is None else self._buffer[:size]
+        self._buffer = self._buffer[len(text) :]
+        self._arguments += text
+        if text and self._value.is_object:
+            told.append(ToolCallDelta(self._count - 1, None, None, text))
+        if size is None:
+            return False
+        if not self._value.is_object:
+            # JSON inside a JSON string, or something that is no object at all.
+            self._arguments = _unquoted(self._arguments)
+            told.append(ToolCallDelta(self._count - 1, None, None, self._arguments))
+        self._finish_call()
+        return True
+
+    def _read_rest(self, told: list[str | ToolCallDelta]) -> bool:
+        rest = _REST.match(self._buffer)
+        assert rest is not None  # it may be empty
+        self._buffer = self._buffer[rest.end() :]
+        if not self._buffer:
+            return False
+        if any(closer.startswith(self._buffer) for closer in _CLOSERS):
+            return False
+        if self._tagged and self._buffer[:4] == '"id"'[: len(self._buffer)]:
+            return False
+        # Behind a tag, several calls may stand in a row; without one, only names tell.
+        self._state = "head" if self._tagged and self._buffer[0] == "{" else "text"
+        self._before = "\n"
+        return True
+
+    def _begin(self, name: str, told: list[str | ToolCallDelta]) -> None:
+        self._name, self._arguments = name, ""
+        self._id = self.new_id(self._count)
+        told.append(ToolCallDelta(self._count, self._id, name, ""))
+        self._count += 1
+
+    def _whole(self, name: str, arguments: str, told: list[str | ToolCallDelta]) -> None:
+        self._begin(name, told)
+        self._arguments = arguments
+        told.append(ToolCallDelta(self._count - 1, None, None, arguments))
+        self._finish_call()
+
+    def _finish_call(self) -> None:
+        self._state, self._value = "rest", None
+        try:
+            arguments = json.loads(self._arguments or "{}", strict=False)
+            if not isinstance(arguments, dict):
+                raise ValueError(f"expected an object, got {type(arguments).__name__}")
+        except ValueError as error:
+            self.invalid.append(
+                InvalidToolCall(
+                    id=self._id, name=self._name, text=self._arguments,
+                    error=f"the arguments are no JSON object: {error}",
+                )
+            )  # fmt: skip
+        else:
+            self.calls.append(ToolCall(id=self._id, name=self._name, arguments=arguments))
+
+    def _give_up(self, text: str, told: list[str | ToolCallDelta]) -> None:
+        """What was meant as a call has not even a name."""
+        text = text.strip()
+        self._state = "rest"
+        if not self._tagged:
+            self._state = "text"
+            self._say(text, told)
+            return
+        if not text:
+            return
+        call_id = self.new_id(self._count)
+        self.invalid.append(
+            InvalidToolCall(id=call_id, name=None, text=text, error="this is no tool call")
+        )
+        told.append(ToolCallDelta(self._count, call_id, None, text))
+        self._count += 1
+
+
+def read(text: str, names: Iterable[str], new_id: Callable[[int], str]) -> CallReader:
+    """A whole reply, split."""
+    reader = CallReader(names, new_id)
+    reader.feed(text)
+    reader.end()
+    return reader
+
+
+def new_ids() -> Callable[[int], str]:
+    """Ids for the calls of one reply: nine letters and digits, as Mistral's templates demand."""
+    signs = string.ascii_letters + string.digits
+    base = "".join(secrets.choice(signs) for _ in range(8))
+    return lambda number: base[: 9 - len(str(number))] + str(number)
+
+
+@dataclass(slots=True)
+class _Value:
+    """Finds the end of a JSON value that arrives in pieces."""
+
+    is_object: bool = False
+    _begun: bool = False
+    _depth: int = 0
+    _in_string: bool = False
+    _escaped: bool = False
+
+    def feed(self, text: str) -> int | None:
+        """Characters of ``text`` up to the value's end; ``None`` if it does not end here."""
+        for place, character in enumerate(text):
+            if not self._begun:
+                self._begun, self.is_object = True, character == "{"
+            if self._in_string:
+                if self._escaped:
+                    self._escaped = False
+                elif character == "\\":
+                    self._escaped = True
+                elif character == '"':
+                    self._in_string = False
+                    if self._depth == 0:
+                        return place + 1
+            elif character == '"':
+                self._in_string = True
+            elif character in "{[":
+                self._depth += 1
+            elif character in "}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    return place + (self._depth == 0)
+            elif self._depth == 0 and character in ",\n":
+                return place
+        return None
+
+
+def _unquoted(text: str) -> str:
+    try:
+        value = json.loads(text, strict=False)
+    except ValueError:
+        return text
+    return value if isinstance(value, str) else ("{}" if value is None else text)
+
+
+def _typed(text: str) -> Any:
+    """An XML argument: JSON where it is some, else text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,104 @@
+"""How model families write a tool call.
+
+Sources: the families' own chat templates. Reading is generous (``calls.py`` takes any of these
+from any model); this table says how a call is *begun* that somebody else's choice asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import regex
+
+__all__ = ["PLAIN", "TAGS", "TAG_CLOSERS", "Dialect", "dialect_of", "opening"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One way to write a call.
+
+    Attributes:
+        name: The family.
+        marks: Texts that give it away, in a chat template or a rendered prompt; one is enough.
+        lead: In front of the call's JSON.
+        close: Behind it.
+        keys: What it calls name and arguments.
+        lead_of_one: In front of the arguments' JSON, where the name stands outside of it.
+        tag: What begins a call and is followed by JSON such as the table describes; the model
+            may be bound from there on. ``None``: a call of its own accord is written freely.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    lead: str = ""
+    close: str = ""
+    keys: tuple[str, str] = ("name", "arguments")
+    lead_of_one: str | None = None
+    tag: str | None = None
+
+
+PLAIN = Dialect("plain", (), lead="```json\n", close="\n```")
+
+# In this order: a template may mention more than one. Newer Qwen templates write XML inside
+# Hermes' tags, newer Mistral ones the name in front of [ARGS].
+DIALECTS = (
+    Dialect("xml", ("<function=",), lead="<tool_call>\n", close="\n</tool_call>"),
+    Dialect(
+        "hermes", ("<tool_call>",), lead="<tool_call>\n", close="\n</tool_call>", tag="<tool_call>"
+    ),
+    Dialect(
+        "mistral-args", ("[ARGS]",), lead="```json\n", close="\n```",
+        lead_of_one="[TOOL_CALLS]{name}[ARGS]",
+    ),
+    Dialect("mistral", ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]"), lead="[TOOL_CALLS][", close="]"),
+    Dialect(
+        "deepseek", ("<｜tool▁calls▁begin｜>", "<｜tool▁outputs▁begin｜>"), lead="```json\n",
+        close="\n```",
+        lead_of_one="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
+    ),
+    Dialect(
+        "llama", ("<|python_tag|>", "Environment: ipython"), keys=("name", "parameters")
+    ),
+)  # fmt: skip
+
+# What a call may begin with, whatever the family.
+TAGS = (
+    "<tool_call>",
+    "<function_call>",
+    "[TOOL_CALLS]",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁call▁begin｜>",
+    "<|python_tag|>",
+)
+TAG_CLOSERS = (
+    "</tool_call>",
+    "</function_call>",
+    "<｜tool▁call▁end｜>",
+    "<｜tool▁calls▁end｜>",
+    "[/TOOL_CALLS]",
+)
+
+
+def dialect_of(*texts: str | None) -> Dialect:
+    """The dialect given away by a chat template or a rendered prompt."""
+    for dialect in DIALECTS:
+        if any(mark in text for mark in dialect.marks for text in texts if text):
+            return dialect
+    return PLAIN
+
+
+def opening(names: Iterable[str]) -> regex.Pattern[str]:
+    """What begins a call to one of these tools.
+
+    A tag always does. JSON without a tag does at the beginning of a line, bare or in a fence,
+    once it names one of the tools: other JSON is text like any other. Groups: ``tag`` or
+    ``json``; searched with ``partial=True``, so that a beginning is seen before it is whole.
+    """
+    known = "|".join(regex.escape(name) for name in names)
+    tags = "|".join(regex.escape(tag) for tag in TAGS)
+    return regex.compile(
+        rf"(?P<tag>{tags})|(?m:^)[ \t]*(?P<fence>```[ \t]*\w*[ \t]*\n\s*)?"
+        r'(?P<json>(?:\[\s*)?\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
+        rf'"name"\s*:\s*"(?:{known})")'
+    )

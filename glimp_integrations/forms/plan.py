@@ -1,0 +1,261 @@
+"""From a caller's form to what one conversation needs: the prompt's part and the answer's part."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import regex
+
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.forms import schemas
+from glimp_integrations.forms.dialects import PLAIN, TAGS, Dialect, dialect_of, opening
+from glimp_integrations.forms.form import Form
+
+__all__ = [
+    "FREE",
+    "Bound",
+    "Plan",
+    "knows_tools",
+    "make_plan",
+    "show_schema",
+    "write_tools_out",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An answer, or a part of it, that has a form.
+
+    Attributes:
+        lead: Text in front of it, which the model continues.
+        close: Text behind it, once it is whole.
+        schema: What the grammar demands; ``None``: the backend knows no grammars.
+        visible: Lead and close belong to the reply (a call's tags, by which it is found); else
+            only the model sees them.
+        stop: Ends it where there is no grammar to do so.
+        last: Nothing follows it.
+    """
+
+    lead: str = ""
+    close: str = ""
+    schema: Mapping[str, Any] | None = None
+    visible: bool = True
+    stop: str | None = None
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the answer of one conversation is written and read.
+
+    Attributes:
+        names: Tools whose calls are looked for.
+        opening: What begins a call, or the JSON that was asked for, in text that is not bound
+            yet; ``None``: nothing is looked for.
+        forced: What the answer has to be; ``None``: text, and calls where the model begins one.
+        dialect: How the answer's author writes calls.
+        tools: The tools that may be called, schemas checked; empty where a call is not bound.
+        parallel: Whether text, and another call, may follow a call.
+    """
+
+    names: tuple[str, ...] = ()
+    opening: regex.Pattern[str] | None = None
+    forced: Bound | None = None
+    dialect: Dialect = PLAIN
+    tools: tuple[Mapping[str, Any], ...] = ()
+    parallel: bool = True
+
+    def begun(self, text: str) -> Bound:
+        """How the answer goes on where ``text`` began a call."""
+        if self.forced is not None:
+            return self.forced
+        tag = text.strip()
+        if self.tools and tag == self.dialect.tag:
+            schema = schemas.calls_schema(self.tools, self.dialect.keys, None)
+            return Bound(self.dialect.lead, self.dialect.close, schema, last=not self.parallel)
+        if self.tools and tag not in TAGS:
+            # JSON up to the tool's name: the call is this tool's.
+            name = tag.rpartition('"')[0].rpartition('"')[2]
+            keys = PLAIN.keys if "```" in tag else self.dialect.keys
+            schema = schemas.calls_schema(
+                [t for t in self.tools if t["function"]["name"] == name], keys, None
+            )
+            if "```" in tag:
+                return Bound(PLAIN.lead, PLAIN.close, schema, last=not self.parallel)
+            return Bound(schema=schema, last=not self.parallel)
+        return Bound(lead=text)
+
+    @property
+    def begins(self) -> Literal["tool_call", "json"]:
+        """What an opening begins."""
+        return "tool_call" if self.names else "json"
+
+    @property
+    def reopens(self) -> bool:
+        """Whether an answer that runs freely has to stop where a call begins."""
+        return self.opening is not None and self.forced is None and bool(self.tools)
+
+
+FREE = Plan()
+"""Nothing was asked for but text."""
+
+
+def make_plan(form: Form, texts: Sequence[str | None], *, binds: bool, model: str) -> Plan:
+    """The plan for one conversation.
+
+    Args:
+        form: What the caller asks for.
+        texts: Chat template and rendered prompt of the model that writes the answer.
+        binds: Whether that model's backend knows grammars.
+        model: Its name, for messages.
+
+    Raises:
+        ConfigError: A schema cannot be bound; the message names the keyword.
+    """
+    if not form.tools and form.schema is None:
+        return FREE
+    if form.strict and not binds:
+        raise ConfigError(
+            f"strict=True needs a backend that binds text to a schema, and {model} is behind none "
+            "that is known to: name its flavour (llama.cpp, vllm, sglang), or leave strict out"
+        )
+    dialect = dialect_of(*texts)
+    schema = None
+    if form.schema is not None:
+        schema = schemas.checked(form.schema, what="the answer's schema")
+    tools = _bindable(form) if form.tools and binds else []
+    plan = Plan(
+        names=tuple(form.names),
+        opening=opening(form.names) if form.names else None,
+        dialect=dialect,
+        tools=tuple(tools),
+        parallel=form.parallel_tool_calls,
+    )
+    if form.forced is not None:
+        forced = _forced_call(form, tools, dialect, binds)
+    elif schema is not None:
+        forced = _forced_answer(schema, tools, dialect, binds)
+    else:
+        return plan
+    return replace(plan, forced=forced, opening=_json_begins(plan.opening))
+
+
+def _bindable(form: Form) -> list[Mapping[str, Any]]:
+    """The tools that may be called, with checked schemas; none if calls are written freely."""
+    if form.strict is False and form.forced is None:
+        return []
+    found: list[Mapping[str, Any]] = []
+    for tool in form.chosen:
+        function = tool["function"]
+        parameters = function.get("parameters") or {"type": "object", "properties": {}}
+        try:
+            checked = schemas.checked(
+                parameters, what=f"the arguments of tool {function['name']!r}"
+            )
+        except ConfigError:
+            if form.strict is None and form.forced is None:
+                return []
+            raise
+        found.append({**tool, "function": {**function, "parameters": checked}})
+    return found
+
+
+def _forced_call(
+    form: Form, tools: Sequence[Mapping[str, Any]], dialect: Dialect, binds: bool
+) -> Bound:
+    named = form.forced != "any"
+    if named and dialect.lead_of_one is not None:
+        schema = tools[0]["function"]["parameters"] if binds else None
+        return Bound(dialect.lead_of_one.format(name=form.forced), "", schema)
+    if not binds:
+        return Bound(dialect.lead)
+    return Bound(dialect.lead, dialect.close, schemas.calls_schema(tools, dialect.keys, None))
+
+
+def _forced_answer(
+    schema: Mapping[str, Any], tools: Sequence[Mapping[str, Any]], dialect: Dialect, binds: bool
+) -> Bound:
+    if not binds:
+        return Bound("```json\n", schema=None, visible=False, stop="\n```")
+    if tools:
+        # The answer is JSON or a call, and the model has not said which: both begin alike.
+        schema = schemas.calls_schema(tools, dialect.keys, also=schema)
+        return Bound(schema=schema)
+    return Bound("```json\n", schema=schema, visible=False)
+
+
+def _json_begins(calls: regex.Pattern[str] | None) -> regex.Pattern[str]:
+    """Where text turns to the JSON that was asked for: a call's beginning, a fence, a brace."""
+    json_text = r"(?m:^)[ \t]*(?:```[ \t]*(?:json|JSON)[ \t]*\n|\{)"
+    return regex.compile(json_text if calls is None else f"{calls.pattern}|{json_text}")
+
+
+# -- what the models are shown ---------------------------------------------------------------
+
+
+def show_schema(messages: Sequence[Mapping[str, Any]], form: Form) -> list[dict[str, Any]]:
+    """The conversation with the answer's schema told to the models.
+
+    It stands behind the system message, or in front of the first user message where there is
+    none: not every template takes a system message.
+    """
+    found = [dict(m) for m in messages]
+    if form.schema is None or not form.show_schema:
+        return found
+    text = (
+        "Think as far as the question needs it. Then give the answer as JSON that follows this "
+        f"JSON schema:\n{json.dumps(form.schema, ensure_ascii=False)}"
+    )
+    return _add(found, text)
+
+
+def write_tools_out(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Tools, calls and results as plain text, for templates that know nothing of tools."""
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        content, calls = message["content"], message.get("tool_calls") or ()
+        if message["role"] == "tool":
+            name = message.get("name") or message.get("tool_call_id") or "the tool"
+            found.append({"role": "user", "content": f"Result of {name}:\n{content}"})
+        elif calls:
+            texts = [content] if content else []
+            for call in calls:
+                function = call["function"]
+                texts.append(
+                    f'```json\n{{"name": {json.dumps(function["name"])}, '
+                    f'"arguments": {function["arguments"]}}}\n```'
+                )
+            found.append({"role": "assistant", "content": "\n\n".join(texts)})
+        else:
+            found.append(dict(message))
+    if not tools:
+        return found
+    listed = "\n".join(json.dumps(t["function"], ensure_ascii=False) for t in tools)
+    text = (
+        f"You may call these tools:\n{listed}\nTo call one, write nothing but\n"
+        '```json\n{"name": "<name of the tool>", "arguments": {...}}\n```'
+    )
+    return _add(found, text)
+
+
+def knows_tools(template: str) -> bool:
+    """Whether a chat template reads tools."""
+    return re.search(r"\btools\b", template) is not None
+
+
+def _add(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    for message in messages:
+        if message["role"] in ("system", "developer"):
+            message["content"] = f"{message['content']}\n\n{text}".lstrip()
+            return messages
+    for message in messages:
+        if message["role"] == "user":
+            message["content"] = f"{text}\n\n{message['content']}"
+            return messages
+    return [{"role": "user", "content": text}, *messages]
