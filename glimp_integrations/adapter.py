@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import PrivateAttr
 
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.forms.form import Form
+from glimp_integrations.forms.schemas import ANY_OBJECT
 from glimp_integrations.router import FIXED, GlimpRouter
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace import RoutedAnswer
@@ -15,11 +17,16 @@ from glimp_integrations.trace import RoutedAnswer
 __all__ = ["RoutedModel", "finish_reason"]
 
 PER_CALL = frozenset(RoutingSettings.model_fields) - FIXED
+FORM = frozenset({"tools", "tool_choice", "strict", "parallel_tool_calls", "response_format"})
+"""Arguments of a call that ask for a form of reply, named as in OpenAI's API."""
 _NOT_SHAPING = {"strategy", "timeout", "max_retries", "prices"}
 
 
 class RoutedModel(RoutingSettings):
     """Base of the adapters' classes: routing settings that answer."""
+
+    _forms: ClassVar[frozenset[str]] = frozenset()
+    """Which of :data:`FORM` a call may ask for."""
 
     _router: GlimpRouter | None = PrivateAttr(default=None)
 
@@ -51,22 +58,47 @@ class RoutedModel(RoutingSettings):
             **{name: getattr(self, name) for name in sorted(shaping)},
         }
 
-    def call_changes(self, stop: Sequence[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings for one call from a framework's keyword arguments.
+    def call_changes(
+        self, stop: Sequence[str] | None, given: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Form]:
+        """Settings and form of one call, from a framework's keyword arguments.
 
         Raises:
             ConfigError: An argument is not known; it would otherwise be ignored in silence.
         """
-        unknown = sorted(set(given) - PER_CALL)
+        unknown = sorted(set(given) - PER_CALL - self._forms)
         if unknown:
             raise ConfigError(
                 f"unknown argument {', '.join(map(repr, unknown))} for {type(self).__name__}; a "
-                f"call can change: {', '.join(sorted(PER_CALL))}"
+                f"call can change: {', '.join(sorted(PER_CALL | self._forms))}"
             )
-        changes = dict(given)
+        changes = {name: value for name, value in given.items() if name not in FORM}
         if stop is not None:
             changes["stop"] = list(stop)
-        return changes
+        return changes, _form({name: given[name] for name in FORM if name in given})
+
+
+def _form(given: Mapping[str, Any]) -> Form:
+    """A form from OpenAI's arguments; ``None`` means that one was not given."""
+    found = {name: value for name, value in given.items() if value is not None}
+    wanted = _response_format(found.pop("response_format", None))
+    return Form(**found, **wanted)
+
+
+def _response_format(wanted: Any) -> dict[str, Any]:
+    kind = wanted.get("type") if isinstance(wanted, Mapping) else wanted
+    if kind in (None, "text"):
+        return {}
+    if kind == "json_object":
+        # The conversation itself says which JSON it wants.
+        return {"schema": ANY_OBJECT, "show_schema": False}
+    schema = (wanted.get("json_schema") or {}).get("schema") if kind == "json_schema" else None
+    if not isinstance(schema, Mapping):
+        raise ConfigError(
+            f"response_format is {wanted!r}; expected {{'type': 'json_schema', 'json_schema': "
+            "{'schema': ...}}, {'type': 'json_object'} or {'type': 'text'}"
+        )
+    return {"schema": schema}
 
 
 def finish_reason(result: RoutedAnswer) -> str:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.settings import RoutingSettings, public_form
 
 __all__ = ["Pair", "embedded", "parse", "resolve"]
 
@@ -102,8 +102,7 @@ def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -
         from glimp_integrations.backends.huggingface import HuggingFaceBackend
 
         return HuggingFaceBackend(rest)
-    shown = re.sub(r"//[^/\s]*@", "//", text)  # without user name and password
-    raise ConfigError(f"{role} is {shown!r}, which names no model; write {_FORMS}")
+    raise ConfigError(f"{role} is {public_form(text)!r}, which names no model; write {_FORMS}")
 
 
 @functools.cache

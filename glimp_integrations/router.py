@@ -13,7 +13,7 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished
 from glimp_integrations.forms.form import Form
 from glimp_integrations.pair import resolve
-from glimp_integrations.prompt import TEXT, check_messages
+from glimp_integrations.prompt import TEXT, build, check_messages
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace import RoutedAnswer
 
@@ -108,6 +108,24 @@ class GlimpRouter:
         ) as events:
             async for event in events:
                 yield event
+
+    def token_ids(self, text: str) -> list[int] | None:
+        """The large model's ids of a text; ``None``: its backend cannot tell."""
+        return bridge.call(lambda: self.large.tokenize(text))
+
+    def count_tokens(self, messages: str | Sequence[Message], form: Form = TEXT) -> int | None:
+        """Tokens of a conversation as the large model reads it; ``None``: nobody counted.
+
+        Raises:
+            ConfigError: An impossible conversation, or one that does not fit the model.
+            BackendError: The model failed.
+        """
+        checked = check_messages(messages)
+
+        async def count() -> int | None:
+            return (await build(self.large, checked, form)).tokens
+
+        return bridge.call(count)
 
     def close(self) -> None:
         """Release backends that were made from short forms. Never touches yours."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -20,7 +22,7 @@ from pydantic import (
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["Price", "Prices", "RoutingSettings", "Strategy"]
+__all__ = ["Price", "Prices", "RoutingSettings", "Strategy", "public_form"]
 
 Strategy = Literal["auto", "two_request", "fused", "in_process"]
 
@@ -134,6 +136,11 @@ class RoutingSettings(BaseModel):
         description="Key for endpoints named by a short form; by default GLIMP_API_KEY.",
     )
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            is_form = name in ("small", "large") and isinstance(value, str)
+            yield name, public_form(value) if is_form else value
+
     @model_validator(mode="wrap")
     @classmethod
     def _mistakes_are_config_errors(
@@ -167,6 +174,11 @@ class RoutingSettings(BaseModel):
         if value and not all(value):
             raise ValueError("an empty stop string would end every reply at once; leave it out")
         return value
+
+
+def public_form(form: str) -> str:
+    """A model's short form without the user name and password its URL may hold."""
+    return re.sub(r"//[^/\s]*@", "//", form)
 
 
 def _explain(item: Any) -> str:

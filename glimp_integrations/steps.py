@@ -1,9 +1,9 @@
 """Finding ends in text that arrives in pieces. Pure: no I/O, no clock.
 
 Three things are looked for. A *terminator* (the end-of-thinking tag, an answer marker, a stop
-string) and an *opening* (where a tool call or JSON begins) are removed from the text, so nothing of them
-may be shown before they are known. The *delimiter* of a step is kept. Each may lie across pieces
-or inside one.
+string) and an *opening* (where a tool call or JSON begins) are removed from the text, so nothing
+of them may be shown before they are known. The *delimiter* of a step is kept. Each may lie across
+pieces or inside one.
 """
 
 from __future__ import annotations

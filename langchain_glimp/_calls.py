@@ -20,8 +20,10 @@ from pydantic import Field, model_validator
 
 from glimp_integrations._version import __version__
 from glimp_integrations.adapter import RoutedModel
+from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished, to_dict
 from glimp_integrations.router import result_of
+from glimp_integrations.settings import public_form
 from glimp_integrations.trace import RoutedAnswer
 from langchain_glimp._convert import PROVIDER
 
@@ -75,6 +77,41 @@ class LangChainRouted(RoutedModel):
         # LangChain writes names of its own (stop) beside these.
         return {"model_name": self.pair_name, "routing": self.identity}
 
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Whether ``langchain_core.load`` can store it: models named by short forms can be."""
+        return True
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Where secrets are read from when a stored model is loaded."""
+        secret = {"api_key": "GLIMP_API_KEY"}
+        for name, place in (("small", "GLIMP_SMALL"), ("large", "GLIMP_LARGE")):
+            form = getattr(self, name)
+            if isinstance(form, str) and public_form(form) != form:
+                secret[name] = place  # its URL holds a password
+        return secret
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The package, so that ``load(..., valid_namespaces=["langchain_glimp"])`` finds it."""
+        return cls.__module__.split(".")
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The large model's token ids of a text.
+
+        Raises:
+            ConfigError: Its backend cannot tell; ``custom_get_token_ids`` can.
+        """
+        custom = self.custom_get_token_ids  # type: ignore[attr-defined]
+        ids = custom(text) if custom is not None else self.router.token_ids(text)
+        if ids is None:
+            raise ConfigError(
+                f"{self.router.large.label} does not count tokens: pass custom_get_token_ids=..., "
+                "or name the model's tokenizer on its backend"
+            )
+        return list(ids)
+
     def _answer(
         self,
         messages: Any,
@@ -107,8 +144,8 @@ class LangChainRouted(RoutedModel):
         kwargs: dict[str, Any],
     ) -> Generator[Event, None, None]:
         """Events of one call; closing the iterator stops the models."""
-        changes = self.call_changes(stop, _without_framework(kwargs))
-        events: Any = self.router.stream(messages, **changes)
+        changes, form = self.call_changes(stop, _without_framework(kwargs))
+        events: Any = self.router.stream(messages, form, **changes)
         with closing(events):
             for event in events:
                 if self.step_events:
@@ -123,8 +160,8 @@ class LangChainRouted(RoutedModel):
         kwargs: dict[str, Any],
     ) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`_follow`."""
-        changes = self.call_changes(stop, _without_framework(kwargs))
-        async with aclosing(self.router.astream(messages, **changes)) as events:
+        changes, form = self.call_changes(stop, _without_framework(kwargs))
+        async with aclosing(self.router.astream(messages, form, **changes)) as events:
             async for event in events:
                 if self.step_events:
                     await _atell(run_manager, event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,20 +10,40 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     ChatMessage,
+    ToolCallChunk,
     convert_to_openai_messages,
 )
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import (
+    invalid_tool_call as create_invalid_tool_call,
+)
+from langchain_core.messages.tool import (
+    tool_call as create_tool_call,
+)
+from langchain_core.messages.tool import (
+    tool_call_chunk as create_tool_call_chunk,
+)
 
 from glimp_integrations.adapter import finish_reason
+from glimp_integrations.events import ToolCallDelta
 from glimp_integrations.trace import RoutedAnswer, Usage
 
-__all__ = ["PROVIDER", "metadata_of", "reasoning_of", "to_messages", "usage_of"]
+__all__ = [
+    "PROVIDER",
+    "call_chunk",
+    "calls_of",
+    "metadata_of",
+    "reasoning_of",
+    "to_messages",
+    "usage_of",
+]
 
 PROVIDER = "glimprouter"
 
 # Earlier chains of thought are not part of the conversation, whatever block they came in.
 _PRIVATE = ("reasoning", "thinking", "redacted_thinking")
 # The same calls are in AIMessage.tool_calls.
+_BEFORE_CALLS = 2
 _CALLS = ("tool_use", "tool_call", "tool_call_chunk", "input_json_delta")
 
 
@@ -64,6 +85,31 @@ def usage_of(usage: Usage) -> UsageMetadata:
 def reasoning_of(text: str) -> dict[str, Any]:
     """``additional_kwargs`` holding reasoning; LangChain shows it as a reasoning block."""
     return {"reasoning_content": text} if text else {}
+
+
+def calls_of(result: RoutedAnswer) -> dict[str, Any]:
+    """Fields of an ``AIMessage``: its tool calls, and what was meant as some."""
+    return {
+        "tool_calls": [
+            create_tool_call(name=call.name, args=call.arguments, id=call.id)
+            for call in result.tool_calls
+        ],
+        "invalid_tool_calls": [
+            create_invalid_tool_call(name=call.name, args=call.text, id=call.id, error=call.error)
+            for call in result.invalid_tool_calls
+        ],
+    }
+
+
+def call_chunk(delta: ToolCallDelta) -> ToolCallChunk:
+    """A piece of a call. Reasoning and text come before calls, and take the first two places."""
+    arguments = delta.arguments
+    if delta.id is not None and delta.name is None:
+        # No call at all: as JSON text it can never be taken for arguments.
+        arguments = json.dumps(arguments)
+    return create_tool_call_chunk(
+        name=delta.name, args=arguments, id=delta.id, index=_BEFORE_CALLS + delta.index
+    )
 
 
 def metadata_of(result: RoutedAnswer, model_name: str) -> dict[str, Any]:

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, ClassVar
 
 from langchain_core.callbacks.manager import (
     AsyncCallbackManagerForLLMRun,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from pydantic import ConfigDict
+from langchain_core.runnables import Runnable
+from pydantic import BaseModel, ConfigDict
 
-from glimp_integrations.events import Event, Finished, Settled, TextDelta
+from glimp_integrations.adapter import FORM
+from glimp_integrations.events import Event, Finished, Settled, TextDelta, ToolCallDelta
+from glimp_integrations.forms.form import Form
 from glimp_integrations.trace import RoutedAnswer
 from langchain_glimp._calls import LangChainRouted
-from langchain_glimp._convert import PROVIDER, metadata_of, reasoning_of, to_messages, usage_of
+from langchain_glimp._convert import (
+    PROVIDER,
+    call_chunk,
+    calls_of,
+    metadata_of,
+    reasoning_of,
+    to_messages,
+    usage_of,
+)
+from langchain_glimp._structured import (
+    Method,
+    ToolLike,
+    bind_tools,
+    openai_tools,
+    structured,
+)
 
 __all__ = ["ChatGlimpRouter"]
 
@@ -58,6 +76,16 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
             message.response_metadata["glimprouter"]          # who wrote what, and why
             message.usage_metadata                            # tokens of all requests
 
+    Tools:
+        .. code-block:: python
+
+            llm.bind_tools([get_weather]).invoke("Weather in Graz?").tool_calls
+
+    Structured output, with a free chain of thought in front of it:
+        .. code-block:: python
+
+            llm.with_structured_output(Person).invoke("Anna is 34.")
+
     Raises:
         ConfigError: A setting or a conversation that cannot be served.
         UnsuitableEndpointError: A server lacks what routing needs.
@@ -66,9 +94,124 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
+    _forms: ClassVar[frozenset[str]] = FORM
+
+    def bind_tools(
+        self,
+        tools: Sequence[ToolLike],
+        *,
+        tool_choice: dict[str, Any] | str | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The model with tools it may call.
+
+        The tools are shown by the models' own chat templates. The reasoning is routed as ever; a
+        call is written by whoever writes the answer, bound by a grammar where the backend knows
+        grammars.
+
+        Args:
+            tools: Functions, tools, pydantic classes, TypedDicts or OpenAI's dictionaries.
+            tool_choice: ``"auto"`` (also ``None``), ``"none"``, ``"any"`` (also ``"required"``
+                and ``True``), a tool's name, or ``{"type": "function", "function": {"name":
+                ...}}``.
+            strict: Arguments follow their schema. ``None``: where the schemas and the backend
+                allow it; ``True``: or an error; ``False``: calls are written freely.
+            parallel_tool_calls: Whether one message may hold several calls (default: it may).
+            **kwargs: Bound as they are: routing settings, ``response_format``.
+
+        Raises:
+            ConfigError: When called: tools collide, the choice names none of them, or ``strict``
+                cannot be kept.
+        """
+        return bind_tools(
+            self,
+            tools,
+            tool_choice=tool_choice,
+            strict=strict,
+            parallel_tool_calls=parallel_tool_calls,
+            **kwargs,
+        )
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """The model's answer as data. The chain of thought stays free: only the answer is bound.
+
+        Args:
+            schema: A pydantic class, a TypedDict, or a JSON schema.
+            method: ``"json_schema"``: the answer follows the schema. ``"function_calling"``: as
+                arguments of a tool. ``"json_mode"``: some JSON object, which the conversation
+                has to describe.
+            include_raw: Return ``{"raw": message, "parsed": ..., "parsing_error": ...}``.
+            strict: As for :meth:`bind_tools`, for ``"function_calling"``.
+            **kwargs: Bound as they are: routing settings.
+
+        Raises:
+            ConfigError: The method is unknown or lacks a schema; when called: the grammar engine
+                cannot express the schema (the message names the keyword).
+        """
+        return structured(
+            self, schema, method=method, include_raw=include_raw, strict=strict, **kwargs
+        )
+
     @property
     def _llm_type(self) -> str:
         return f"{PROVIDER}-chat"
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        # Asked while the model is made: nothing is loaded for it.
+        windows = [self.router.small.context_window, self.router.large.context_window]
+        profile = ModelProfile(
+            name=self.pair_name,
+            text_inputs=True,
+            text_outputs=True,
+            image_inputs=False,
+            image_url_inputs=False,
+            pdf_inputs=False,
+            audio_inputs=False,
+            video_inputs=False,
+            image_tool_message=False,
+            pdf_tool_message=False,
+            image_outputs=False,
+            audio_outputs=False,
+            video_outputs=False,
+            max_output_tokens=self.max_tokens,
+            reasoning_output=True,
+            tool_calling=True,
+            tool_choice=True,
+            tool_call_streaming=True,
+            structured_output=True,
+            temperature=True,
+            attachment=False,
+        )
+        known = [window for window in windows if window is not None]
+        if known:
+            profile["max_input_tokens"] = min(known)
+        return profile
+
+    def get_num_tokens_from_messages(
+        self,
+        messages: list[BaseMessage],
+        tools: Sequence[ToolLike] | None = None,
+    ) -> int:
+        """Tokens of a conversation as the large model reads it, chat template included.
+
+        Raises:
+            ConfigError: Its backend does not count tokens.
+        """
+        form = Form(tools=openai_tools(tools or ()))
+        count = self.router.count_tokens(to_messages(messages), form)
+        if count is not None:
+            return count
+        return sum(self.get_num_tokens(str(m["content"])) for m in to_messages(messages))
 
     def _generate(
         self,
@@ -110,6 +253,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
         message = AIMessage(
             content=result.answer,
             additional_kwargs=reasoning_of(result.reasoning),
+            **calls_of(result),
             response_metadata=metadata_of(result, self.pair_name),
             usage_metadata=usage_of(result.usage),
         )
@@ -125,6 +269,10 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
                     usage_metadata=usage_of(event.result.usage),
                     chunk_position="last",
                 )
+            )
+        if isinstance(event, ToolCallDelta):
+            return ChatGenerationChunk(
+                message=AIMessageChunk(content="", tool_call_chunks=[call_chunk(event)])
             )
         # Text whose kind is still open comes again as Settled.
         if not isinstance(event, TextDelta | Settled) or event.kind is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks.manager import (
     AsyncCallbackManagerForLLMRun,
@@ -43,6 +43,9 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    # Text in, text out: a call would have no place in it.
+    _forms: ClassVar[frozenset[str]] = frozenset({"response_format"})
 
     @property
     def _llm_type(self) -> str:

@@ -185,6 +185,8 @@ class Backend(ABC):
 
     name: str
     url: str | None = None
+    context_window: int | None = None
+    """Tokens of prompt and completion together, as far as known without asking."""
 
     @abstractmethod
     async def capabilities(self) -> Capabilities:
@@ -228,6 +230,10 @@ class Backend(ABC):
         The default knows how common chat models write theirs.
         """
         return _CONTROL.fullmatch(literal) is not None
+
+    async def tokenize(self, text: str) -> list[int] | None:
+        """The ids of a text, nothing added to it; ``None``: the backend cannot tell."""
+        return None
 
     async def released(self) -> None:  # noqa: B027 - optional
         """Wait until work that was cancelled has left the device (on shared devices only)."""

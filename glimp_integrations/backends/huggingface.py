@@ -136,7 +136,7 @@ class HuggingFaceBackend(Backend):
         self._generation = dict(generation or {})
         self._chat_template = chat_template
         self._template_kwargs = {**THINKING, **(template_kwargs or {})}
-        self._window = context_window
+        self.context_window = context_window
         self._top_logprobs = top_logprobs
         self._parallel = parallel
         self._cache_bytes = cache_bytes
@@ -225,6 +225,9 @@ class HuggingFaceBackend(Backend):
             report.ended = "length"
         finally:
             engine.submit(lambda: engine.runner.close(stream))
+
+    async def tokenize(self, text: str) -> list[int]:
+        return list((await self._ready()).vocabulary.encode(text))
 
     async def is_control(self, literal: str) -> bool:
         return (await self._ready()).vocabulary.is_control(literal)
@@ -317,7 +320,7 @@ class _Engine:
         limit = owner._cache_bytes
         if limit is None:
             limit = (loading.free_bytes(model.device) or 4 << 30) // 4
-        self.window = owner._window or _window(model)
+        self.window = owner.context_window or _window(model)
         self.tokenizer = tokenizer
         self.vocabulary: Vocabulary = Vocabulary(tokenizer)
         self.runner: Runner = Runner(

@@ -67,6 +67,7 @@ class LlamaCppBackend(OpenAIBackend):
             chat_template=chat_template,
             template_kwargs=template_kwargs,
             extra_body=extra_body,
+            context_window=(server_options or {}).get("n_ctx", context_window),
             verify="off",
             device=LOCAL_DEVICE,
         )

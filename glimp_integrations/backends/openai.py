@@ -159,6 +159,12 @@ class OpenAIBackend(Endpoint):
                 self._controls[literal] = await super().is_control(literal)
         return self._controls[literal]
 
+    async def tokenize(self, text: str) -> list[int] | None:
+        await self.capabilities()
+        if self._tokenizer is not None:
+            return templates.token_ids(self._tokenizer, text)
+        return await self._server_ids(text, add_special=False)
+
     async def released(self) -> None:
         if self._can is None or not self._slots or self._device is None:
             return
@@ -280,17 +286,21 @@ class OpenAIBackend(Endpoint):
 
     async def _count(self, text: str) -> int | None:
         """Tokens of a prompt, where the server counts them."""
+        ids = await self._server_ids(text, add_special=True)
+        return None if ids is None else len(ids)
+
+    async def _server_ids(self, text: str, *, add_special: bool) -> list[int] | None:
         try:
             if self.flavour.renders == "apply-template":
-                answer = await self.post("/tokenize", {"content": text, "add_special": True})
+                body: dict[str, Any] = {"content": text, "add_special": add_special}
             elif self.flavour.renders == "tokenize":
+                # A rendered prompt holds its own BOS.
                 body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-                answer = await self.post("/tokenize", body)
             else:
                 return None
+            return list((await self.post("/tokenize", body))["tokens"])
         except UnsuitableEndpointError:  # the route is hidden
             return None
-        return len(answer["tokens"])
 
     async def _ask_control(self, literal: str) -> bool:
         if self._tokenizer is not None:

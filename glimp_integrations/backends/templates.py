@@ -17,6 +17,7 @@ __all__ = [
     "is_control",
     "render",
     "render_with_tokenizer",
+    "token_ids",
     "tokenizer_template",
 ]
 
@@ -153,6 +154,11 @@ def tokenizer_template(tokenizer: str) -> str | None:
     """Source of a tokenizer's chat template."""
     template = _load(tokenizer).chat_template
     return template if isinstance(template, str) else None
+
+
+def token_ids(tokenizer: str, text: str) -> list[int]:
+    """The ids of a text, nothing added to it."""
+    return list(_load(tokenizer).encode(text, add_special_tokens=False))
 
 
 def is_control(tokenizer: str, literal: str) -> bool:

@@ -1,7 +1,8 @@
 """LangChain's own integration suite on the embedded pair.
 
-Tools and structured output are off because the class has none (bind_tools is not overridden);
-images, audio and PDFs because both models read text only. Everything else runs.
+Switched off by properties: images, audio and PDFs, because both models read text only, and the
+override of the model's name in a call, because a pair has no single name to exchange (its models
+are configurable fields instead).
 """
 
 from typing import Any
@@ -21,11 +22,15 @@ class TestChatGlimpRouter(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"max_tokens": 48, "temperature": 0}
+        return {"max_tokens": 96, "max_thinking_tokens": 96, "temperature": 0}
 
     @property
     def supports_model_override(self) -> bool:
-        return False  # a pair has no single model to exchange
+        return False
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
 
     @property
     def returns_usage_metadata(self) -> bool:

@@ -2,23 +2,15 @@
 
 from typing import Any
 
+import pytest
+from langchain_core.language_models import BaseChatModel
 from langchain_tests.unit_tests import ChatModelUnitTests
+from syrupy.assertion import SnapshotAssertion
 
-from glimp_integrations.backends import ScriptedBackend
 from langchain_glimp import ChatGlimpRouter
 
 
 class TestChatGlimpRouter(ChatModelUnitTests):
-    @property
-    def chat_model_class(self) -> type[ChatGlimpRouter]:
-        return ChatGlimpRouter
-
-    @property
-    def chat_model_params(self) -> dict[str, Any]:
-        return {"small": ScriptedBackend(["ok"]), "large": ScriptedBackend(["ok"])}
-
-
-class TestChatGlimpRouterFromStrings(ChatModelUnitTests):
     """Models named by short forms: construction must ask nobody."""
 
     @property
@@ -42,10 +34,28 @@ class TestChatGlimpRouterFromStrings(ChatModelUnitTests):
         }
         return env, {}, {**models, "api_key": "sk-from-environment"}
 
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
 
-class TestEmbeddedPair(ChatModelUnitTests):
+    @pytest.mark.xfail(
+        strict=True,
+        raises=ValueError,
+        reason="load(allowed_objects='all') means the packages listed inside langchain-core, "
+        "https://github.com/langchain-ai/langchain/pull/34455; with "
+        "allowed_objects=[ChatGlimpRouter] it loads: see test_serialisation.py",
+    )
+    def test_serdes(self, model: BaseChatModel, snapshot: SnapshotAssertion) -> None:
+        super().test_serdes(model, snapshot)
+
+
+class TestEmbeddedPair(TestChatGlimpRouter):
     """No models named: nothing may be fetched or loaded before the first question."""
 
     @property
-    def chat_model_class(self) -> type[ChatGlimpRouter]:
-        return ChatGlimpRouter
+    def chat_model_params(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+        return {}, {}, {}

@@ -1,0 +1,99 @@
+"""``bind_tools`` and ``with_structured_output``: what is bound, and what reads the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Literal
+
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import (
+    JsonOutputKeyToolsParser,
+    PydanticToolsParser,
+)
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["Method", "ToolLike", "bind_tools", "openai_tools", "structured"]
+
+Method = Literal["json_schema", "function_calling", "json_mode"]
+ToolLike = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
+
+
+def bind_tools(
+    model: BaseChatModel, tools: Sequence[ToolLike], **options: Any
+) -> Runnable[LanguageModelInput, AIMessage]:
+    """The model with tools in OpenAI's format among its arguments."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return model.bind(tools=openai_tools(tools), **given)
+
+
+def openai_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
+    """Tools in OpenAI's format."""
+    return [
+        convert_to_openai_tool(dict(tool) if isinstance(tool, Mapping) else tool) for tool in tools
+    ]
+
+
+def structured(
+    model: BaseChatModel,
+    schema: Any,
+    *,
+    method: Method,
+    include_raw: bool,
+    strict: bool | None,
+    **options: Any,
+) -> Runnable[LanguageModelInput, Any]:
+    """The model behind an output parser.
+
+    Raises:
+        ConfigError: The method is unknown, or needs a schema and has none.
+    """
+    if method not in ("json_schema", "function_calling", "json_mode"):
+        raise ConfigError(
+            f"method is {method!r}; expected 'json_schema', 'function_calling' or 'json_mode'"
+        )
+    if schema is None and method != "json_mode":
+        raise ConfigError(f"method {method!r} needs a schema: pass a pydantic class, a TypedDict "
+                          "or a JSON schema")  # fmt: skip
+    told: dict[str, Any] = {"kwargs": {"method": method, "strict": strict}}
+    if schema is not None:
+        told["schema"] = convert_to_json_schema(schema)
+    is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+    parser: Any
+    if method == "function_calling":
+        name = convert_to_openai_tool(schema)["function"]["name"]
+        bound = bind_tools(
+            model, [schema], tool_choice=name, strict=strict, parallel_tool_calls=False,
+            ls_structured_output_format=told, **options,
+        )  # fmt: skip
+        parser = (
+            PydanticToolsParser(tools=[schema], first_tool_only=True)
+            if is_class
+            else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+        )
+    else:
+        wanted: dict[str, Any] = {"type": "json_object"}
+        if method == "json_schema":
+            wanted = {
+                "type": "json_schema",
+                "json_schema": {"schema": told["schema"], "strict": strict},
+            }
+        bound = model.bind(response_format=wanted, ls_structured_output_format=told, **options)
+        parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+    found: Runnable[LanguageModelInput, Any]
+    if not include_raw:
+        found = bound | parser
+        return found
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    found = RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+    return found
