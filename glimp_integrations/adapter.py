@@ -91,7 +91,7 @@ def _response_format(wanted: Any) -> dict[str, Any]:
         return {}
     if kind == "json_object":
         # The conversation itself says which JSON it wants.
-        return {"schema": ANY_OBJECT, "show_schema": False}
+        return {"schema": ANY_OBJECT}
     schema = (wanted.get("json_schema") or {}).get("schema") if kind == "json_schema" else None
     if not isinstance(schema, Mapping):
         raise ConfigError(

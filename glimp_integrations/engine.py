@@ -166,7 +166,10 @@ async def _ask_both(
         try:
             with _blame(author):
                 can = await backend.capabilities()
-                ready[author] = _Ready(can, await prompt.build(backend, messages, form))
+                ready[author] = _Ready(
+                    can,
+                    await prompt.build(backend, messages, form, show_schema=settings.show_schema),
+                )
         except (BackendError, UnsuitableEndpointError) as error:
             stand_in = _stand_in(settings, author)
             if stand_in is None or errors:

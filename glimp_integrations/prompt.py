@@ -128,15 +128,23 @@ def _block_text(index: int, block: Any) -> str:
     )
 
 
-async def build(backend: Backend, messages: Sequence[Message], form: Form = TEXT) -> Prompt:
+async def build(
+    backend: Backend, messages: Sequence[Message], form: Form = TEXT, *, show_schema: bool = True
+) -> Prompt:
     """Render a checked conversation for one model.
+
+    Args:
+        backend: The model.
+        messages: Checked by :func:`check_messages`.
+        form: Tools and schema that are shown to it.
+        show_schema: Whether it reads the schema.
 
     Raises:
         ConfigError: It does not fit the model's context window, or has no template.
         BackendError: The server failed.
     """
     can = await backend.capabilities()
-    shown = plan.show_schema(messages, form)
+    shown = plan.show_schema(messages, form) if show_schema else messages
     tools = [await _safe_tool(backend, tool) for tool in form.tools]
     spoken = [await _safe(backend, m) for m in shown]
     asked = tools or any(m["role"] == "tool" or m.get("tool_calls") for m in spoken)

@@ -121,6 +121,11 @@ class RoutingSettings(BaseModel):
         description="Speculative decoding of what the large model writes: tokens proposed by the "
         "small model, or looked up in the text so far. Both models run in this process.",
     )
+    show_schema: bool = Field(
+        default=True,
+        description="Where an answer has to follow a JSON schema: both models are told of it, and "
+        "asked to think first. False: the conversation stays as it is, only the grammar knows.",
+    )
     on_backend_error: Literal["raise", "small", "large"] = Field(
         default="raise", description="Raise, or go on with the named model alone."
     )

@@ -30,7 +30,6 @@ class Form:
             it; ``True``: or an error; ``False``: calls are written freely.
         parallel_tool_calls: Whether a reply may hold several calls.
         schema: JSON schema of the answer.
-        show_schema: Both models read the schema; ``False``: only the grammar knows it.
 
     Raises:
         ConfigError: Tools collide or are malformed, or the choice names none of them.
@@ -41,7 +40,6 @@ class Form:
     strict: bool | None = None
     parallel_tool_calls: bool = True
     schema: Mapping[str, Any] | None = None
-    show_schema: bool = True
     forced: str | None = field(init=False, default=None)
     """A tool's name, ``"any"``, or ``None``."""
 

@@ -204,11 +204,11 @@ def show_schema(messages: Sequence[Mapping[str, Any]], form: Form) -> list[dict[
     none: not every template takes a system message.
     """
     found = [dict(m) for m in messages]
-    if form.schema is None or not form.show_schema:
-        return found
+    if form.schema is None or form.schema == schemas.ANY_OBJECT:
+        return found  # of any object there is nothing to tell
     text = (
-        "Think as far as the question needs it. Then give the answer as JSON that follows this "
-        f"JSON schema:\n{json.dumps(form.schema, ensure_ascii=False)}"
+        "First think step by step, in words. Then give the answer as JSON that follows this JSON "
+        f"schema:\n{json.dumps(form.schema, ensure_ascii=False)}"
     )
     return _add(found, text)
 
