@@ -21,18 +21,30 @@ if TYPE_CHECKING:
         StepDone,
         StepStarted,
         TextDelta,
+        ToolCallDelta,
     )
+    from glimp_integrations.forms.form import Form
     from glimp_integrations.router import GlimpRouter
     from glimp_integrations.settings import Price, Prices, RoutingSettings
-    from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
+    from glimp_integrations.trace import (
+        InvalidToolCall,
+        ModelUsage,
+        RoutedAnswer,
+        StepRecord,
+        ToolCall,
+        Trace,
+        Usage,
+    )
 
 __all__ = [
     "BackendError",
     "ConfigError",
     "Event",
     "Finished",
+    "Form",
     "GlimpError",
     "GlimpRouter",
+    "InvalidToolCall",
     "ModelUsage",
     "Price",
     "Prices",
@@ -43,6 +55,8 @@ __all__ = [
     "StepRecord",
     "StepStarted",
     "TextDelta",
+    "ToolCall",
+    "ToolCallDelta",
     "Trace",
     "UnsuitableEndpointError",
     "Usage",
@@ -54,9 +68,30 @@ _HOMES = {
         ["BackendError", "ConfigError", "GlimpError", "UnsuitableEndpointError"], "errors"
     ),
     **dict.fromkeys(
-        ["Event", "Finished", "Settled", "StepDone", "StepStarted", "TextDelta"], "events"
+        [
+            "Event",
+            "Finished",
+            "Settled",
+            "StepDone",
+            "StepStarted",
+            "TextDelta",
+            "ToolCallDelta",
+        ],
+        "events",
     ),
-    **dict.fromkeys(["ModelUsage", "RoutedAnswer", "StepRecord", "Trace", "Usage"], "trace"),
+    **dict.fromkeys(
+        [
+            "InvalidToolCall",
+            "ModelUsage",
+            "RoutedAnswer",
+            "StepRecord",
+            "ToolCall",
+            "Trace",
+            "Usage",
+        ],
+        "trace",
+    ),
+    "Form": "forms.form",
     **dict.fromkeys(["Price", "Prices", "RoutingSettings"], "settings"),
     "GlimpRouter": "router",
 }
