@@ -127,7 +127,7 @@ async def _prepare(
     recorder = Recorder(
         settings, chain, pens, strategy, estimator, ready["large"].prompt.tokens, started, errors
     )
-    reader = CallReader(chain.plan.names, recorder.new_id)
+    reader = chain.plan.reader(recorder.new_id)
     return _Call(settings, chain, pens, strategy[0], recorder, Settler(chain), reader)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from glimp_integrations.decisions import Author, Chain, Step
 from glimp_integrations.entropy import Estimator
-from glimp_integrations.forms.calls import new_ids, read
+from glimp_integrations.forms.calls import new_ids
 from glimp_integrations.pens import Pen
 from glimp_integrations.settings import Price, RoutingSettings
 from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
@@ -116,7 +116,7 @@ class Recorder:
             cost=cost,
             large_alone_cost=alone,
         )
-        reply = read(chain.answer, chain.plan.names, self.new_id)
+        reply = chain.plan.reader(self.new_id).read(chain.answer)
         return RoutedAnswer(
             reasoning=chain.reasoning,
             answer=reply.content,

@@ -24,7 +24,7 @@ from glimp_integrations.events import ToolCallDelta
 from glimp_integrations.forms.dialects import TAG_CLOSERS, opening
 from glimp_integrations.trace import InvalidToolCall, ToolCall
 
-__all__ = ["CallReader", "new_ids", "read"]
+__all__ = ["CallReader", "new_ids"]
 
 _FUNCTION_NAME = r"[\w.\-]{1,64}"
 # What stands in front of a call's arguments, its name included.
@@ -57,6 +57,7 @@ class CallReader:
     Args:
         names: The tools that may be called. With none, everything is text.
         new_id: From a call's number to its id.
+        most: Calls at most; what follows the last of them is dropped.
 
     Attributes:
         content: The reply without its calls.
@@ -66,6 +67,7 @@ class CallReader:
 
     names: Iterable[str]
     new_id: Callable[[int], str]
+    most: int | None = None
     content: str = ""
     calls: list[ToolCall] = field(default_factory=list)
     invalid: list[InvalidToolCall] = field(default_factory=list)
@@ -85,14 +87,22 @@ class CallReader:
         names = list(self.names)
         self._opening = opening(names) if names else None
 
+    def read(self, text: str) -> CallReader:
+        """Take a whole reply."""
+        self.feed(text)
+        self.end()
+        return self
+
     def feed(self, text: str) -> list[str | ToolCallDelta]:
         """Take the next piece; returns what is certain now, in order."""
         if self._opening is None:
             self.content += text
             return [text] if text else []
+        if self._is_full:
+            return []
         self._buffer += text
         told: list[str | ToolCallDelta] = []
-        while self._advance(told):
+        while not self._is_full and self._advance(told):
             pass
         return told
 
@@ -103,7 +113,7 @@ class CallReader:
             self._finish_call()
         elif self._state == "head":
             self._give_up(self._buffer, told)
-        elif self._opening is not None:
+        elif self._opening is not None and not self._is_full:
             self._say(self._buffer, told)
         self._buffer, self._state = "", "text"
         if self._spaces and not self._count:
@@ -113,6 +123,10 @@ class CallReader:
         return told
 
     # -- inside ------------------------------------------------------------------------------
+
+    @property
+    def _is_full(self) -> bool:
+        return self._count == self.most and self._state in ("rest", "text")
 
     def _advance(self, told: list[str | ToolCallDelta]) -> bool:
         """One move; ``False`` when more text is needed."""
@@ -277,14 +291,6 @@ class CallReader:
         self._count += 1
 
 
-def read(text: str, names: Iterable[str], new_id: Callable[[int], str]) -> CallReader:
-    """A whole reply, split."""
-    reader = CallReader(names, new_id)
-    reader.feed(text)
-    reader.end()
-    return reader
-
-
 def new_ids() -> Callable[[int], str]:
     """Ids for the calls of one reply: nine letters and digits, as Mistral's templates demand."""
     signs = string.ascii_letters + string.digits
@@ -347,3 +353,8 @@ def _typed(text: str) -> Any:
 
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def read(text: str, names: Iterable[str], new_id: Callable[[int], str]) -> CallReader:
+    """A whole reply, split."""
+    return CallReader(names, new_id).read(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import regex
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.forms import schemas
+from glimp_integrations.forms.calls import CallReader
 from glimp_integrations.forms.dialects import PLAIN, TAGS, Dialect, dialect_of, opening
 from glimp_integrations.forms.form import Form
 
@@ -88,6 +89,10 @@ class Plan:
                 return Bound(PLAIN.lead, PLAIN.close, schema, last=not self.parallel)
             return Bound(schema=schema, last=not self.parallel)
         return Bound(lead=text)
+
+    def reader(self, new_id: Callable[[int], str]) -> CallReader:
+        """Splits the answer's text into visible text and calls."""
+        return CallReader(self.names, new_id, most=None if self.parallel else 1)
 
     @property
     def begins(self) -> Literal["tool_call", "json"]:
