@@ -318,26 +318,28 @@ class Chain:
         self.parts += 1
         self._phase_tokens = 0
         self._separated = self._separated or phase == "answer"
-        ends: dict[str, Terminator] = {}
-        if phase == "thinking":
-            ends.update(dict.fromkeys(self.closers, "think_end"))
-        elif self._bound is not None and self._bound.schema is not None:
-            pass  # the grammar ends it; a stop string inside would break it
-        else:
-            stops = list(self.settings.stop or ())
-            if self._bound is not None and self._bound.stop is not None:
-                stops.append(self._bound.stop)
-            ends.update(dict.fromkeys(stops, "stop"))
-            if phase == "chain" and self.settings.answer_marker is not None:
-                ends[self.settings.answer_marker] = "think_end"
-        looks = phase == "chain" or (
-            phase == "answer" and self._bound is None and self.plan.reopens
-        )
+        free = phase == "answer" and self._bound is None and self.plan.reopens
         self._scanner = Scanner(
             self.settings.step_delimiter if self._in_steps else None,
-            ends,
-            self.plan.opening if looks else None,
+            self._terminators(phase),
+            self.plan.opening if phase == "chain" or free else None,
         )
+
+    def _terminators(self, phase: Phase) -> dict[str, Terminator]:
+        if phase == "thinking":
+            return dict.fromkeys(self.closers, "think_end")
+        bound = self._bound
+        if bound is not None and bound.schema is not None:
+            return {}  # the grammar ends it; a stop string inside would break it
+        ends: dict[str, Terminator] = {}
+        # Where an answer of a certain form comes later, the chain is no visible reply.
+        if phase == "answer" or self.plan.forced is None:
+            ends.update(dict.fromkeys(self.settings.stop or (), "stop"))
+        if bound is not None and bound.stop is not None:
+            ends[bound.stop] = "stop"
+        if phase == "chain" and self.settings.answer_marker is not None:
+            ends[self.settings.answer_marker] = "think_end"
+        return ends
 
     def _count(self, step: Step, tokens: int) -> None:
         step.tokens += tokens

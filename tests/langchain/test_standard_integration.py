@@ -8,6 +8,7 @@ are configurable fields instead).
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_glimp import ChatGlimpRouter
@@ -35,3 +36,32 @@ class TestChatGlimpRouter(ChatModelIntegrationTests):
     @property
     def returns_usage_metadata(self) -> bool:
         return True
+
+    @property
+    def supported_usage_metadata_details(self) -> dict[Any, Any]:
+        details = ["reasoning_output", "cache_read_input"]
+        return {"invoke": details, "stream": details}
+
+    def invoke_with_reasoning_output(self, *, stream: bool = False) -> AIMessage:
+        message = self._asked("Name two fruits, one a paragraph.", stream)
+        assert message.usage_metadata is not None
+        assert message.usage_metadata["output_token_details"]["reasoning"] > 0
+        return message
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        self._asked("What colour is the sky?", stream)
+        message = self._asked("What colour is the sky?", stream)
+        assert message.usage_metadata is not None
+        assert message.usage_metadata["input_token_details"]["cache_read"] > 0
+        return message
+
+    def _asked(self, text: str, stream: bool) -> AIMessage:
+        model = self.chat_model_class(**self.chat_model_params)
+        if not stream:
+            return model.invoke(text)
+        total: AIMessageChunk | None = None
+        for chunk in model.stream(text):
+            assert isinstance(chunk, AIMessageChunk)
+            total = chunk if total is None else total + chunk
+        assert total is not None
+        return total
