@@ -42,11 +42,11 @@ _XML = regex.compile(
 _XML_ARGUMENT = regex.compile(
     rf"<parameter=(?P<name>{_FUNCTION_NAME})>\n?(?P<value>.*?)\n?</parameter>", regex.DOTALL
 )
-_CLOSERS = (*TAG_CLOSERS, "</tools>", "```")
-# What may stand behind a call's arguments before the next call or text.
-_REST = regex.compile(
-    r'(?:"id"\s*:\s*"[^"]*"|\s|[}\],;]|' + "|".join(map(regex.escape, _CLOSERS)) + ")*"
-)
+_CLOSERS = (*TAG_CLOSERS, "</tools>")
+# What may stand behind a call before the next call or text.
+_REST = regex.compile(r"(?:\s|[}\],;]|" + "|".join(map(regex.escape, _CLOSERS)) + ")*")
+_FENCE = "```"
+_END_OF_CALL = regex.compile("|".join(map(regex.escape, (*_CLOSERS, _FENCE))))
 _CLOSER = regex.compile("|".join(map(regex.escape, TAG_CLOSERS)))
 
 
@@ -76,6 +76,8 @@ class CallReader:
     _buffer: str = ""
     _before: str = "\n"
     _tagged: bool = False
+    _fenced: bool = False  # the fence around the call is still open
+    _enclosed: bool = False  # the object around the arguments is still open
     _name: str = ""
     _id: str = ""
     _arguments: str = ""
@@ -146,6 +148,7 @@ class CallReader:
             self._buffer = self._buffer[start:]
             return False
         self._tagged = found["tag"] is not None
+        self._fenced = found["fence"] is not None
         self._buffer = self._buffer[
             (found.end("tag") if self._tagged else found.start("json")) - 1 :
         ]
@@ -172,6 +175,8 @@ class CallReader:
         head = _HEAD.match(self._buffer)
         if head is not None:
             self._begin(head["name"], told)
+            self._enclosed = head[0].lstrip()[:1] in ("{", "[")
+            self._fenced = self._fenced or _FENCE in head[0]
             self._buffer = self._buffer[head.end() :]
             self._value = _Value()
             self._state = "value"
@@ -231,15 +236,24 @@ class CallReader:
         return True
 
     def _read_rest(self, told: list[str | ToolCallDelta]) -> bool:
+        if self._enclosed:
+            # Whatever else the call's object holds, up to its end or, if that is missing, a tag's.
+            size = _Value(is_object=True, _begun=True, _depth=1).feed(self._buffer)
+            end = _END_OF_CALL.search(self._buffer)
+            if size is None and end is None:
+                return False
+            places = [size, end.start() if end else None]
+            self._buffer = self._buffer[min(p for p in places if p is not None) :]
+            self._enclosed = False
         rest = _REST.match(self._buffer)
         assert rest is not None  # it may be empty
         self._buffer = self._buffer[rest.end() :]
-        if not self._buffer:
-            return False
-        if any(closer.startswith(self._buffer) for closer in _CLOSERS):
-            return False
-        if self._tagged and self._buffer[:4] == '"id"'[: len(self._buffer)]:
-            return False
+        if self._fenced and self._buffer.startswith(_FENCE):
+            self._buffer, self._fenced = self._buffer[len(_FENCE) :], False
+            return True
+        closers = (*_CLOSERS, _FENCE) if self._fenced else _CLOSERS
+        if any(closer.startswith(self._buffer) for closer in closers):
+            return False  # nothing, or half of one
         # Behind a tag, several calls may stand in a row; without one, only names tell.
         self._state = "head" if self._tagged and self._buffer[0] == "{" else "text"
         self._before = "\n"
