@@ -15,7 +15,7 @@ conversation replays to the same decisions, and every strategy of the engine sha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from glimp_integrations.backends.base import Ended, Token
@@ -215,24 +215,35 @@ class Chain:
         shown = lead + self._end_step("context_full" if how == "context" else how)
         return Kept(self._trim(step, shown), step_over=True, leftover=False)
 
-    def fall_back(self, author: Author) -> Kept:
-        """The other model failed: ``author`` writes the rest, beginning with a new step."""
+    def fall_back(self, author: Author, plan: Plan = FREE) -> Kept:
+        """The other model failed: ``author`` writes the rest, beginning with a new step.
+
+        Args:
+            author: Who goes on.
+            plan: As it is for this author.
+        """
         self.forced = author
+        self.plan = plan
         if not self.steps or self.steps[-1].end is not None:
             return Kept("", step_over=True, leftover=False)
         step = self.steps[-1]
         if self._lead:
             step.text = self._lead = ""  # nothing was written behind it: the other begins with it
-        return Kept(self._trim(step, self._end_step("error")), step_over=True, leftover=False)
+        kept = Kept(self._trim(step, self._end_step("error")), step_over=True, leftover=False)
+        if self._bound is not None:
+            spent = self._phase_tokens
+            self._bound = plan.forced or (
+                self._bound if plan.tools else replace(self._bound, schema=None)
+            )
+            self._enter("answer")
+            self._phase_tokens = spent
+        return kept
 
     @property
     def can_change_hands(self) -> bool:
         """Whether another model can go on from here: not from within a bound text."""
-        return (
-            self.schema is None
-            or not self.steps
-            or (self.steps[-1].end is not None or bool(self._lead))
-        )
+        running = self.steps[-1] if self.steps and self.steps[-1].end is None else None
+        return self.schema is None or running is None or running.text == self._lead
 
     # -- results -----------------------------------------------------------------------------
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from glimp_integrations import prompt
 from glimp_integrations.backends.base import (
@@ -114,6 +114,16 @@ async def _prepare(
             next_seed=lambda: None if settings.seed is None else next(seeds),
         )
 
+    def plan_for(author: Author) -> Plan:
+        """The plan for the answer, where this model writes it."""
+        said = ready[author]
+        return make_plan(
+            form,
+            (said.can.template, said.prompt.text),
+            binds=said.can.binds,
+            model=models[author].label,
+        )
+
     pens: dict[Author, Pen] = {author: pen(author) for author in models}
     chain = Chain(
         settings,
@@ -121,14 +131,14 @@ async def _prepare(
         window=min(
             (model.room for model in ready.values() if model.room is not None), default=None
         ),
-        plan=_plan(settings, models, ready, form, forced),
+        plan=plan_for(forced or ("small" if settings.answer_by == "small" else "large")),
         forced=forced,
     )
     recorder = Recorder(
         settings, chain, pens, strategy, estimator, ready["large"].prompt.tokens, started, errors
     )
     reader = chain.plan.reader(recorder.new_id)
-    return _Call(settings, chain, pens, strategy[0], recorder, Settler(chain), reader)
+    return _Call(settings, chain, pens, strategy[0], recorder, Settler(chain), reader, plan_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +207,8 @@ class _Call:
     recorder: Recorder
     settler: Settler
     reader: CallReader
+    replan: Callable[[Author], Plan]
+    settled: bool = False
 
     async def events(self) -> AsyncGenerator[Event, None]:
         while True:
@@ -217,7 +229,7 @@ class _Call:
                 await pen.lift()
         for event in self._told(self.settler.settle()):
             yield event
-        for event in self._called(self.reader.end()):
+        for event in self._called(self.reader.end(), settled=self.settled):
             yield event
         yield Finished(self.recorder.result())
 
@@ -276,19 +288,24 @@ class _Call:
         told: list[Event] = []
         for event in events:
             if isinstance(event, TextDelta | Settled) and event.kind == "answer":
-                told += self._called(self.reader.feed(event.text))
+                self.settled = isinstance(event, Settled)
+                told += self._called(self.reader.feed(event.text), settled=self.settled)
             else:
                 told.append(event)
         return told
 
-    def _called(self, pieces: list[str | ToolCallDelta]) -> list[Event]:
+    def _called(self, pieces: list[str | ToolCallDelta], *, settled: bool) -> list[Event]:
+        """Pieces as events. ``settled``: their text was shown before its kind was known."""
         step = self.chain.steps[-1] if self.chain.steps else None
-        return [
-            TextDelta(piece, step.index, step.author, "answer")
-            if isinstance(piece, str) and step is not None
-            else cast("ToolCallDelta", piece)
-            for piece in pieces
-        ]
+        told: list[Event] = []
+        for piece in pieces:
+            if isinstance(piece, ToolCallDelta):
+                told.append(piece)
+            elif settled or step is None:
+                told.append(Settled(piece, "answer"))
+            else:
+                told.append(TextDelta(piece, step.index, step.author, "answer"))
+        return told
 
     def _failed(self, error: BackendError | UnsuitableEndpointError) -> list[Event]:
         """Go on with the other model if the caller wants that, else raise with the text so far."""
@@ -305,31 +322,13 @@ class _Call:
         self.recorder.errors.append(str(error))
         undecided = self.chain.undecided
         broken = running is not None and running.end is None
-        kept = self.chain.fall_back(alone)
+        kept = self.chain.fall_back(alone, self.replan(alone))
         if running is None or not broken:
             return []
         return [
             *self._show(kept, running, undecided=undecided),
             StepDone(self.recorder.record(running)),
         ]
-
-
-def _plan(
-    settings: RoutingSettings,
-    models: dict[Author, Backend],
-    ready: dict[Author, _Ready],
-    form: Form,
-    forced: Author | None,
-) -> Plan:
-    """The plan for the answer, made for the model that will write it."""
-    author = forced or ("small" if settings.answer_by == "small" else "large")
-    said = ready[author]
-    return make_plan(
-        form,
-        (said.can.template, said.prompt.text),
-        binds=said.can.binds,
-        model=models[author].label,
-    )
 
 
 def _tags(

@@ -183,15 +183,22 @@ async def _reads_tools(
 
 async def _safe(backend: Backend, message: Message) -> Message:
     """A message whose texts cannot be read as control tokens."""
-    texts = {key: message[key] for key in ("content", "name") if message.get(key)}
+    texts = {k: message[k] for k in ("content", "name", "tool_call_id") if message.get(k)}
     safe = {**message, **{key: await neutralise(backend, t) for key, t in texts.items()}}
     if message.get("tool_calls"):
         safe["tool_calls"] = [
-            {**call, "function": {k: await neutralise(backend, v) for k, v in parts.items()}}
+            {**await _safe_texts(backend, call), "function": function}
             for call in message["tool_calls"]
-            for parts in [{k: v for k, v in call["function"].items() if isinstance(v, str)}]
+            for function in [await _safe_texts(backend, call["function"])]
         ]
     return safe
+
+
+async def _safe_texts(backend: Backend, texts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: await neutralise(backend, value) if isinstance(value, str) else value
+        for key, value in texts.items()
+    }
 
 
 async def _safe_tool(backend: Backend, tool: Mapping[str, Any]) -> dict[str, Any]:

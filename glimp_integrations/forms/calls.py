@@ -112,7 +112,7 @@ class CallReader:
         """The reply is over: what was still open is decided."""
         told: list[str | ToolCallDelta] = []
         if self._state == "value":
-            self._finish_call()
+            self._end_value(told)
         elif self._state == "head":
             self._give_up(self._buffer, told)
         elif self._opening is not None and not self._is_full:
@@ -148,7 +148,7 @@ class CallReader:
             self._buffer = self._buffer[start:]
             return False
         self._tagged = found["tag"] is not None
-        self._fenced = found["fence"] is not None
+        self._fenced = self._fenced or found["fence"] is not None
         self._buffer = self._buffer[
             (found.end("tag") if self._tagged else found.start("json")) - 1 :
         ]
@@ -191,17 +191,28 @@ class CallReader:
         if size:
             self._buffer = self._buffer[size:]
             return True
-        closer = _CLOSER.search(self._buffer) if self._tagged else None
-        if closer is None:
+        end = self._closing_tag() if self._tagged else None
+        if end is None:
             return False
-        text, self._buffer = self._buffer[: closer.start()], self._buffer[closer.start() :]
+        text, self._buffer = self._buffer[:end], self._buffer[end:]
         self._give_up(text, told)
         return True
+
+    def _closing_tag(self) -> int | None:
+        """Where a tag says that the call is over; one inside of an argument does not."""
+        if self._buffer.lstrip().startswith("<function=") and "</function>" not in self._buffer:
+            return None
+        for found in _CLOSER.finditer(self._buffer):
+            if not _in_string(self._buffer[: found.start()]):
+                return found.start()
+        return None
 
     def _read_unusual(self, told: list[str | ToolCallDelta]) -> int:
         """A call as JSON of any order of keys; how many characters it took, 0 if it is none."""
         body = self._buffer.lstrip(" \n\r\t[,;")
         skipped = len(self._buffer) - len(body)
+        if not body.startswith("{"):
+            return 0
         try:
             value, size = json.JSONDecoder(strict=False).raw_decode(body)
         except ValueError:
@@ -228,12 +239,16 @@ class CallReader:
             told.append(ToolCallDelta(self._count - 1, None, None, text))
         if size is None:
             return False
-        if not self._value.is_object:
+        self._end_value(told)
+        return True
+
+    def _end_value(self, told: list[str | ToolCallDelta]) -> None:
+        assert self._value is not None
+        if not self._value.is_object and self._arguments:
             # JSON inside a JSON string, or something that is no object at all.
             self._arguments = _unquoted(self._arguments)
             told.append(ToolCallDelta(self._count - 1, None, None, self._arguments))
         self._finish_call()
-        return True
 
     def _read_rest(self, told: list[str | ToolCallDelta]) -> bool:
         if self._enclosed:
@@ -319,7 +334,7 @@ class _Value:
     is_object: bool = False
     _begun: bool = False
     _depth: int = 0
-    _in_string: bool = False
+    in_string: bool = False
     _escaped: bool = False
 
     def feed(self, text: str) -> int | None:
@@ -327,17 +342,17 @@ class _Value:
         for place, character in enumerate(text):
             if not self._begun:
                 self._begun, self.is_object = True, character == "{"
-            if self._in_string:
+            if self.in_string:
                 if self._escaped:
                     self._escaped = False
                 elif character == "\\":
                     self._escaped = True
                 elif character == '"':
-                    self._in_string = False
+                    self.in_string = False
                     if self._depth == 0:
                         return place + 1
             elif character == '"':
-                self._in_string = True
+                self.in_string = True
             elif character in "{[":
                 self._depth += 1
             elif character in "}]":
@@ -347,6 +362,13 @@ class _Value:
             elif self._depth == 0 and character in ",\n":
                 return place
         return None
+
+
+def _in_string(text: str) -> bool:
+    """Whether JSON that begins like this is inside a string at its end."""
+    value = _Value()
+    begin = text.find("{")
+    return begin >= 0 and value.feed(text[begin:]) is None and value.in_string
 
 
 def _unquoted(text: str) -> str:

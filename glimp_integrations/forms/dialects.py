@@ -81,11 +81,13 @@ TAG_CLOSERS = (
 
 
 def dialect_of(*texts: str | None) -> Dialect:
-    """The dialect given away by a chat template or a rendered prompt."""
-    for dialect in DIALECTS:
-        if any(mark in text for mark in dialect.marks for text in texts if text):
-            return dialect
-    return PLAIN
+    """The dialect given away by the first text there is.
+
+    Args:
+        texts: A chat template, then a rendered prompt: the latter holds what users say, too.
+    """
+    text = next((text for text in texts if text is not None), "")
+    return next((d for d in DIALECTS if any(mark in text for mark in d.marks)), PLAIN)
 
 
 def opening(names: Iterable[str]) -> regex.Pattern[str]:

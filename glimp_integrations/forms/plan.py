@@ -150,8 +150,12 @@ def make_plan(form: Form, texts: Sequence[str | None], *, binds: bool, model: st
 
 
 def _bindable(form: Form) -> list[Mapping[str, Any]]:
-    """The tools that may be called, with checked schemas; none if calls are written freely."""
-    if form.strict is False and form.forced is None:
+    """The tools that may be called, with checked schemas; none if calls are written freely.
+
+    Where an answer has a schema, it is that or a call, so that calls have to be bound as well:
+    arguments that no grammar can keep are then any JSON object.
+    """
+    if form.strict is False and form.forced is None and form.schema is None:
         return []
     found: list[Mapping[str, Any]] = []
     for tool in form.chosen:
@@ -162,9 +166,11 @@ def _bindable(form: Form) -> list[Mapping[str, Any]]:
                 parameters, what=f"the arguments of tool {function['name']!r}"
             )
         except ConfigError:
-            if form.strict is None and form.forced is None:
+            if form.strict or form.forced is not None:
+                raise
+            if form.schema is None:
                 return []
-            raise
+            checked = dict(schemas.ANY_OBJECT)
         found.append({**tool, "function": {**function, "parameters": checked}})
     return found
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from glimp_integrations.errors import ConfigError
@@ -64,7 +64,7 @@ def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
     A model bound by an open object may invent properties; callers who list them mean these.
     """
     found: dict[str, Any] = copy.deepcopy(dict(schema))
-    _close(found)
+    _close(found, "#", part=False, parts=_parts(found))
     return found
 
 
@@ -148,17 +148,53 @@ def _drop(schema: Any, keyword: str, value: str) -> bool:
     return found
 
 
-def _close(schema: Any) -> None:
-    if isinstance(schema, list):
-        for item in schema:
-            _close(item)
+_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_DATA = ("enum", "const", "default", "examples", "required")
+
+
+def _close(schema: Any, place: str, *, part: bool, parts: set[str]) -> None:
+    """Close what describes an object on its own; see :func:`_parts`."""
     if not isinstance(schema, dict):
         return
-    opens = ("additionalProperties", "patternProperties", "allOf", "unevaluatedProperties")
-    is_object = schema.get("type") == "object" and "properties" in schema
-    if is_object and not any(key in schema for key in opens):
+    opens = {"additionalProperties", "patternProperties", "unevaluatedProperties", "$ref",
+             "allOf", "anyOf", "oneOf"}  # fmt: skip
+    kind = schema.get("type")
+    is_object = kind == "object" or (isinstance(kind, list) and "object" in kind)
+    if (
+        is_object
+        and "properties" in schema
+        and not part
+        and place not in parts
+        and not opens & schema.keys()
+    ):
         schema["additionalProperties"] = False
+    for child, key, inner in _children(schema, part=part):
+        _close(child, f"{place}/{key}", part=inner, parts=parts)
+
+
+def _parts(schema: Any, *, part: bool = False) -> set[str]:
+    """Places that only a reference makes part of another object.
+
+    Parts of a conjunction describe one object together: closing one would empty it.
+    """
+    found: set[str] = set()
+    if isinstance(schema, dict):
+        if "$ref" in schema and (part or "properties" in schema):
+            found.add(str(schema["$ref"]))
+        for child, _, inner in _children(schema, part=part):
+            found |= _parts(child, part=inner)
+    return found
+
+
+def _children(schema: dict[str, Any], *, part: bool) -> Iterator[tuple[Any, str, bool]]:
+    """The schemas inside of one: schema, place in it, whether it is part of this one."""
     for key, value in schema.items():
-        # Parts of a conjunction describe one object together: closing one would empty it.
-        if key not in ("allOf", "enum", "const", "default", "examples"):
-            _close(value)
+        if key in _MAPS and isinstance(value, dict):
+            yield from ((child, f"{key}/{name}", False) for name, child in value.items())
+        elif key in ("allOf", "anyOf", "oneOf") and isinstance(value, list):
+            inner = part or key == "allOf" or "properties" in schema
+            yield from ((child, f"{key}/{i}", inner) for i, child in enumerate(value))
+        elif key not in _DATA and isinstance(value, list):
+            yield from ((child, f"{key}/{i}", False) for i, child in enumerate(value))
+        elif key not in _DATA:
+            yield value, key, False
