@@ -82,7 +82,7 @@ def _form(given: Mapping[str, Any]) -> Form:
     """A form from OpenAI's arguments; ``None`` means that one was not given."""
     found = {name: value for name, value in given.items() if value is not None}
     wanted = _response_format(found.pop("response_format", None))
-    return Form(**found, **wanted)
+    return Form(**{**wanted, **found})
 
 
 def _response_format(wanted: Any) -> dict[str, Any]:
@@ -92,13 +92,14 @@ def _response_format(wanted: Any) -> dict[str, Any]:
     if kind == "json_object":
         # The conversation itself says which JSON it wants.
         return {"schema": ANY_OBJECT}
-    schema = (wanted.get("json_schema") or {}).get("schema") if kind == "json_schema" else None
-    if not isinstance(schema, Mapping):
+    inner = wanted.get("json_schema") if kind == "json_schema" else None
+    schema = inner.get("schema") if isinstance(inner, Mapping) else None
+    if inner is None or not isinstance(schema, Mapping):
         raise ConfigError(
             f"response_format is {wanted!r}; expected {{'type': 'json_schema', 'json_schema': "
             "{'schema': ...}}, {'type': 'json_object'} or {'type': 'text'}"
         )
-    return {"schema": schema}
+    return {"schema": schema, **({"strict": True} if inner.get("strict") else {})}
 
 
 def finish_reason(result: RoutedAnswer) -> str:

@@ -129,7 +129,12 @@ def _block_text(index: int, block: Any) -> str:
 
 
 async def build(
-    backend: Backend, messages: Sequence[Message], form: Form = TEXT, *, show_schema: bool = True
+    backend: Backend,
+    messages: Sequence[Message],
+    form: Form = TEXT,
+    *,
+    show_schema: bool = True,
+    must_fit: bool = True,
 ) -> Prompt:
     """Render a checked conversation for one model.
 
@@ -138,6 +143,7 @@ async def build(
         messages: Checked by :func:`check_messages`.
         form: Tools and schema that are shown to it.
         show_schema: Whether it reads the schema.
+        must_fit: Whether a conversation longer than the context window is an error.
 
     Raises:
         ConfigError: It does not fit the model's context window, or has no template.
@@ -152,7 +158,8 @@ async def build(
         spoken, tools = [*plan.write_tools_out(spoken, tools)], []
     rendered = await (backend.render(spoken, tools) if tools else backend.render(spoken))
     if (
-        rendered.tokens is not None
+        must_fit
+        and rendered.tokens is not None
         and can.context_window is not None
         and rendered.tokens >= can.context_window
     ):

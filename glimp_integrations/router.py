@@ -117,13 +117,13 @@ class GlimpRouter:
         """Tokens of a conversation as the large model reads it; ``None``: nobody counted.
 
         Raises:
-            ConfigError: An impossible conversation, or one that does not fit the model.
+            ConfigError: An impossible conversation, or one that the template refuses.
             BackendError: The model failed.
         """
         checked = check_messages(messages)
 
         async def count() -> int | None:
-            return (await build(self.large, checked, form)).tokens
+            return (await build(self.large, checked, form, must_fit=False)).tokens
 
         return bridge.call(count)
 

@@ -193,6 +193,7 @@ class ToolCall(_Record):
 class InvalidToolCall(_Record):
     """Text that was meant as a tool call."""
 
+    index: int = Field(description="Number of the call in the reply, from 0.")
     id: str
     name: str | None
     text: str = Field(description="What was written as its arguments, or all of it.")

@@ -15,6 +15,7 @@ from langchain_core.callbacks.manager import (
     handle_event,
 )
 from langchain_core.language_models import BaseChatModel, LangSmithParams
+from langchain_core.load import dumpd
 from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 from pydantic import Field, model_validator
 
@@ -22,7 +23,6 @@ from glimp_integrations._version import __version__
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished, to_dict
-from glimp_integrations.router import result_of
 from glimp_integrations.settings import public_form
 from glimp_integrations.trace import RoutedAnswer
 from langchain_glimp._convert import PROVIDER
@@ -77,6 +77,16 @@ class LangChainRouted(RoutedModel):
         # LangChain writes names of its own (stop) beside these.
         return {"model_name": self.pair_name, "routing": self.identity}
 
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """What is stored otherwise than it is held."""
+        return {} if self.prices is None else {"prices": self.prices.model_dump()}
+
+    @property
+    def _serialized(self) -> dict[str, Any]:
+        # Part of LangChain's cache key; kept from the first call on, it would hide later changes.
+        return dict(dumpd(self))
+
     @classmethod
     def is_lc_serializable(cls) -> bool:
         """Whether ``langchain_core.load`` can store it: models named by short forms can be."""
@@ -118,10 +128,13 @@ class LangChainRouted(RoutedModel):
         stop: Sequence[str] | None,
         run_manager: CallbackManagerForLLMRun | None,
         kwargs: dict[str, Any],
+        to_chunk: Callable[[Event], Chunk | None] | None = None,
     ) -> RoutedAnswer:
-        """The result of one call."""
+        """The result of one call. With ``to_chunk``, callbacks see the tokens."""
         with closing(self._follow(messages, stop, run_manager, kwargs)) as events:
             for event in events:
+                if to_chunk and run_manager and (chunk := to_chunk(event)) is not None:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 if isinstance(event, Finished):
                     return event.result
         raise RuntimeError("the routing loop ended without a result; please report this")
@@ -132,9 +145,16 @@ class LangChainRouted(RoutedModel):
         stop: Sequence[str] | None,
         run_manager: AsyncCallbackManagerForLLMRun | None,
         kwargs: dict[str, Any],
+        to_chunk: Callable[[Event], Chunk | None] | None = None,
     ) -> RoutedAnswer:
         """Asynchronous :meth:`_answer`."""
-        return await result_of(self._afollow(messages, stop, run_manager, kwargs))
+        async with aclosing(self._afollow(messages, stop, run_manager, kwargs)) as events:
+            async for event in events:
+                if to_chunk and run_manager and (chunk := to_chunk(event)) is not None:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                if isinstance(event, Finished):
+                    return event.result
+        raise RuntimeError("the routing loop ended without a result; please report this")
 
     def _follow(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +33,8 @@ __all__ = [
     "calls_of",
     "metadata_of",
     "reasoning_of",
+    "spoilers",
+    "text_of",
     "to_messages",
     "usage_of",
 ]
@@ -43,8 +44,10 @@ PROVIDER = "glimprouter"
 # Earlier chains of thought are not part of the conversation, whatever block they came in.
 _PRIVATE = ("reasoning", "thinking", "redacted_thinking")
 # The same calls are in AIMessage.tool_calls.
-_BEFORE_CALLS = 2
-_CALLS = ("tool_use", "tool_call", "tool_call_chunk", "input_json_delta")
+# A stream's blocks are told apart by index, and LangChain counts those of text and reasoning from 0
+# up, with every change of kind: calls stand where that count never comes.
+_BEFORE_CALLS = 1_000_000
+_CALLS = ("tool_use", "tool_call", "tool_call_chunk", "input_json_delta", "invalid_tool_call")
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
@@ -102,14 +105,56 @@ def calls_of(result: RoutedAnswer) -> dict[str, Any]:
 
 
 def call_chunk(delta: ToolCallDelta) -> ToolCallChunk:
-    """A piece of a call. Reasoning and text come before calls, and take the first two places."""
+    """A piece of a call."""
     arguments = delta.arguments
     if delta.id is not None and delta.name is None:
-        # No call at all: as JSON text it can never be taken for arguments.
-        arguments = json.dumps(arguments)
+        # No call at all: what stands here must never be taken for arguments.
+        arguments = f"no call: {arguments}"
     return create_tool_call_chunk(
         name=delta.name, args=arguments, id=delta.id, index=_BEFORE_CALLS + delta.index
     )
+
+
+def spoilers(result: RoutedAnswer) -> list[ToolCallChunk]:
+    """Last pieces of calls whose arguments are broken.
+
+    LangChain completes broken JSON when it adds chunks up, and an agent would execute the result.
+    Behind a bracket that closes nothing there is nothing to complete.
+    """
+    return [
+        create_tool_call_chunk(
+            name=None, args=_spoiler(call.text), id=None, index=_BEFORE_CALLS + call.index
+        )
+        for call in result.invalid_tool_calls
+        if call.name is not None
+    ]
+
+
+def _spoiler(text: str) -> str:
+    open_brackets: list[str] = []
+    in_string = escaped = False
+    for character in text:
+        if in_string:
+            in_string = escaped or character != '"'
+            escaped = not escaped and character == "\\"
+        elif character == '"':
+            in_string = True
+        elif character in "{[":
+            open_brackets.append(character)
+        elif character in "}]" and open_brackets:
+            open_brackets.pop()
+    wrong = "}" if open_brackets[-1:] == ["["] else "]"
+    return (" " if escaped else "") + ('"' if in_string else "") + wrong
+
+
+def text_of(message: dict[str, Any]) -> str:
+    """All words of a message, those of its tool calls included."""
+    content = message["content"]
+    if not isinstance(content, str):
+        blocks = (b if isinstance(b, str) else str(b.get("text", "")) for b in content)
+        content = "".join(blocks)
+    calls = (call["function"] for call in message.get("tool_calls") or ())
+    return " ".join([content, *(f"{call['name']} {call['arguments']}" for call in calls)])
 
 
 def metadata_of(result: RoutedAnswer, model_name: str) -> dict[str, Any]:

@@ -62,9 +62,8 @@ def structured(
     if schema is None and method != "json_mode":
         raise ConfigError(f"method {method!r} needs a schema: pass a pydantic class, a TypedDict "
                           "or a JSON schema")  # fmt: skip
-    told: dict[str, Any] = {"kwargs": {"method": method, "strict": strict}}
-    if schema is not None:
-        told["schema"] = convert_to_json_schema(schema)
+    # LangChain itself turns the schema into what tracers are told.
+    told = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
     parser: Any
     if method == "function_calling":
@@ -83,7 +82,7 @@ def structured(
         if method == "json_schema":
             wanted = {
                 "type": "json_schema",
-                "json_schema": {"schema": told["schema"], "strict": strict},
+                "json_schema": {"schema": _json_schema(schema), "strict": strict},
             }
         bound = model.bind(response_format=wanted, ls_structured_output_format=told, **options)
         parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
@@ -97,3 +96,19 @@ def structured(
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     found = RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
     return found
+
+
+def _json_schema(schema: Any) -> dict[str, Any]:
+    """The schema as it is; LangChain's conversion, which goes by way of a tool, where it is none.
+
+    That way leads through objects with a title only, and loses what refers to itself.
+    """
+    if isinstance(schema, Mapping):
+        if "name" in schema and isinstance(schema.get("schema"), Mapping):
+            return dict(schema["schema"])  # OpenAI's {"name", "schema"}
+        is_tool = "function" in schema or ("name" in schema and "parameters" in schema)
+        return convert_to_json_schema(dict(schema)) if is_tool else dict(schema)
+    if hasattr(schema, "model_json_schema"):
+        found: dict[str, Any] = schema.model_json_schema()
+        return found
+    return convert_to_json_schema(schema)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, ClassVar
+from contextlib import suppress
+from typing import Any, ClassVar, cast
 
 from langchain_core.callbacks.manager import (
     AsyncCallbackManagerForLLMRun,
@@ -13,9 +14,10 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput, Mo
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from glimp_integrations.adapter import FORM
+from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished, Settled, TextDelta, ToolCallDelta
 from glimp_integrations.forms.form import Form
 from glimp_integrations.trace import RoutedAnswer
@@ -26,6 +28,8 @@ from langchain_glimp._convert import (
     calls_of,
     metadata_of,
     reasoning_of,
+    spoilers,
+    text_of,
     to_messages,
     usage_of,
 )
@@ -38,6 +42,10 @@ from langchain_glimp._structured import (
 )
 
 __all__ = ["ChatGlimpRouter"]
+
+
+class _OwnProfile(dict[str, Any]):
+    """A profile that was made here, not given by the caller."""
 
 
 class ChatGlimpRouter(LangChainRouted, BaseChatModel):
@@ -95,6 +103,14 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     _forms: ClassVar[frozenset[str]] = FORM
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile_is_of_this_model(cls, data: Any) -> Any:
+        # A copy (configurable fields) brings the original's along.
+        if isinstance(data, dict) and isinstance(data.get("profile"), _OwnProfile):
+            return {**data, "profile": None}
+        return data
 
     def bind_tools(
         self,
@@ -169,7 +185,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
     def _resolve_model_profile(self) -> ModelProfile:
         # Asked while the model is made: nothing is loaded for it.
         windows = [self.router.small.context_window, self.router.large.context_window]
-        profile = ModelProfile(
+        profile = _OwnProfile(
             name=self.pair_name,
             text_inputs=True,
             text_outputs=True,
@@ -195,7 +211,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
         known = [window for window in windows if window is not None]
         if known:
             profile["max_input_tokens"] = min(known)
-        return profile
+        return cast("ModelProfile", profile)
 
     def get_num_tokens_from_messages(
         self,
@@ -204,14 +220,18 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
     ) -> int:
         """Tokens of a conversation as the large model reads it, chat template included.
 
+        Of messages that make no conversation (a part of one, while it is trimmed) the words are
+        counted.
+
         Raises:
             ConfigError: Its backend does not count tokens.
         """
-        form = Form(tools=openai_tools(tools or ()))
-        count = self.router.count_tokens(to_messages(messages), form)
-        if count is not None:
-            return count
-        return sum(self.get_num_tokens(str(m["content"])) for m in to_messages(messages))
+        found = to_messages(messages)
+        count = None
+        if found:
+            with suppress(ConfigError):
+                count = self.router.count_tokens(found, Form(tools=openai_tools(tools or ())))
+        return sum(self.get_num_tokens(text_of(m)) for m in found) if count is None else count
 
     def _generate(
         self,
@@ -265,6 +285,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
             return ChatGenerationChunk(
                 message=AIMessageChunk(
                     content="",
+                    tool_call_chunks=spoilers(event.result),
                     response_metadata=metadata_of(event.result, self.pair_name),
                     usage_metadata=usage_of(event.result.usage),
                     chunk_position="last",

@@ -9,8 +9,10 @@ from langchain_core.callbacks.manager import (
     AsyncCallbackManagerForLLMRun,
     CallbackManagerForLLMRun,
 )
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict
 
 from glimp_integrations.events import Event, Finished, Settled, TextDelta
@@ -58,7 +60,8 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        return self._result([self._answer(p, stop, run_manager, kwargs) for p in prompts])
+        told = self._chunk if self.streaming else None
+        return self._result([self._answer(p, stop, run_manager, kwargs, told) for p in prompts])
 
     async def _agenerate(
         self,
@@ -68,7 +71,39 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         # One after the other: abatch is what runs prompts at the same time.
-        return self._result([await self._aanswer(p, stop, run_manager, kwargs) for p in prompts])
+        told = self._chunk if self.streaming else None
+        return self._result(
+            [await self._aanswer(p, stop, run_manager, kwargs, told) for p in prompts]
+        )
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[str]:
+        """Text as it is written; in one piece with ``streaming=False``."""
+        if self.streaming is False:
+            yield self.invoke(input, config, stop=stop, **kwargs)
+        else:
+            yield from super().stream(input, config, stop=stop, **kwargs)
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[str]:
+        """Asynchronous :meth:`stream`."""
+        if self.streaming is False:
+            yield await self.ainvoke(input, config, stop=stop, **kwargs)
+        else:
+            async for text in super().astream(input, config, stop=stop, **kwargs):
+                yield text
 
     def _stream(
         self,

@@ -112,7 +112,7 @@ class CallReader:
         """The reply is over: what was still open is decided."""
         told: list[str | ToolCallDelta] = []
         if self._state == "value":
-            self._end_value(told)
+            self._end_value(told, whole=False)
         elif self._state == "head":
             self._give_up(self._buffer, told)
         elif self._opening is not None and not self._is_full:
@@ -239,14 +239,14 @@ class CallReader:
             told.append(ToolCallDelta(self._count - 1, None, None, text))
         if size is None:
             return False
-        self._end_value(told)
+        self._end_value(told, whole=True)
         return True
 
-    def _end_value(self, told: list[str | ToolCallDelta]) -> None:
+    def _end_value(self, told: list[str | ToolCallDelta], *, whole: bool) -> None:
         assert self._value is not None
-        if not self._value.is_object and self._arguments:
-            # JSON inside a JSON string, or something that is no object at all.
-            self._arguments = _unquoted(self._arguments)
+        if not self._value.is_object and (whole or self._arguments):
+            # JSON inside a JSON string, nothing, or something that is no object at all.
+            self._arguments = _unquoted(self._arguments) or "{}"
             told.append(ToolCallDelta(self._count - 1, None, None, self._arguments))
         self._finish_call()
 
@@ -272,6 +272,7 @@ class CallReader:
         # Behind a tag, several calls may stand in a row; without one, only names tell.
         self._state = "head" if self._tagged and self._buffer[0] == "{" else "text"
         self._before = "\n"
+        self._spaces = self._spaces or " "
         return True
 
     def _begin(self, name: str, told: list[str | ToolCallDelta]) -> None:
@@ -289,12 +290,13 @@ class CallReader:
     def _finish_call(self) -> None:
         self._state, self._value = "rest", None
         try:
-            arguments = json.loads(self._arguments or "{}", strict=False)
+            arguments = json.loads(self._arguments, strict=False)
             if not isinstance(arguments, dict):
                 raise ValueError(f"expected an object, got {type(arguments).__name__}")
         except ValueError as error:
             self.invalid.append(
                 InvalidToolCall(
+                    index=self._count - 1,
                     id=self._id, name=self._name, text=self._arguments,
                     error=f"the arguments are no JSON object: {error}",
                 )
@@ -314,7 +316,9 @@ class CallReader:
             return
         call_id = self.new_id(self._count)
         self.invalid.append(
-            InvalidToolCall(id=call_id, name=None, text=text, error="this is no tool call")
+            InvalidToolCall(
+                index=self._count, id=call_id, name=None, text=text, error="this is no tool call"
+            )
         )
         told.append(ToolCallDelta(self._count, call_id, None, text))
         self._count += 1

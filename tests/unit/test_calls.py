@@ -293,8 +293,9 @@ def test_arguments_may_be_written_in_many_ways(
 ) -> None:
     text = around.replace("{}", f'{{"name": "other"{written}}}')
     for pieces in ([text], text):
-        reader, _ = fed(pieces)
+        reader, told = fed(pieces)
         assert (reader.content, calls(reader)) == ("", [("other", arguments)])
+        add_up(reader, told)
 
 
 @pytest.mark.parametrize(
@@ -336,9 +337,10 @@ def test_what_is_meant_as_a_call_and_is_none_is_invalid(
     text: str, name: str | None, kept: str
 ) -> None:
     for pieces in ([f"{text} So."], f"{text} So."):
-        reader, _ = fed(pieces)
+        reader, told = fed(pieces)
         assert (reader.content, reader.calls) == ("So.", [])
         assert broken(reader) == [(name, kept)]
+        add_up(reader, told)
         assert "no" in reader.invalid[0].error
 
 
@@ -354,8 +356,15 @@ def test_what_is_meant_as_a_call_and_is_none_is_invalid(
 )
 def test_a_truncated_call_is_invalid(text: str, name: str | None, kept: str) -> None:
     for pieces in ([text], text):
-        reader, _ = fed(pieces)
+        reader, told = fed(pieces)
         assert (reader.content, reader.calls, broken(reader)) == ("", [], [(name, kept)])
+        add_up(reader, told)
+
+
+def test_arguments_that_were_left_out_are_told_as_none() -> None:
+    reader, told = fed('{"name": "other", "arguments": }')
+    assert calls(reader) == [("other", {})]
+    add_up(reader, told)
 
 
 def test_truncated_json_without_a_tag_is_text_until_it_has_arguments() -> None:

@@ -94,14 +94,15 @@ class Draw:
             logits: Unscaled, of one place.
             ahead: Ids behind the known ones (of a draft), shape ``(1, n)``.
         """
+        if self._binding is not None:
+            # First: what is cut off afterwards (top-p, top-k) is cut off from what may come.
+            logits = self._binding.mask(logits)
         scores = logits
         if self._ids is not None:
             behind = self._ids
             if ahead is not None:
                 behind = torch.cat([behind, ahead.to(behind.device)], dim=-1)
             scores = self.processors(behind, logits.to(behind.device, copy=True))
-        if self._binding is not None:
-            scores = self._binding.mask(scores)
         if not self.sampled:
             return scores.argmax(dim=-1)
         probabilities = scores.softmax(dim=-1)
