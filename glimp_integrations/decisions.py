@@ -262,16 +262,21 @@ class Chain:
         """Whether text of this phase may turn out to be reasoning or answer."""
         settings = self.settings
         last_step = settings.untagged_answer == "last_step"
-        may_change = settings.answer_marker is not None or self.plan.opening is not None
+        may_change = settings.answer_marker is not None or self.plan.forced is not None
         return self.phase == "chain" and (last_step or may_change)
 
     def kind_of(self, step: Step) -> Literal["reasoning", "answer"]:
         """Whether a finished chain counts ``step`` as reasoning or as answer."""
         if step.is_answer:
             return "answer"
-        if self.closers or self._separated:
+        if self.closers:
             return "reasoning"
-        if self.settings.untagged_answer == "whole":
+        whole = self.settings.untagged_answer == "whole"
+        if self._separated:
+            # A call of the model's own accord is a part of the reply, like the words before it.
+            called = self.stop_reason == "tool_call" and self.plan.forced is None
+            return "answer" if whole and called else "reasoning"
+        if whole:
             return "answer"
         spoken = next((s.index for s in reversed(self.steps) if s.text.strip()), 0)
         return "answer" if step.index >= spoken else "reasoning"

@@ -221,7 +221,10 @@ class CallReader:
         name = call.get("name") if isinstance(call, dict) else call
         if isinstance(call, str):  # {"function": "name", "arguments": {...}}
             call = value
-        if not isinstance(call, dict) or not isinstance(name, str):
+        # Without a tag, data may have a name, too.
+        known = {"name", "type", "id", "arguments", "parameters"}
+        is_data = not self._tagged and isinstance(call, dict) and not call.keys() <= known
+        if not isinstance(call, dict) or not isinstance(name, str) or is_data:
             self._give_up(body[:size], told)
             return skipped + size
         arguments = call.get("arguments", call.get("parameters", {}))
@@ -262,6 +265,8 @@ class CallReader:
             self._enclosed = False
         rest = _REST.match(self._buffer)
         assert rest is not None  # it may be empty
+        if _CLOSER.search(rest[0]):
+            self._tagged = False
         self._buffer = self._buffer[rest.end() :]
         if self._fenced and self._buffer.startswith(_FENCE):
             self._buffer, self._fenced = self._buffer[len(_FENCE) :], False
@@ -393,8 +398,3 @@ def _typed(text: str) -> Any:
 
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def read(text: str, names: Iterable[str], new_id: Callable[[int], str]) -> CallReader:
-    """A whole reply, split."""
-    return CallReader(names, new_id).read(text)

@@ -906,3 +906,10 @@ def test_a_bound_call_may_stand_anywhere_in_a_reply(
     assert len(bound(large)) == (author != "small")
     said = result.answer if tags else f"{result.reasoning}{result.answer}"
     assert said.split() == f"{before.partition('</think>')[2] if tags else before} {after}".split()
+
+
+def test_words_before_a_call_belong_to_a_reply_that_is_all_answer() -> None:
+    small, large = (model(*whole(CALL), tags=False) for _ in range(2))
+    result, _ = ask(small, large, Form(tools=TOOLS), untagged_answer="whole")
+    assert (result.reasoning, called(result)) == ("", [PARIS])
+    assert result.answer == SPOKEN_TEXT.rstrip()

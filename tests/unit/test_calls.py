@@ -534,3 +534,14 @@ def test_nothing_that_a_model_may_write_raises(parts: list[str], data: st.DataOb
     assert (reader.content, reader.calls, reader.invalid) == (
         whole.content, whole.calls, whole.invalid,
     )  # fmt: skip
+
+
+def test_json_behind_a_closed_call_is_text() -> None:
+    reader = split('<tool_call>{"name": "other", "arguments": {}}</tool_call>\n\n{"x": 1}')
+    assert (reader.content, len(reader.calls), reader.invalid) == ('{"x": 1}', 1, [])
+
+
+def test_data_that_has_a_name_is_no_call() -> None:
+    text = '{"name": "other", "age": 3}'
+    assert (split(text).content, split(text).calls) == (text, [])
+    assert [c.name for c in split('{"name": "other"}').calls] == ["other"]
