@@ -141,12 +141,12 @@ def forced(options: argparse.Namespace) -> dict[str, Any]:
 
 def auto(options: argparse.Namespace) -> dict[str, Any]:
     """The model may call or answer; each prompt needs a tool."""
-    arms = {
+    arms: dict[str, dict[str, Any]] = {
         "pair": {"threshold": options.threshold},
-        "pair, calls not bound": {"threshold": options.threshold, "strict": False},
         "large alone": {"threshold": -1.0},
-        "large alone, calls not bound": {"threshold": -1.0, "strict": False},
     }
+    if options.free:
+        arms |= {f"{name}, calls not bound": {**arm, "strict": False} for name, arm in arms.items()}
     asked = prompts()[: options.n]
     found: dict[str, Any] = {}
     for name, arm in arms.items():
@@ -275,6 +275,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=[*PARTS, "all"])
     parser.add_argument("--n", type=int, default=50, help="prompts")
+    parser.add_argument("--free", action="store_true", help="auto: also with calls not bound")
     parser.add_argument("--repeat", type=int, default=7, help="rounds of the overhead part")
     parser.add_argument("--threshold", type=float, default=1.0, help="nats")
     parser.add_argument("--json", type=Path, help="write the figures")
