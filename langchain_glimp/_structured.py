@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
@@ -13,7 +14,12 @@ from langchain_core.output_parsers.openai_tools import (
     JsonOutputKeyToolsParser,
     PydanticToolsParser,
 )
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableGenerator,
+    RunnableMap,
+    RunnablePassthrough,
+)
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
@@ -86,6 +92,7 @@ def structured(
             }
         bound = model.bind(response_format=wanted, ls_structured_output_format=told, **options)
         parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+    parser = RunnableGenerator(_whole, _awhole) | parser
     found: Runnable[LanguageModelInput, Any]
     if not include_raw:
         found = bound | parser
@@ -96,6 +103,26 @@ def structured(
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     found = RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
     return found
+
+
+def _whole(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
+    """Messages as they come, unless the answer was cut off: parsers would complete it."""
+    for message in messages:
+        yield _checked(message)
+
+
+async def _awhole(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
+    async for message in messages:
+        yield _checked(message)
+
+
+def _checked(message: AIMessage) -> AIMessage:
+    if message.response_metadata.get("finish_reason") == "length":
+        raise OutputParserException(
+            "the answer was cut off before it was whole: raise max_tokens, or serve the models "
+            "with a larger context window"
+        )
+    return message
 
 
 def _json_schema(schema: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ __all__ = ["CallReader", "new_ids"]
 _FUNCTION_NAME = r"[\w.\-]{1,64}"
 # What stands in front of a call's arguments, its name included.
 _HEAD = regex.compile(
-    r'\s*(?:\[\s*)?\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
+    r'\s*(?:\[\s*)?\{{1,2}\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
     r'"name"\s*:\s*"(?P<name>[^"\\]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\S)'
     rf"|\s*(?:<｜tool▁call▁begin｜>\s*)?function\s*<｜tool▁sep｜>(?P<name>{_FUNCTION_NAME})\s*"
     r"```json\s*(?=\{)"
@@ -332,8 +332,8 @@ class CallReader:
 def new_ids() -> Callable[[int], str]:
     """Ids for the calls of one reply: nine letters and digits, as Mistral's templates demand."""
     signs = string.ascii_letters + string.digits
-    base = "".join(secrets.choice(signs) for _ in range(8))
-    return lambda number: base[: 9 - len(str(number))] + str(number)
+    base = "".join(secrets.choice(signs) for _ in range(6))
+    return lambda number: f"{base}{number:03}"[-9:]
 
 
 @dataclass(slots=True)

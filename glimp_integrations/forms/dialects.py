@@ -101,6 +101,7 @@ def opening(names: Iterable[str]) -> regex.Pattern[str]:
     tags = "|".join(regex.escape(tag) for tag in TAGS)
     return regex.compile(
         rf"(?P<tag>{tags})|(?m:^)[ \t]*(?P<fence>```[ \t]*\w*[ \t]*\n\s*)?"
-        r'(?P<json>(?:\[\s*)?\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
+        # Two braces: some templates teach them, by an escape too many.
+        r'(?P<json>(?:\[\s*)?\{{1,2}\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
         rf'"name"\s*:\s*"(?:{known})")'
     )

@@ -21,12 +21,12 @@ __all__ = ["ANY_OBJECT", "calls_schema", "checked", "closed", "for_llguidance"]
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 """JSON mode: any object."""
 
-# One line, spaced as models were taught: a weak model bound to JSON may otherwise write white
-# space for ever. Of several alternatives any may be taken; that is what sampling can promise.
+# White space as models were taught to write it, and bounded: a weak model that is allowed any may
+# write it for ever, and one that is allowed none goes on with the digits of a last number, where
+# it would have broken the line. Of several alternatives any may be taken.
 _STYLE = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
+    "whitespace_flexible": True,
+    "whitespace_pattern": r"(?:\n {0,16}| )?",
     "coerce_one_of": True,
 }
 

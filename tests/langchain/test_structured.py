@@ -293,6 +293,16 @@ def test_broken_json_is_a_parsing_error(kind: str) -> None:
         llm.with_structured_output(schema).invoke("hi")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_that_was_cut_off_is_not_completed(kind: str) -> None:
+    llm = chat(*answer(['{"name": "An', 'na", "age"', ": 3", "4}"]), max_tokens=3)
+    both = llm.with_structured_output(KINDS[kind][0], include_raw=True).invoke("hi")
+    assert both["raw"].content.startswith('{"name": "Anna"')
+    assert both["parsed"] is None
+    with pytest.raises(OutputParserException, match="max_tokens"):
+        list(llm.with_structured_output(KINDS[kind][0]).stream("hi"))
+
+
 def test_json_of_another_shape_is_a_parsing_error_of_pydantic_classes() -> None:
     for method in METHODS:
         llm = chat(*reply(method, "Person", ['{"name": "Anna"}']))

@@ -127,7 +127,7 @@ def test_it_goes_on_from_the_middle_of_a_text(make: Make) -> None:
 def test_the_budget_cuts_json_too(make: Make) -> None:
     answer = asked(make("llama", "bytes"), PROMPT, 3, schema=CITY)
     assert (answer.report.ended, len(answer.tokens)) == ("length", 3)
-    assert '{"city": "'.startswith(answer.text[:10])
+    assert answer.text[0] == "{" and "}" not in answer.text
 
 
 # -- side by side ----------------------------------------------------------------------------

@@ -545,3 +545,10 @@ def test_data_that_has_a_name_is_no_call() -> None:
     text = '{"name": "other", "age": 3}'
     assert (split(text).content, split(text).calls) == (text, [])
     assert [c.name for c in split('{"name": "other"}').calls] == ["other"]
+
+
+@pytest.mark.parametrize("tags", [("", ""), ("<tool_call>\n", "\n</tool_call>")])
+def test_double_braces_that_a_template_taught_are_read(tags: tuple[str, str]) -> None:
+    reader = split('{{"name": "other", "arguments": {"a": 1}}}'.join(tags))
+    assert [(c.name, c.arguments) for c in reader.calls] == [("other", {"a": 1})]
+    assert (reader.content, reader.invalid) == ("", [])

@@ -287,11 +287,13 @@ def test_one_of_several_is_any_of_them() -> None:
     assert not accepts(schema, "true")
 
 
-def test_json_is_written_in_one_line_with_single_spaces() -> None:
+def test_white_space_in_json_is_bounded() -> None:
     schema = checked({**NAMED, "properties": {"name": LISTED}})
     assert accepts(schema, '{"name": [1, 2]}')
+    assert accepts(schema, '{\n  "name": [1,\n    2]\n}'), "a number may end with its line"
     assert not accepts(schema, '{"name":  [1, 2]}')
-    assert not accepts(schema, '{\n"name": [1, 2]}')
+    assert not accepts(schema, '{\n\n"name": [1, 2]}')
+    assert not accepts(schema, "{\n" + " " * 17 + '"name": [1, 2]}')
 
 
 # -- the schema of a call --------------------------------------------------------------------
