@@ -18,6 +18,8 @@ _VISIBLE = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
     **dict.fromkeys(range(0x7F, 0xA0), 0xFFFD),
 }
+# What a step without text began is written anew, by the answer's author.
+_BEGAN = {"tool_call": "(began a tool call)", "json": "(began the JSON)"}
 _BAR = 10  # characters for twice the threshold
 
 
@@ -68,9 +70,8 @@ def rich_trace(trace: Trace) -> Group:
                 is_answer=_is_answer(trace, step),
             )
         )
-        parts.append(
-            Text(visible(step.text).rstrip("\n") or "(nothing)", style=COLOURS[step.author])
-        )
+        shown = visible(step.text).rstrip("\n") or _BEGAN.get(step.end or "", "(nothing)")
+        parts.append(Text(shown, style=COLOURS[step.author]))
         parts.append(Text(""))
     parts.append(totals(trace))
     return Group(*parts)

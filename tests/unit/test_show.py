@@ -171,3 +171,11 @@ def test_a_trace_shows_itself_in_its_authors_colours():
     lines = captured.get().splitlines()
     assert any("\x1b[36m" in line and "Let me think" in line for line in lines)  # cyan: small
     assert any("\x1b[35m" in line and "2 + 2 = 4." in line for line in lines)  # magenta: large
+
+
+@pytest.mark.parametrize(("end", "shown"), [("tool_call", "began a tool call"), ("eos", "nothing")])
+def test_a_step_without_text_says_what_it_was(end: str, shown: str) -> None:
+    step = router().run("hi").trace.steps[0]
+    trace = router().run("hi").trace
+    empty = step.model_copy(update={"text": "", "end": end})
+    assert f"({shown})" in str(trace.model_copy(update={"steps": [empty]}))
