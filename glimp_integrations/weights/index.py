@@ -103,12 +103,10 @@ def _download(
 
 def _watch(folder: Path, seen: Callable[[int], None], stop: threading.Event) -> None:
     while not stop.wait(0.2):
-        total = 0
-        for path in folder.rglob("*"):
-            try:
-                total += path.stat().st_size if path.is_file() else 0
-            except OSError:  # moved meanwhile
-                continue
+        try:
+            total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        except OSError:  # a file, or a folder that was being listed, moved meanwhile
+            continue
         seen(total)
 
 
