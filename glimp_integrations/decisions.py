@@ -112,7 +112,7 @@ class Chain:
     stop_reason: StopReason | None = None
     answer_stop: StopReason | None = None
     forced: Author | None = None
-    phase: Phase = field(init=False)
+    phase: Phase = field(init=False, default="chain")
     parts: int = 0  # grows where no stream may run on: at a new phase, at a form's ends
     _scanner: Scanner = field(init=False)
     _written: list[Step | str] = field(default_factory=list)  # what both models continue
@@ -231,12 +231,10 @@ class Chain:
             step.text = self._lead = ""  # nothing was written behind it: the other begins with it
         kept = Kept(self._trim(step, self._end_step("error")), step_over=True, leftover=False)
         if self._bound is not None:
-            spent = self._phase_tokens
             self._bound = plan.forced or (
                 self._bound if plan.tools else replace(self._bound, schema=None)
             )
             self._enter("answer")
-            self._phase_tokens = spent
         return kept
 
     @property
@@ -330,9 +328,10 @@ class Chain:
         return "large" if self.settings.threshold < 0 else None
 
     def _enter(self, phase: Phase) -> None:
+        if phase != self.phase:  # a form that begins or ends inside the answer shares its budget
+            self._phase_tokens = 0
         self.phase = phase
         self.parts += 1
-        self._phase_tokens = 0
         self._separated = self._separated or phase == "answer"
         free = phase == "answer" and self._bound is None and self.plan.reopens
         self._scanner = Scanner(
@@ -414,10 +413,9 @@ class Chain:
 
     def _end_answer(self, step: Step, reason: StopReason, opening: str) -> str:
         """The answer, or a bound part of it, is over; returns the part's close."""
-        bound, spent = self._bound, self._phase_tokens
+        bound = self._bound
         if reason in _BEGINS:
             self._enter_answer(self.plan.begun(opening))
-            self._phase_tokens = spent
             return ""
         close = ""
         if bound is not None and bound.schema is not None and reason == "eos":
@@ -428,7 +426,6 @@ class Chain:
                 reason = "repeated_step"
             elif not bound.last:
                 self._enter_answer(None)
-                self._phase_tokens = spent
                 return close
         self.answer_stop = reason
         self._bound = None

@@ -191,7 +191,7 @@ async def _reads_tools(
 async def _safe(backend: Backend, message: Message) -> Message:
     """A message whose texts cannot be read as control tokens."""
     texts = {k: message[k] for k in ("content", "name", "tool_call_id") if message.get(k)}
-    safe = {**message, **{key: await neutralise(backend, t) for key, t in texts.items()}}
+    safe = {**message, **await _safe_texts(backend, texts)}
     if message.get("tool_calls"):
         safe["tool_calls"] = [
             {**await _safe_texts(backend, call), "function": function}

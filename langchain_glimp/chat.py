@@ -133,7 +133,8 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
                 and ``True``), a tool's name, or ``{"type": "function", "function": {"name":
                 ...}}``.
             strict: Arguments follow their schema. ``None``: where the schemas and the backend
-                allow it; ``True``: or an error; ``False``: calls are written freely.
+                allow it; ``True``: or an error; ``False``: calls are written freely, unless a
+                choice forces them.
             parallel_tool_calls: Whether one message may hold several calls (default: it may).
             **kwargs: Bound as they are: routing settings, ``response_format``.
 
@@ -167,7 +168,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
                 arguments of a tool. ``"json_mode"``: some JSON object, which the conversation
                 has to describe.
             include_raw: Return ``{"raw": message, "parsed": ..., "parsing_error": ...}``.
-            strict: As for :meth:`bind_tools`, for ``"function_calling"``.
+            strict: As for :meth:`bind_tools`; not for ``"json_mode"``.
             **kwargs: Bound as they are: routing settings.
 
         Raises:

@@ -184,7 +184,7 @@ class CallReader:
         xml = _XML.match(self._buffer)
         if xml is not None:
             arguments = {m["name"]: _typed(m["value"]) for m in _XML_ARGUMENT.finditer(xml["body"])}
-            self._whole(xml["name"], json.dumps(arguments, ensure_ascii=False), told)
+            self._whole(xml["name"], _dump(arguments), told)
             self._buffer = self._buffer[xml.end() :]
             return True
         size = self._read_unusual(told)
