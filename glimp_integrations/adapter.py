@@ -12,9 +12,12 @@ from glimp_integrations.forms.form import Form
 from glimp_integrations.forms.schemas import ANY_OBJECT
 from glimp_integrations.router import FIXED, GlimpRouter
 from glimp_integrations.settings import RoutingSettings
-from glimp_integrations.trace import RoutedAnswer
+from glimp_integrations.trace import RoutedAnswer, Usage
 
-__all__ = ["RoutedModel", "finish_reason"]
+__all__ = ["RECORD", "RoutedModel", "finish_reason", "record", "token_usage"]
+
+RECORD = "glimprouter"
+"""The key under which replies carry their :func:`record`."""
 
 PER_CALL = frozenset(RoutingSettings.model_fields) - FIXED
 FORM = frozenset({"tools", "tool_choice", "strict", "parallel_tool_calls", "response_format"})
@@ -109,3 +112,22 @@ def finish_reason(result: RoutedAnswer) -> str:
         return "tool_calls"
     ended = trace.answer_stop or trace.stop_reason
     return "length" if ended in ("budget", "context_full") else "stop"
+
+
+def record(result: RoutedAnswer) -> dict[str, Any]:
+    """Who wrote what, and what it took, as plain JSON data; a ``Trace`` can be made of it."""
+    return {
+        **result.trace.model_dump(mode="json"),
+        "usage": result.usage.model_dump(mode="json"),
+    }
+
+
+def token_usage(usage: Usage) -> dict[str, int]:
+    """Tokens of every request of the call, both models, named as in OpenAI's API."""
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }

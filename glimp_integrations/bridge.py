@@ -63,9 +63,10 @@ async def acall(function: Callable[[], Awaitable[T]]) -> T:
 
     Cancelling the caller cancels the work and waits until it has stopped.
     """
+    loop = _callers_loop()
     future, done = _start(function)
     try:
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(future, loop=loop)
     except asyncio.CancelledError:
         await _astop(future, done)
         raise
@@ -91,7 +92,7 @@ def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
 
 async def aiterate(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncIterator[T]:
     """Iterate an async generator that runs on the loop, from another loop."""
-    here = asyncio.get_running_loop()
+    here = _callers_loop()
     items: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
     future, done = _start(
         lambda: _pump(make, lambda item: _ignore(here.call_soon_threadsafe(items.put_nowait, item)))
@@ -129,6 +130,16 @@ def _refuse_to_wait_for_itself() -> None:
         raise RuntimeError(
             "a synchronous call was made from inside a backend's coroutine; await its async twin"
         )
+
+
+def _callers_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "an asynchronous call needs a running asyncio loop, and this thread has none: use "
+            "asyncio.run(...), or the call's synchronous twin"
+        ) from None
 
 
 def _ignore(_: object) -> None:

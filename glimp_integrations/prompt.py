@@ -13,13 +13,14 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from glimp_integrations.backends.base import Backend, Capabilities, Message, Rendered
+from glimp_integrations.backends.base import Backend, Message, Rendered
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.forms import plan
 from glimp_integrations.forms.form import Form
 
-__all__ = ["Prompt", "build", "check_messages", "neutralise"]
+__all__ = ["Prompt", "build", "check_messages", "neutralise", "shows_tools"]
 
 # Tags that models are known to think in. The first is by far the commonest.
 KNOWN_TAGS: tuple[tuple[str, str], ...] = (
@@ -154,7 +155,7 @@ async def build(
     tools = [await _safe_tool(backend, tool) for tool in form.tools]
     spoken = [await _safe(backend, m) for m in shown]
     asked = tools or any(m["role"] == "tool" or m.get("tool_calls") for m in spoken)
-    if asked and not await _reads_tools(backend, can, spoken, tools):
+    if asked and not await shows_tools(backend):
         spoken, tools = [*plan.write_tools_out(spoken, tools)], []
     rendered = await (backend.render(spoken, tools) if tools else backend.render(spoken))
     if (
@@ -173,19 +174,38 @@ async def build(
     return Prompt(rendered, can.template)
 
 
-async def _reads_tools(
-    backend: Backend,
-    can: Capabilities,
-    messages: Sequence[Message],
-    tools: Sequence[Mapping[str, Any]],
-) -> bool:
-    """Whether the model's chat template shows tools to it."""
+async def shows_tools(backend: Backend) -> bool:
+    """Whether the model's chat template shows tools to it.
+
+    Where the server keeps its template to itself, two renderings of a short conversation tell,
+    once.
+
+    Raises:
+        BackendError: The server failed.
+    """
+    can = await backend.capabilities()
     if can.template is not None:
         return plan.knows_tools(can.template)
-    if not tools:
-        return True  # nothing to compare; the template at least knows the roles it refuses
-    with_tools = await backend.render(messages, tools)
-    return with_tools.text != (await backend.render(messages)).text
+    if backend not in _shows_tools:
+        plain = await backend.render(_SHORT)
+        try:
+            shown = (await backend.render(_SHORT, [_SOME_TOOL])).text != plain.text
+        except ConfigError:  # the template refuses tools
+            shown = False
+        _shows_tools[backend] = shown
+    return _shows_tools[backend]
+
+
+_shows_tools: WeakKeyDictionary[Backend, bool] = WeakKeyDictionary()
+_SHORT = ({"role": "user", "content": "Hello"},)
+_SOME_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "clock",
+        "description": "Tells the time.",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
 
 
 async def _safe(backend: Backend, message: Message) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from contextlib import aclosing
 from typing import Any
 
-from glimp_integrations import bridge
+from glimp_integrations import bridge, facts
 from glimp_integrations.backends.base import Backend, Message
 from glimp_integrations.engine import route
 from glimp_integrations.errors import ConfigError
@@ -54,6 +54,7 @@ class GlimpRouter:
             settings = RoutingSettings(small=small, large=large, **options)
         self.settings = settings
         self._pair = resolve(settings)
+        self.known_facts: facts.PairFacts | None = None
 
     @property
     def small(self) -> Backend:
@@ -108,6 +109,17 @@ class GlimpRouter:
         ) as events:
             async for event in events:
                 yield event
+
+    def pair_facts(self) -> facts.PairFacts:
+        """What both models have in common; they are asked, and loaded, by the first call.
+
+        Raises:
+            BackendError: One cannot be reached.
+            UnsuitableEndpointError: One cannot be used.
+        """
+        if self.known_facts is None:
+            self.known_facts = bridge.call(lambda: facts.ask(self.small, self.large))
+        return self.known_facts
 
     def token_ids(self, text: str) -> list[int] | None:
         """The large model's ids of a text; ``None``: its backend cannot tell."""

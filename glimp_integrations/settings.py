@@ -15,6 +15,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     SecretStr,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -145,6 +146,10 @@ class RoutingSettings(BaseModel):
         for name, value in super().__repr_args__():
             is_form = name in ("small", "large") and isinstance(value, str)
             yield name, public_form(value) if is_form else value
+
+    @field_serializer("small", "large")
+    def _named_without_password(self, value: Any) -> Any:
+        return public_form(value) if isinstance(value, str) else value
 
     @model_validator(mode="wrap")
     @classmethod

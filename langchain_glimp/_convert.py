@@ -23,7 +23,7 @@ from langchain_core.messages.tool import (
     tool_call_chunk as create_tool_call_chunk,
 )
 
-from glimp_integrations.adapter import finish_reason
+from glimp_integrations.adapter import RECORD, finish_reason, record
 from glimp_integrations.events import ToolCallDelta
 from glimp_integrations.trace import RoutedAnswer, Usage
 
@@ -163,8 +163,5 @@ def metadata_of(result: RoutedAnswer, model_name: str) -> dict[str, Any]:
         "model_name": model_name,
         "model_provider": PROVIDER,
         "finish_reason": finish_reason(result),
-        PROVIDER: {
-            **result.trace.model_dump(mode="json"),
-            "usage": result.usage.model_dump(mode="json"),
-        },
+        RECORD: record(result),
     }

@@ -15,8 +15,9 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict
 
+from glimp_integrations.adapter import token_usage
 from glimp_integrations.events import Event, Finished, Settled, TextDelta
-from glimp_integrations.trace import RoutedAnswer, Usage
+from glimp_integrations.trace import RoutedAnswer
 from langchain_glimp._calls import LangChainRouted
 from langchain_glimp._convert import PROVIDER, metadata_of, reasoning_of
 
@@ -125,7 +126,7 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
 
     def _result(self, results: list[RoutedAnswer]) -> LLMResult:
         generations = [[Generation(text=r.answer, generation_info=self._info(r))] for r in results]
-        usage = [_token_usage(r.usage) for r in results]
+        usage = [token_usage(r.usage) for r in results]
         total = {name: sum(u[name] for u in usage) for name in usage[0]} if usage else {}
         return LLMResult(
             generations=generations,
@@ -136,7 +137,7 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         return {
             **reasoning_of(result.reasoning),
             **metadata_of(result, self.pair_name),
-            "token_usage": _token_usage(result.usage),
+            "token_usage": token_usage(result.usage),
         }
 
     def _chunk(self, event: Event) -> GenerationChunk | None:
@@ -145,13 +146,3 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         if isinstance(event, TextDelta | Settled) and event.kind == "answer":
             return GenerationChunk(text=event.text)
         return None
-
-
-def _token_usage(usage: Usage) -> dict[str, int]:
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-    }

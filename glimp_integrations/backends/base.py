@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from glimp_integrations.entropy import Estimator
 
@@ -251,6 +251,10 @@ class Backend(ABC):
     def label(self) -> str:
         """Name and address, for messages."""
         return f"{self.name} at {self.url}" if self.url else self.name
+
+    def __deepcopy__(self, _: Any) -> Self:
+        # Frameworks copy their models; what a model runs on cannot be copied, only shared.
+        return self
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label}>"

@@ -47,7 +47,11 @@ def _explain(error: Exception, model: str, url: str, secret: str | None) -> Exce
     def failed(text: str, **marks: Any) -> BackendError:
         return BackendError(f"{where} {text}", model=model, url=url, **marks)
 
-    if isinstance(error, openai.APITimeoutError):
+    from_http = type(error).__module__.partition(".")[0] in _HTTP_PACKAGES
+    # Inside a stream, the client's version 2 lets the HTTP library's own errors through.
+    if isinstance(error, openai.APITimeoutError) or (
+        from_http and type(error).__name__.endswith("Timeout")
+    ):
         return failed(
             "did not answer in time: raise `timeout`, or check the server's load", retryable=True
         )
@@ -67,7 +71,7 @@ def _explain(error: Exception, model: str, url: str, secret: str | None) -> Exce
         return _status(error, where, failed, secret)
     if isinstance(error, openai.APIError):
         return failed(f"sent an error in the stream: {_clean(error, secret)}", retryable=True)
-    if type(error).__module__.partition(".")[0] in _HTTP_PACKAGES:
+    if from_http:
         return failed(
             f"broke the connection ({type(error).__name__}: {_clean(error, secret)})",
             retryable=True,

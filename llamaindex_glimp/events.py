@@ -1,0 +1,126 @@
+"""Routing events on LlamaIndex's instrumentation: what happens inside one call of the LLM.
+
+Sent with ``step_events=True``, on the dispatcher of this module, with the id of the call's span:
+
+    class Watch(BaseEventHandler):
+        def handle(self, event, **kwargs):
+            if isinstance(event, RoutedStepEndEvent):
+                print(event.record.author, event.record.entropy)
+
+    get_dispatcher().add_event_handler(Watch())
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import aclosing, closing
+from typing import Any
+
+from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.instrumentation.span import active_span_id
+from llama_index_instrumentation import get_dispatcher
+
+from glimp_integrations import events as core
+from glimp_integrations.trace import RoutedAnswer, StepRecord
+
+__all__ = [
+    "RoutedReplyEvent",
+    "RoutedStepEndEvent",
+    "RoutedStepInProgressEvent",
+    "RoutedStepStartEvent",
+    "RoutingEvent",
+    "atold",
+    "told",
+]
+
+_dispatcher = get_dispatcher(__name__)
+
+
+class RoutingEvent(BaseEvent):
+    """Something happened on the way to a reply."""
+
+    event: Any
+    """The core's event, from ``glimp_integrations.events``."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The class's name."""
+        return cls.__name__
+
+    def model_dump(self, **kwargs: Any) -> dict[str, Any]:
+        """All fields, as plain data."""
+        return {
+            **super().model_dump(exclude={"event"}, **kwargs),
+            "event": core.to_dict(self.event),
+        }
+
+
+class RoutedStepStartEvent(RoutingEvent):
+    """A step has an author: ``event.author``, and H in nats: ``event.entropy``."""
+
+    event: core.StepStarted
+
+
+class RoutedStepInProgressEvent(RoutingEvent):
+    """New text or a piece of a tool call."""
+
+    event: core.TextDelta | core.Settled | core.ToolCallDelta
+
+
+class RoutedStepEndEvent(RoutingEvent):
+    """A step is written."""
+
+    event: core.StepDone
+
+    @property
+    def record(self) -> StepRecord:
+        """Author, H, tokens, seconds and text of the step."""
+        return self.event.record
+
+
+class RoutedReplyEvent(RoutingEvent):
+    """The reply is there."""
+
+    event: core.Finished
+
+    @property
+    def result(self) -> RoutedAnswer:
+        """Reasoning, answer, usage and trace."""
+        return self.event.result
+
+
+_CLASSES: dict[type[Any], type[RoutingEvent]] = {
+    core.StepStarted: RoutedStepStartEvent,
+    core.StepDone: RoutedStepEndEvent,
+    core.Finished: RoutedReplyEvent,
+}
+
+
+def told(events: Iterator[core.Event]) -> Generator[core.Event, None, None]:
+    """The same events; LlamaIndex's event handlers are told of each."""
+    # Of the call, not of whoever happens to read the stream.
+    return _told(events, active_span_id.get())
+
+
+def atold(events: AsyncIterator[core.Event]) -> AsyncGenerator[core.Event, None]:
+    """Asynchronous :func:`told`."""
+    return _atold(events, active_span_id.get())
+
+
+def _told(events: Any, span_id: str | None) -> Generator[core.Event, None, None]:
+    with closing(events):
+        for event in events:
+            _tell(event, span_id)
+            yield event
+
+
+async def _atold(events: Any, span_id: str | None) -> AsyncGenerator[core.Event, None]:
+    async with aclosing(events):
+        async for event in events:
+            _tell(event, span_id)
+            yield event
+
+
+def _tell(event: core.Event, span_id: str | None) -> None:
+    kind = _CLASSES.get(type(event), RoutedStepInProgressEvent)
+    _dispatcher.event(kind(event=event, span_id=span_id))

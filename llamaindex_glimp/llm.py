@@ -1,0 +1,478 @@
+"""GlimpRouterLLM: the routed pair as a LlamaIndex LLM."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing, closing, suppress
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+    ToolCallBlock,
+)
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.instrumentation.events.llm import (
+    LLMStructuredPredictEndEvent,
+    LLMStructuredPredictStartEvent,
+)
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.llms.utils import parse_partial_json
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.types import Model
+from llama_index_instrumentation import get_dispatcher
+from pydantic import ConfigDict, Field
+
+from glimp_integrations.adapter import FORM, RoutedModel
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.events import Event, Finished
+from glimp_integrations.facts import PairFacts
+from glimp_integrations.router import result_of
+from glimp_integrations.settings import public_form
+from glimp_integrations.trace import RoutedAnswer
+from llamaindex_glimp._convert import (
+    INVALID,
+    Growing,
+    as_completion,
+    to_chat_response,
+    to_messages,
+)
+from llamaindex_glimp._structured import Partial, binds_answer, parse, prepare
+from llamaindex_glimp.events import atold, told
+
+if TYPE_CHECKING:
+    from llama_index.core.tools import BaseTool
+
+__all__ = ["GlimpRouterLLM"]
+
+Response = TypeVar("Response", ChatResponse, CompletionResponse)
+
+_dispatcher = get_dispatcher(__name__)
+_PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
+
+
+class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
+    """LLM whose chain of thought is written by two models, step by step.
+
+    At the start of every reasoning step the small model's first token is glimpsed; if the
+    entropy of its distribution exceeds ``threshold``, the large model writes the step, else the
+    small one. The large model writes the answer (arXiv 2601.05110, section 3).
+
+    Setup:
+        ``pip install 'glimp-integrations[llamaindex,llamacpp]'`` for the embedded pair;
+        ``[llamaindex]`` is enough for endpoints.
+
+    Key init args:
+        All fields of ``glimp_integrations.RoutingSettings``, ``step_events``, and those of
+        LlamaIndex's ``LLM`` (``callback_manager``, ``rate_limiter``, ``system_prompt``, ...).
+
+    Example:
+        .. code-block:: python
+
+            from llama_index.core import Settings
+            from llamaindex_glimp import GlimpRouterLLM
+
+            Settings.llm = GlimpRouterLLM()  # the embedded pair
+
+            llm = GlimpRouterLLM(
+                small="openai:Qwen/Qwen3-4B@http://gpu1:8000/v1",
+                large="openai:Qwen/Qwen3-32B@http://gpu2:8000/v1",
+                threshold=1.0,  # nats
+            )
+            response = llm.complete("What is 17 * 23?")
+            response.text                  # the answer
+            response.raw["glimprouter"]    # who wrote what, and why
+            response.raw["usage"]          # tokens of all requests
+
+    In chat the chain of thought is a ``ThinkingBlock`` in front of the answer; while streaming it
+    comes as ``additional_kwargs["thinking_delta"]``, and ``delta`` is of the answer alone.
+
+    Raises:
+        ConfigError: A setting or a conversation that cannot be served.
+        UnsuitableEndpointError: A server lacks what routing needs.
+        BackendError: A model failed; ``.partial`` holds what was written.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    context_window: int | None = Field(
+        default=None,
+        gt=0,
+        description="Tokens a prompt and its reply may have, for LlamaIndex's prompt helper; "
+        "None: the smaller of the two models' windows.",
+    )
+    is_function_calling_model: bool | None = Field(
+        default=None,
+        description="Whether agents may hand tools to it; None: as the chat template of whoever "
+        "writes the answer has it.",
+    )
+    step_events: bool = Field(
+        default=False,
+        description="Send every routing event to LlamaIndex's instrumentation, as the classes of "
+        "llamaindex_glimp.events.",
+    )
+
+    _forms: ClassVar[frozenset[str]] = FORM
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex knows the class."""
+        return "glimprouter_llm"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex plans with. Asks both models, and so loads them, on first use.
+
+        ``num_output`` is the room that prompts leave for the reply: the chain of thought and the
+        answer, at most half the window.
+
+        Raises:
+            BackendError: A model cannot be reached.
+            UnsuitableEndpointError: A model cannot be used.
+        """
+        told = None not in (self.context_window, self.is_function_calling_model)
+        return self._metadata(None if told else self.router.pair_facts())
+
+    def _metadata(self, facts: PairFacts | None) -> LLMMetadata:
+        window = self.context_window or (facts and facts.context_window) or DEFAULT_CONTEXT_WINDOW
+        tagged = facts.thinks_in_tags if facts and self.think_tags is None else self.think_tags
+        reply = self.max_tokens + (self.max_thinking_tokens if tagged else 0)
+        calls = self.is_function_calling_model
+        if calls is None and facts is not None:
+            authors = {"small", "large"} if self.answer_by == "router" else {self.answer_by}
+            calls = authors <= facts.shows_tools
+        return LLMMetadata(
+            context_window=window,
+            num_output=min(reply, window // 2),
+            is_chat_model=True,
+            is_function_calling_model=bool(calls),
+            model_name=self.pair_name,
+        )
+
+    def to_payload(self) -> dict[str, Any]:
+        """What observers are told of this LLM: no secrets, and nothing is loaded for it."""
+        known = self.router.known_facts
+        return {
+            "class_name": self.class_name(),
+            **self._metadata(known).model_dump(),
+            **self.identity,
+        }
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Plain data that :meth:`from_dict` reads, without secrets.
+
+        Raises:
+            ConfigError: A model is a backend object, which no text can name.
+        """
+        self._named_models()
+        return {**super().to_dict(exclude={"api_key"}, mode="json", **kwargs)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of this state are stored and sent: the key stays here, and a reader takes its own
+        # from the environment.
+        kept = self.model_copy(update=self._named_models())
+        del kept.__dict__["api_key"]
+        kept._router = None
+        return super(GlimpRouterLLM, kept).__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        fields = dict(state["__dict__"])
+        for role, place in _PLACES.items():
+            # The environment may name the same model with the password that was left out.
+            here = os.environ.get(place)
+            if here and public_form(here) == fields.get(role):
+                fields[role] = here
+        self.__init__(**fields)  # type: ignore[misc]
+
+    def _named_models(self) -> dict[str, str | None]:
+        models = {role: getattr(self, role) for role in _PLACES}
+        for role, model in models.items():
+            if not isinstance(model, str | None):
+                raise ConfigError(
+                    f"{role} is the object {model!r}, which cannot be stored or sent to another "
+                    "process: name the model by a short form, such as "
+                    "'openai:MODEL@http://HOST:PORT/v1'"
+                )
+        return {role: form and public_form(form) for role, form in models.items()}
+
+    # -- Chat and completion --
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation.
+
+        Args:
+            messages: Text, tool calls and tool results; earlier thinking is left out.
+            **kwargs: Routing settings for this call; ``tools``, ``tool_choice``, ``strict``,
+                ``parallel_tool_calls``, ``response_format`` as in OpenAI's API.
+        """
+        return self._whole(self._answer(to_messages(messages), kwargs))
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer a conversation, piece by piece. Closing the generator stops the models."""
+        return self._responses(_itself, to_messages(messages), kwargs)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Asynchronous :meth:`chat`. Cancelling it stops the models."""
+        return self._whole(await self._aanswer(to_messages(messages), kwargs))
+
+    @llm_chat_callback()
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """Asynchronous :meth:`stream_chat`."""
+        return self._aresponses(_itself, to_messages(messages), kwargs)
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answer a prompt, which the models read as one user message.
+
+        Args:
+            prompt: The text.
+            formatted: ``completion_to_prompt`` was applied already.
+            **kwargs: As for :meth:`chat`.
+        """
+        return as_completion(self._whole(self._answer(self._asked(prompt, formatted), kwargs)))
+
+    @llm_completion_callback()
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseGen:
+        """Answer a prompt, piece by piece."""
+        return self._responses(as_completion, self._asked(prompt, formatted), kwargs)
+
+    @llm_completion_callback()
+    async def acomplete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponse:
+        """Asynchronous :meth:`complete`."""
+        result = await self._aanswer(self._asked(prompt, formatted), kwargs)
+        return as_completion(self._whole(result))
+
+    @llm_completion_callback()
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """Asynchronous :meth:`stream_complete`."""
+        return self._aresponses(as_completion, self._asked(prompt, formatted), kwargs)
+
+    def _asked(self, prompt: str, formatted: bool) -> str:
+        if formatted or self.completion_to_prompt is None:
+            return prompt
+        return self.completion_to_prompt(prompt)
+
+    def _whole(self, result: RoutedAnswer) -> ChatResponse:
+        return to_chat_response(result, self.pair_name)
+
+    def _answer(self, messages: Any, kwargs: dict[str, Any]) -> RoutedAnswer:
+        last = deque(self._events(messages, kwargs), maxlen=1).pop()
+        assert isinstance(last, Finished), last  # that it comes last is the router's promise
+        return last.result
+
+    async def _aanswer(self, messages: Any, kwargs: dict[str, Any]) -> RoutedAnswer:
+        return await result_of(self._aevents(messages, kwargs))
+
+    def _responses(
+        self, form: Callable[[ChatResponse], Response], messages: Any, kwargs: dict[str, Any]
+    ) -> Generator[Response, None, None]:
+        events, growing = self._events(messages, kwargs), Growing(self.pair_name)
+
+        def responses() -> Generator[Response, None, None]:
+            with closing(events):
+                for event in events:
+                    if (response := growing.add(event)) is not None:
+                        yield form(response)
+
+        return responses()
+
+    def _aresponses(
+        self, form: Callable[[ChatResponse], Response], messages: Any, kwargs: dict[str, Any]
+    ) -> AsyncGenerator[Response, None]:
+        events, growing = self._aevents(messages, kwargs), Growing(self.pair_name)
+
+        async def responses() -> AsyncGenerator[Response, None]:
+            async with aclosing(events):
+                async for event in events:
+                    if (response := growing.add(event)) is not None:
+                        yield form(response)
+
+        return responses()
+
+    def _events(self, messages: Any, kwargs: dict[str, Any]) -> Generator[Event, None, None]:
+        """Events of one call; what cannot be asked for fails here, before the first of them."""
+        changes, form = self.call_changes(None, kwargs)
+        events: Any = self.router.stream(messages, form, **changes)
+        return told(events) if self.step_events else events
+
+    def _aevents(self, messages: Any, kwargs: dict[str, Any]) -> AsyncGenerator[Event, None]:
+        """Asynchronous :meth:`_events`."""
+        changes, form = self.call_changes(None, kwargs)
+        events = self.router.astream(messages, form, **changes)
+        return atold(events) if self.step_events else events
+
+    # -- Tools --
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        if isinstance(user_msg, str):
+            user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
+        messages = [*(chat_history or ()), *([user_msg] if user_msg is not None else ())]
+        if tools:
+            kwargs |= {
+                "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
+                "tool_choice": tool_choice or ("required" if tool_required else "auto"),
+                "parallel_tool_calls": allow_parallel_tool_calls,
+            }
+        elif tool_required:
+            raise ConfigError("tool_required asks for a call, and there are no tools: pass tools")
+        return {"messages": messages, **kwargs}
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """The calls of a reply; of one that is still written, with arguments as far as they go.
+
+        Raises:
+            ValueError: There is none, and ``error_on_no_tool_call`` is set.
+        """
+        blocks = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
+        if not blocks and error_on_no_tool_call:
+            broken = [
+                f" It meant to call {call['name'] or 'something'} ({call['error']}): {call['text']}"
+                for call in response.message.additional_kwargs.get(INVALID, ())
+            ]
+            raise ValueError(
+                "Expected at least one tool call, but the reply holds none."
+                + "".join(broken or [f" It reads: {response.message.content!r}"])
+            )
+        return [
+            ToolSelection(
+                tool_id=block.tool_call_id or "",
+                tool_name=block.tool_name,
+                tool_kwargs=_arguments(block.tool_kwargs),
+            )
+            for block in blocks
+        ]
+
+    # -- Structured prediction --
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Predict an object. The chain of thought stays free: only the answer is bound.
+
+        Args:
+            output_cls: A pydantic class.
+            prompt: Template of the conversation.
+            llm_kwargs: As for :meth:`chat`.
+            **prompt_args: Values of the template's variables.
+
+        Raises:
+            ConfigError: The grammar engine cannot express the class's schema.
+            OutputParserException: The answer was cut off, or is no such object.
+        """
+        if not binds_answer(self):
+            found: Model = super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            return found
+        _predicting(output_cls, prompt, prompt_args)
+        messages, kwargs = prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
+        return _predicted(parse(output_cls, self.chat(messages, **kwargs)))
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Asynchronous :meth:`structured_predict`."""
+        if not binds_answer(self):
+            found: Model = await super().astructured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+            return found
+        _predicting(output_cls, prompt, prompt_args)
+        messages, kwargs = prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
+        return _predicted(parse(output_cls, await self.achat(messages, **kwargs)))
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        if not binds_answer(self):
+            return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
+        messages, kwargs = prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
+        partial = Partial(output_cls)
+        found = (partial.add(response) for response in self.stream_chat(messages, **kwargs))
+        return (thing for thing in found if thing is not None)
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        if not binds_answer(self):
+            return await super()._structured_astream_call(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+        messages, kwargs = prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
+        partial = Partial(output_cls)
+        responses = await self.astream_chat(messages, **kwargs)
+        return (thing async for r in responses if (thing := partial.add(r)) is not None)
+
+
+def _itself(response: ChatResponse) -> ChatResponse:
+    return response
+
+
+def _arguments(written: dict[str, Any] | str) -> dict[str, Any]:
+    if not isinstance(written, str):
+        return written
+    with suppress(ValueError):
+        if isinstance(found := parse_partial_json(written), dict):
+            return found
+    return {}
+
+
+def _predicting(output_cls: Any, prompt: Any, prompt_args: dict[str, Any]) -> None:
+    _dispatcher.event(
+        LLMStructuredPredictStartEvent(
+            output_cls=output_cls, template=prompt, template_args=prompt_args
+        )
+    )
+
+
+def _predicted(found: Model) -> Model:
+    _dispatcher.event(LLMStructuredPredictEndEvent(output=found))
+    return found

@@ -1,0 +1,53 @@
+"""An event handler that shows routing on the terminal while it happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events import BaseEvent
+from pydantic import PrivateAttr
+
+from glimp_integrations.live import LivePrinter
+from llamaindex_glimp.events import RoutingEvent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from glimp_integrations.trace import RoutedAnswer
+
+__all__ = ["StepPrinter"]
+
+
+class StepPrinter(BaseEventHandler):
+    """Prints steps as they are written, coloured by author; needs ``step_events=True``.
+
+    Example:
+        >>> from llama_index.core.instrumentation import get_dispatcher
+        >>> get_dispatcher().add_event_handler(StepPrinter())  # doctest: +SKIP
+
+    Args:
+        threshold: Nats, for the bars.
+        console: A rich console; standard output by default.
+    """
+
+    _printer: LivePrinter = PrivateAttr()
+
+    def __init__(self, threshold: float = 1.0, console: Console | None = None) -> None:
+        super().__init__()
+        self._printer = LivePrinter(threshold, console)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The class's name."""
+        return "GlimpStepPrinter"
+
+    @property
+    def result(self) -> RoutedAnswer | None:
+        """The last answer, with its trace."""
+        return self._printer.result
+
+    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
+        """Receive one event."""
+        if isinstance(event, RoutingEvent):
+            self._printer(event.event)
