@@ -1,13 +1,13 @@
-"""Tool calls and overhead of the LangChain adapter.
+"""Tool calls, overhead of the adapters, time to the first token.
 
     python benchmarks/tools.py forced      # 50 prompts, a call is demanded: do the calls parse?
     python benchmarks/tools.py auto        # 50 prompts that need a tool: pair, large alone
-    python benchmarks/tools.py overhead    # seconds per streamed token, adapter against core
+    python benchmarks/tools.py overhead    # seconds per streamed token, adapters against core
     python benchmarks/tools.py first       # time to first token: pair against small alone
     python benchmarks/tools.py all --json FILE
 
 ``forced`` and ``auto`` ask the embedded pair, greedy. ``overhead`` streams a scripted reply, so
-that nothing but the adapter takes time. ``first`` asks the embedded pair and the small model
+that nothing but the adapters take time. ``first`` asks the embedded pair and the small model
 alone in turn, question by question, and gives medians of ratios.
 """
 
@@ -20,12 +20,13 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import reasoning_gym
 from langchain_core.messages import AIMessage
+from llama_index.core.llms import ChatMessage as LlamaIndexMessage
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -34,6 +35,7 @@ from glimp_integrations import GlimpRouter, TextDelta
 from glimp_integrations.backends import LlamaCppBackend, ScriptedBackend
 from glimp_integrations.weights import LARGE, SMALL, ensure
 from langchain_glimp import ChatGlimpRouter
+from llamaindex_glimp import GlimpRouterLLM as LlamaIndexRouter
 
 console = Console(width=110)
 
@@ -191,7 +193,7 @@ def same(given: Any, stated: Any) -> bool:
 
 
 def overhead(options: argparse.Namespace) -> dict[str, Any]:
-    """Streams of one long scripted answer, in turn through the core and the adapter."""
+    """Streams of one long scripted answer, in turn through the core and the adapters."""
     script = [(f"w{i} ".encode(), 0.1) for i in range(2000)] + [(b"", 0.0)]
 
     def model() -> ScriptedBackend:
@@ -199,20 +201,28 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
 
     settings: dict[str, Any] = {"untagged_answer": "whole", "max_step_tokens": 4000,
                                 "max_tokens": 4000}  # fmt: skip
-    router = GlimpRouter(model(), model(), **settings)
-    chat = ChatGlimpRouter(small=model(), large=model(), **settings)
-    core, adapter = [], []
-    for _ in range(options.repeat + 1):
-        core.append(spent(e for e in router.stream("hi") if isinstance(e, TextDelta)))
-        adapter.append(spent(c for c in chat.stream("hi") if c.content))
-    # The first round warms imports and caches.
-    extra = [a - c for a, c in zip(adapter[1:], core[1:], strict=True)]
-    return {
-        "tokens": 2000,
-        "core, ms per token": round(statistics.median(core[1:]) / 2, 4),
-        "adapter, ms per token": round(statistics.median(adapter[1:]) / 2, 4),
-        "difference, ms per token": round(statistics.median(extra) / 2, 4),
+    pair: dict[str, Any] = {"small": model(), "large": model(), **settings}
+    router = GlimpRouter(**pair)
+    chat, llm = ChatGlimpRouter(**pair), LlamaIndexRouter(**pair)
+    asked = [LlamaIndexMessage("hi")]
+    streams: dict[str, Callable[[], Iterator[Any]]] = {
+        "core": lambda: (e for e in router.stream("hi") if isinstance(e, TextDelta)),
+        "LangChain": lambda: (c for c in chat.stream("hi") if c.content),
+        "LlamaIndex": lambda: (r for r in llm.stream_chat(asked) if r.delta),
     }
+    seconds: dict[str, list[float]] = {name: [] for name in streams}
+    for _ in range(options.repeat + 1):
+        for name, stream in streams.items():
+            seconds[name].append(spent(stream()))
+    rows = {}
+    for name, spans in seconds.items():
+        # The first round warms imports and caches.
+        extra = [span - core for span, core in zip(spans[1:], seconds["core"][1:], strict=True)]
+        rows[name] = {
+            "ms per token": round(statistics.median(spans[1:]) / 2, 4),
+            "more than the core": round(statistics.median(extra) / 2, 4),
+        }
+    return rows
 
 
 def spent(events: Iterator[Any]) -> float:
