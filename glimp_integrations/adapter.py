@@ -32,19 +32,26 @@ class RoutedModel(RoutingSettings):
     """Which of :data:`FORM` a call may ask for."""
 
     _router: GlimpRouter | None = PrivateAttr(default=None)
+    _models: tuple[Any, Any, Any] = PrivateAttr(default=(None, None, None))
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
         # Here, so that an unknown model string fails where it was written.
+        self._make_router()
+
+    def _make_router(self) -> GlimpRouter:
+        self._models = self.small, self.large, self.api_key
         self._router = GlimpRouter(settings=self)
+        return self._router
 
     @property
     def router(self) -> GlimpRouter:
         """The router that does the work, with the settings as they are now."""
-        # A copy (model_copy, configurable fields) brings the original's router along.
-        if self._router is None or self._router.settings is not self:
-            self._router = GlimpRouter(settings=self)
-        return self._router
+        # A copy (model_copy, configurable fields) brings the original's router along, and models
+        # may be assigned.
+        kept, models = self._router, (self.small, self.large, self.api_key)
+        same = all(one is other for one, other in zip(self._models, models, strict=True))
+        return kept if kept is not None and kept.settings is self and same else self._make_router()
 
     @property
     def pair_name(self) -> str:

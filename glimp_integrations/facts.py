@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from glimp_integrations import prompt
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.trace import Author
 
-__all__ = ["PairFacts", "ask"]
+__all__ = ["PairFacts", "ask_once"]
 
 _HELLO = prompt.check_messages("Hello")
 
@@ -26,6 +27,18 @@ class PairFacts:
     context_window: int | None
     thinks_in_tags: bool
     shows_tools: frozenset[Author]
+
+
+_asking: dict[tuple[int, int], asyncio.Task[PairFacts]] = {}
+
+
+async def ask_once(small: Backend, large: Backend) -> PairFacts:
+    """:func:`ask`; who comes while the models are asked waits for the same answer."""
+    pair = id(small), id(large)
+    if pair not in _asking:
+        _asking[pair] = asyncio.create_task(ask(small, large))
+        _asking[pair].add_done_callback(lambda _: _asking.pop(pair))
+    return await asyncio.shield(_asking[pair])
 
 
 async def ask(small: Backend, large: Backend) -> PairFacts:

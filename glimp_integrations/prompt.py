@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from glimp_integrations.backends.base import Backend, Message, Rendered
 from glimp_integrations.errors import ConfigError
@@ -186,17 +185,18 @@ async def shows_tools(backend: Backend) -> bool:
     can = await backend.capabilities()
     if can.template is not None:
         return plan.knows_tools(can.template)
-    if backend not in _shows_tools:
+    if backend.shows_tools is None:
         plain = await backend.render(_SHORT)
         try:
             shown = (await backend.render(_SHORT, [_SOME_TOOL])).text != plain.text
         except ConfigError:  # the template refuses tools
             shown = False
-        _shows_tools[backend] = shown
-    return _shows_tools[backend]
+        with suppress(AttributeError):  # a backend that nothing can be written to is asked again
+            backend.shows_tools = shown
+        return shown
+    return backend.shows_tools
 
 
-_shows_tools: WeakKeyDictionary[Backend, bool] = WeakKeyDictionary()
 _SHORT = ({"role": "user", "content": "Hello"},)
 _SOME_TOOL = {
     "type": "function",

@@ -118,7 +118,7 @@ class GlimpRouter:
             UnsuitableEndpointError: One cannot be used.
         """
         if self.known_facts is None:
-            self.known_facts = bridge.call(lambda: facts.ask(self.small, self.large))
+            self.known_facts = bridge.call(lambda: facts.ask_once(self.small, self.large))
         return self.known_facts
 
     def token_ids(self, text: str) -> list[int] | None:

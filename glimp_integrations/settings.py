@@ -139,6 +139,7 @@ class RoutingSettings(BaseModel):
         default_factory=lambda: (
             SecretStr(key) if (key := os.environ.get("GLIMP_API_KEY")) else None
         ),
+        exclude=True,
         description="Key for endpoints named by a short form; by default GLIMP_API_KEY.",
     )
 
@@ -146,6 +147,10 @@ class RoutingSettings(BaseModel):
         for name, value in super().__repr_args__():
             is_form = name in ("small", "large") and isinstance(value, str)
             yield name, public_form(value) if is_form else value
+
+    @field_serializer("threshold", when_used="json")
+    def _infinity_is_text_in_json(self, value: float) -> float | str:
+        return value if math.isfinite(value) else str(value)
 
     @field_serializer("small", "large")
     def _named_without_password(self, value: Any) -> Any:

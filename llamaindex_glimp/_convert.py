@@ -23,6 +23,7 @@ from llama_index.core.base.llms.types import (
 from pydantic import BaseModel
 
 from glimp_integrations.adapter import RECORD, finish_reason, record, token_usage
+from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished, Settled, TextDelta, ToolCallDelta
 from glimp_integrations.trace import RoutedAnswer
 
@@ -46,15 +47,23 @@ def to_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     Earlier chains of thought are not part of the conversation. Blocks that are no text are passed
     on, so that the core can name what it cannot read.
     """
-    return [_to_message(message) for message in messages]
+    return [_to_message(index, message) for index, message in enumerate(messages)]
 
 
-def _to_message(message: ChatMessage) -> dict[str, Any]:
+def _to_message(index: int, message: ChatMessage) -> dict[str, Any]:
     found: dict[str, Any] = {
         "role": _ROLES.get(message.role, message.role.value),
         "content": _content(message.blocks),
     }
-    if calls := _calls(message):
+    try:
+        calls = _calls(message)
+    except TypeError as error:
+        names = [b.tool_name for b in message.blocks if isinstance(b, ToolCallBlock)]
+        raise ConfigError(
+            f"message {index} holds a call of {', '.join(names)} whose arguments JSON cannot "
+            f"write: {error}"
+        ) from None
+    if calls:
         found["tool_calls"] = calls
     for name in ("tool_call_id", "name"):
         if name in message.additional_kwargs and (name == "name" or found["role"] == "tool"):
@@ -132,7 +141,11 @@ def _message(
     if reasoning:
         blocks.append(ThinkingBlock(content=reasoning, num_tokens=reasoning_tokens))
     blocks += [TextBlock(text=answer), *calls]
-    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+    if told := _calls(message):
+        # Where LlamaIndex's programs look for calls in a stream.
+        message.additional_kwargs["tool_calls"] = told
+    return message
 
 
 def as_completion(response: ChatResponse) -> CompletionResponse:

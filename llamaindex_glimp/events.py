@@ -49,10 +49,9 @@ class RoutingEvent(BaseEvent):
 
     def model_dump(self, **kwargs: Any) -> dict[str, Any]:
         """All fields, as plain data."""
-        return {
-            **super().model_dump(exclude={"event"}, **kwargs),
-            "event": core.to_dict(self.event),
-        }
+        left_out = {*(kwargs.pop("exclude", None) or ()), "event"}
+        fields = super().model_dump(exclude=left_out, **kwargs)
+        return {**fields, "event": core.to_dict(self.event)}
 
 
 class RoutedStepStartEvent(RoutingEvent):

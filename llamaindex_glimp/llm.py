@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -48,6 +48,7 @@ from llamaindex_glimp._convert import (
     to_chat_response,
     to_messages,
 )
+from llamaindex_glimp._streams import Held
 from llamaindex_glimp._structured import Partial, binds_answer, parse, prepare
 from llamaindex_glimp.events import atold, told
 
@@ -59,6 +60,7 @@ __all__ = ["GlimpRouterLLM"]
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
 
 _dispatcher = get_dispatcher(__name__)
+_TOOLS = FORM - {"response_format"}
 _PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
 
 
@@ -141,7 +143,7 @@ class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
             BackendError: A model cannot be reached.
             UnsuitableEndpointError: A model cannot be used.
         """
-        told = None not in (self.context_window, self.is_function_calling_model)
+        told = None not in (self.context_window, self.is_function_calling_model, self.think_tags)
         return self._metadata(None if told else self.router.pair_facts())
 
     def _metadata(self, facts: PairFacts | None) -> LLMMetadata:
@@ -176,24 +178,27 @@ class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
             ConfigError: A model is a backend object, which no text can name.
         """
         self._named_models()
-        return {**super().to_dict(exclude={"api_key"}, mode="json", **kwargs)}
+        return super().to_dict(**{"mode": "json", **kwargs})
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """The LLM that :meth:`to_dict` wrote; keys and passwords come from the environment.
+
+        Raises:
+            ConfigError: A setting has an unknown name or an impossible value.
+        """
+        return super().from_dict(_with_passwords({**data, **kwargs}))
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies of this state are stored and sent: the key stays here, and a reader takes its own
         # from the environment.
         kept = self.model_copy(update=self._named_models())
         del kept.__dict__["api_key"]
-        kept._router = None
+        kept._router, kept._models = None, (None, None, None)
         return super(GlimpRouterLLM, kept).__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        fields = dict(state["__dict__"])
-        for role, place in _PLACES.items():
-            # The environment may name the same model with the password that was left out.
-            here = os.environ.get(place)
-            if here and public_form(here) == fields.get(role):
-                fields[role] = here
-        self.__init__(**fields)  # type: ignore[misc]
+        self.__init__(**_with_passwords(state["__dict__"]))  # type: ignore[misc]
 
     def _named_models(self) -> dict[str, str | None]:
         models = {role: getattr(self, role) for role in _PLACES}
@@ -219,22 +224,22 @@ class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
         """
         return self._whole(self._answer(to_messages(messages), kwargs))
 
-    @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation, piece by piece. Closing the generator stops the models."""
-        return self._responses(_itself, to_messages(messages), kwargs)
+        held = Held(lambda: self._responses(_itself, to_messages(messages), kwargs))
+        return held.stream(llm_chat_callback(), self, messages, **kwargs)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Asynchronous :meth:`chat`. Cancelling it stops the models."""
         return self._whole(await self._aanswer(to_messages(messages), kwargs))
 
-    @llm_chat_callback()
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
         """Asynchronous :meth:`stream_chat`."""
-        return self._aresponses(_itself, to_messages(messages), kwargs)
+        held = Held(lambda: self._aresponses(_itself, to_messages(messages), kwargs))
+        return await held.astream(llm_chat_callback(), self, messages, **kwargs)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -245,31 +250,41 @@ class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
             formatted: ``completion_to_prompt`` was applied already.
             **kwargs: As for :meth:`chat`.
         """
-        return as_completion(self._whole(self._answer(self._asked(prompt, formatted), kwargs)))
+        asked = self._asked(prompt, formatted, kwargs)
+        return as_completion(self._whole(self._answer(asked, kwargs)))
 
-    @llm_completion_callback()
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
         """Answer a prompt, piece by piece."""
-        return self._responses(as_completion, self._asked(prompt, formatted), kwargs)
+        held = Held(
+            lambda: self._responses(as_completion, self._asked(prompt, formatted, kwargs), kwargs)
+        )
+        return held.stream(llm_completion_callback(), self, prompt, **kwargs)
 
     @llm_completion_callback()
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Asynchronous :meth:`complete`."""
-        result = await self._aanswer(self._asked(prompt, formatted), kwargs)
+        result = await self._aanswer(self._asked(prompt, formatted, kwargs), kwargs)
         return as_completion(self._whole(result))
 
-    @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Asynchronous :meth:`stream_complete`."""
-        return self._aresponses(as_completion, self._asked(prompt, formatted), kwargs)
+        held = Held(
+            lambda: self._aresponses(as_completion, self._asked(prompt, formatted, kwargs), kwargs)
+        )
+        return await held.astream(llm_completion_callback(), self, prompt, **kwargs)
 
-    def _asked(self, prompt: str, formatted: bool) -> str:
+    def _asked(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> str:
+        if misplaced := sorted(_TOOLS & set(kwargs)):
+            raise ConfigError(
+                f"a completion is text and has no place for tool calls ({', '.join(misplaced)}): "
+                "use chat"
+            )
         if formatted or self.completion_to_prompt is None:
             return prompt
         return self.completion_to_prompt(prompt)
@@ -345,8 +360,9 @@ class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
                 "tool_choice": tool_choice or ("required" if tool_required else "auto"),
                 "parallel_tool_calls": allow_parallel_tool_calls,
             }
-        elif tool_required:
-            raise ConfigError("tool_required asks for a call, and there are no tools: pass tools")
+        elif tool_required or tool_choice not in (None, "auto", "none"):
+            asked = "tool_required" if tool_required else f"tool_choice {tool_choice!r}"
+            raise ConfigError(f"{asked} asks for a call, and there are no tools: pass tools")
         return {"messages": messages, **kwargs}
 
     def get_tool_calls_from_response(
@@ -450,6 +466,16 @@ class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
         partial = Partial(output_cls)
         responses = await self.astream_chat(messages, **kwargs)
         return (thing async for r in responses if (thing := partial.add(r)) is not None)
+
+
+def _with_passwords(fields: dict[str, Any]) -> dict[str, Any]:
+    """Stored fields; the environment may name the same model with the password left out there."""
+    found = dict(fields)
+    for role, place in _PLACES.items():
+        here = os.environ.get(place)
+        if here and public_form(here) == found.get(role):
+            found[role] = here
+    return found
 
 
 def _itself(response: ChatResponse) -> ChatResponse:

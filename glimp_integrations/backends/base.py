@@ -187,6 +187,8 @@ class Backend(ABC):
     url: str | None = None
     context_window: int | None = None
     """Tokens of prompt and completion together, as far as known without asking."""
+    shows_tools: bool | None = None
+    """Whether its chat template shows tools; ``None``: the template says, or nobody asked yet."""
 
     @abstractmethod
     async def capabilities(self) -> Capabilities:

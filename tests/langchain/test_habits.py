@@ -23,24 +23,19 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.rate_limiters import BaseRateLimiter
 from langchain_core.runnables import ConfigurableField
-from scripted_models import (
+from scripted_models import WAYS, added, ask, called, chat, text_model
+from scripts import (
     CALL,
     PARIS,
     REASONING,
     SPOKEN_TEXT,
-    WAYS,
     Listening,
     Turns,
-    added,
-    ask,
-    called,
-    chat,
     clock,
     get_weather,
     model,
     of_own_accord,
     pair,
-    text_model,
 )
 
 from glimp_integrations import BackendError, ConfigError

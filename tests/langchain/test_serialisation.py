@@ -14,7 +14,8 @@ from langchain_core.load import dumpd, dumps, load, loads
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from pydantic import SecretStr
-from scripted_models import chat, pair, text_model
+from scripted_models import chat, text_model
+from scripts import pair
 
 from glimp_integrations import BackendError
 from glimp_integrations.backends import OpenAIBackend

@@ -10,21 +10,17 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import HumanMessage, SystemMessage
 from pydantic import BaseModel, Field, RootModel, ValidationError
-from scripted_models import (
+from scripted_models import WAYS, ask, called, chat, text_model
+from scripts import (
     CALL,
     REASONING,
     SPOKEN_TEXT,
-    WAYS,
     Turns,
     answer,
-    ask,
     bound,
     callable_names,
-    called,
-    chat,
     demanded,
     get_weather,
-    text_model,
 )
 
 from glimp_integrations import ConfigError

@@ -17,21 +17,16 @@ from langchain_core.messages import (
 from langchain_core.tools import StructuredTool, ToolException, tool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field
-from scripted_models import (
+from scripted_models import EITHER, WAYS, added, ask, called, chat
+from scripts import (
     CALL,
-    EITHER,
     NOON,
     PARIS,
     REASONING,
     SPOKEN_TEXT,
-    WAYS,
     Turns,
-    added,
-    ask,
     bound,
     callable_names,
-    called,
-    chat,
     clock,
     demanded,
     get_weather,

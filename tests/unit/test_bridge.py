@@ -184,6 +184,54 @@ class TestStopping:
         assert shared.run("?").answer == ANSWER
 
 
+class TestWithoutALoop:
+    """Coroutines that somebody drives by hand, in a thread where no loop runs."""
+
+    @staticmethod
+    def by_hand(make) -> BaseException:
+        """What the first step of a coroutine raises in a thread of its own."""
+
+        def drive() -> BaseException:
+            with pytest.raises(BaseException) as caught:  # noqa: PT011 - whatever it is
+                make().send(None)
+            return caught.value
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(drive).result()
+
+    @pytest.mark.parametrize("way", ["arun", "astream"])
+    def test_the_error_says_what_to_do(self, way):
+        small = endless()
+        shared = router(small, model())
+        make = {"arun": lambda: shared.arun("?"), "astream": lambda: anext(shared.astream("?"))}
+        error = self.by_hand(make[way])
+        assert isinstance(error, RuntimeError)
+        assert "this thread has none" in str(error) and "asyncio.run(...)" in str(error)
+        assert small.requests == [], "nothing was begun, so nothing is left running"
+
+    def test_nothing_is_started(self):
+        started = []
+
+        async def work() -> None:
+            started.append(True)
+
+        async def items():
+            started.append(True)
+            yield 1
+
+        for make in (lambda: bridge.acall(work), lambda: anext(bridge.aiterate(items))):
+            assert isinstance(self.by_hand(make), RuntimeError)
+        bridge.call(_number)  # whatever was started before has run by now
+        assert started == []
+
+    def test_the_thread_may_have_a_loop_afterwards(self):
+        shared = router()
+        assert isinstance(self.by_hand(lambda: shared.arun("?")), RuntimeError)
+        with ThreadPoolExecutor(1) as pool:
+            result = pool.submit(lambda: asyncio.run(shared.arun("?"))).result()
+        assert result.answer == ANSWER
+
+
 class TestPassingThrough:
     def test_exceptions_of_a_backend(self):
         broken = router(model(fail_after=0))

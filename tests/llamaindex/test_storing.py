@@ -1,0 +1,237 @@
+"""Copies, pickles and JSON of the LLM; and where secrets must not appear."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import pickle
+from typing import Any
+
+import pytest
+from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
+from llama_index.core.extractors import TitleExtractor
+from pydantic import SecretStr
+from scripted_llms import HI, LARGE, SMALL, authors, listening, scripted
+from workflows.context.serializers import JsonSerializer
+
+from glimp_integrations import BackendError, ConfigError
+from glimp_integrations.backends import OpenAIBackend
+from glimp_integrations.settings import Price, Prices
+from llamaindex_glimp import GlimpRouterLLM
+
+KEY, PASSWORD = "sk-hush-hush", "hunter2"
+SECRET_SMALL = f"openai:S@http://user:{PASSWORD}@127.0.0.1:9/v1"
+SECRET_LARGE = f"openai:L@http://{PASSWORD}@127.0.0.1:9/v1"
+# One of each sort: numbers, zero and None where that is not the default, pairs, lists, objects.
+SETTINGS: dict[str, Any] = {
+    "threshold": 0.25,
+    "temperature": 0.0,
+    "seed": 0,
+    "timeout": None,
+    "max_retries": 0,
+    "max_tokens": 7,
+    "answer_by": "router",
+    "answer_marker": "So:",
+    "step_delimiter": "\n",
+    "think_tags": ("<a>", "</a>"),
+    "stop": ["x", "y"],
+    "show_schema": False,
+    "draft": "prompt_lookup",
+    "prices": Prices(small=Price(input=1, output=2), large=Price(input=3, output=4, cached=0.5)),
+    "step_events": True,
+    "context_window": 4096,
+    "is_function_calling_model": False,
+    "system_prompt": "Be brief.",
+}
+
+
+def settings_of(llm: GlimpRouterLLM) -> dict[str, Any]:
+    return {name: getattr(llm, name) for name in [*SETTINGS, "small", "large"]}
+
+
+def by_pickle(llm: GlimpRouterLLM) -> GlimpRouterLLM:
+    return pickle.loads(pickle.dumps(llm))
+
+
+def by_dict(llm: GlimpRouterLLM) -> GlimpRouterLLM:
+    return GlimpRouterLLM.from_dict(llm.to_dict())
+
+
+def by_json(llm: GlimpRouterLLM) -> GlimpRouterLLM:
+    return GlimpRouterLLM.from_json(llm.to_json())
+
+
+def by_workflow(llm: GlimpRouterLLM) -> GlimpRouterLLM:
+    return JsonSerializer().deserialize(JsonSerializer().serialize(llm))
+
+
+STORED = [by_pickle, by_dict, by_json, by_workflow]
+COPIES = [
+    copy.copy,
+    copy.deepcopy,
+    lambda llm: llm.model_copy(),
+    lambda llm: llm.model_copy(deep=True),
+]
+
+
+# -- there and back --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", STORED)
+def test_a_stored_llm_has_its_settings(way: Any) -> None:
+    llm = GlimpRouterLLM(small=SMALL, large=LARGE, **SETTINGS)
+    again = way(llm)
+    assert type(again) is GlimpRouterLLM
+    assert settings_of(again) == settings_of(llm)
+    assert again.identity == llm.identity
+    assert again.router.small is llm.router.small, "of one short form, so of one backend"
+    assert again.router is not llm.router
+
+
+@pytest.mark.parametrize(
+    "way",
+    STORED,
+)
+@pytest.mark.parametrize("threshold", [math.inf, -math.inf])
+def test_an_infinite_threshold_is_stored(way: Any, threshold: float) -> None:
+    llm = GlimpRouterLLM(small=SMALL, large=LARGE, threshold=threshold)
+    assert way(llm).threshold == threshold
+
+
+@pytest.mark.parametrize("way", STORED)
+def test_the_embedded_pair_stays_the_embedded_pair(
+    way: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = GlimpRouterLLM()
+    monkeypatch.setenv("GLIMP_SMALL", SMALL)
+    monkeypatch.setenv("GLIMP_LARGE", LARGE)
+    again = way(llm)
+    assert (again.small, again.large) == (None, None)
+    assert again.pair_name == llm.pair_name
+
+
+def test_a_stored_llm_names_its_class_and_holds_plain_data() -> None:
+    stored = GlimpRouterLLM(small=SMALL, large=LARGE).to_dict()
+    assert stored["class_name"] == "glimprouter_llm"
+    assert stored["small"] == SMALL and "api_key" not in stored
+    json.dumps(stored)
+
+
+def test_callbacks_and_prompts_are_no_part_of_it() -> None:
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    llm = GlimpRouterLLM(
+        small=SMALL,
+        large=LARGE,
+        callback_manager=CallbackManager([debug]),
+        completion_to_prompt=str.upper,
+    )
+    for way in (by_dict, by_json):
+        again = way(llm)
+        assert again.callback_manager.handlers == []
+        assert again.completion_to_prompt("a") == "a"
+    assert by_pickle(llm).completion_to_prompt("a") == "A", "a function with a name can be sent"
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_answers_with_its_own_settings(way: Any) -> None:
+    llm = scripted("Hello.")
+    llm.chat(HI)
+    again = way(llm)
+    again.threshold = math.inf
+    assert authors(again.chat(HI)) == ["small", "small", "large"]
+    assert authors(llm.chat(HI)) == ["small", "large", "large"]
+    assert again.small is llm.small, "what a model runs on is shared"
+
+
+@pytest.mark.parametrize("way", [by_pickle, by_dict, by_json, lambda llm: llm.__getstate__()])
+@pytest.mark.parametrize("role", ["small", "large"])
+def test_a_backend_object_cannot_be_stored(way: Any, role: str) -> None:
+    backend = OpenAIBackend("B", base_url=f"http://u:{PASSWORD}@127.0.0.1:9/v1", api_key=KEY)
+    llm = GlimpRouterLLM(**{"small": SMALL, "large": LARGE, role: backend})
+    with pytest.raises(ConfigError, match=f"{role} is the object .*name the model by") as caught:
+        way(llm)
+    assert PASSWORD not in str(caught.value) and KEY not in str(caught.value)
+
+
+# -- secrets ---------------------------------------------------------------------------------
+
+
+def everything_said(llm: GlimpRouterLLM) -> dict[str, str]:
+    """All that frameworks write down of an LLM."""
+    return {
+        "repr": repr(llm),
+        "str": str(llm),
+        "payload": json.dumps(llm.to_payload()),
+        "dict": f"{llm.dict()}",
+        "model_dump": f"{llm.model_dump()}",
+        "rich": f"{[*llm.__rich_repr__()]}",
+        "identity": f"{llm.identity} {llm.pair_name}",
+        "backends": f"{llm.router.small!r} {llm.router.large!r}",
+    }
+
+
+@pytest.mark.parametrize("given", ["arguments", "environment", "backends"])
+def test_no_secret_is_written_anywhere(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forms = {"small": SECRET_SMALL, "large": SECRET_LARGE}
+    if given == "environment":
+        for name, value in {"SMALL": SECRET_SMALL, "LARGE": SECRET_LARGE, "API_KEY": KEY}.items():
+            monkeypatch.setenv(f"GLIMP_{name}", value)
+        llm = GlimpRouterLLM()
+        assert llm.api_key == SecretStr(KEY) and llm.small == SECRET_SMALL
+    elif given == "arguments":
+        llm = GlimpRouterLLM(**forms, api_key=KEY)
+    else:
+        urls = {role: form.partition("@")[2] for role, form in forms.items()}
+        llm = GlimpRouterLLM(
+            **{role: OpenAIBackend(role, base_url=url, api_key=KEY) for role, url in urls.items()}
+        )
+    said = everything_said(llm)
+    if given != "backends":
+        said |= {
+            "json": f"{llm.to_json()} {llm.model_dump_json()}",
+            "pickle": f"{pickle.dumps(llm)!r}",
+        }
+    assert {name for name, text in said.items() if KEY in text or PASSWORD in text} == set()
+    assert "127.0.0.1:9/v1" in said["payload"], "without its user, an address may be told"
+
+
+def test_no_secret_is_in_an_event_or_an_error() -> None:
+    llm = GlimpRouterLLM(small=SECRET_SMALL, large=SECRET_LARGE, api_key=KEY, max_retries=0)
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    llm.callback_manager = CallbackManager([debug])
+    with listening() as heard, pytest.raises(BackendError) as caught:
+        llm.chat(HI)
+    payloads = [event.payload for event in debug._event_pairs_by_id.popitem()[1]]
+    texts = [f"{event.model_dump()}" for event in heard.events]
+    for text in (*texts, f"{payloads}", str(caught.value), repr(caught.value)):
+        assert KEY not in text and PASSWORD not in text
+    assert len(texts) == 2
+
+
+def test_a_reader_takes_its_own_key_and_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pickle.dumps(GlimpRouterLLM(small=SECRET_SMALL, large=SECRET_LARGE, api_key=KEY))
+    bare = pickle.loads(data)
+    assert (bare.small, bare.large, bare.api_key) == (SMALL, LARGE, None)
+    monkeypatch.setenv("GLIMP_SMALL", SECRET_SMALL)
+    monkeypatch.setenv("GLIMP_LARGE", "openai:Other@http://u:pw@127.0.0.1:9/v1")
+    monkeypatch.setenv("GLIMP_API_KEY", "the reader's")
+    again = pickle.loads(data)
+    assert again.small == SECRET_SMALL
+    assert again.large == LARGE, "another model's password is none of its business"
+    assert again.api_key.get_secret_value() == "the reader's"
+    restored = GlimpRouterLLM.from_json(
+        GlimpRouterLLM(small=SMALL, large=LARGE, api_key=KEY).to_json()
+    )
+    assert restored.api_key.get_secret_value() == "the reader's"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [None, KEY],
+)
+def test_what_holds_the_llm_can_be_stored(key: str | None) -> None:
+    llm = GlimpRouterLLM(small=SECRET_SMALL, large=SECRET_LARGE, api_key=key)
+    stored = TitleExtractor(llm=llm).to_json()
+    assert json.loads(stored)["llm"]["small"] == SMALL
+    assert KEY not in stored and PASSWORD not in stored
