@@ -2,29 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.instrumentation.events.llm import (
+    LLMStructuredPredictEndEvent,
+    LLMStructuredPredictStartEvent,
+)
+from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM
 from llama_index.core.output_parsers import PydanticOutputParser
 from llama_index.core.output_parsers.base import OutputParserException
 from llama_index.core.program.utils import process_streaming_objects
-from llama_index.core.prompts import BasePromptTemplate
-from llama_index.core.types import PydanticProgramMode
+from llama_index.core.prompts import BasePromptTemplate, PromptTemplate
+from llama_index.core.types import Model, PydanticProgramMode
+from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel, ValidationError
 
-__all__ = ["Partial", "binds_answer", "parse", "prepare"]
+__all__ = ["Predicting"]
 
-Model = TypeVar("Model", bound=BaseModel)
+_dispatcher = get_dispatcher(__name__)
 
 
-def binds_answer(llm: LLM) -> bool:
+class Predicting(FunctionCallingLLM):
+    """An LLM whose ``response_format`` binds the answer alone."""
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Predict an object. The chain of thought stays free: only the answer is bound.
+
+        Args:
+            output_cls: A pydantic class.
+            prompt: Template of the conversation.
+            llm_kwargs: As for :meth:`chat`.
+            **prompt_args: Values of the template's variables.
+
+        Raises:
+            ConfigError: The grammar engine cannot express the class's schema.
+            OutputParserException: The answer was cut off, or is no such object.
+        """
+        if not _binds_answer(self):
+            found: Model = super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            return found
+        _predicting(output_cls, prompt, prompt_args)
+        messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
+        return _predicted(_parse(output_cls, self.chat(messages, **kwargs)))
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Asynchronous :meth:`structured_predict`."""
+        if not _binds_answer(self):
+            found: Model = await super().astructured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+            return found
+        _predicting(output_cls, prompt, prompt_args)
+        messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
+        return _predicted(_parse(output_cls, await self.achat(messages, **kwargs)))
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        if not _binds_answer(self):
+            return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
+        messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
+        partial = _Partial(output_cls)
+        found = (partial.add(response) for response in self.stream_chat(messages, **kwargs))
+        return (thing for thing in found if thing is not None)
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        if not _binds_answer(self):
+            return await super()._structured_astream_call(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+        messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
+        partial = _Partial(output_cls)
+        responses = await self.astream_chat(messages, **kwargs)
+        return (thing async for r in responses if (thing := partial.add(r)) is not None)
+
+
+def _binds_answer(llm: LLM) -> bool:
     """Whether predictions are made here; other program modes are LlamaIndex's own affair."""
     return bool(llm.pydantic_program_mode == PydanticProgramMode.DEFAULT)
 
 
-def prepare(
+def _prepare(
     llm: LLM,
     output_cls: type[BaseModel],
     prompt: BasePromptTemplate,
@@ -38,7 +121,7 @@ def prepare(
     return messages, {**(llm_kwargs or {}), "response_format": wanted}
 
 
-def parse(output_cls: type[Model], response: ChatResponse) -> Model:
+def _parse(output_cls: type[Model], response: ChatResponse) -> Model:
     """The predicted object.
 
     Raises:
@@ -63,7 +146,7 @@ def parse(output_cls: type[Model], response: ChatResponse) -> Model:
         return found
 
 
-class Partial:
+class _Partial:
     """An object while it is written.
 
     Args:
@@ -81,9 +164,22 @@ class Partial:
             OutputParserException: This was the last response, and it holds no such object.
         """
         if response.raw is not None:
-            return parse(self._class, response)
+            return _parse(self._class, response)
         if not response.delta:
             return None
         found = process_streaming_objects(response, self._class, cur_objects=self._objects)
         self._objects = [found]
         return found
+
+
+def _predicting(output_cls: Any, prompt: Any, prompt_args: dict[str, Any]) -> None:
+    _dispatcher.event(
+        LLMStructuredPredictStartEvent(
+            output_cls=output_cls, template=prompt, template_args=prompt_args
+        )
+    )
+
+
+def _predicted(found: Model) -> Model:
+    _dispatcher.event(LLMStructuredPredictEndEvent(output=found))
+    return found

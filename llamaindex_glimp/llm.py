@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing, suppress
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -21,25 +20,16 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
-from llama_index.core.instrumentation.events.llm import (
-    LLMStructuredPredictEndEvent,
-    LLMStructuredPredictStartEvent,
-)
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
-from llama_index.core.prompts import PromptTemplate
-from llama_index.core.types import Model
-from llama_index_instrumentation import get_dispatcher
 from pydantic import ConfigDict, Field
 
-from glimp_integrations.adapter import FORM, RoutedModel
+from glimp_integrations.adapter import FORM
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished
 from glimp_integrations.facts import PairFacts
 from glimp_integrations.router import result_of
-from glimp_integrations.settings import public_form
 from glimp_integrations.trace import RoutedAnswer
 from llamaindex_glimp._convert import (
     INVALID,
@@ -48,8 +38,9 @@ from llamaindex_glimp._convert import (
     to_chat_response,
     to_messages,
 )
+from llamaindex_glimp._storing import Stored
 from llamaindex_glimp._streams import Held
-from llamaindex_glimp._structured import Partial, binds_answer, parse, prepare
+from llamaindex_glimp._structured import Predicting
 from llamaindex_glimp.events import atold, told
 
 if TYPE_CHECKING:
@@ -59,12 +50,10 @@ __all__ = ["GlimpRouterLLM"]
 
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
 
-_dispatcher = get_dispatcher(__name__)
 _TOOLS = FORM - {"response_format"}
-_PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
 
 
-class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
+class GlimpRouterLLM(Stored, Predicting):
     """LLM whose chain of thought is written by two models, step by step.
 
     At the start of every reasoning step the small model's first token is glimpsed; if the
@@ -170,46 +159,6 @@ class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
             **self._metadata(known).model_dump(),
             **self.identity,
         }
-
-    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Plain data that :meth:`from_dict` reads, without secrets.
-
-        Raises:
-            ConfigError: A model is a backend object, which no text can name.
-        """
-        self._named_models()
-        return super().to_dict(**{"mode": "json", **kwargs})
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
-        """The LLM that :meth:`to_dict` wrote; keys and passwords come from the environment.
-
-        Raises:
-            ConfigError: A setting has an unknown name or an impossible value.
-        """
-        return super().from_dict(_with_passwords({**data, **kwargs}))
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies of this state are stored and sent: the key stays here, and a reader takes its own
-        # from the environment.
-        kept = self.model_copy(update=self._named_models())
-        del kept.__dict__["api_key"]
-        kept._router, kept._models = None, (None, None, None)
-        return super(GlimpRouterLLM, kept).__getstate__()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**_with_passwords(state["__dict__"]))  # type: ignore[misc]
-
-    def _named_models(self) -> dict[str, str | None]:
-        models = {role: getattr(self, role) for role in _PLACES}
-        for role, model in models.items():
-            if not isinstance(model, str | None):
-                raise ConfigError(
-                    f"{role} is the object {model!r}, which cannot be stored or sent to another "
-                    "process: name the model by a short form, such as "
-                    "'openai:MODEL@http://HOST:PORT/v1'"
-                )
-        return {role: form and public_form(form) for role, form in models.items()}
 
     # -- Chat and completion --
 
@@ -392,91 +341,6 @@ class GlimpRouterLLM(RoutedModel, FunctionCallingLLM):
             for block in blocks
         ]
 
-    # -- Structured prediction --
-
-    def structured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Model:
-        """Predict an object. The chain of thought stays free: only the answer is bound.
-
-        Args:
-            output_cls: A pydantic class.
-            prompt: Template of the conversation.
-            llm_kwargs: As for :meth:`chat`.
-            **prompt_args: Values of the template's variables.
-
-        Raises:
-            ConfigError: The grammar engine cannot express the class's schema.
-            OutputParserException: The answer was cut off, or is no such object.
-        """
-        if not binds_answer(self):
-            found: Model = super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
-            return found
-        _predicting(output_cls, prompt, prompt_args)
-        messages, kwargs = prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
-        return _predicted(parse(output_cls, self.chat(messages, **kwargs)))
-
-    async def astructured_predict(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Model:
-        """Asynchronous :meth:`structured_predict`."""
-        if not binds_answer(self):
-            found: Model = await super().astructured_predict(
-                output_cls, prompt, llm_kwargs, **prompt_args
-            )
-            return found
-        _predicting(output_cls, prompt, prompt_args)
-        messages, kwargs = prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
-        return _predicted(parse(output_cls, await self.achat(messages, **kwargs)))
-
-    def _structured_stream_call(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> Generator[Any, None, None]:
-        if not binds_answer(self):
-            return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
-        messages, kwargs = prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
-        partial = Partial(output_cls)
-        found = (partial.add(response) for response in self.stream_chat(messages, **kwargs))
-        return (thing for thing in found if thing is not None)
-
-    async def _structured_astream_call(
-        self,
-        output_cls: type[Model],
-        prompt: PromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
-        **prompt_args: Any,
-    ) -> AsyncGenerator[Any, None]:
-        if not binds_answer(self):
-            return await super()._structured_astream_call(
-                output_cls, prompt, llm_kwargs, **prompt_args
-            )
-        messages, kwargs = prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
-        partial = Partial(output_cls)
-        responses = await self.astream_chat(messages, **kwargs)
-        return (thing async for r in responses if (thing := partial.add(r)) is not None)
-
-
-def _with_passwords(fields: dict[str, Any]) -> dict[str, Any]:
-    """Stored fields; the environment may name the same model with the password left out there."""
-    found = dict(fields)
-    for role, place in _PLACES.items():
-        here = os.environ.get(place)
-        if here and public_form(here) == found.get(role):
-            found[role] = here
-    return found
-
 
 def _itself(response: ChatResponse) -> ChatResponse:
     return response
@@ -489,16 +353,3 @@ def _arguments(written: dict[str, Any] | str) -> dict[str, Any]:
         if isinstance(found := parse_partial_json(written), dict):
             return found
     return {}
-
-
-def _predicting(output_cls: Any, prompt: Any, prompt_args: dict[str, Any]) -> None:
-    _dispatcher.event(
-        LLMStructuredPredictStartEvent(
-            output_cls=output_cls, template=prompt, template_args=prompt_args
-        )
-    )
-
-
-def _predicted(found: Model) -> Model:
-    _dispatcher.event(LLMStructuredPredictEndEvent(output=found))
-    return found
