@@ -1,0 +1,154 @@
+"""Questions about a corpus: is the answer in the passage that the reply cites?
+
+    python benchmarks/rag.py                # 30 questions, the pair and the large model alone
+    python benchmarks/rag.py --n 5 --json FILE
+
+The corpus is the language reference that ships with Python, the engine that of
+``examples/llamaindex/rag.py``: MiniLM, Qdrant, ``CitationQueryEngine``. ``rag_questions.jsonl``
+holds a pattern of each answer and words of the passage that tells it. The arms answer every
+question in turn, each on a large model of its own: nobody finds another's prompt in a cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from llama_index.core.query_engine import CitationQueryEngine
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.base import BaseEvent
+from llama_index_instrumentation.event_handlers import BaseEventHandler
+from qdrant_client import QdrantClient
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from glimp_integrations import RoutedAnswer
+from glimp_integrations.backends import LlamaCppBackend
+from glimp_integrations.weights import LARGE, SMALL, ensure
+from llamaindex_glimp import GlimpRouterLLM, RoutedReplyEvent
+
+HERE = Path(__file__).parent
+ARMS = {"pair": 1.0, "large alone": -1.0}
+
+
+class Results(BaseEventHandler):
+    """Every routed reply."""
+
+    found: list[RoutedAnswer] = []  # noqa: RUF012 - a pydantic field
+
+    def handle(self, event: BaseEvent, **_: Any) -> None:
+        if isinstance(event, RoutedReplyEvent):
+            self.found.append(event.result)
+
+
+def example() -> ModuleType:
+    """The engine's parts, from the example users read."""
+    path = HERE.parent / "examples" / "llamaindex" / "rag.py"
+    spec = importlib.util.spec_from_file_location("rag_example", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=30, help="questions")
+    parser.add_argument("--top", type=int, default=3, help="passages a question")
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--threshold", type=float, default=ARMS["pair"], help="nats")
+    parser.add_argument("--json", type=Path, help="write one line per reply")
+    options = parser.parse_args()
+    console = Console(width=110)
+    rag = example()
+    text = (HERE / "rag_questions.jsonl").read_text(encoding="utf-8")
+    questions = [json.loads(line) for line in text.splitlines()][: options.n]
+    small = LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1)
+    engines = {}
+    results = Results()
+    get_dispatcher().add_event_handler(results)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        client = QdrantClient(path=folder)
+        index = rag.opened(client, rag.passages(14_000), console)
+        for arm, threshold in {**ARMS, "pair": options.threshold}.items():
+            llm = GlimpRouterLLM(
+                small=small, large=LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1),
+                threshold=threshold, temperature=0, untagged_answer="whole",
+                max_tokens=options.max_tokens, step_events=True,
+            )  # fmt: skip
+            engines[arm] = CitationQueryEngine.from_args(index, llm, similarity_top_k=options.top)
+            llm.complete("Hi", max_tokens=1)  # loaded
+        for item in track(questions, "questions", console=console):
+            for arm, engine in engines.items():
+                rows.append({"arm": arm, **asked(engine, item, rag, results)})
+                if options.json:
+                    with options.json.open("a", encoding="utf-8") as lines:
+                        lines.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
+        client.close()
+    console.print(table(rows))
+    console.print(
+        f"{SMALL.model} / {LARGE.model} Q4_K_M on llama.cpp, greedy, threshold "
+        f"{options.threshold} nats, {options.top} passages a question; {platform.machine()}, "
+        f"{len(os.sched_getaffinity(0))} cores"
+    )
+
+
+def asked(engine: Any, item: dict[str, str], rag: ModuleType, results: Results) -> dict[str, Any]:
+    """One question, and what became of it."""
+    results.found.clear()
+    started = time.perf_counter()
+    response = engine.query(item["question"])
+    seconds = time.perf_counter() - started
+    cited = [node.text for node in rag.citations(response).values()]
+    traces = [result.trace for result in results.found]
+    return {
+        "question": item["question"],
+        "reply": str(response),
+        "retrieved": any(tells(node.text, item) for node in response.source_nodes),
+        "answered": re.search(item["answer"], str(response)) is not None,
+        "cites": bool(cited),
+        "cited passage tells": any(tells(text, item) for text in cited),
+        "small tokens": sum(trace.tokens("small") for trace in traces),
+        "large tokens": sum(trace.tokens("large") for trace in traces),
+        "calls": len(traces),
+        "seconds": seconds,
+    }
+
+
+def tells(passage: str, item: dict[str, str]) -> bool:
+    """Whether a passage holds the answer."""
+    return item["evidence"] in " ".join(passage.split())
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    counts = ["retrieved", "answered", "cites", "cited passage tells"]
+    sums = ["small tokens", "large tokens", "calls"]
+    shown = Table("arm", "questions", *counts, *sums, "seconds", "time", title="RAG")
+    arms = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
+    alone = [row["seconds"] for row in arms["large alone"]]
+    for arm, own in arms.items():
+        ratio = statistics.median(r["seconds"] / a for r, a in zip(own, alone, strict=True))
+        shown.add_row(
+            arm, str(len(own)),
+            *(str(sum(row[name] for row in own)) for name in (*counts, *sums)),
+            f"{sum(row['seconds'] for row in own):.0f}", f"{ratio:.2f}",
+        )  # fmt: skip
+    return shown
+
+
+if __name__ == "__main__":
+    main()
