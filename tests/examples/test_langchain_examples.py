@@ -4,47 +4,25 @@ They are run by calling ``main`` on the embedded pair, greedily, on the smallest
 lets them come to a result.
 """
 
-import importlib.util
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from loading import Load, authors, loader, trace_in
 
 from glimp_integrations import Trace
 from glimp_integrations.weights import SMALL
 
 pytestmark = pytest.mark.pair
 
-FOLDER = Path(__file__).parents[2] / "examples" / "langchain"
-Load = Callable[[str], ModuleType]
-
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """From an example's name to its module, which is forgotten after the test."""
-
-    def loaded(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        # Annotations are looked up by module name (tools, TypedDict, pydantic).
-        monkeypatch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    return loaded
+    return loader("langchain", monkeypatch)
 
 
 def trace_of(message: Any) -> Trace:
-    return Trace.model_validate(message.response_metadata["glimprouter"])
-
-
-def authors(trace: Trace) -> set[str]:
-    return {step.author for step in trace.steps if step.tokens}
+    return trace_in(message.response_metadata)
 
 
 def test_chain_gives_the_answer_and_who_wrote_it(

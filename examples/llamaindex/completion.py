@@ -1,0 +1,48 @@
+"""LlamaIndex's default LLM becomes a routed pair: one assignment, then it is used like any other.
+
+One sees the answer, then the trace: who wrote which step of the chain of thought, and how unsure
+the small model was at its start. About half a minute on two cores.
+
+Run: python examples/llamaindex/completion.py ["your question"]
+"""
+
+import sys
+
+from llama_index.core import Settings
+from llama_index.core.llms import CompletionResponse
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from glimp_integrations import Trace
+from llamaindex_glimp import GlimpRouterLLM
+
+QUESTION = (
+    "A library owns 8 shelves of 15 books each and lends 45 of them. How many books are left?"
+)
+INSTRUCTION = "Think step by step, without code. End with one sentence that answers the question."
+
+
+def main(
+    question: str = QUESTION,
+    max_tokens: int = 512,
+    temperature: float = 0,
+    threshold: float = 1.0,
+) -> CompletionResponse:
+    # Whatever LlamaIndex builds from here on asks the pair, unless it is given another LLM.
+    Settings.llm = GlimpRouterLLM(
+        threshold=threshold, temperature=temperature, max_tokens=max_tokens
+    )
+    response = Settings.llm.complete(f"{question}\n{INSTRUCTION}")
+
+    console = Console(highlight=False)
+    console.print(Panel(Text(question), title="question", title_align="left"))
+    console.print(
+        Panel(Text(response.text), title="answer", title_align="left", border_style="green")
+    )
+    Trace.model_validate(response.raw["glimprouter"]).show(console)
+    return response
+
+
+if __name__ == "__main__":
+    main(" ".join(sys.argv[1:]) or QUESTION)
