@@ -140,6 +140,22 @@ def test_rag_cites_its_sources_and_indexes_once(
     assert [n.text for n in again.source_nodes] == [n.text for n in response.source_nodes]
 
 
+def test_an_index_of_other_passages_is_made_anew(
+    load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rag = load("rag")
+    client = rag.QdrantClient(path=str(tmp_path))
+    for longest in (600, 900, 900):
+        nodes = rag.passages(longest)
+        index = rag.opened(client, nodes, rag.Console())
+        (found,) = index.as_retriever(similarity_top_k=1).retrieve(nodes[-1].text)
+        assert found.text == nodes[-1].text
+        assert client.count("python-reference").count == len(nodes)
+    client.close()
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert "indexed" in first and "indexed" in second and "opened" in third
+
+
 def test_passages_are_short_and_come_once(load: Load) -> None:
     rag = load("rag")
     nodes = rag.passages(14_000)
