@@ -40,7 +40,7 @@ from glimp_integrations.weights import LARGE, SMALL, ensure
 from llamaindex_glimp import GlimpRouterLLM, RoutedReplyEvent
 
 HERE = Path(__file__).parent
-ARMS = {"pair": 1.0, "large alone": -1.0}
+ARMS = {"pair": 0.5, "large alone": -1.0}
 
 
 class Results(BaseEventHandler):
@@ -90,7 +90,9 @@ def main() -> None:
                 threshold=threshold, temperature=0, untagged_answer="whole",
                 max_tokens=options.max_tokens, step_events=True,
             )  # fmt: skip
-            engines[arm] = CitationQueryEngine.from_args(index, llm, similarity_top_k=options.top)
+            engines[arm] = CitationQueryEngine.from_args(
+                index, llm, citation_qa_template=rag.PROMPT, similarity_top_k=options.top
+            )
             llm.complete("Hi", max_tokens=1)  # loaded
         for item in track(questions, "questions", console=console):
             for arm, engine in engines.items():

@@ -4,9 +4,10 @@ It talks to a llama.cpp server of this process, which serves the larger file of 
 What it fails is marked with what its source (llama-index-llms-openai) does there.
 """
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import xllamacpp
@@ -23,6 +24,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
+
+NO_EVENTS = pytest.mark.xfail(
+    strict=True,
+    raises=ValueError,
+    reason="where should_use_structured_outputs is set, OpenAI.structured_predict returns before "
+    "LLM.structured_predict could send its events",
+)
+MANY_IN_A_STREAM = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="force_single_tool_call is applied by _validate_chat_with_tools_response, and so not to "
+    "streams: where the server answers with two calls all the same, two they are",
+)
 
 
 def _template(path: Path) -> str:
@@ -56,6 +70,8 @@ class TestOpenAILike(FunctionCallingLLMTests):
         cls.address = server.listening_address
         yield
         del server
+        # What clients left behind is found here, where the filters above hold.
+        gc.collect()
 
     def make_llm(self) -> OpenAILike:
         return OpenAILike(
@@ -84,3 +100,41 @@ class TestOpenAILike(FunctionCallingLLMTests):
     @property
     def secret(self) -> str:
         return "sk-nobody-may-read-this"
+
+    @pytest.mark.parametrize(
+        "method",
+        [
+            pytest.param("structured_predict", marks=NO_EVENTS),
+            pytest.param("astructured_predict", marks=NO_EVENTS),
+            "stream_structured_predict",
+            "astream_structured_predict",
+        ],
+    )
+    def test_prediction_events(self, predicted: Any, method: str) -> None:
+        super().test_prediction_events(predicted, method)
+
+    @pytest.mark.xfail(
+        strict=True,
+        raises=AssertionError,
+        reason="_prepare_chat_with_tools appends the question to the caller's chat_history: "
+        "'messages = chat_history or []; messages.append(user_msg)'",
+    )
+    @pytest.mark.parametrize("method", ["chat_with_tools", "astream_chat_with_tools"])
+    def test_history_is_left_alone(self, llm: OpenAILike, method: str) -> None:
+        super().test_history_is_left_alone(llm, method)
+
+    @pytest.mark.parametrize(
+        "method",
+        ["achat_with_tools", pytest.param("stream_chat_with_tools", marks=MANY_IN_A_STREAM)],
+    )
+    def test_at_most_one(self, llm: OpenAILike, method: str) -> None:
+        super().test_at_most_one(llm, method)
+
+    @pytest.mark.xfail(
+        strict=True,
+        raises=AssertionError,
+        reason="_get_model_kwargs sets max_tokens to the LLM's own, over the call's: "
+        "'if self.max_tokens is not None: base_kwargs[\"max_tokens\"] = self.max_tokens'",
+    )
+    def test_arguments_of_a_call(self, llm: OpenAILike) -> None:
+        super().test_arguments_of_a_call(llm)
