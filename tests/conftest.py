@@ -1,7 +1,20 @@
 """What all tests share."""
 
+import asyncio
+
+import pytest
 from hypothesis import settings
 
 # A pause of a busy machine is no failure; pytest's own timeout catches what hangs.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_loop_is_left() -> None:
+    """LlamaIndex, called synchronously, would make a loop for the main thread and never close it.
+
+    (``asyncio_run`` asks for the thread's loop. Told that there is none, it makes one for the call
+    only.) The warning of the loop's end would hit whatever test runs then.
+    """
+    asyncio.set_event_loop(None)

@@ -5,7 +5,6 @@ The facts are invented, so that a right answer can only come from what was retri
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from shutil import copytree
@@ -63,16 +62,6 @@ class Replies(BaseEventHandler):
     def handle(self, event: Any, **kwargs: Any) -> None:
         if isinstance(event, RoutedReplyEvent):
             self.replies.append(event.result)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_loop_is_left() -> None:
-    """LlamaIndex, called synchronously, would make a loop for the main thread and never close it.
-
-    (``asyncio_run`` asks for the thread's loop. Told that there is none, it makes one for the call
-    only.)
-    """
-    asyncio.set_event_loop(None)
 
 
 @pytest.fixture
