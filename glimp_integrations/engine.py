@@ -87,7 +87,10 @@ async def _prepare(
     models: dict[Author, Backend] = {"small": small, "large": large}
     ready, forced, errors = await _ask_both(settings, models, messages, form)
     tags = _tags(settings, {author: model.prompt for author, model in ready.items()})
-    strategy = choose(settings.strategy, ready["small"].can)
+    shared = ready["small"].can.device is not None and (
+        ready["small"].can.device == ready["large"].can.device
+    )
+    strategy = choose(settings.strategy, small, large, ready["small"].can, ready["large"].can)
     glimpses = forced is None and 0 <= settings.threshold < math.inf
     estimator = _estimator(settings, ready["small"].can, needed=glimpses)
     draft = _drafter(settings, models, ready) if forced is None else None
@@ -111,6 +114,7 @@ async def _prepare(
             glimpse_alone=strategy[0] == "two_request",
             stream_logprobs=strategy[0] != "two_request" and glimpses and author == "small",
             draft=draft if author == "large" else None,
+            shared=shared,
             next_seed=lambda: None if settings.seed is None else next(seeds),
         )
 
@@ -239,8 +243,9 @@ class _Call:
         small = self.pens["small"]
         entropy = await small.glimpse(self.chain.context, self.chain.room, self.recorder.estimator)
         author = self.chain.decide(entropy)
-        if author == "large":
-            await small.lift()
+        # Whoever does not write stops: the small model's glimpsed stream, or (overlap) the large
+        # model's, which was left running in case it would be wanted again.
+        await self.pens["small" if author == "large" else "large"].lift()
         return author, entropy
 
     async def _write(self, author: Author, entropy: float | None) -> AsyncGenerator[Event, None]:
@@ -275,7 +280,11 @@ class _Call:
         """Whether this author's stream is, or may be, still wanted behind the step's end."""
         action = self.chain.action
         if isinstance(action, Glimpse):
-            return author == "small" and self.strategy != "two_request"
+            return (
+                self.strategy != "two_request"
+                if author == "small"
+                else (self.strategy == "overlap")
+            )
         return isinstance(action, Write) and action.author == author
 
     def _show(self, kept: Kept, step: Step, *, undecided: bool) -> list[Event]:

@@ -53,6 +53,7 @@ class Pen:
             token of the stream that goes on (``fused``).
         stream_logprobs: Streams carry log-probabilities, because steps begin inside them.
         draft: Who proposes tokens for this model; see ``Request.draft``.
+        shared: The other model computes on the same device, and waits until this one has left it.
         next_seed: Counts requests over both pens, so that no two requests draw the same numbers.
     """
 
@@ -66,6 +67,7 @@ class Pen:
     stream_logprobs: bool
     next_seed: Callable[[], int | None]
     draft: Backend | Literal["prompt_lookup"] | None = None
+    shared: bool = False
     usage: ModelUsage = field(default_factory=ModelUsage)
     requests: int = 0
     discarded: int = 0
@@ -181,8 +183,9 @@ class Pen:
         self._ended = None
         if self._stream is not None:
             await self._close()
-            # On a shared device the other model must not start beside a cancelled pass.
-            await self.backend.released()
+            if self.shared:
+                # The other model must not start beside a cancelled pass.
+                await self.backend.released()
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from glimp_integrations.errors import ConfigError
 
 __all__ = ["Price", "Prices", "RoutingSettings", "Strategy", "public_form"]
 
-Strategy = Literal["auto", "two_request", "fused", "in_process"]
+Strategy = Literal["auto", "two_request", "fused", "overlap", "in_process"]
 
 
 class Price(BaseModel):

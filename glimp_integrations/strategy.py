@@ -2,41 +2,86 @@
 
 from __future__ import annotations
 
-from glimp_integrations.backends.base import Capabilities
+from urllib.parse import urlsplit
+
+from glimp_integrations.backends.base import Backend, Capabilities
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.settings import Strategy
 
 __all__ = ["choose"]
 
 
-def choose(wanted: Strategy, small: Capabilities) -> tuple[str, str]:
+def choose(
+    wanted: Strategy,
+    small: Backend,
+    large: Backend,
+    small_can: Capabilities,
+    large_can: Capabilities,
+) -> tuple[str, str]:
     """Pick a strategy and say why.
 
     ``fused`` wherever streams carry log-probabilities: over a network it wins by the requests it
     saves, and on one shared CPU it is as fast (0.97 to 1.01 of the other's time in
-    ``benchmarks/arms.py``), because there a step ends with a cancelled stream in both.
+    ``benchmarks/arms.py``), because there a step ends with a cancelled stream in both. ``overlap``
+    where the models are known to compute on separate devices: what the large model writes while
+    the small one glimpses then costs no time.
 
     Returns:
         ``(strategy, reason)``; both go into the trace.
 
     Raises:
-        ConfigError: ``fused`` was asked for and the small model's streams carry no
-            log-probabilities, or ``in_process`` and it runs elsewhere.
+        ConfigError: ``fused`` or ``overlap`` was asked for and the small model's streams carry no
+            log-probabilities, ``overlap`` and both models share a device, or ``in_process`` and
+            the small model runs elsewhere.
     """
-    if wanted == "in_process" and not small.in_process:
+    if wanted == "in_process" and not small_can.in_process:
         raise ConfigError(
             "strategy 'in_process' needs a small model that transformers runs in this process "
             "(HuggingFaceBackend, or the short form 'hf:...'): use it, or 'auto'"
         )
-    if wanted == "fused" and not small.streamed_logprobs and small.top_logprobs:
+    streams = small_can.streamed_logprobs or not small_can.top_logprobs
+    if wanted in ("fused", "overlap") and not streams:
         raise ConfigError(
-            "strategy 'fused' needs log-probabilities in the small model's stream, and this "
+            f"strategy {wanted!r} needs log-probabilities in the small model's stream, and this "
             "server sends none: use 'two_request' or 'auto'"
+        )
+    apart, where = _apart(small, large, small_can, large_can)
+    if large_can.in_process:
+        apart, where = False, "the large model runs in this process, where its stream pauses"
+    if wanted == "overlap" and apart is False:
+        raise ConfigError(
+            f"strategy 'overlap' is for models on separate devices, and {where}: use "
+            "'auto', or name the devices on the backends (device=...)"
         )
     if wanted != "auto":
         return wanted, "asked for"
-    if small.in_process:
+    if small_can.in_process:
         return "in_process", "the small model runs in this process: its stream pauses at every step"
-    if not small.streamed_logprobs:
+    if not small_can.streamed_logprobs:
         return "two_request", "the small model's streams carry no log-probabilities"
+    if apart:
+        return "overlap", f"the small model streams log-probabilities, and {where}"
     return "fused", "the small model streams log-probabilities: one request until it is unsure"
+
+
+def _apart(
+    small: Backend, large: Backend, small_can: Capabilities, large_can: Capabilities
+) -> tuple[bool | None, str]:
+    """Whether the models compute on separate devices, and how that is known; ``None``: it is not.
+
+    Named devices tell; else two machines are two devices. Servers of one machine may share its
+    device.
+    """
+    devices = small_can.device, large_can.device
+    if None not in devices:
+        if devices[0] == devices[1]:
+            return False, f"both compute on the device {devices[0]!r}"
+        return True, f"the models compute on the devices {devices[0]!r} and {devices[1]!r}"
+    hosts = _host(small), _host(large)
+    if None not in hosts and hosts[0] != hosts[1]:
+        return True, f"the models are served by {hosts[0]} and {hosts[1]}"
+    return None, "nothing tells whether they share a device"
+
+
+def _host(backend: Backend) -> str | None:
+    return urlsplit(backend.url).hostname if backend.url else None

@@ -8,7 +8,7 @@ from helpers import ANSWER, CHAIN, OPENED, REASONING, model, result_of, router, 
 from glimp_integrations import BackendError, StepDone, StepStarted
 from glimp_integrations.backends import ScriptedBackend
 
-STRATEGIES = ["two_request", "fused"]
+STRATEGIES = ["two_request", "fused", "overlap"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -34,7 +34,7 @@ from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.events import TextDelta
 
 AUTHORS = ["small", "large", "small", "large"]
-STRATEGIES = ["two_request", "fused"]
+STRATEGIES = ["two_request", "fused", "overlap"]
 
 
 def behind_open_tag(tokens):
