@@ -54,7 +54,7 @@ def ask(
     small: Small = None,
     large: Large = None,
     threshold: Annotated[float, typer.Option(help="Nats; above it the large model writes.")] = 1.0,
-    strategy: Annotated[str, typer.Option(help="auto, two_request or fused.")] = "auto",
+    strategy: Annotated[str, typer.Option(help="auto, two_request, fused or overlap.")] = "auto",
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.6,
     seed: Annotated[int | None, typer.Option(help="Sampling seed.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 2048,

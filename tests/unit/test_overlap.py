@@ -1,0 +1,74 @@
+"""Which models overlap, and what that saves."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import OPENED
+
+from glimp_integrations import ConfigError, GlimpRouter
+from glimp_integrations.backends.base import Capabilities
+from glimp_integrations.backends.scripted import ScriptedBackend
+from glimp_integrations.strategy import choose
+
+HARD = [(b"a", 2.0), (b".\n\n", 0.0)]
+CHAIN = [*HARD, (b"b", 2.0), (b".\n\n", 0.0), (b"c", 0.1), (b".\n\n", 0.0), (b"</think>", 0.1),
+         (b"\n\n", 0.0), (b"x", 0.0)]  # fmt: skip
+CAN = Capabilities(top_logprobs=20, streamed_logprobs=True)
+
+
+def backend(url: str | None = None) -> ScriptedBackend:
+    made = ScriptedBackend(CHAIN, generation_prompt=OPENED)
+    made.url = url
+    return made
+
+
+def chosen(wanted: str, one: str | None, other: str | None, **devices: str | None) -> str:
+    small = Capabilities(top_logprobs=20, streamed_logprobs=True, device=devices.get("small"))
+    large = Capabilities(top_logprobs=20, streamed_logprobs=True, device=devices.get("large"))
+    return choose(wanted, backend(one), backend(other), small, large)[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "devices", "strategy"),
+    [
+        ("http://gpu1:8000", "http://gpu2:8000", {}, "overlap"),
+        ("http://gpu1:8000", "http://gpu1:8001", {}, "fused"),
+        ("http://gpu1:8000", None, {}, "fused"),
+        (None, None, {}, "fused"),
+        ("http://a:1", "http://a:2", {"small": "cuda:0", "large": "cuda:1"}, "overlap"),
+        ("http://a:1", "http://b:2", {"small": "cpu", "large": "cpu"}, "fused"),
+        ("http://a:1", "http://a:2", {"small": "cuda:0"}, "fused"),
+    ],
+)
+def test_auto_overlaps_models_that_are_known_to_be_apart(
+    one: str | None, other: str | None, devices: dict[str, str], strategy: str
+) -> None:
+    assert chosen("auto", one, other, **devices) == strategy
+
+
+def test_models_on_one_device_do_not_overlap() -> None:
+    with pytest.raises(ConfigError, match="both compute on the device 'cpu'"):
+        chosen("overlap", None, None, small="cpu", large="cpu")
+
+
+def test_a_large_model_of_this_process_has_nothing_to_overlap() -> None:
+    large = Capabilities(in_process=True)
+    with pytest.raises(ConfigError, match="the large model runs in this process"):
+        choose("overlap", backend(), backend(), CAN, large)
+
+
+def test_a_small_model_that_streams_no_logprobs_cannot_overlap() -> None:
+    small = Capabilities(top_logprobs=20)
+    with pytest.raises(ConfigError, match="'overlap' needs log-probabilities"):
+        choose("overlap", backend(), backend(), small, CAN)
+
+
+def test_two_hard_steps_are_one_request_of_the_large_model() -> None:
+    small, large = backend(), backend()
+    result = GlimpRouter(small, large, strategy="overlap", temperature=0).run("?")
+    assert [s.author for s in result.trace.steps] == ["large", "large", "small", "small", "large"]
+    # One stream for both hard steps, cancelled at the easy one; one for the answer.
+    assert len(large.requests) == 2 and large.closed_early == 1
+    fused = backend()
+    GlimpRouter(backend(), fused, strategy="fused", temperature=0).run("?")
+    assert len(fused.requests) == 3
