@@ -23,9 +23,12 @@ from pydantic import (
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["Price", "Prices", "RoutingSettings", "Strategy", "public_form"]
+__all__ = ["PLACES", "Price", "Prices", "RoutingSettings", "Strategy", "public_form"]
 
 Strategy = Literal["auto", "two_request", "fused", "overlap", "in_process"]
+
+PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
+"""Environment variables that name the models."""
 
 
 class Price(BaseModel):
@@ -60,12 +63,12 @@ class RoutingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     small: Any = Field(
-        default_factory=lambda: os.environ.get("GLIMP_SMALL") or None,
+        default_factory=lambda: os.environ.get(PLACES["small"]) or None,
         description="Small model: backend or short form; by default the environment's "
         "GLIMP_SMALL, else None.",
     )
     large: Any = Field(
-        default_factory=lambda: os.environ.get("GLIMP_LARGE") or None,
+        default_factory=lambda: os.environ.get(PLACES["large"]) or None,
         description="Large model: backend or short form; by default the environment's "
         "GLIMP_LARGE, else None.",
     )

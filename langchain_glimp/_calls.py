@@ -23,7 +23,7 @@ from glimp_integrations._version import __version__
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished, to_dict
-from glimp_integrations.settings import public_form
+from glimp_integrations.settings import PLACES, public_form
 from glimp_integrations.trace import RoutedAnswer
 from langchain_glimp._convert import PROVIDER
 
@@ -96,7 +96,7 @@ class LangChainRouted(RoutedModel):
     def lc_secrets(self) -> dict[str, str]:
         """Where secrets are read from when a stored model is loaded."""
         secret = {"api_key": "GLIMP_API_KEY"}
-        for name, place in (("small", "GLIMP_SMALL"), ("large", "GLIMP_LARGE")):
+        for name, place in PLACES.items():
             form = getattr(self, name)
             if isinstance(form, str) and public_form(form) != form:
                 secret[name] = place  # its URL holds a password

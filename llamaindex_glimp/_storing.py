@@ -9,11 +9,9 @@ from llama_index.core.schema import BaseComponent
 
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.settings import public_form
+from glimp_integrations.settings import PLACES, public_form
 
 __all__ = ["Stored"]
-
-_PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
 
 
 class Stored(RoutedModel, BaseComponent):
@@ -49,7 +47,7 @@ class Stored(RoutedModel, BaseComponent):
         self.__init__(**_with_passwords(state["__dict__"]))  # type: ignore[misc]
 
     def _named_models(self) -> dict[str, str | None]:
-        models = {role: getattr(self, role) for role in _PLACES}
+        models = {role: getattr(self, role) for role in PLACES}
         for role, model in models.items():
             if not isinstance(model, str | None):
                 raise ConfigError(
@@ -63,7 +61,7 @@ class Stored(RoutedModel, BaseComponent):
 def _with_passwords(fields: dict[str, Any]) -> dict[str, Any]:
     """Stored fields; the environment may name the same model with the password left out there."""
     found = dict(fields)
-    for role, place in _PLACES.items():
+    for role, place in PLACES.items():
         here = os.environ.get(place)
         if here and public_form(here) == found.get(role):
             found[role] = here
