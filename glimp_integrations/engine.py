@@ -87,9 +87,7 @@ async def _prepare(
     models: dict[Author, Backend] = {"small": small, "large": large}
     ready, forced, errors = await _ask_both(settings, models, messages, form)
     tags = _tags(settings, {author: model.prompt for author, model in ready.items()})
-    shared = ready["small"].can.device is not None and (
-        ready["small"].can.device == ready["large"].can.device
-    )
+    shared = ready["small"].can.shares_device(ready["large"].can)
     strategy = choose(settings.strategy, small, large, ready["small"].can, ready["large"].can)
     glimpses = forced is None and 0 <= settings.threshold < math.inf
     estimator = _estimator(settings, ready["small"].can, needed=glimpses)

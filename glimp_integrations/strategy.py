@@ -73,9 +73,9 @@ def _apart(
     device.
     """
     devices = small_can.device, large_can.device
+    if small_can.shares_device(large_can):
+        return False, f"both compute on the device {devices[0]!r}"
     if None not in devices:
-        if devices[0] == devices[1]:
-            return False, f"both compute on the device {devices[0]!r}"
         return True, f"the models compute on the devices {devices[0]!r} and {devices[1]!r}"
     hosts = _host(small), _host(large)
     if None not in hosts and hosts[0] != hosts[1]:

@@ -157,6 +157,10 @@ class Capabilities:
     template: str | None = None
     logprobs_refusal: str | None = None
 
+    def shares_device(self, other: Capabilities) -> bool:
+        """Whether both are known to compute on one device."""
+        return self.device is not None and self.device == other.device
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
