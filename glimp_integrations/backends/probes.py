@@ -85,6 +85,11 @@ async def first_use(backend: OpenAIBackend) -> tuple[int, bool, str | None]:
     report, choices = await _ask_leniently(backend, "a", refused=refused)
     _raise_if_wrapped(backend, report)
     top = _first_top(choices)
+    if k and not top and not refused:
+        # Servers may hide the end of sequence, or a token that is half a character, together
+        # with its log-probabilities. No model answers both questions so.
+        _, choices = await _ask_leniently(backend, "The capital of France is", refused=refused)
+        top = _first_top(choices)
     return len(top or ()) if k else 0, bool(top), next(iter(refused), None)
 
 
@@ -243,7 +248,7 @@ async def _ask(
     *,
     logprobs: int,
     max_tokens: int = 1,
-    temperature: float = 1.0,
+    temperature: float = 0.0,
     **fields: Any,
 ) -> tuple[Report, list[dict[str, Any]]]:
     report = Report()
@@ -253,6 +258,8 @@ async def _ask(
         max_tokens=max_tokens,
         logprobs=logprobs,
         temperature=temperature,
+        # Where only log-probabilities are asked for, no chance may hide them.
+        distribution_only=max_tokens == 1,
         timeout=60.0 if seconds is None else min(60.0, seconds),
         max_retries=retries,
     )

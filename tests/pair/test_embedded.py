@@ -122,6 +122,25 @@ def test_a_glimpse_at_half_a_character_shows_its_distribution(small: LlamaCppBac
     assert token.logprobs is not None and token.logprobs[0] > -0.5
 
 
+def test_first_use_does_not_depend_on_what_the_model_happens_to_write(
+    small: LlamaCppBackend,
+) -> None:
+    half, *rest = bridge.call(lambda: small.tokenize("𒀀")) or [0]
+    assert rest
+    backend = OpenAIBackend(
+        base_url=f"{small.url}/v1",
+        api_key=small._secret(),
+        extra_body={"logit_bias": [[half, 1000.0]]},  # always half a character, always kept back
+    )
+    try:
+        can = bridge.call(backend.capabilities)
+        assert (can.top_logprobs, can.streamed_logprobs) == (20, True)
+        report = bridge.call(backend.check)
+        assert report.usable_as_small, str(report)
+    finally:
+        backend.close()
+
+
 def test_the_server_wants_its_key_and_passes_the_check(small: LlamaCppBackend) -> None:
     report = bridge.call(small.check)
     assert [r.verdict for r in report.results] == ["ok"] * 6, str(report)

@@ -93,7 +93,8 @@ class FakeServer:
     ``missing`` routes answer 404. ``logprobs``: how many a request can have at most (0: the
     field stays null), ``refuse``: asking for more is a 400. ``wraps`` counts a chat template
     around every prompt. ``tempered`` divides log-probabilities by the temperature. ``extra``
-    adds the sampled token as a k+1st entry. ``busy`` slots belong to somebody else.
+    adds the sampled token as a k+1st entry. ``busy`` slots belong to somebody else. What goes on
+    ``hushed`` prompts begins with half a character, and is kept back with its log-probabilities.
     """
 
     script: Sequence[Tok | str] = ()
@@ -114,6 +115,7 @@ class FakeServer:
     delay: float = 0.0
     busy: int = 0
     missing: set[str] = field(default_factory=set)
+    hushed: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     requests: list[Seen] = field(default_factory=list)
     aborted: int = 0
@@ -387,7 +389,7 @@ class _Handler(BaseHTTPRequestHandler):
                 chunk["timings"] = {**counts, "predicted_n": done}
             # llama.cpp sends nothing for a token that only begins a character: it is kept back
             # together with its log-probabilities.
-            if text or finish or vllm:
+            if body["prompt"] not in fake.hushed and (text or finish or vllm):
                 self._event(chunk)
         if not vllm:
             self._event({"choices": [_choice("", finish)]})

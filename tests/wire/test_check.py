@@ -114,6 +114,16 @@ def test_no_logprobs_leave_a_large_model(serve: Serve, connect: Connect) -> None
     assert rows.report.usable_as_large and not rows.report.usable_as_small
 
 
+def test_a_hidden_first_token_is_no_lack_of_logprobs(serve: Serve, connect: Connect) -> None:
+    server = serve(CHAIN, flavour="generic", hushed={"a"})
+    can = bridge.call(connect(server, chat_template="x").capabilities)
+    assert (can.top_logprobs, can.streamed_logprobs) == (20, True)
+    without = serve(CHAIN, logprobs=0)
+    can = bridge.call(connect(without).capabilities)
+    assert (can.top_logprobs, can.streamed_logprobs) == (0, False)
+    assert len(without.seen("/v1/completions")) == 2
+
+
 def test_refused_logprobs_leave_a_large_model_too(serve: Serve, connect: Connect) -> None:
     # First use accepts such a server as the large model; the examination has to agree.
     rows = examine(connect(serve(logprobs=0, refuse=True)))
