@@ -70,6 +70,7 @@ class LabServer:
     device: asyncio.Lock = field(default_factory=asyncio.Lock)
     counts: _Counts = field(default_factory=_Counts)
     _cached: dict[int, int] = field(default_factory=dict)
+    _others: dict[str, int] = field(default_factory=dict)
     _known: set[int] = field(default_factory=set)
     _ids: dict[str, int] = field(default_factory=dict)
     _streams: int = 0
@@ -97,6 +98,7 @@ class LabServer:
         return web.json_response({"data": [{"id": self.name, "owned_by": owner}]})
 
     async def _slots(self, request: web.Request) -> web.Response:
+        await self._travel(request)
         return web.json_response([{"is_processing": self._streams > 0}])
 
     async def _counts_route(self, request: web.Request) -> web.Response:
@@ -168,8 +170,11 @@ class LabServer:
     async def _work(self, body: dict[str, Any], mail: asyncio.Queue[Any]) -> None:
         chain, place, found = self._where(body["prompt"])
         script = self.scripts[chain]
-        seen = PROMPT_TOKENS + place if found else 1
-        cached = min(self._cached.get(chain, 0), seen - 1) if found else 0
+        seen = PROMPT_TOKENS + place if found else 1 + len(body["prompt"]) // 4
+        known = self._cached.get(chain, 0) if found else self._others.get(body["prompt"], 0)
+        cached = min(known, seen - 1)
+        if not found:
+            self._others[body["prompt"]] = seen
         wanted, stops = body.get("max_tokens", 16), body.get("stop") or ()
         stops = [stops] if isinstance(stops, str) else list(stops)
         each = self.costs.decode + (self.costs.logprob if body.get("logprobs") else 0.0)

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from glimp_integrations import bridge
 from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
+from glimp_integrations.backends.connections import Connections, stream_class
 from glimp_integrations.backends.explain import explained, public_url
 from glimp_integrations.backends.flavours import GENERIC, Flavour, bound_body
 from glimp_integrations.backends.wire import note_usage
@@ -62,6 +63,7 @@ class Endpoint(Backend):
         self._flavour = flavour
         self._extra_body = dict(extra_body or {})
         self._client: AsyncOpenAI | None = None
+        self.connections = Connections(lambda: self.get("/v1/models", max_retries=0))
         self._streams = 0
 
     @property
@@ -71,6 +73,7 @@ class Endpoint(Backend):
 
     async def aclose(self) -> None:
         bridge.not_at_exit(self.aclose)
+        await self.connections.aclose()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -146,9 +149,7 @@ class Endpoint(Backend):
     async def _connected(self) -> AsyncOpenAI:
         await self._start()
         if self._client is None:
-            from openai import AsyncOpenAI
-
-            self._client = AsyncOpenAI(
+            self._client = self.connections.client(
                 base_url=self._base_url,
                 # The client insists on a key; servers without one ignore it.
                 api_key=self._key.get_secret_value() if self._key is not None else "EMPTY",
@@ -159,7 +160,7 @@ class Endpoint(Backend):
     async def _chunks(
         self, client: AsyncOpenAI, body: dict[str, Any], request: Request, report: Report
     ) -> AsyncGenerator[dict[str, Any], None]:
-        from openai import AsyncStream, Timeout
+        from openai import Timeout
 
         report.retried = True  # by the client, as often as allowed
         stream: Any = await client.with_options(max_retries=request.max_retries).post(
@@ -168,10 +169,11 @@ class Endpoint(Backend):
             body=body,
             options={"timeout": Timeout(request.timeout, connect=CONNECT_SECONDS)},
             stream=True,
-            stream_cls=AsyncStream[object],
+            stream_cls=stream_class(),
         )
         report.retried = False
         finish: str | None = None
+        self.connections.make_ready(client)
         try:
             async with stream:
                 async for chunk in stream:
@@ -185,6 +187,8 @@ class Endpoint(Backend):
             generator = getattr(stream, "_iterator", None)
             if isinstance(generator, AsyncGeneratorType):
                 await generator.aclose()
+            if finish is None:
+                self.connections.make_ready(client)
         self._note_end(finish, request, report)
 
     def _note_end(self, finish: str | None, request: Request, report: Report) -> None:

@@ -84,6 +84,7 @@ class Seen:
     path: str
     body: dict[str, Any]
     headers: dict[str, str]
+    connection: int = 0
 
 
 @dataclass
@@ -93,7 +94,8 @@ class FakeServer:
     ``missing`` routes answer 404. ``logprobs``: how many a request can have at most (0: the
     field stays null), ``refuse``: asking for more is a 400. ``wraps`` counts a chat template
     around every prompt. ``tempered`` divides log-probabilities by the temperature. ``extra``
-    adds the sampled token as a k+1st entry. ``busy`` slots belong to somebody else. What goes on
+    adds the sampled token as a k+1st entry. ``distance`` seconds lie on the way to short answers.
+    ``linger`` keeps a stream's response open behind its ``[DONE]``. ``busy`` slots belong to somebody else. What goes on
     ``hushed`` prompts begins with half a character, and is kept back with its log-probabilities.
     """
 
@@ -113,6 +115,8 @@ class FakeServer:
     api_key: str | None = None
     echo_key: bool = False
     delay: float = 0.0
+    distance: float = 0.0
+    linger: float = 0.0
     busy: int = 0
     missing: set[str] = field(default_factory=set)
     hushed: set[str] = field(default_factory=set)
@@ -120,6 +124,7 @@ class FakeServer:
     requests: list[Seen] = field(default_factory=list)
     aborted: int = 0
     active: int = 0
+    accepted: int = 0
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -237,6 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         with self.fake.lock:
             self.fake.connections.add(self.connection)
+            self.fake.accepted += 1
+            self.number = self.fake.accepted
 
     def finish(self) -> None:
         with self.fake.lock:
@@ -256,6 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
         return
 
     def do_GET(self) -> None:
+        time.sleep(self.fake.distance)
         self._serve({})
 
     def do_POST(self) -> None:
@@ -266,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.fake
         with fake.lock:
             headers = {k.lower(): v for k, v in self.headers.items()}
-            fake.requests.append(Seen(self.command, self.path, body, headers))
+            fake.requests.append(Seen(self.command, self.path, body, headers, self.number))
             fault = next((f for f in fake.faults if f.hits(self.path, body)), None)
         if self.path in fake.missing:
             return self._json(404, {"detail": "Not Found"})
@@ -396,6 +404,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fake.usage:
             self._event({"choices": [], "usage": _usage(prompt_tokens, done)})
         self._raw(b"data: [DONE]\n\n")
+        time.sleep(fake.linger)
         self._raw(b"")
 
     def _groups(

@@ -1,0 +1,119 @@
+"""Connections to one server: how far away it is, and one kept ready.
+
+A stream that is cancelled takes its connection with it: HTTP/1.1 knows no other way to stop a
+response, and the HTTP/2 of our HTTP library does not tell the server at all. The next request then
+pays for a new connection, one round trip (two with TLS, or more) before its own. Routing cancels a
+stream at most changes of hands, so beside every stream one connection is kept ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["Connections", "stream_class"]
+
+NEAR_SECONDS = 0.005
+"""A server that answers in less is on this machine, or almost: its connections cost nothing."""
+
+_WAIT_SECONDS = 5.0
+_REST_SECONDS = 0.25
+
+
+class Connections:
+    """What is known of the connections of one HTTP client.
+
+    Args:
+        poke: Makes a request that costs the server next to nothing.
+
+    Attributes:
+        opened: Connections made so far.
+        round_trip: Seconds of the quickest short request; ``None``: none yet.
+    """
+
+    def __init__(self, poke: Callable[[], Awaitable[object]]) -> None:
+        self.opened = 0
+        self.round_trip: float | None = None
+        self._poke = poke
+        self._making: asyncio.Task[None] | None = None
+
+    def client(self, **options: Any) -> AsyncOpenAI:
+        """A client whose connections are counted; options as for ``openai.AsyncOpenAI``."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+
+        http = DefaultAsyncHttpxClient(event_hooks={"request": [self._watch]})
+        return AsyncOpenAI(http_client=http, **options)
+
+    def make_ready(self, client: AsyncOpenAI) -> None:
+        """A stream began, or was cancelled: let the next request find a connection."""
+        far = self.round_trip is not None and self.round_trip > NEAR_SECONDS
+        if far and self._making is None and not _idle(client):
+            self._making = asyncio.create_task(self._make())
+            self._making.add_done_callback(lambda _: setattr(self, "_making", None))
+
+    async def aclose(self) -> None:
+        """Stop making connections."""
+        if self._making is not None:
+            self._making.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._making
+
+    async def _make(self) -> None:
+        # Nobody waits for it: whatever fails here, the next request will meet and tell.
+        with suppress(Exception):
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._poke()
+
+    async def _watch(self, request: Any) -> None:
+        sent = 0.0
+
+        async def trace(event: str, _: dict[str, Any]) -> None:
+            nonlocal sent
+            if event == "connection.connect_tcp.complete":
+                self.opened += 1
+            elif event.endswith("send_request_headers.started"):
+                sent = time.perf_counter()
+            elif event.endswith("receive_response_headers.complete") and request.method == "GET":
+                took = time.perf_counter() - sent
+                self.round_trip = took if self.round_trip is None else min(self.round_trip, took)
+
+        request.extensions["trace"] = trace
+
+
+@functools.cache
+def stream_class() -> type[Any]:
+    """``openai.AsyncStream`` that leaves its connection to the next request.
+
+    The original stops at ``[DONE]``, a few bytes before the end of the response, and a connection
+    whose response was not read to its end is thrown away.
+    """
+    from openai import AsyncStream
+
+    class WholeStream(AsyncStream[object]):
+        async def _iter_events(self) -> AsyncIterator[Any]:
+            events = super()._iter_events()
+            async for event in events:
+                if event.data.startswith("[DONE]"):
+                    break
+                yield event
+            with suppress(TimeoutError):  # a server that leaves its response open
+                async with asyncio.timeout(_REST_SECONDS):
+                    async for _ in events:
+                        pass
+
+    return WholeStream
+
+
+def _idle(client: AsyncOpenAI) -> int:
+    """Connections that wait for a request, as far as the HTTP library shows them."""
+    transport = getattr(client._client, "_transport", None)
+    pool = getattr(transport, "_pool", None)
+    found = getattr(pool, "connections", ())
+    return sum(c.is_idle() and not c.has_expired() for c in found)
