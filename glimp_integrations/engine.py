@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import time
@@ -37,6 +38,7 @@ from glimp_integrations.pens import Pen, Sampling
 from glimp_integrations.records import Recorder
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.settle import Settler
+from glimp_integrations.speed import PairSpeed
 from glimp_integrations.strategy import choose
 
 __all__ = ["route"]
@@ -51,6 +53,7 @@ async def route(
     large: Backend,
     messages: Sequence[Message],
     form: Form = prompt.TEXT,
+    speed: PairSpeed | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Answer a conversation; yields events, :class:`Finished` last.
 
@@ -60,19 +63,20 @@ async def route(
         large: The large model.
         messages: The conversation, checked by :func:`prompt.check_messages`.
         form: Tools, and the form of the answer.
+        speed: What the pair's tokens and requests take, if it was measured.
 
     Raises:
         ConfigError: The conversation does not fit a model.
         UnsuitableEndpointError: A server lacks what routing needs.
         BackendError: A model failed; ``partial`` holds what was written.
     """
-    call = await _prepare(settings, small, large, messages, form)
+    call = await _prepare(settings, small, large, messages, form, speed)
     try:
         async for event in call.events():
             yield event
     finally:
         for pen in call.pens.values():
-            await pen.lift()
+            await pen.put_away()
 
 
 async def _prepare(
@@ -81,14 +85,21 @@ async def _prepare(
     large: Backend,
     messages: Sequence[Message],
     form: Form,
+    speed: PairSpeed | None,
 ) -> _Call:
     started = time.perf_counter()
     PATIENCE.set((settings.timeout, settings.max_retries))
     models: dict[Author, Backend] = {"small": small, "large": large}
     ready, forced, errors = await _ask_both(settings, models, messages, form)
     tags = _tags(settings, {author: model.prompt for author, model in ready.items()})
-    shared = ready["small"].can.shares_device(ready["large"].can)
-    strategy = choose(settings.strategy, small, large, ready["small"].can, ready["large"].can)
+    cans = ready["small"].can, ready["large"].can
+    shared = cans[0].shares_device(cans[1])
+    strategy = choose(settings.strategy, small, large, *cans, speed)
+    if settings.keep_warm and (shared or cans[1].in_process):
+        raise ConfigError(
+            "keep_warm lets the large model read while the small one writes, and here they compute "
+            "on one device: leave it out, or name the devices on the backends (device=...)"
+        )
     glimpses = forced is None and 0 <= settings.threshold < math.inf
     estimator = _estimator(settings, ready["small"].can, needed=glimpses)
     draft = _drafter(settings, models, ready) if forced is None else None
@@ -174,21 +185,39 @@ async def _ask_both(
     errors: list[str] = []
     # One after the other: on one machine, loading and first requests of two models only
     # disturb each other; later calls find everything cached.
+    can: dict[Author, Capabilities | BaseException] = {}
     for author, backend in models.items():
         try:
             with _blame(author):
-                can = await backend.capabilities()
-                ready[author] = _Ready(
-                    can,
-                    await prompt.build(backend, messages, form, show_schema=settings.show_schema),
-                )
+                can[author] = await backend.capabilities()
         except (BackendError, UnsuitableEndpointError) as error:
-            stand_in = _stand_in(settings, author)
-            if stand_in is None or errors:
+            can[author] = error
+            if _stand_in(settings, author) is None:
                 raise
-            forced = stand_in
-            errors.append(str(error))
-            ready[author] = _Ready(Capabilities(), prompt.Prompt(Rendered(""), None))
+
+    async def prepare(author: Author) -> _Ready:
+        known = can[author]
+        if isinstance(known, BaseException):
+            raise known
+        with _blame(author):
+            text = await prompt.build(
+                models[author], messages, form, show_schema=settings.show_schema
+            )
+        return _Ready(known, text)
+
+    # Rendering is a round trip where the server does it: both at once.
+    said = await asyncio.gather(*map(prepare, models), return_exceptions=True)
+    for author, found in zip(models, said, strict=True):
+        if isinstance(found, _Ready):
+            ready[author] = found
+            continue
+        stand_in = _stand_in(settings, author)
+        excused = isinstance(found, BackendError | UnsuitableEndpointError)
+        if not excused or stand_in is None or errors:
+            raise found
+        forced = stand_in
+        errors.append(str(found))
+        ready[author] = _Ready(Capabilities(), prompt.Prompt(Rendered(""), None))
     return ready, forced, errors
 
 
@@ -233,6 +262,8 @@ class _Call:
             yield event
         for event in self._called(self.reader.end(), settled=self.settled):
             yield event
+        for pen in self.pens.values():
+            await pen.put_away()
         yield Finished(self.recorder.result())
 
     async def _decide(self, action: Glimpse | Write) -> tuple[Author, float | None]:
@@ -272,6 +303,8 @@ class _Call:
                 yield event
         if kept.leftover or chain.parts != part or not self._runs_on(author):
             await pen.lift()
+        if self.settings.keep_warm and author == "small" and isinstance(chain.action, Glimpse):
+            self.pens["large"].read_along(chain.context)
         yield StepDone(self.recorder.record(step))
 
     def _runs_on(self, author: Author) -> bool:

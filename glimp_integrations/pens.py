@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -84,6 +85,7 @@ class Pen:
     _look: bool = False
     _schema: Mapping[str, Any] | None = None
     _notes: dict[str, Any] = field(default_factory=dict)
+    _reading: asyncio.Task[None] | None = None
 
     async def glimpse(self, context: Text, room: int, estimator: Estimator) -> float | None:
         """Look at the next token without using it up.
@@ -187,7 +189,43 @@ class Pen:
                 # The other model must not start beside a cancelled pass.
                 await self.backend.released()
 
+    def read_along(self, context: Text) -> None:
+        """Let the model read the text so far, beside whatever else happens.
+
+        A request for one token, which is thrown away: what the server keeps of it is the point.
+        Nothing is asked while an earlier one is still under way, and its failure is no news: the
+        next request that matters meets it.
+        """
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(
+                self._read_along(self.prefix + context(self.closer))
+            )
+
+    async def put_away(self) -> None:
+        """:meth:`lift`, at the end of the call."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+        await self.lift()
+
     # -- inside ------------------------------------------------------------------------------
+
+    async def _read_along(self, prompt: str) -> None:
+        self.requests += 1
+        report = Report()
+        request = Request(
+            prompt, 1, seed=self.next_seed(), timeout=self.sampling.timeout, max_retries=0
+        )
+        tokens = cast("AsyncGenerator[Token, None]", self.backend.generate(request, report))
+        try:
+            with suppress(BackendError, UnsuitableEndpointError):
+                async with aclosing(tokens):
+                    async for token in tokens:
+                        self.discarded += token.count
+        finally:
+            self._account(report, 0)
 
     async def _next(self, context: Text, room: int) -> Token | None:
         while True:
@@ -266,16 +304,16 @@ class Pen:
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()
-            self._account()
+            self._account(self._report, self._read)
 
-    def _account(self) -> None:
-        report, old = self._report, self.usage
+    def _account(self, report: Report, read: int) -> None:
+        old = self.usage
         told = report.completion_tokens is not None and report.prompt_tokens is not None
         self.usage = ModelUsage(
             requests=old.requests + 1,
             input_tokens=old.input_tokens + (report.prompt_tokens or 0),
             cached_tokens=old.cached_tokens + (report.cached_tokens or 0),
-            output_tokens=old.output_tokens + max(report.completion_tokens or 0, self._read),
+            output_tokens=old.output_tokens + max(report.completion_tokens or 0, read),
             estimated=old.estimated or not told,
         )
         if report.prompt_tokens is not None and report.cached_tokens is not None:

@@ -120,6 +120,12 @@ class RoutingSettings(BaseModel):
     strategy: Strategy = Field(
         default="auto", description="How requests are made; never changes decisions."
     )
+    keep_warm: bool = Field(
+        default=False,
+        description="Let the large model read what the small one has written at the end of every "
+        "step, so that it begins its own steps sooner. Costs a request and a token a step; for "
+        "models on separate devices and servers that keep prefixes.",
+    )
     draft: Literal["small", "prompt_lookup"] | None = Field(
         default=None,
         description="Speculative decoding of what the large model writes: tokens proposed by the "

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from glimp_integrations.backends.base import Backend, Capabilities
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.settings import Strategy
+from glimp_integrations.speed import PairSpeed
 
 __all__ = ["choose"]
 
@@ -17,14 +18,16 @@ def choose(
     large: Backend,
     small_can: Capabilities,
     large_can: Capabilities,
+    speed: PairSpeed | None = None,
 ) -> tuple[str, str]:
     """Pick a strategy and say why.
 
-    ``fused`` wherever streams carry log-probabilities: over a network it wins by the requests it
-    saves, and on one shared CPU it is as fast (0.97 to 1.01 of the other's time in
-    ``benchmarks/arms.py``), because there a step ends with a cancelled stream in both. ``overlap``
-    where the models are known to compute on separate devices: what the large model writes while
-    the small one glimpses then costs no time.
+    Where the pair was measured: the strategy that adds least to a step. Else ``fused`` wherever
+    streams carry log-probabilities: over a network it wins by the requests it saves, and on one
+    shared CPU it is as fast (0.97 to 1.01 of the other's time in ``benchmarks/arms.py``), because
+    there a step ends with a cancelled stream in both. ``overlap`` where the models are known to
+    compute on separate devices: what the large model writes while the small one glimpses then
+    costs no time.
 
     Returns:
         ``(strategy, reason)``; both go into the trace.
@@ -46,6 +49,8 @@ def choose(
             "server sends none: use 'two_request' or 'auto'"
         )
     apart, where = _apart(small, large, small_can, large_can)
+    if apart is None and speed is not None:
+        apart, where = speed.apart, _found(speed)
     if large_can.in_process:
         apart, where = False, "the large model runs in this process, where its stream pauses"
     if wanted == "overlap" and apart is False:
@@ -59,6 +64,8 @@ def choose(
         return "in_process", "the small model runs in this process: its stream pauses at every step"
     if not small_can.streamed_logprobs:
         return "two_request", "the small model's streams carry no log-probabilities"
+    if speed is not None:
+        return _cheapest(speed, overlaps=bool(apart))
     if apart:
         return "overlap", f"the small model streams log-probabilities, and {where}"
     return "fused", "the small model streams log-probabilities: one request until it is unsure"
@@ -81,6 +88,24 @@ def _apart(
     if None not in hosts and hosts[0] != hosts[1]:
         return True, f"the models are served by {hosts[0]} and {hosts[1]}"
     return None, "nothing tells whether they share a device"
+
+
+def _found(speed: PairSpeed) -> str:
+    return (
+        f"a token takes {speed.slowdown:.2f} times as long while the other model computes: "
+        f"{'separate devices' if speed.apart else 'one device'}"
+    )
+
+
+def _cheapest(speed: PairSpeed, *, overlaps: bool) -> tuple[str, str]:
+    names = ["fused", "two_request", *(["overlap"] if overlaps else [])]
+    costs = {name: speed.overhead(name) for name in names}
+    best = min(costs, key=costs.__getitem__)
+    others = ", ".join(f"{name} {1000 * costs[name]:.0f}" for name in names if name != best)
+    return best, (
+        f"measured: {1000 * costs[best]:.0f} ms a step beyond its tokens ({others}); "
+        + _found(speed)
+    )
 
 
 def _host(backend: Backend) -> str | None:

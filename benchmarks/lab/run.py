@@ -142,7 +142,7 @@ def _starts(script: Script) -> dict[int, str]:
     return starts
 
 
-def routed(strategy: str) -> Arm:
+def routed(strategy: str, **settings: Any) -> Arm:
     """An arm of ours."""
 
     def run(small: str, large: str, question: str, options: dict[str, Any]) -> Outcome:
@@ -150,9 +150,12 @@ def routed(strategy: str) -> Arm:
             OpenAIBackend(name, base_url=url, flavour="vllm", chat_template=TEMPLATE, device=url)
             for name, url in (("small", small), ("large", large))
         ]
-        with GlimpRouter(*models, strategy=strategy, temperature=0, **options) as router:
+        options = {"temperature": 0, "strategy": strategy, **settings, **options}
+        with GlimpRouter(*models, **options) as router:
             # What is asked once per server is no part of a conversation.
             router.run("chain 0")
+            if strategy == "auto":
+                router.measure()
             started = time.perf_counter()
             result = router.run(question)
             return time.perf_counter() - started, result.trace.requests, _text(result.trace)
@@ -182,6 +185,8 @@ ARMS = {
     "two_request": routed("two_request"),
     "fused": routed("fused"),
     "overlap": routed("overlap"),
+    "overlap, kept warm": routed("overlap", keep_warm=True),
+    "auto, measured": routed("auto"),
 }
 
 

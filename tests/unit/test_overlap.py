@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from helpers import OPENED
 
-from glimp_integrations import ConfigError, GlimpRouter
+from glimp_integrations import ConfigError, GlimpRouter, RoutedAnswer
 from glimp_integrations.backends.base import Capabilities
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.strategy import choose
@@ -61,6 +63,49 @@ def test_a_small_model_that_streams_no_logprobs_cannot_overlap() -> None:
     small = Capabilities(top_logprobs=20)
     with pytest.raises(ConfigError, match="'overlap' needs log-probabilities"):
         choose("overlap", backend(), backend(), small, CAN)
+
+
+def test_the_large_model_reads_along_where_it_is_kept_warm() -> None:
+    easy = [(b"a", 0.1), (b".\n\n", 0.0), (b"b", 0.1), (b".\n\n", 0.0), (b"</think>", 0.1),
+            (b"\n\n", 0.0), (b"x", 0.0)]  # fmt: skip
+
+    def ask(**options: object) -> tuple[ScriptedBackend, RoutedAnswer]:
+        large = ScriptedBackend(easy, generation_prompt=OPENED)
+        small = ScriptedBackend(easy, generation_prompt=OPENED, delay=0.001)
+        return large, GlimpRouter(small, large, temperature=0, **options).run("?")
+
+    cold, plain = ask()
+    warm, kept = ask(keep_warm=True)
+    assert kept.reasoning == plain.reasoning == "a.\n\nb.\n\n" and kept.answer == plain.answer
+    assert [r.max_tokens for r in warm.requests[:-1]] == [1, 1]
+    assert [r.prompt.rpartition(OPENED)[2] for r in warm.requests] == [
+        "a.\n\n", "a.\n\nb.\n\n", cold.requests[0].prompt.rpartition(OPENED)[2],
+    ]  # fmt: skip
+    assert kept.trace.requests == plain.trace.requests + 2
+    assert kept.usage.large.output_tokens == plain.usage.large.output_tokens + 2
+    assert kept.trace.discarded_tokens == plain.trace.discarded_tokens + 2
+
+
+def test_a_reading_that_fails_or_lasts_does_not_disturb() -> None:
+    small = ScriptedBackend(CHAIN, generation_prompt=OPENED, delay=0.001)
+    reader = ScriptedBackend(CHAIN, generation_prompt=OPENED, fail_after=0, failures=1)
+    easy = {"threshold": 2.5, "temperature": 0.0, "keep_warm": True}
+    assert GlimpRouter(small, reader, **easy).run("?").answer == "x"
+    slow = ScriptedBackend(CHAIN, generation_prompt=OPENED, delay=0.2)
+    result = GlimpRouter(small, slow, **easy, answer_by="small").run("?")
+    # One reading is under way at a time, and the last one is given up at the end.
+    assert result.answer == "x" and len(slow.requests) == 1 and slow.closed_early == 1
+    assert result.usage.large.requests == 1
+
+
+def test_models_on_one_device_are_not_kept_warm() -> None:
+    class Named(ScriptedBackend):
+        async def capabilities(self) -> Capabilities:
+            return replace(await super().capabilities(), device="cpu")
+
+    both = Named(CHAIN, generation_prompt=OPENED)
+    with pytest.raises(ConfigError, match="keep_warm"):
+        GlimpRouter(both, both, keep_warm=True).run("?")
 
 
 def test_two_hard_steps_are_one_request_of_the_large_model() -> None:

@@ -1,0 +1,196 @@
+"""What a pair's tokens and requests take: measured, to choose a strategy and to judge a trace.
+
+The cost model is that of the method's analysis: an answer takes at least the tokens each model
+writes and the text each has to read (the *ideal*), and on top what requests, streamed
+log-probabilities and cancelled streams add, which is what strategies differ in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
+from glimp_integrations.errors import BackendError
+from glimp_integrations.trace import Author, Trace
+
+__all__ = ["ModelSpeed", "PairSpeed", "measure"]
+
+_TOKENS = 24
+_COUNTING = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,"
+_WORDS = 160
+_SLOWER = 1.2  # on separate devices models do not disturb each other; on one, by far more
+# A typical chain: the paper's share of large steps, and the tokens of a step.
+_SHARE, _STEP = 0.25, 40
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpeed:
+    """One model's times, undisturbed; seconds.
+
+    Attributes:
+        request: What a request takes besides its tokens: the way there and back, scheduling.
+        token: A generated token.
+        prefill: A token of the prompt that is in no cache.
+        release: From closing a stream until the next request is served, more than usual.
+    """
+
+    request: float
+    token: float
+    prefill: float
+    release: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairSpeed:
+    """Both models' times; seconds.
+
+    Attributes:
+        small: The small model.
+        large: The large model.
+        logprobs: What the log-probabilities add to a streamed token of the small model.
+        slowdown: How many times slower a token is while the other model computes; the worse of
+            the two. 1 on separate devices.
+    """
+
+    small: ModelSpeed
+    large: ModelSpeed
+    logprobs: float
+    slowdown: float
+
+    @property
+    def apart(self) -> bool:
+        """Whether the models compute on separate devices."""
+        return self.slowdown < _SLOWER
+
+    def overhead(self, strategy: str) -> float:
+        """Seconds a step takes beyond its tokens, for a quarter of large steps of 40 tokens."""
+        small, large, p = self.small, self.large, _SHARE
+        # A cancelled stream delays the other model only where both wait for one device.
+        release = 0.0 if self.apart else 1.0
+        glimpse = small.request + small.token
+        if strategy == "two_request":
+            written = (1 - p) * (small.request + release * small.release)
+            return glimpse + written + p * (large.request + release * large.release)
+        logprobs = self.logprobs * _STEP * (1 - p)
+        to_large = large.request + release * small.release
+        if strategy == "overlap":
+            # A large step behind a large one costs nothing: it is being written meanwhile.
+            return logprobs + p * (1 - p) * (to_large + glimpse)
+        return logprobs + p * (to_large + glimpse + release * large.release)
+
+    def ideal(self, trace: Trace) -> float:
+        """Seconds the decisions of a trace take at least: tokens written and read, at their price.
+
+        What each model has not read of the prompt and of the other's text is read when it is
+        asked next, the small one for every glimpse.
+        """
+        models: dict[Author, ModelSpeed] = {"small": self.small, "large": self.large}
+        unread: dict[Author, int] = dict.fromkeys(models, trace.prompt_tokens or 0)
+        seconds = 0.0
+        for step in trace.steps:
+            asked: list[Author] = [step.author]
+            if step.entropy is not None and step.author == "large":
+                asked.insert(0, "small")
+            for author in asked:
+                seconds += models[author].prefill * unread[author]
+                unread[author] = 0
+            seconds += models[step.author].token * step.tokens
+            unread["large" if step.author == "small" else "small"] += step.tokens
+        return seconds
+
+
+async def measure(small: Backend, large: Backend) -> PairSpeed:
+    """Measure a pair: some 200 tokens of each model, nothing else running.
+
+    Raises:
+        BackendError: A model failed, or ended its text at once.
+        UnsuitableEndpointError: A model cannot be used.
+    """
+    alone: dict[Backend, ModelSpeed] = {}
+    for backend in (small, large):
+        await backend.capabilities()
+        alone[backend] = await _measure_one(backend)
+    k = (await small.capabilities()).top_logprobs
+    with_logprobs = min([(await _stream(small, _COUNTING, k)).token for _ in range(2)])
+    together = await asyncio.gather(_stream(small, _COUNTING), _stream(large, _COUNTING))
+    return PairSpeed(
+        alone[small],
+        alone[large],
+        logprobs=max(0.0, with_logprobs - alone[small].token) if k else 0.0,
+        slowdown=max(
+            timing.token / alone[backend].token
+            for timing, backend in zip(together, (small, large), strict=True)
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    first: float
+    token: float
+
+
+async def _measure_one(backend: Backend) -> ModelSpeed:
+    await _stream(backend, _COUNTING)  # everything is loaded, connected and cached now
+    token = min([(await _stream(backend, _COUNTING)).token for _ in range(2)])
+    single = min([await _single(backend, _COUNTING) for _ in range(3)])
+    return ModelSpeed(
+        request=max(0.0, single - token),
+        token=token,
+        prefill=min([await _prefill(backend, single) for _ in range(2)]),
+        release=min([await _release(backend, single) for _ in range(2)]),
+    )
+
+
+async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 0) -> _Timing:
+    """Times of a stream; ``stop``: closed after so many pieces."""
+    seconds, retries = PATIENCE.get()
+    request = Request(prompt, _TOKENS, logprobs=logprobs, timeout=seconds, max_retries=retries)
+    started, arrivals = time.perf_counter(), []
+    async with aclosing(backend.generate(request, Report())) as tokens:  # type: ignore[type-var]
+        async for token in tokens:
+            arrivals.append((time.perf_counter(), token.count))
+            if len(arrivals) == stop:
+                break
+    if len(arrivals) < 2:
+        raise BackendError(
+            f"{backend.label} ended {prompt[:20]!r}... after {len(arrivals)} pieces of text, so "
+            "its speed cannot be measured",
+            model=backend.name,
+        )
+    written = sum(count for _, count in arrivals[1:])
+    return _Timing(arrivals[0][0] - started, (arrivals[-1][0] - arrivals[0][0]) / written)
+
+
+async def _single(backend: Backend, prompt: str, report: Report | None = None) -> float:
+    seconds, retries = PATIENCE.get()
+    request = Request(prompt, 1, timeout=seconds, max_retries=retries)
+    started = time.perf_counter()
+    async with aclosing(backend.generate(request, report or Report())) as tokens:  # type: ignore[type-var]
+        async for _ in tokens:
+            pass
+    return time.perf_counter() - started
+
+
+_fresh = itertools.count(time.time_ns() % 1_000_000)
+
+
+async def _prefill(backend: Backend, single: float) -> float:
+    """Seconds a token of a prompt that no cache knows."""
+    start, report = next(_fresh), Report()
+    prompt = f"{start}: " + " ".join(f"word{(start + i) % 997}" for i in range(_WORDS))
+    took = await _single(backend, prompt, report)
+    read = (report.prompt_tokens or 2 * _WORDS) - (report.cached_tokens or 0)
+    return max(0.0, took - single) / max(1, read)
+
+
+async def _release(backend: Backend, single: float) -> float:
+    await _stream(backend, _COUNTING, stop=4)
+    started = time.perf_counter()
+    await backend.released()
+    await _single(backend, _COUNTING)
+    return max(0.0, time.perf_counter() - started - single)

@@ -1,0 +1,93 @@
+"""What a pair's speed decides, and the ideal time of a trace."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import model, router
+
+from glimp_integrations import BackendError, ConfigError, Trace
+from glimp_integrations.backends.base import Capabilities
+from glimp_integrations.speed import ModelSpeed, PairSpeed
+from glimp_integrations.strategy import choose
+
+CAN = Capabilities(top_logprobs=20, streamed_logprobs=True)
+
+
+def speed(
+    *, request: float = 0.005, release: float = 0.0, logprobs: float = 0.0, slowdown: float = 2.0
+) -> PairSpeed:
+    return PairSpeed(
+        small=ModelSpeed(request, token=0.010, prefill=0.001, release=release),
+        large=ModelSpeed(request, token=0.030, prefill=0.002, release=release),
+        logprobs=logprobs,
+        slowdown=slowdown,
+    )
+
+
+def chosen(found: PairSpeed, small: Capabilities = CAN) -> tuple[str, str]:
+    return choose("auto", model(), model(), small, Capabilities(), found)
+
+
+def test_measured_separate_devices_overlap() -> None:
+    name, reason = chosen(speed(slowdown=1.05))
+    assert name == "overlap"
+    assert "1.05 times" in reason and "separate devices" in reason and "ms a step" in reason
+    assert "one device" in chosen(speed(slowdown=1.6))[1]
+
+
+def test_cheap_logprobs_are_streamed_and_dear_ones_are_not() -> None:
+    # A step saves one request and one token (15 ms and more) and pays for 40 tokens.
+    assert chosen(speed(logprobs=0.0002))[0] == "fused"
+    assert chosen(speed(logprobs=0.0086))[0] == "two_request"
+    # The farther the servers, the more a saved request is worth.
+    assert chosen(speed(logprobs=0.0086, request=0.5))[0] == "fused"
+
+
+def test_a_known_device_is_believed_before_a_measurement() -> None:
+    small = Capabilities(top_logprobs=20, streamed_logprobs=True, device="cuda:0")
+    large = Capabilities(device="cuda:0")
+    name, _ = choose("auto", model(), model(), small, large, speed(slowdown=1.0))
+    assert name == "fused"
+
+
+def test_measured_speed_cannot_stream_what_a_server_does_not() -> None:
+    assert chosen(speed(), Capabilities(top_logprobs=20))[0] == "two_request"
+
+
+def test_overlap_on_one_measured_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one device"):
+        choose("overlap", model(), model(), CAN, Capabilities(), speed(slowdown=2.0))
+
+
+def test_the_ideal_counts_what_is_written_and_what_is_read() -> None:
+    result = router().run("?")
+    assert [s.author for s in result.trace.steps] == ["small", "large", "small", "large"]
+    assert [s.tokens for s in result.trace.steps] == [2, 3, 3, 2]
+    prompt = result.trace.prompt_tokens
+    assert prompt
+    reads = 0.001 * (prompt + 3) + 0.002 * (prompt + 2 + 3)
+    writes = 0.010 * (2 + 3) + 0.030 * (3 + 2)
+    assert speed().ideal(result.trace) == pytest.approx(reads + writes)
+    empty = Trace(small_model="s", large_model="l", strategy="fused", strategy_reason="")
+    assert speed().ideal(empty) == 0.0
+
+
+def test_a_measured_router_says_so_in_its_traces() -> None:
+    def goes_on(_: bytes) -> tuple[bytes, float]:
+        return b"word ", 0.1
+
+    fast = model(goes_on, delay=0.001, generation_prompt="<assistant>\n")
+    slow = model(goes_on, delay=0.004, generation_prompt="<assistant>\n")
+    with router(fast, slow, max_tokens=4) as both:
+        assert "measured" not in both.run("?").trace.strategy_reason
+        found = both.measure()
+        assert 0.001 <= found.small.token < 0.003 < found.large.token
+        assert found.apart and both.speed is found
+        trace = both.run("?").trace
+    assert trace.strategy == "overlap" and trace.strategy_reason.startswith("measured")
+
+
+def test_a_model_without_words_cannot_be_measured() -> None:
+    mute = model(lambda _: (b"", 0.1))
+    with pytest.raises(BackendError, match="cannot be measured"):
+        router(mute, mute).measure()
