@@ -95,8 +95,9 @@ class FakeServer:
     field stays null), ``refuse``: asking for more is a 400. ``wraps`` counts a chat template
     around every prompt. ``tempered`` divides log-probabilities by the temperature. ``extra``
     adds the sampled token as a k+1st entry. ``distance`` seconds lie on the way to short answers.
-    ``linger`` keeps a stream's response open behind its ``[DONE]``. ``busy`` slots belong to somebody else. What goes on
-    ``hushed`` prompts begins with half a character, and is kept back with its log-probabilities.
+    ``linger`` keeps a stream's response open behind its ``[DONE]``. ``busy`` slots belong to
+    somebody else. What goes on ``hushed`` prompts begins with half a character, and is kept back
+    with its log-probabilities.
     """
 
     script: Sequence[Tok | str] = ()
