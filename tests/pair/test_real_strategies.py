@@ -40,10 +40,13 @@ def questions() -> list[str]:
 
 
 @pytest.mark.timeout(1500)
-def test_two_request_and_fused_decide_and_write_the_same(steady: GlimpRouter) -> None:
+@pytest.mark.parametrize("problems", [4, pytest.param(PROBLEMS, marks=pytest.mark.slow)])
+def test_two_request_and_fused_decide_and_write_the_same(
+    steady: GlimpRouter, problems: int
+) -> None:
     boundaries = large_steps = 0
     divergences: list[tuple[int, int, float]] = []
-    for number, question in enumerate(questions()):
+    for number, question in enumerate(questions()[:problems]):
         two, fused = (steady.run(question, strategy=name) for name in ("two_request", "fused"))
         boundaries += len(two.trace.steps)
         large_steps += sum(step.author == "large" for step in two.trace.steps)
@@ -55,8 +58,8 @@ def test_two_request_and_fused_decide_and_write_the_same(steady: GlimpRouter) ->
         f"\n{boundaries} boundaries, {large_steps} to the large model; first divergences "
         f"(problem, step, nats from the threshold): {divergences or 'none'}"
     )
-    assert large_steps >= 3  # the comparison saw hand-overs
-    assert boundaries >= 2 * PROBLEMS  # other processors write other texts
+    assert large_steps >= problems // 3  # the comparison saw hand-overs
+    assert boundaries >= 2 * problems  # other processors write other texts
     assert all(edge <= EDGE for _, _, edge in divergences)
 
 
