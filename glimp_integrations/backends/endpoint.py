@@ -159,7 +159,9 @@ class Endpoint(Backend):
     async def _chunks(
         self, client: AsyncOpenAI, body: dict[str, Any], request: Request, report: Report
     ) -> AsyncGenerator[dict[str, Any], None]:
-        from openai import AsyncStream, Timeout
+        from openai import Timeout
+
+        from glimp_integrations.backends.drained import DrainedStream
 
         report.retried = True  # by the client, as often as allowed
         stream: Any = await client.with_options(max_retries=request.max_retries).post(
@@ -168,7 +170,7 @@ class Endpoint(Backend):
             body=body,
             options={"timeout": Timeout(request.timeout, connect=CONNECT_SECONDS)},
             stream=True,
-            stream_cls=AsyncStream[object],
+            stream_cls=DrainedStream,
         )
         report.retried = False
         finish: str | None = None

@@ -95,6 +95,10 @@ class FakeServer:
     around every prompt. ``tempered`` divides log-probabilities by the temperature. ``extra``
     adds the sampled token as a k+1st entry. ``busy`` slots belong to somebody else. What goes on
     ``hushed`` prompts begins with half a character, and is kept back with its log-probabilities.
+
+    Bodies of one that ``lingers`` stay open behind their last event.
+    ``active`` streams run, ``peak`` ran at once at most, ``finished`` came to their end.
+    ``accepted`` connections were opened.
     """
 
     script: Sequence[Tok | str] = ()
@@ -114,12 +118,16 @@ class FakeServer:
     echo_key: bool = False
     delay: float = 0.0
     busy: int = 0
+    lingers: bool = False
     missing: set[str] = field(default_factory=set)
     hushed: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     requests: list[Seen] = field(default_factory=list)
     aborted: int = 0
     active: int = 0
+    peak: int = 0
+    accepted: int = 0
+    finished: int = 0
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -237,6 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         with self.fake.lock:
             self.fake.connections.add(self.connection)
+            self.fake.accepted += 1
 
     def finish(self) -> None:
         with self.fake.lock:
@@ -352,13 +361,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         with fake.lock:
             fake.active += 1
+            fake.peak = max(fake.peak, fake.active)
+        finished = False
         try:
             self._stream(body, min(k, fake.logprobs), prompt_tokens, fault)
+            finished = True
         except (_Dropped, OSError):
             self.close_connection = True
         finally:
             with fake.lock:
                 fake.active -= 1
+                fake.finished += finished
+        # Told to the client last: whoever it asks next is not at work beside this one.
+        if finished:
+            self._raw(b"data: [DONE]\n\n")
+            if fake.lingers:
+                self._hang()
+            self._raw(b"")
         return None
 
     def _stream(
@@ -395,8 +414,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._event({"choices": [_choice("", finish)]})
         if fake.usage:
             self._event({"choices": [], "usage": _usage(prompt_tokens, done)})
-        self._raw(b"data: [DONE]\n\n")
-        self._raw(b"")
 
     def _groups(
         self, body: dict[str, Any], prompt_tokens: int
