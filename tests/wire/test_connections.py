@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+
+import pytest
 
 from glimp_integrations import bridge
 from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.backends.openai import OpenAIBackend
 from wire.fake_server import FakeServer
-from wire.helpers import CHAIN, chat, collect, text_of
+from wire.helpers import CHAIN, MESSAGES, chat, collect, text_of
 
 WHOLE = "First, look.\n\nThen a hard step.\n\nSo it is 42."
 
@@ -71,3 +74,26 @@ def test_a_cancelled_stream_takes_its_connection_along(
     # Reading it to its end instead would let the server write on for nobody.
     assert server.wait_for(lambda: server.aborted == 3)
     assert server.accepted == before + 2
+
+
+def test_no_request_makes_a_client_or_leaves_the_loop(
+    serve: Callable[..., FakeServer],
+    connect: Callable[..., OpenAIBackend],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A copy of the client for every request would look at the platform in a thread each time."""
+    hops: list[object] = []
+    stay = asyncio.to_thread
+
+    async def count(function: Callable[..., object], *args: object) -> object:
+        hops.append(function)
+        return await stay(function, *args)
+
+    monkeypatch.setattr(asyncio, "to_thread", count)
+    server = serve(CHAIN)
+    backend = connect(server)
+    for _ in range(5):
+        bridge.call(lambda: backend.render(MESSAGES))
+        collect(backend, chat())
+    assert len(server.requests) > 15
+    assert len(hops) <= 1
