@@ -48,7 +48,8 @@ class Fault:
     ``status`` answers with a status and body. ``hang`` never answers; with ``tokens`` it goes
     silent after so many. ``drop`` breaks a chunked body off; ``close`` ends it cleanly but
     early; ``stream_error`` sends an error object. The first ``skip`` requests pass; ``times``
-    are hit; ``chat_only`` spares the start-up probes, which hold no conversation.
+    are hit; ``chat_only`` spares the start-up probes, which hold no conversation; ``holding``
+    hits the prompts that hold this text.
     """
 
     kind: Literal["status", "hang", "drop", "close", "stream_error"]
@@ -59,11 +60,14 @@ class Fault:
     skip: int = 0
     times: int = _FOREVER
     chat_only: bool = False
+    holding: str = ""
 
     def hits(self, path: str, body: dict[str, Any]) -> bool:
         if path != self.route:
             return False
         if self.chat_only and GENERATION_PROMPT not in str(body.get("prompt")):
+            return False
+        if self.holding not in str(body.get("prompt")):
             return False
         if self.tokens >= body.get("max_tokens", _FOREVER):
             return False
@@ -192,6 +196,10 @@ class FakeServer:
 
     # -- the "model" -------------------------------------------------------------------------
 
+    def script_for(self, prompt: str) -> Sequence[Tok]:
+        """What is written behind this prompt; the same for all, unless a subclass knows better."""
+        return self._tokens
+
     def next_token(self, prompt: str, written: bytes) -> Tok:
         """``b""`` is the end of sequence."""
         _, marker, behind = prompt.rpartition(self.generation_prompt)
@@ -199,7 +207,7 @@ class FakeServer:
             return _babble(prompt + written.decode(errors="ignore"))
         text = behind.encode() + written
         place = 0
-        for data, entropy in self._tokens:
+        for data, entropy in self.script_for(prompt):
             if place + len(data) > len(text):
                 start = len(text) - place
                 whole = data[:start] == text[place:]
