@@ -72,17 +72,17 @@ class TestEveryWay:
             assert server.accepted <= CROWD + backend.cancelled
 
     def test_connections_are_used_again(self, crowd: Make) -> None:
-        pair = crowd(easy(CROWD), gate=CROWD)
+        pair = crowd(easy(FEW), gate=FEW)
         for _ in range(2):
             WAYS["gathered arun"](pair)
         small, large = pair.servers
         # The large model writes its answers to their end: as many connections as conversations.
-        assert len(large.completions()) == 2 * CROWD
+        assert len(large.completions()) == 2 * FEW
         assert pair.backends[1].cancelled == 0
-        assert large.accepted <= CROWD
+        assert large.accepted <= FEW
         # The small one is stopped once a conversation, where the answer begins.
-        assert pair.backends[0].cancelled == 2 * CROWD
-        assert small.accepted <= 3 * CROWD
+        assert pair.backends[0].cancelled == 2 * FEW
+        assert small.accepted <= 3 * FEW
 
 
 class TestFairness:
