@@ -65,7 +65,7 @@ def measure(work: Work, pipe: Connection) -> None:
             "tokens": sum(_count(work.scripts[chain]) for chain in chains),
             "seconds": seconds,
             "p50": statistics.median(each),
-            "p95": statistics.quantiles(each, n=20)[-1] if len(each) > 1 else each[0],
+            "p95": statistics.quantiles(each, n=20, method="inclusive")[-1] if len(each) > 1 else each[0],
             "client_cpu": cpu,
             "memory": peak.growth,
         })  # fmt: skip
