@@ -176,7 +176,7 @@ def _scripts(options: argparse.Namespace) -> list[Script]:
 def _table(cells: list[Cell], title: str) -> Table:
     shown = Table(
         "at once", "arm", "tokens/s", "x one", "x aiohttp", "p50 s", "p95 s", "CPU s / 1k\ntokens",
-        "client\nCPU %", "small\nCPU %", "large\nCPU %", "connections\nsmall, large",
+        "client\nCPU %", "small\nCPU %", "large\nCPU %", "opened\nsmall, large",
         "requests\nsmall, large", "memory\n+MB", title=title,
     )  # fmt: skip
     found = {(cell.arm, cell.at_once): cell for cell in cells}

@@ -61,11 +61,12 @@ def measure(work: Work, pipe: Connection) -> None:
             seconds, cpu = time.perf_counter() - clock, time.process_time() - cpu
         _check(work, said)
         each = [one.seconds for one in said]
+        twentieths = statistics.quantiles(each, n=20, method="inclusive") if each[1:] else each
         pipe.send({
             "tokens": sum(_count(work.scripts[chain]) for chain in chains),
             "seconds": seconds,
             "p50": statistics.median(each),
-            "p95": statistics.quantiles(each, n=20, method="inclusive")[-1] if len(each) > 1 else each[0],
+            "p95": twentieths[-1],
             "client_cpu": cpu,
             "memory": peak.growth,
         })  # fmt: skip

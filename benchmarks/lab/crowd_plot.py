@@ -73,7 +73,7 @@ def draw(figures: dict[str, Any], cells: list[Cell], path: Path) -> None:
     rates.set(title="Throughput", ylabel="tokens per second, all conversations (log)")
     lines(waits, lambda cell: cell.p50, spread=True)
     waits.set(title="A conversation takes", ylabel="seconds: median, line up to 95th percentile")
-    waits.set_ylim(bottom=0)
+    waits.set_ylim(0, 1.06 * max(cell.p95 for cell in cells))
     lines(work, lambda cell: cell.cpu_per_1000)
     work.set(title="The client's work", ylabel="CPU seconds per 1,000 tokens")
     work.set_ylim(bottom=0)
