@@ -131,6 +131,9 @@ class LangChainRouted(RoutedModel):
         to_chunk: Callable[[Event], Chunk | None] | None = None,
     ) -> RoutedAnswer:
         """The result of one call. With ``to_chunk``, callbacks see the tokens."""
+        if not self._watched(run_manager, to_chunk):
+            changes, form = self.call_changes(stop, _without_framework(kwargs))
+            return self.router.run(messages, form, **changes)
         with closing(self._follow(messages, stop, run_manager, kwargs)) as events:
             for event in events:
                 if to_chunk and run_manager and (chunk := to_chunk(event)) is not None:
@@ -148,6 +151,9 @@ class LangChainRouted(RoutedModel):
         to_chunk: Callable[[Event], Chunk | None] | None = None,
     ) -> RoutedAnswer:
         """Asynchronous :meth:`_answer`."""
+        if not self._watched(run_manager, to_chunk):
+            changes, form = self.call_changes(stop, _without_framework(kwargs))
+            return await self.router.arun(messages, form, **changes)
         async with aclosing(self._afollow(messages, stop, run_manager, kwargs)) as events:
             async for event in events:
                 if to_chunk and run_manager and (chunk := to_chunk(event)) is not None:
@@ -155,6 +161,10 @@ class LangChainRouted(RoutedModel):
                 if isinstance(event, Finished):
                     return event.result
         raise RuntimeError("the routing loop ended without a result; please report this")
+
+    def _watched(self, run_manager: object, to_chunk: object) -> bool:
+        """Whether anybody looks at the events; handing each from loop to loop has its price."""
+        return self.step_events or bool(to_chunk and run_manager)
 
     def _follow(
         self,

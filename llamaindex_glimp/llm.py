@@ -242,11 +242,17 @@ class GlimpRouterLLM(Stored, Predicting):
         return to_chat_response(result, self.pair_name)
 
     def _answer(self, messages: Any, kwargs: dict[str, Any]) -> RoutedAnswer:
+        if not self.step_events:  # handing over events nobody looks at has its price
+            changes, form = self.call_changes(None, kwargs)
+            return self.router.run(messages, form, **changes)
         last = deque(self._events(messages, kwargs), maxlen=1).pop()
         assert isinstance(last, Finished), last  # that it comes last is the router's promise
         return last.result
 
     async def _aanswer(self, messages: Any, kwargs: dict[str, Any]) -> RoutedAnswer:
+        if not self.step_events:
+            changes, form = self.call_changes(None, kwargs)
+            return await self.router.arun(messages, form, **changes)
         return await result_of(self._aevents(messages, kwargs))
 
     def _responses(

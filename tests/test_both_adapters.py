@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock, ToolCallBlock
 from scripts import CALL, NOON, OPENED, demanded, of_own_accord, pair, tokens
 
-from glimp_integrations import GlimpRouter
+from glimp_integrations import GlimpRouter, bridge
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.forms.form import Form
 from langchain_glimp import ChatGlimpRouter
@@ -250,3 +250,34 @@ async def test_texts_are_told_alike() -> None:
         assert (text, thought) == (core.answer, core.reasoning)
         assert untimed(told) == untimed(core.trace.model_dump(mode="json"))
         assert usage["total_tokens"] == core.usage.total_tokens
+
+
+class TestNobodyLooks:
+    """A whole reply does not hand every event from the I/O loop to the caller."""
+
+    @pytest.fixture
+    def handed(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The ways in by which events were handed over."""
+        used: list[str] = []
+        for name in ("iterate", "aiterate"):
+            way = getattr(bridge, name)
+            monkeypatch.setattr(
+                bridge, name, lambda make, name=name, way=way: used.append(name) or way(make)
+            )
+        return used
+
+    def ask(self, **options: Any) -> None:
+        models = pair("Yes.")
+        said = [ChatMessage(content="hi")]
+        ChatGlimpRouter(**models, **options).invoke("hi")
+        asyncio.run(ChatGlimpRouter(**models, **options).ainvoke("hi"))
+        GlimpRouterLLM(**models, **options).chat(said)
+        asyncio.run(GlimpRouterLLM(**models, **options).achat(said))
+
+    def test_events_stay(self, handed: list[str]) -> None:
+        self.ask()
+        assert handed == []
+
+    def test_where_somebody_looks_they_come(self, handed: list[str]) -> None:
+        self.ask(step_events=True)
+        assert handed == ["iterate", "aiterate"] * 2

@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 import time
+import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class _Counts:
     generated: int = 0
     prefilled: int = 0
     busy: float = 0.0
+    connections: int = 0
 
 
 @dataclass
@@ -71,7 +73,7 @@ class LabServer:
     counts: _Counts = field(default_factory=_Counts)
     _cached: dict[int, int] = field(default_factory=dict)
     _others: dict[str, int] = field(default_factory=dict)
-    _known: set[int] = field(default_factory=set)
+    _known: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     _ids: dict[str, int] = field(default_factory=dict)
     _streams: int = 0
 
@@ -113,10 +115,10 @@ class LabServer:
         await asyncio.sleep((self.costs.round_trip + self._connect(request)) / 1000)
 
     def _connect(self, request: web.Request) -> float:
-        connection = id(request.transport)
-        if connection in self._known:
+        if request.transport in self._known:
             return 0.0
-        self._known.add(connection)
+        self._known.add(request.transport)
+        self.counts.connections += 1
         return self.costs.connect * self.costs.round_trip
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:

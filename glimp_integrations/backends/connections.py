@@ -9,22 +9,20 @@ stream at most changes of hands, so beside every stream one connection is kept r
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["Connections", "stream_class"]
+__all__ = ["Connections"]
 
 NEAR_SECONDS = 0.005
 """A server that answers in less is on this machine, or almost: its connections cost nothing."""
 
 _WAIT_SECONDS = 5.0
-_REST_SECONDS = 0.25
 
 
 class Connections:
@@ -85,30 +83,6 @@ class Connections:
                 self.round_trip = took if self.round_trip is None else min(self.round_trip, took)
 
         request.extensions["trace"] = trace
-
-
-@functools.cache
-def stream_class() -> type[Any]:
-    """``openai.AsyncStream`` that leaves its connection to the next request.
-
-    The original stops at ``[DONE]``, a few bytes before the end of the response, and a connection
-    whose response was not read to its end is thrown away.
-    """
-    from openai import AsyncStream
-
-    class WholeStream(AsyncStream[object]):
-        async def _iter_events(self) -> AsyncIterator[Any]:
-            events = super()._iter_events()
-            async for event in events:
-                if event.data.startswith("[DONE]"):
-                    break
-                yield event
-            with suppress(TimeoutError):  # a server that leaves its response open
-                async with asyncio.timeout(_REST_SECONDS):
-                    async for _ in events:
-                        pass
-
-    return WholeStream
 
 
 def _idle(client: AsyncOpenAI) -> int:

@@ -13,14 +13,14 @@ from pydantic import SecretStr
 
 from glimp_integrations import bridge
 from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
-from glimp_integrations.backends.connections import Connections, stream_class
+from glimp_integrations.backends.connections import Connections
 from glimp_integrations.backends.explain import explained, public_url
 from glimp_integrations.backends.flavours import GENERIC, Flavour, bound_body
 from glimp_integrations.backends.wire import note_usage
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, RequestOptions
 
 __all__ = ["Endpoint"]
 
@@ -110,25 +110,30 @@ class Endpoint(Backend):
         finally:
             self._streams -= 1
 
-    async def get(self, route: str, **options: Any) -> Any:
+    async def get(self, route: str, *, max_retries: int | None = None) -> Any:
         """GET a route beside ``/v1`` (``/props``, ``/slots``)."""
-        client = (await self._connected()).with_options(**{**_patience(), **options})
+        client = await self._connected()
         with self._explained():
-            return await client.get(self._root + route, cast_to=object)
+            return await client.get(
+                self._root + route, cast_to=object, options=_patience(max_retries=max_retries)
+            )
 
     async def post(self, route: str, body: Mapping[str, Any]) -> Any:
         """POST to a route beside ``/v1`` (``/tokenize``)."""
-        client = (await self._connected()).with_options(**_patience())
+        client = await self._connected()
         with self._explained():
-            return await client.post(self._root + route, cast_to=object, body=dict(body))
+            return await client.post(
+                self._root + route, cast_to=object, body=dict(body), options=_patience()
+            )
 
     async def models(self) -> list[dict[str, Any]] | None:
         """What ``GET /v1/models`` lists; ``None`` where the route does not exist."""
+        client = await self._connected()
         # A list of names is no reason to wait as long as for a long answer.
-        client = (await self._connected()).with_options(**_patience(at_most=5.0))
+        patience = _patience(at_most=5.0)
         try:
             with self._explained():
-                answer: Any = await client.get("/models", cast_to=object)
+                answer: Any = await client.get("/models", cast_to=object, options=patience)
         except UnsuitableEndpointError:
             return None
         return list(answer.get("data") or []) if isinstance(answer, dict) else None
@@ -162,14 +167,21 @@ class Endpoint(Backend):
     ) -> AsyncGenerator[dict[str, Any], None]:
         from openai import Timeout
 
+        from glimp_integrations.backends.drained import DrainedStream
+
         report.retried = True  # by the client, as often as allowed
-        stream: Any = await client.with_options(max_retries=request.max_retries).post(
+        # Options of the request: a client with options of its own would be made, and look at the
+        # platform in a thread, for every one.
+        stream: Any = await client.post(
             "/completions",
             cast_to=object,
             body=body,
-            options={"timeout": Timeout(request.timeout, connect=CONNECT_SECONDS)},
+            options={
+                "timeout": Timeout(request.timeout, connect=CONNECT_SECONDS),
+                "max_retries": request.max_retries,
+            },
             stream=True,
-            stream_cls=stream_class(),
+            stream_cls=DrainedStream,
         )
         report.retried = False
         finish: str | None = None
@@ -207,13 +219,14 @@ class Endpoint(Backend):
             )
 
 
-def _patience(*, at_most: float = math.inf) -> dict[str, Any]:
+def _patience(*, at_most: float = math.inf, max_retries: int | None = None) -> RequestOptions:
+    """Options of a small request."""
     from openai import Timeout
 
     seconds, retries = PATIENCE.get()
     seconds = at_most if seconds is None else min(seconds, at_most)
     timeout = Timeout(None if seconds == math.inf else seconds, connect=CONNECT_SECONDS)
-    return {"timeout": timeout, "max_retries": retries}
+    return {"timeout": timeout, "max_retries": retries if max_retries is None else max_retries}
 
 
 def _is_url(url: str) -> bool:

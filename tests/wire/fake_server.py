@@ -48,7 +48,8 @@ class Fault:
     ``status`` answers with a status and body. ``hang`` never answers; with ``tokens`` it goes
     silent after so many. ``drop`` breaks a chunked body off; ``close`` ends it cleanly but
     early; ``stream_error`` sends an error object. The first ``skip`` requests pass; ``times``
-    are hit; ``chat_only`` spares the start-up probes, which hold no conversation.
+    are hit; ``chat_only`` spares the start-up probes, which hold no conversation; ``holding``
+    hits the prompts that hold this text.
     """
 
     kind: Literal["status", "hang", "drop", "close", "stream_error"]
@@ -59,11 +60,14 @@ class Fault:
     skip: int = 0
     times: int = _FOREVER
     chat_only: bool = False
+    holding: str = ""
 
     def hits(self, path: str, body: dict[str, Any]) -> bool:
         if path != self.route:
             return False
         if self.chat_only and GENERATION_PROMPT not in str(body.get("prompt")):
+            return False
+        if self.holding not in str(body.get("prompt")):
             return False
         if self.tokens >= body.get("max_tokens", _FOREVER):
             return False
@@ -95,9 +99,12 @@ class FakeServer:
     field stays null), ``refuse``: asking for more is a 400. ``wraps`` counts a chat template
     around every prompt. ``tempered`` divides log-probabilities by the temperature. ``extra``
     adds the sampled token as a k+1st entry. ``distance`` seconds lie on the way to short answers.
-    ``linger`` keeps a stream's response open behind its ``[DONE]``. ``busy`` slots belong to
-    somebody else. What goes on ``hushed`` prompts begins with half a character, and is kept back
-    with its log-probabilities.
+    ``busy`` slots belong to somebody else. What goes on ``hushed`` prompts begins with half a
+    character, and is kept back with its log-probabilities.
+
+    Bodies of one that ``lingers`` stay open behind their last event.
+    ``active`` streams run, ``peak`` ran at once at most, ``finished`` came to their end.
+    ``accepted`` connections were opened.
     """
 
     script: Sequence[Tok | str] = ()
@@ -117,15 +124,17 @@ class FakeServer:
     echo_key: bool = False
     delay: float = 0.0
     distance: float = 0.0
-    linger: float = 0.0
     busy: int = 0
+    lingers: bool = False
     missing: set[str] = field(default_factory=set)
     hushed: set[str] = field(default_factory=set)
     faults: list[Fault] = field(default_factory=list)
     requests: list[Seen] = field(default_factory=list)
     aborted: int = 0
     active: int = 0
+    peak: int = 0
     accepted: int = 0
+    finished: int = 0
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -190,6 +199,10 @@ class FakeServer:
 
     # -- the "model" -------------------------------------------------------------------------
 
+    def script_for(self, prompt: str) -> Sequence[Tok]:
+        """What is written behind this prompt; the same for all, unless a subclass knows better."""
+        return self._tokens
+
     def next_token(self, prompt: str, written: bytes) -> Tok:
         """``b""`` is the end of sequence."""
         _, marker, behind = prompt.rpartition(self.generation_prompt)
@@ -197,7 +210,7 @@ class FakeServer:
             return _babble(prompt + written.decode(errors="ignore"))
         text = behind.encode() + written
         place = 0
-        for data, entropy in self._tokens:
+        for data, entropy in self.script_for(prompt):
             if place + len(data) > len(text):
                 start = len(text) - place
                 whole = data[:start] == text[place:]
@@ -361,13 +374,23 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         with fake.lock:
             fake.active += 1
+            fake.peak = max(fake.peak, fake.active)
+        finished = False
         try:
             self._stream(body, min(k, fake.logprobs), prompt_tokens, fault)
+            finished = True
         except (_Dropped, OSError):
             self.close_connection = True
         finally:
             with fake.lock:
                 fake.active -= 1
+                fake.finished += finished
+        # Told to the client last: whoever it asks next is not at work beside this one.
+        if finished:
+            self._raw(b"data: [DONE]\n\n")
+            if fake.lingers:
+                self._hang()
+            self._raw(b"")
         return None
 
     def _stream(
@@ -404,9 +427,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._event({"choices": [_choice("", finish)]})
         if fake.usage:
             self._event({"choices": [], "usage": _usage(prompt_tokens, done)})
-        self._raw(b"data: [DONE]\n\n")
-        time.sleep(fake.linger)
-        self._raw(b"")
 
     def _groups(
         self, body: dict[str, Any], prompt_tokens: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -14,6 +15,7 @@ from glimp_integrations.backends.openai import OpenAIBackend
 from wire.fake_server import FakeServer
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES, chat, collect, text_of
 
+WHOLE = "First, look.\n\nThen a hard step.\n\nSo it is 42."
 Serve = Callable[..., FakeServer]
 Connect = Callable[..., OpenAIBackend]
 FAR = 0.02
@@ -30,25 +32,86 @@ def cancel_one(backend: OpenAIBackend) -> None:
     bridge.call(begin)
 
 
-@pytest.mark.parametrize("flavour", ["llama.cpp", "vllm"])
-def test_streams_read_to_the_end_share_one_connection(
-    serve: Serve, connect: Connect, flavour: str
+def test_whole_streams_share_a_connection(
+    serve: Callable[..., FakeServer], connect: Callable[..., OpenAIBackend]
 ) -> None:
-    server = serve(CHAIN, flavour=flavour)
+    for flavour in ("llama.cpp", "vllm"):
+        server = serve(CHAIN, flavour=flavour)
+        backend = connect(server)
+        for _ in range(5):
+            tokens, report = collect(backend, chat(), logprobs=20)
+            assert text_of(tokens) == WHOLE
+            assert report.ended == "eos"
+        assert len(server.completions()) == 5
+        assert server.accepted == 1
+
+
+def test_a_glimpse_leaves_its_connection(
+    serve: Callable[..., FakeServer], connect: Callable[..., OpenAIBackend]
+) -> None:
+    server = serve(CHAIN)
     backend = connect(server)
-    texts = {text_of(collect(backend, chat())[0]) for _ in range(5)}
-    assert len(texts) == 1
-    assert server.accepted == 1 == backend.connections.opened
+    for _ in range(5):
+        tokens, report = collect(backend, chat(), max_tokens=1, logprobs=20)
+        assert (text_of(tokens), report.ended) == ("First", "length")
+    assert server.accepted == 1
 
 
-def test_a_response_that_stays_open_behind_its_end_is_not_waited_for(
-    serve: Serve, connect: Connect
+def test_a_body_that_does_not_end_holds_nobody_up(
+    serve: Callable[..., FakeServer], connect: Callable[..., OpenAIBackend]
 ) -> None:
-    backend = connect(serve(CHAIN, linger=3.0))
+    server = serve(CHAIN, lingers=True)
+    backend = connect(server, verify="off")
     bridge.call(backend.capabilities)
     started = time.monotonic()
-    assert text_of(collect(backend, chat())[0]).endswith("42.")
-    assert time.monotonic() - started < 2.0
+    for _ in range(2):
+        tokens, report = collect(backend, chat(), timeout=30.0)
+        assert (text_of(tokens), report.ended) == (WHOLE, "eos")
+    assert time.monotonic() - started < 5.0  # far below the timeout of a silent stream
+    assert server.accepted > 1
+
+
+def test_a_cancelled_stream_takes_its_connection_along(
+    serve: Callable[..., FakeServer], connect: Callable[..., OpenAIBackend]
+) -> None:
+    server = serve(CHAIN, delay=0.01)
+    backend = connect(server)
+
+    async def first_token() -> str:
+        async with aclosing(backend.generate(Request(chat(), 100), Report())) as tokens:
+            return (await anext(tokens)).text
+
+    bridge.call(backend.capabilities)
+    backend.connections.round_trip = 0.0  # near, also where the machine is busy
+    before = server.accepted
+    for _ in range(3):
+        assert bridge.call(first_token) == "First"
+    # Reading it to its end instead would let the server write on for nobody.
+    assert server.wait_for(lambda: server.aborted == 3)
+    assert server.accepted == before + 2
+
+
+def test_no_request_makes_a_client_or_leaves_the_loop(
+    serve: Callable[..., FakeServer],
+    connect: Callable[..., OpenAIBackend],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A copy of the client for every request would look at the platform in a thread each time."""
+    hops: list[object] = []
+    stay = asyncio.to_thread
+
+    async def count(function: Callable[..., object], *args: object) -> object:
+        hops.append(function)
+        return await stay(function, *args)
+
+    monkeypatch.setattr(asyncio, "to_thread", count)
+    server = serve(CHAIN)
+    backend = connect(server)
+    for _ in range(5):
+        bridge.call(lambda: backend.render(MESSAGES))
+        collect(backend, chat())
+    assert len(server.requests) > 15
+    assert len(hops) <= 1
 
 
 def test_a_far_server_has_a_connection_ready_behind_a_cancelled_stream(

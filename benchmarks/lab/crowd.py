@@ -1,0 +1,271 @@
+"""Many conversations at once, on scripted servers that batch.
+
+    python -m benchmarks.lab.crowd --json crowd.json --png crowd.png
+    python -m benchmarks.lab.crowd --at-once 1 16 --arms abatch aiohttp
+    python -m benchmarks.lab.crowd --read crowd.json --png crowd.png    # draw again
+
+Routed conversations against the servers' own throughput: the same number of tokens, streamed from
+the small and then from the large server by a client that routes nothing. Servers and client are
+processes of their own, and everybody's CPU time is told: servers in Python are a limit, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.lab.crowd_arms import ARMS, Work, measure
+from benchmarks.lab.run import SETTINGS, _free_port, _wait_for, ideal
+from benchmarks.lab.script import Script, made_up
+from benchmarks.lab.server import Costs, LabServer, serve
+
+_READY_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one arm did with so many conversations at once.
+
+    Attributes:
+        arm: Its name.
+        at_once: Conversations.
+        tokens: Of all of them together.
+        seconds: From the first question to the last answer.
+        p50: Median seconds of a conversation.
+        p95: 95th percentile of them.
+        client_cpu: CPU seconds of the client.
+        server_cpu: CPU seconds of the small and the large server.
+        connections: Opened at the small and the large server, those of the warm-up left out.
+        requests: Completions at the small and the large server.
+        memory: Bytes by which the client's resident memory grew, at its highest.
+    """
+
+    arm: str
+    at_once: int
+    tokens: int
+    seconds: float
+    p50: float
+    p95: float
+    client_cpu: float
+    server_cpu: tuple[float, float]
+    connections: tuple[int, int]
+    requests: tuple[int, int]
+    memory: int
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+    @property
+    def cpu_per_1000(self) -> float:
+        """CPU seconds of the client for 1,000 tokens."""
+        return 1000 * self.client_cpu / self.tokens
+
+
+@contextmanager
+def _servers(setting: str, scripts: list[Script]) -> Iterator[list[tuple[str, psutil.Process]]]:
+    """Each server in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    costs = SETTINGS[setting]
+    running = []
+    try:
+        for name, cost in (("small", costs.small), ("large", costs.large)):
+            port = _free_port()
+            process = context.Process(
+                target=_serve_one, args=(name, scripts, cost, port), daemon=True
+            )
+            process.start()
+            running.append((port, process))
+        for port, _ in running:
+            _wait_for(port)
+        yield [(f"http://127.0.0.1:{port}/v1", psutil.Process(p.pid)) for port, p in running]
+    finally:
+        for _, process in running:
+            process.terminate()
+            process.join()
+
+
+def _serve_one(name: str, scripts: list[Script], costs: Costs, port: int) -> None:
+    asyncio.run(serve([LabServer(name, scripts, costs)], [port]))
+
+
+def _cell(arm: str, at_once: int, options: argparse.Namespace, scripts: list[Script]) -> Cell:
+    context = multiprocessing.get_context("spawn")
+    with _servers(options.setting, scripts) as both:
+        urls = [url for url, _ in both]
+        here, there = context.Pipe()
+        work = Work(arm, at_once, urls[0], urls[1], options.strategy, scripts)
+        client = context.Process(target=measure, args=(work, there), daemon=True)
+        client.start()
+        try:
+            _hear(here, client)
+            before = [(_counts(url), _cpu(process)) for url, process in both]
+            here.send("go")
+            told = _hear(here, client)
+            after = [(_counts(url), _cpu(process)) for url, process in both]
+        finally:
+            client.terminate()
+            client.join()
+
+    def grown(name: str) -> tuple[int, int]:
+        small, large = (a[name] - b[name] for (a, _), (b, _) in zip(after, before, strict=True))
+        return small, large
+
+    cpu = [a - b for (_, a), (_, b) in zip(after, before, strict=True)]
+    return Cell(
+        arm, at_once, server_cpu=(cpu[0], cpu[1]),
+        connections=grown("connections"), requests=grown("requests"), **told,
+    )  # fmt: skip
+
+
+def _hear(connection: Connection, client: Any) -> Any:
+    """What the client says; its failure is ours."""
+    give_up = time.monotonic() + _READY_SECONDS
+    while not connection.poll(0.1):
+        if not client.is_alive() or time.monotonic() > give_up:
+            raise RuntimeError("the measured process ended, or said nothing for 120 seconds")
+    told = connection.recv()
+    if isinstance(told, str) and told != "ready":
+        raise RuntimeError(told)
+    return told
+
+
+def _counts(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/counts", timeout=30) as answer:  # noqa: S310 - loopback
+        return dict(json.load(answer))
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _scripts(options: argparse.Namespace) -> list[Script]:
+    """A short one to warm up, and one for each conversation."""
+    return [
+        made_up(0, steps=1, step_tokens=4, large_share=0, answer_tokens=1),
+        *(
+            made_up(
+                seed, steps=options.steps, step_tokens=options.step_tokens,
+                large_share=options.large_share, answer_tokens=options.answer_tokens,
+            )
+            for seed in range(1, max(options.at_once) + 1)
+        ),
+    ]  # fmt: skip
+
+
+def _table(cells: list[Cell], title: str) -> Table:
+    shown = Table(
+        "at once", "arm", "tokens/s", "x one", "x aiohttp", "p50 s", "p95 s", "CPU s / 1k\ntokens",
+        "client\nCPU %", "small\nCPU %", "large\nCPU %", "opened\nsmall, large",
+        "requests\nsmall, large", "memory\n+MB", title=title,
+    )  # fmt: skip
+    found = {(cell.arm, cell.at_once): cell for cell in cells}
+    for number in sorted({cell.at_once for cell in cells}):
+        for cell in (c for c in cells if c.at_once == number):
+            one, own = found.get((cell.arm, 1)), found.get(("aiohttp", number))
+            shares = [f"{100 * cpu / cell.seconds:.0f}" for cpu in cell.server_cpu]
+            shown.add_row(
+                str(number), cell.arm, f"{cell.rate:,.0f}",
+                f"{cell.rate / one.rate:.1f}" if one else "",
+                f"{cell.rate / own.rate:.2f}" if own else "",
+                f"{cell.p50:.1f}", f"{cell.p95:.1f}", f"{cell.cpu_per_1000:.2f}",
+                f"{100 * cell.client_cpu / cell.seconds:.0f}", *shares,
+                ", ".join(map(str, cell.connections)), ", ".join(map(str, cell.requests)),
+                f"{cell.memory / 1e6:.1f}",
+            )  # fmt: skip
+        shown.add_section()
+    return shown
+
+
+def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    scripts = _scripts(options)
+    todo = [(number, arm) for number in sorted(options.at_once) for arm in options.arms]
+    cells = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(todo))
+        for number, arm in todo:
+            progress.update(task, description=f"{number} at once: {arm}")
+            cells.append(_cell(arm, number, options, scripts))
+            progress.advance(task)
+    bounds = [ideal(script, SETTINGS[options.setting]) for script in scripts[1:]]
+    return {
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(),
+                    "python": platform.python_version()},
+        "setting": options.setting,
+        "strategy": options.strategy,
+        "conversation": {name: getattr(options, name) for name in
+                         ("steps", "step_tokens", "large_share", "answer_tokens")},
+        "ideal_seconds": statistics.mean(bounds),
+        "cells": [asdict(cell) for cell in cells],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--at-once", nargs="+", type=_positive, default=[1, 4, 16, 64])
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--setting", choices=list(SETTINGS), default="a100")
+    parser.add_argument("--strategy", default="auto", help="of the routed arms (default: auto)")
+    parser.add_argument("--steps", type=_positive, default=10)
+    parser.add_argument("--step-tokens", type=_positive, default=24)
+    parser.add_argument("--answer-tokens", type=_positive, default=40)
+    parser.add_argument("--large-share", type=float, default=0.25)
+    parser.add_argument("--json", type=Path, help="write the figures")
+    parser.add_argument("--png", type=Path, help="draw them (needs matplotlib)")
+    parser.add_argument("--read", type=Path, help="show these figures instead of measuring")
+    options = parser.parse_args()
+    if options.png:
+        from benchmarks.lab.crowd_plot import check
+
+        check()  # before minutes of measuring, not after
+    console = Console(width=140)
+    if options.read:
+        figures = json.loads(options.read.read_text(encoding="utf-8"))
+    else:
+        figures = _run(options, console)
+    title = (
+        f"{figures['setting']}, strategy {figures['strategy']}: a conversation alone is "
+        f"{figures['ideal_seconds']:.1f} s of pure model time, on average"
+    )
+    console.print(_table([Cell(**cell) for cell in figures["cells"]], title))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    if options.png:
+        from benchmarks.lab.crowd_plot import draw
+
+        draw(figures, [Cell(**cell) for cell in figures["cells"]], options.png)
+        console.print(f"drawn: {options.png}")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
