@@ -6,7 +6,7 @@ examination, which never raises for what it finds: every probe gets a row.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -188,7 +188,7 @@ async def _temperature(backend: OpenAIBackend) -> ProbeResult:
 
 async def _stream(backend: OpenAIBackend) -> ProbeResult:
     text = "1 2 3 4 5 6"
-    _, choices = await _ask_leniently(backend, text, max_tokens=8, stop=[" 8", "8"])
+    _, choices = await _ask_leniently(backend, text, max_tokens=8, stop=(" 8", "8"))
     finish = next((c["finish_reason"] for c in choices if c.get("finish_reason")), None)
     first = next((c for c in choices if c.get("text")), None)
     if first is None:
@@ -249,7 +249,7 @@ async def _ask(
     logprobs: int,
     max_tokens: int = 1,
     temperature: float = 0.0,
-    **fields: Any,
+    stop: Sequence[str] = (),
 ) -> tuple[Report, list[dict[str, Any]]]:
     report = Report()
     seconds, retries = PATIENCE.get()
@@ -263,7 +263,7 @@ async def _ask(
         timeout=60.0 if seconds is None else min(60.0, seconds),
         max_retries=retries,
     )
-    async with aclosing(backend.completion(request, report, **fields)) as choices:
+    async with aclosing(backend.completion(request, report, stop=stop)) as choices:
         return report, [choice async for choice in choices]
 
 
