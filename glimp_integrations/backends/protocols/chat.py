@@ -1,9 +1,9 @@
 """Services that continue the last message of a chat: DeepSeek, Mistral, OpenRouter.
 
-The router hands every backend one text: what ``render`` returned, and what was written since. Here
-``render`` returns the conversation as one line of JSON, which holds no newline whatever the messages
-hold, so that the first newline ends it: ``Turn.read`` gets both back exactly. Models that think get
-their thought opened behind that line, as a chat template would do it.
+The router hands every backend one text: what ``render`` returned, and what was written since.
+Here ``render`` returns the conversation as one line of JSON, which holds no newline whatever the
+messages hold, so that the first newline ends it: ``Turn.read`` gets both back exactly. Models that
+think get their thought opened behind that line, as a chat template would do it.
 
 How a thought that is still open is handed over:
 
@@ -211,21 +211,21 @@ class _Reading(Reading):
         for choice in chunk.get("choices") or ():
             thought, answer = _texts(choice.get("delta") or {})
             if thought and self._open:
-                found.append(choice_of(self._thought.feed(thought), None, None))
+                found.append(choice_of(self._thought.feed(thought)))
             elif thought:
                 # It thinks anew behind its answer's beginning. That is no part of the text; the
                 # probe P5 looks for it.
                 found.append({"text": "", "thought": thought})
             if answer:
                 found += self._close()
-                found.append(choice_of(self._answer.feed(answer), None, None))
+                found.append(choice_of(self._answer.feed(answer)))
             if choice.get("finish_reason"):
-                found.append(choice_of("", None, choice["finish_reason"]))
+                found.append(choice_of("", finish=choice["finish_reason"]))
         return found
 
     def rest(self) -> list[dict[str, Any]]:
         return [
-            choice_of(text, None, None)
+            choice_of(text)
             for text in (self._thought.rest() if self._open else "", self._answer.rest())
             if text
         ]
@@ -234,7 +234,7 @@ class _Reading(Reading):
         if not self._open:
             return []
         self._open = False
-        return [choice_of(self._thought.rest() + CLOSE, None, None)]
+        return [choice_of(self._thought.rest() + CLOSE)]
 
 
 def _texts(delta: Mapping[str, Any]) -> tuple[str, str]:
