@@ -183,10 +183,12 @@ class OpenAIBackend(Endpoint):
         # The greedy token of a look at the raw distribution is not the one to write.
         peek = self.flavour.warped and request.logprobs > 0 and request.temperature > 0
         async with aclosing(self.completion(request, report)) as choices:
-            before: int | None = None
+            before: int | None = 0
             async for choice in choices:
                 tokens = tokens_of(choice, k=request.logprobs, token_per_chunk=exact)
-                for token in counted(tokens, before, report.completion_tokens):
+                if before is not None:  # else earlier pieces came without a total
+                    tokens = counted(tokens, before, report.completion_tokens)
+                for token in tokens:
                     yield replace(token, text="", pending=True) if peek else token
                 if tokens:
                     before = report.completion_tokens

@@ -266,5 +266,6 @@ def _raise_if_wrapped(backend: OpenAIBackend, report: Report) -> None:
             server=backend.label,
             detail=f"wraps the prompt in a chat template (prompt_tokens={count} for 1 character)",
             remedy="Routing continues exact text: use a route that leaves the prompt alone "
-            "(vLLM, llama.cpp, SGLang do on /v1/completions; Ollama and many proxies do not)",
+            "(vLLM, llama.cpp, SGLang do on /v1/completions; many proxies do not, nor does Ollama: "
+            "name it by flavour='ollama')",
         )

@@ -150,7 +150,7 @@ def test_what_is_not_bound_carries_no_schema(
 def test_who_binds_says_so(serve_tools: Serve, connect: Connect, flavour: str) -> None:
     server = serve_tools(CHAIN, flavour="generic" if flavour == "sglang" else flavour)
     backend = backend_of(connect, server, flavour)
-    assert bridge.call(backend.capabilities).binds is (flavour != "generic")
+    assert bridge.call(backend.capabilities).binds is (flavour in ("llama.cpp", "vllm", "sglang"))
 
 
 @pytest.mark.parametrize("schema", [None, SCHEMA])

@@ -143,7 +143,7 @@ class Protocol(ABC):
 
 
 def choice_of(
-    text: str, entries: list[dict[str, Any]] | None, finish: str | None
+    text: str, entries: list[dict[str, Any]] | None = None, finish: str | None = None
 ) -> dict[str, Any]:
     """A choice as text completions have it."""
     return {
