@@ -95,18 +95,18 @@ class Chat(Protocol):
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Rendered | None:
-        return Rendered(header(messages, thinks=server.thinks))
+        thinks = bool(server.thinks)
+        return Rendered(header(messages, thinks=thinks) + (f"{OPEN}\n" if thinks else ""))
 
 
 def header(messages: Sequence[Message], *, thinks: bool) -> str:
-    """A conversation as text that can be continued."""
+    """A conversation as one line; the model's own text goes behind it."""
     # Only what all of these services document; calls were written out as text before.
     shown = [
         {"role": "system" if m["role"] == "developer" else m["role"], "content": m["content"]}
         for m in messages
     ]
-    head = json.dumps({"messages": shown, "thinks": thinks})
-    return f"{head}\n{OPEN}\n" if thinks else f"{head}\n"
+    return json.dumps({"messages": shown, "thinks": thinks}) + "\n"
 
 
 @dataclass(frozen=True, slots=True)

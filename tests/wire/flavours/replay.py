@@ -103,7 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(found, json.dumps(found["answer"]).encode(), "application/json")
         lines = found["framing"] == "lines"
         head, tail = (b"", b"\n") if lines else (b"data: ", b"\n\n")
-        pieces = [head + json.dumps(item).encode() + tail for item in found["stream"]]
+        # Not escaped: JSON may hold characters that end a line of text.
+        texts = [json.dumps(item, ensure_ascii=False) for item in found["stream"]]
+        pieces = [head + text.encode() + tail for text in texts]
         if found.get("comments"):
             pieces = [p for piece in pieces for p in (b": OPENROUTER PROCESSING\n\n", piece)]
         if found.get("done"):

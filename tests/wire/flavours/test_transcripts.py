@@ -38,9 +38,7 @@ KEY = "sk-do-not-show-4711"
 def prompt_of(found: dict[str, Any]) -> str:
     if "prompt" in found:
         return str(found["prompt"])
-    head = header(found["conversation"], thinks=found["thinks"])
-    # render() opens a thought; the text of a transcript says so too.
-    return head.removesuffix("<think>\n") + str(found["text"])
+    return header(found["conversation"], thinks=found["thinks"]) + str(found["text"])
 
 
 def request_of(found: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +141,7 @@ def test_nothing_undocumented_is_sent(server: str) -> None:
     for text in ("", "<think>\nso", "<think>\nso</think>\n\nit is"):
         for thinks in (False, True):
             for more in ({}, {"seed": 3, "temperature": 0.7, "top_p": 0.9}, {"logprobs": 2}):
-                prompt = header(conversation, thinks=thinks).removesuffix("<think>\n") + text
+                prompt = header(conversation, thinks=thinks) + text
                 request = Request(
                     prompt if chat else text, 1, distribution_only=True, schema={}, **more
                 )
@@ -173,6 +171,15 @@ def test_retry_waits_as_long_as_the_service_asks(
     )
     assert tokens and time.monotonic() - started >= 0.6
     assert len(played.bodies(good["path"])) == 2
+
+
+@pytest.mark.parametrize("server", ["ollama", "tgi", "fireworks"])
+def test_line_ends_of_other_alphabets_are_text(replay: Play, backend: Connect, server: str) -> None:
+    odd = "a\x85b\u2028c\x0bd"
+    text = json.dumps(load(server, "stream"), ensure_ascii=False)
+    found = json.loads(text.replace("Eight", "a\x85b\u2028c\\u000bd"))
+    tokens, _ = collect(backend(server, replay(server, found)), **request_of(found))
+    assert tokens[0].text == odd
 
 
 def test_every_option_of_the_tests_is_a_flavour_with_a_short_form() -> None:
