@@ -188,6 +188,9 @@ class Endpoint(Backend):
 
         from glimp_integrations.backends.lines import JsonLines
 
+        framing: type[AsyncStream[object]] = AsyncStream[object]
+        if self.protocol.lines:
+            framing = JsonLines
         report.retried = True  # by the client, as often as allowed
         stream: Any = await client.with_options(max_retries=request.max_retries).post(
             self.protocol.path(self),
@@ -195,7 +198,7 @@ class Endpoint(Backend):
             body=body,
             options={"timeout": Timeout(request.timeout, connect=CONNECT_SECONDS)},
             stream=True,
-            stream_cls=JsonLines if self.protocol.lines else AsyncStream[object],
+            stream_cls=framing,
         )
         report.retried = False
         try:

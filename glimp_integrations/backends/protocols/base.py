@@ -17,6 +17,7 @@ from glimp_integrations.backends.flavours import Flavour
 from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
+    from glimp_integrations.backends.endpoint import Endpoint
     from glimp_integrations.backends.openai import OpenAIBackend
 
 __all__ = ["Ask", "Identity", "Protocol", "Reading", "choice_of", "the_only", "unserved"]
@@ -86,7 +87,7 @@ class Protocol(ABC):
     exact_text = True
 
     @abstractmethod
-    def path(self, server: OpenAIBackend) -> str:
+    def path(self, server: Endpoint) -> str:
         """Where completions are posted to, below the base URL or in full."""
 
     @abstractmethod

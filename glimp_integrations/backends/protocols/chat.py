@@ -41,6 +41,7 @@ from glimp_integrations.backends.wire import note_usage
 from glimp_integrations.errors import ConfigError
 
 if TYPE_CHECKING:
+    from glimp_integrations.backends.endpoint import Endpoint
     from glimp_integrations.backends.openai import OpenAIBackend
 
 __all__ = ["Chat", "Echo", "Turn", "header"]
@@ -55,7 +56,7 @@ class Chat(Protocol):
     remedy = "Is base_url the address of this service?"
     exact_text = False
 
-    def path(self, server: OpenAIBackend) -> str:
+    def path(self, server: Endpoint) -> str:
         return "/chat/completions"
 
     def body(self, ask: Ask) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from glimp_integrations.backends.wire import note_usage
 from glimp_integrations.errors import UnsuitableEndpointError
 
 if TYPE_CHECKING:
+    from glimp_integrations.backends.endpoint import Endpoint
     from glimp_integrations.backends.openai import OpenAIBackend
 
 __all__ = ["Completions", "listed_entry"]
@@ -33,7 +34,7 @@ class Completions(Protocol):
         "services cannot continue a chain of thought"
     )
 
-    def path(self, server: OpenAIBackend) -> str:
+    def path(self, server: Endpoint) -> str:
         return "/completions"
 
     def body(self, ask: Ask) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from glimp_integrations.backends.protocols.base import (
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
+    from glimp_integrations.backends.endpoint import Endpoint
     from glimp_integrations.backends.openai import OpenAIBackend
 
 __all__ = ["Ollama"]
@@ -41,7 +42,7 @@ class Ollama(Protocol):
     remedy = "The flavour 'ollama' needs Ollama's own API: is base_url an Ollama server?"
     lines = True
 
-    def path(self, server: OpenAIBackend) -> str:
+    def path(self, server: Endpoint) -> str:
         return f"{server.root}/api/generate"
 
     def body(self, ask: Ask) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from glimp_integrations.backends.protocols.base import (
 from glimp_integrations.errors import UnsuitableEndpointError
 
 if TYPE_CHECKING:
+    from glimp_integrations.backends.endpoint import Endpoint
     from glimp_integrations.backends.openai import OpenAIBackend
 
 __all__ = ["Tgi"]
@@ -32,7 +33,7 @@ class Tgi(Protocol):
     route = "POST /generate_stream"
     remedy = "The flavour 'tgi' needs TGI's own API: is base_url a TGI server?"
 
-    def path(self, server: OpenAIBackend) -> str:
+    def path(self, server: Endpoint) -> str:
         return f"{server.root}/generate_stream"
 
     def body(self, ask: Ask) -> dict[str, Any]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import httpx
 import pytest
+from openai import AsyncOpenAI
 
 from glimp_integrations import bridge
 from glimp_integrations.backends.base import Request
 from glimp_integrations.backends.flavours import FLAVOURS, FORMS
+from glimp_integrations.backends.lines import JsonLines
 from glimp_integrations.backends.openai import OpenAIBackend
 from glimp_integrations.backends.protocols import PROTOCOLS, Ask
 from glimp_integrations.backends.protocols.chat import header
@@ -184,3 +187,20 @@ def test_line_ends_of_other_alphabets_are_text(replay: Play, backend: Connect, s
 
 def test_every_option_of_the_tests_is_a_flavour_with_a_short_form() -> None:
     assert sorted(OPTIONS) == sorted(FORMS)
+
+
+@pytest.mark.parametrize("size", [1, 3, 17, 1000])
+async def test_objects_are_read_wherever_the_bytes_are_cut(size: int) -> None:
+    objects = [{"response": "é\u2028\x85 {"}, {"error": "late"}, {"done": True}]
+    data = b"\n\n".join(json.dumps(o, ensure_ascii=False).encode() for o in objects)
+
+    class Pieces(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for start in range(0, len(data), size):
+                yield data[start : start + size]
+
+    async with AsyncOpenAI(api_key="EMPTY", base_url="http://127.0.0.1:9") as client:
+        response = httpx.Response(200, stream=Pieces())
+        stream = JsonLines(cast_to=object, response=response, client=client)
+        assert [item async for item in stream] == objects
+        assert response.is_closed
