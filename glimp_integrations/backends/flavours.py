@@ -40,7 +40,7 @@ class Flavour:
         stream_options: Sent with every stream; empty: the field is not sent.
         distribution_body: Sent when only the distribution of the next token matters.
         seed: The field for the sampling seed; ``None``: there is none.
-        renders: Which route renders a conversation; ``None``: none does.
+        renders: Which route renders a conversation (text completions only); ``None``: none does.
         window: Where an entry of ``/v1/models`` says how long a context may be.
         token_per_chunk: A piece of a stream without log-probabilities is exactly one token.
         binding: The field by which a completion is bound to a JSON schema; ``None``: it has
@@ -73,7 +73,7 @@ class Flavour:
     stream_options: Mapping[str, Any] = field(default_factory=lambda: {"include_usage": True})
     distribution_body: Mapping[str, Any] = field(default_factory=dict)
     seed: str | None = "seed"
-    renders: Literal["apply-template", "tokenize", "server"] | None = None
+    renders: Literal["apply-template", "tokenize"] | None = None
     window: str = "max_model_len"
     token_per_chunk: bool = False
     binding: Literal["json_schema", "json_schema_text", "structured_outputs"] | None = None
@@ -169,7 +169,6 @@ OLLAMA = Flavour(
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
     },
-    renders="server",
     max_logprobs=20,
     cached=(),
     cancels=True,
@@ -180,7 +179,6 @@ TGI = Flavour(
     name="tgi",
     protocol="tgi",
     body={"repetition_penalty": 1.0, "frequency_penalty": 0.0, "return_full_text": False},
-    renders="server",
     token_per_chunk=True,
     max_logprobs=5,
     warped=True,

@@ -31,6 +31,11 @@ __all__ = ["EndpointReport", "ProbeResult", "check", "first_use"]
 # "a" is one token everywhere; a BOS makes two. Any template adds several more.
 _RAW_TOKENS = 3
 _USUAL = 20
+_CANCELS = {
+    True: "a closed connection stops the work",
+    False: "a closed connection stops nothing",
+    None: "whether a closed connection stops the work is not documented",
+}
 
 
 @dataclass(slots=True)
@@ -232,7 +237,8 @@ async def _stream(backend: OpenAIBackend) -> ProbeResult:
         "ok",
         ("log-probabilities in the stream, " if backend.top_logprobs else "")
         + f"up to {max(sizes)} token(s) a chunk, stop string "
-        f"{'kept' if kept else 'removed'}, finish {finish!r}{_told_by(backend, last)}",
+        f"{'kept' if kept else 'removed'}, finish {finish!r}{_told_by(backend, last)}"
+        f", {_CANCELS[backend.flavour.cancels]}",
         "Closed streams run on and are billed to their end: keep max_step_tokens low"
         if backend.flavour.cancels is False
         else "",
