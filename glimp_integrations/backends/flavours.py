@@ -47,6 +47,8 @@ class Flavour:
             none.
         max_logprobs: How many log-probabilities a token can carry by the documentation; the
             default k is this or 20, whichever is smaller. 0: none, a large model only.
+        tempered: Log-probabilities are of the distribution the temperature made, unless the server
+            was started otherwise; they are scaled back.
         warped: Log-probabilities are taken behind temperature, top-k and top-p, so the
             distribution is asked for greedily, in a request of its own.
         ends: From ``finish_reason`` to how a sequence ended; any other one is a failure.
@@ -78,6 +80,7 @@ class Flavour:
     token_per_chunk: bool = False
     binding: Literal["json_schema", "json_schema_text", "structured_outputs"] | None = None
     max_logprobs: int = 1000
+    tempered: bool = False
     warped: bool = False
     ends: Mapping[str, Ended] = field(default_factory=lambda: _PLAIN_ENDS)
     stop_told: str | None = None
@@ -153,6 +156,7 @@ SGLANG = Flavour(
         "skip_special_tokens": False,
     },
     binding="json_schema_text",
+    tempered=True,
     stop_told="matched_stop",
     cancels=True,
 )

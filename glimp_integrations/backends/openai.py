@@ -28,7 +28,7 @@ from glimp_integrations.backends.base import (
 from glimp_integrations.backends.endpoint import Endpoint
 from glimp_integrations.backends.flavours import FLAVOURS, Flavour, by_host
 from glimp_integrations.backends.protocols.base import Ask
-from glimp_integrations.backends.wire import counted, tokens_of
+from glimp_integrations.backends.wire import counted, tokens_of, untempered
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class OpenAIBackend(Endpoint):
         self._lock: asyncio.Lock | None = None
         self._controls: dict[str, bool] = {}
         self._slots = True
+        self._tempered = False
 
     @property
     def top_logprobs(self) -> int:
@@ -189,6 +190,8 @@ class OpenAIBackend(Endpoint):
                 if before is not None:  # else earlier pieces came without a total
                     tokens = counted(tokens, before, report.completion_tokens)
                 for token in tokens:
+                    if self._tempered and request.temperature > 0:
+                        token = untempered(token, request.temperature)
                     yield replace(token, text="", pending=True) if peek else token
                 if tokens:
                     before = report.completion_tokens
@@ -257,6 +260,7 @@ class OpenAIBackend(Endpoint):
 
     async def _discover(self) -> Capabilities:
         template = await self.identify()
+        self._tempered = self.flavour.tempered
         top, streamed, refusal = self.top_logprobs, True, None
         if not self.flavour.max_logprobs:
             top, streamed = 0, False
@@ -264,9 +268,11 @@ class OpenAIBackend(Endpoint):
                 f"{self.flavour.name} continues a chat, and shows no log-probabilities with that"
             )
         elif self._verify == "lazy":
-            from glimp_integrations.backends.probes import first_use
+            from glimp_integrations.backends.probes import first_use, is_tempered
 
             top, streamed, refusal = await first_use(self)
+            if self._tempered and top:  # unless it was started otherwise
+                self._tempered = await is_tempered(self)
         self.context_window = await self.protocol.window(self)
         return Capabilities(
             context_window=self.context_window,

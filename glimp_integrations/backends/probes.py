@@ -26,11 +26,13 @@ from glimp_integrations.errors import GlimpError, UnsuitableEndpointError
 if TYPE_CHECKING:
     from glimp_integrations.backends.openai import OpenAIBackend
 
-__all__ = ["EndpointReport", "ProbeResult", "check", "first_use"]
+__all__ = ["EndpointReport", "ProbeResult", "check", "first_use", "is_tempered"]
 
 # "a" is one token everywhere; a BOS makes two. Any template adds several more.
 _RAW_TOKENS = 3
 _USUAL = 20
+# Nats; numerical noise between two requests is smaller.
+_SAME = 0.02
 _CANCELS = {
     True: "a closed connection stops the work",
     False: "a closed connection stops nothing",
@@ -191,6 +193,32 @@ async def _logprobs(backend: OpenAIBackend) -> ProbeResult:
 async def _temperature(backend: OpenAIBackend) -> ProbeResult:
     if not backend.top_logprobs:
         return ProbeResult("P3 temperature", "skipped", "no log-probabilities are asked for")
+    found = await temperature_shift(backend)
+    if found is None:
+        return ProbeResult("P3 temperature", "skipped", "no log-probabilities came back")
+    if abs(found[0] - found[1]) <= _SAME:
+        return ProbeResult("P3 temperature", "ok", "log-probabilities are of the raw distribution")
+    detail = (
+        f"log-probabilities change with temperature (top-1 {found[0]:.3f} at 1.0, "
+        f"{found[1]:.3f} at 0.5)"
+    )
+    if backend.flavour.tempered:
+        return ProbeResult(
+            "P3 temperature",
+            "ok",
+            f"{detail}, as {backend.flavour.name} documents: they are scaled back",
+            "What the tokens not shown weigh is lost with that: do not use topk_other",
+        )
+    return ProbeResult(
+        "P3 temperature",
+        "warn",
+        detail,
+        "Route with temperature=1, or make the server report raw ones",
+    )
+
+
+async def temperature_shift(backend: OpenAIBackend) -> tuple[float, float] | None:
+    """The likeliest token's log-probability at temperature 1.0 and 0.5; ``None``: none came."""
     found: list[float] = []
     for temperature in (1.0, 0.5):
         _, choices = await ask_leniently(
@@ -198,17 +226,15 @@ async def _temperature(backend: OpenAIBackend) -> ProbeResult:
         )
         top = first_top(choices)
         if not top:
-            return ProbeResult("P3 temperature", "skipped", "no log-probabilities came back")
+            return None
         found.append(top[0])
-    if abs(found[0] - found[1]) <= 0.02:
-        return ProbeResult("P3 temperature", "ok", "log-probabilities are of the raw distribution")
-    return ProbeResult(
-        "P3 temperature",
-        "warn",
-        f"log-probabilities change with temperature (top-1 {found[0]:.3f} at 1.0, "
-        f"{found[1]:.3f} at 0.5)",
-        "Route with temperature=1, or make the server report raw ones",
-    )
+    return found[0], found[1]
+
+
+async def is_tempered(backend: OpenAIBackend) -> bool:
+    """Whether log-probabilities are taken behind the temperature."""
+    found = await temperature_shift(backend)
+    return found is not None and abs(found[0] - found[1]) > _SAME
 
 
 async def _stream(backend: OpenAIBackend) -> ProbeResult:

@@ -16,7 +16,7 @@ from typing import Any
 
 from glimp_integrations.backends.base import Report, Token
 
-__all__ = ["counted", "note_usage", "tokens_of", "top_logprobs_of"]
+__all__ = ["counted", "note_usage", "tokens_of", "top_logprobs_of", "untempered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +149,16 @@ def counted(tokens: list[Token], before: int | None, after: int | None) -> list[
         return tokens
     count = after - (before or 0)
     return [replace(tokens[0], count=count)] if count > 0 else tokens
+
+
+def untempered(token: Token, temperature: float) -> Token:
+    """A token as at temperature 1, from log-probabilities taken behind the temperature.
+
+    Exact among the tokens that are shown: ``log p = z / T - c`` for every one of them. What the
+    others would have together is lost, so the shown ones sum to 1.
+    """
+    if token.logprobs is None:
+        return token
+    scaled = [temperature * value for value in token.logprobs]
+    norm = scaled[0] + math.log(math.fsum(math.exp(value - scaled[0]) for value in scaled))
+    return replace(token, logprobs=tuple(value - norm for value in scaled))

@@ -12,9 +12,10 @@ from glimp_integrations import bridge
 from glimp_integrations.backends.openai import OpenAIBackend
 from glimp_integrations.backends.probes import EndpointReport, ProbeResult
 from glimp_integrations.cli.app import app
+from glimp_integrations.entropy import estimate
 from glimp_integrations.errors import ConfigError
 from wire.fake_server import THINKING_TEMPLATE, FakeServer, Fault
-from wire.helpers import CHAIN
+from wire.helpers import CHAIN, chat, collect
 
 Serve = Callable[..., FakeServer]
 Connect = Callable[..., OpenAIBackend]
@@ -152,6 +153,30 @@ def test_logprobs_behind_the_temperature_are_a_warning(serve: Serve, connect: Co
     rows = examine(connect(serve(tempered=True)))
     assert rows["P3"].verdict == "warn" and "temperature=1" in rows["P3"].remedy
     assert rows.report.usable_as_small
+
+
+@pytest.mark.parametrize("tempered", [True, False])
+def test_sglang_is_scaled_back_where_it_needs_it(
+    serve: Serve, connect: Connect, tempered: bool
+) -> None:
+    # Log-probabilities of a fake with temperature 1 are those of its script: H is 2 nats.
+    server = serve([(b"Then", 2.0)], flavour="generic", tempered=tempered)
+    backend = connect(server, flavour="sglang", chat_template=lambda _: chat())
+    tokens, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.5)
+    assert estimate(tokens[0].logprobs or (), "topk_renorm") == pytest.approx(2.0, abs=1e-6)
+    row = examine(backend)["P3"]
+    assert row.verdict == "ok" and ("scaled back" in row.detail) is tempered
+
+
+def test_sglang_that_is_not_asked_is_believed_to_be_as_documented(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve([(b"Then", 2.0)], flavour="generic", tempered=True)
+    backend = connect(server, flavour="sglang", verify="off", chat_template=lambda _: chat())
+    tokens, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.5)
+    assert estimate(tokens[0].logprobs or (), "topk_renorm") == pytest.approx(2.0, abs=1e-6)
+    greedy, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.0)
+    assert estimate(greedy[0].logprobs or (), "topk_renorm") == pytest.approx(2.0, abs=1e-6)
 
 
 def test_no_template_fails_tags_with_the_remedy(serve: Serve, connect: Connect) -> None:

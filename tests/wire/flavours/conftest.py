@@ -12,6 +12,7 @@ from wire.flavours.replay import Replay, load
 
 # What a user would write, the address apart.
 OPTIONS: dict[str, dict[str, Any]] = {
+    "sglang": {"model": "Qwen/Qwen3-8B", "chat_template": "x"},
     "ollama": {"model": "qwen3:4b"},
     "tgi": {"model": "HuggingFaceTB/SmolLM3-3B"},
     "together": {"model": "Qwen/Qwen3-32B", "chat_template": "x"},
