@@ -143,9 +143,9 @@ class Ollama(Protocol):
         if template is not None:
             return Rendered(templates.render(template, messages, template_kwargs, tools))
         raise ConfigError(
-            f"{server.label} is an Ollama that shows no rendered prompts (older than 0.12), and "
-            "its own templates are written in Go: update it, or pass tokenizer='<Hugging Face id "
-            "of the model>' or chat_template='<Jinja source>'"
+            f"{server.label} is an Ollama too old to show rendered prompts, and its own templates "
+            "are written in Go: update it, or pass tokenizer='<Hugging Face id of the model>' or "
+            "chat_template='<Jinja source>'"
         )
 
 

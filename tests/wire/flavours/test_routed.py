@@ -7,10 +7,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from glimp_integrations import GlimpRouter, UnsuitableEndpointError, bridge
 from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.cli.app import app
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.forms.form import Form
 from glimp_integrations.trace import RoutedAnswer
 from wire.fake_server import FakeServer
 from wire.flavours.scripted_server import Scripted
@@ -312,3 +315,30 @@ def test_service_that_does_not_cancel_says_so(serve: Serve, connect: Connect) ->
     server = serve(["1 2 3 4 5 6", *numbers[6:]], "mistral")
     rows = examine(server, connect(server, **thinking(False)))
     assert "billed" in rows["P4"].remedy
+
+
+def test_command_examines_a_service_by_its_short_form(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    server = serve(WORDS, "openrouter")
+    form = f"openrouter:scripted@deepinfra@{server.base}"
+    result = CliRunner().invoke(app, ["check", "large", form])
+    assert result.exit_code == 0, result.output
+    assert "P5 continuation" in result.output and "(openrouter)" in result.output
+    pinned = {"order": ["deepinfra"], "allow_fallbacks": False}
+    assert all(body["provider"] == pinned for body in server.bodies("/chat/completions"))
+    assert CliRunner().invoke(app, ["check", "small", form]).exit_code == 1
+
+
+def test_tools_are_written_out_for_a_chat(serve: Serve, connect: Connect) -> None:
+    weather = {
+        "type": "function",
+        "function": {"name": "get_weather", "description": "Of a city.", "parameters": {}},
+    }
+    small, big = serve(CHAIN, "ollama"), serve(CHAIN, "deepseek")
+    router = GlimpRouter(connect(small), connect(big, **thinking(False)), **GREEDY)
+    router.run(MESSAGES, form=Form(tools=(weather,)))
+    (body,) = big.bodies("/chat/completions")
+    assert "tools" not in body
+    assert any("get_weather" in m["content"] for m in body["messages"])

@@ -1,7 +1,8 @@
 """Every transcript: the request is sent as documented, and the answer is understood.
 
 The transcripts were written by hand from the documentation each of them names; none was recorded.
-They prove that we keep to what is documented, not that a service does.
+They prove that we keep to what is documented, not that a service does. Where a page gives the
+status of an error but not its words, the words are ours.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from glimp_integrations.backends.lines import JsonLines
 from glimp_integrations.backends.openai import OpenAIBackend
 from glimp_integrations.backends.protocols import PROTOCOLS, Ask
 from glimp_integrations.backends.protocols.chat import header
-from glimp_integrations.errors import BackendError, GlimpError, UnsuitableEndpointError
+from glimp_integrations.errors import (
+    BackendError,
+    ConfigError,
+    GlimpError,
+    UnsuitableEndpointError,
+)
 from wire.flavours.conftest import OPTIONS
 from wire.flavours.replay import TRANSCRIPTS, Replay, load
 from wire.helpers import collect
@@ -122,6 +128,36 @@ def test_server_renders_the_conversation(replay: Play, backend: Connect, server:
     rendered = bridge.call(lambda: one.render(found["conversation"]))
     assert (rendered.text, rendered.tokens) == (found["rendered"], found.get("rendered_tokens"))
     assert played.bodies(found["path"]) == [found["body"]]
+
+
+def without_debug_info() -> dict[str, Any]:
+    found = load("ollama", "render")
+    del found["answer"]["_debug_info"]
+    return found
+
+
+def test_old_ollama_without_a_template_says_what_to_pass(backend: Connect) -> None:
+    names = [load("ollama", name) for name in ("tags", "show", "ps")]
+    with Replay([*names, without_debug_info()]) as played:
+        one = backend("ollama", played)
+        with pytest.raises(ConfigError) as caught:
+            bridge.call(lambda: one.render([{"role": "user", "content": "hi"}]))
+        (body,) = played.bodies("/api/chat")
+    for part in ("qwen3:4b", "too old", "tokenizer=", "chat_template="):
+        assert part in str(caught.value)
+    assert body["options"]["num_predict"] == 1, "an answer in its place is a short one"
+
+
+def test_old_ollama_that_shows_a_jinja_template_is_rendered_here(backend: Connect) -> None:
+    show = load("ollama", "show")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[bot]"
+    show["answer"]["model_info"]["tokenizer.chat_template"] = template
+    with Replay(
+        [load("ollama", "tags"), show, load("ollama", "ps"), without_debug_info()]
+    ) as played:
+        one = backend("ollama", played)
+        rendered = bridge.call(lambda: one.render([{"role": "user", "content": "hi"}]))
+    assert rendered.text == "[user]hi[bot]"
 
 
 @pytest.mark.parametrize(
