@@ -122,8 +122,6 @@ class OpenAIBackend(Endpoint):
         )
         self.wanted_window = self.context_window = context_window
         self.shown_template: str | None = None
-        if known is not None and known.protocol == "chat":
-            self.shows_tools = False  # calls of the service's own are no text: they are written out
         self._verify = verify
         self._device = device
         self._can: Capabilities | None = None
