@@ -26,6 +26,7 @@ from glimp_integrations.backends.base import (
     Token,
 )
 from glimp_integrations.backends.endpoint import Endpoint
+from glimp_integrations.backends.explain import public_url
 from glimp_integrations.backends.flavours import FLAVOURS, Flavour, by_host
 from glimp_integrations.backends.protocols.base import Ask
 from glimp_integrations.backends.wire import counted, tokens_of, untempered
@@ -101,7 +102,8 @@ class OpenAIBackend(Endpoint):
             raise ConfigError(
                 "base_url is missing: give the server's address, such as http://gpu1:8000/v1"
             )
-        _check_flavour(known, model, base_url, top_logprobs, provider)
+        pinned = provider is not None or "provider" in (extra_body or {})
+        _check_flavour(known, model, base_url, top_logprobs, provider, pinned=pinned)
         if known is not None and known.protocol == "chat" and (tokenizer or chat_template):
             raise ConfigError(
                 f"{known.name} renders conversations itself: leave tokenizer and chat_template out"
@@ -299,6 +301,8 @@ def _check_flavour(
     base_url: str,
     top_logprobs: int | None,
     provider: str | None,
+    *,
+    pinned: bool,
 ) -> None:
     """What a flavour that is known beforehand needs."""
     if flavour is None or not flavour.pins:
@@ -308,7 +312,7 @@ def _check_flavour(
             )
         if flavour is None:
             return
-    elif provider is None:
+    elif not pinned:
         raise ConfigError(
             f"{flavour.name} may send every step to another host, with other weights: name one "
             f"with provider='...' or as '{flavour.name}:{model or 'MODEL'}@PROVIDER'"
@@ -325,7 +329,7 @@ def _check_flavour(
         wanted = flavour.url or ""
         if base_url.rstrip("/") != wanted:
             raise ConfigError(
-                f"base_url is {base_url!r}, where deepseek continues no messages: use {wanted}"
+                f"base_url is {public_url(base_url)!r}, where deepseek continues no messages: use {wanted}"
             )
 
 

@@ -89,6 +89,17 @@ def test_what_cannot_be_is_refused_at_once(options: dict[str, Any], parts: list[
         assert part in str(caught.value)
 
 
+def test_password_of_a_refused_address_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        OpenAIBackend("m", base_url="https://jane:hunter2@api.deepseek.com/v1?key=hunter2")
+    assert "hunter2" not in str(caught.value) and "api.deepseek.com/v1" in str(caught.value)
+
+
+def test_host_may_be_named_among_the_owners_own_fields() -> None:
+    pin = {"only": ["novita"], "allow_fallbacks": False}
+    OpenAIBackend("q/q", flavour="openrouter", extra_body={"provider": pin})
+
+
 @pytest.mark.parametrize(
     ("name", "k"), [("ollama", 20), ("tgi", 5), ("together", 20), ("fireworks", 5), ("vllm", 20)]
 )
