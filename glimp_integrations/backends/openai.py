@@ -329,7 +329,8 @@ def _check_flavour(
         wanted = flavour.url or ""
         if base_url.rstrip("/") != wanted:
             raise ConfigError(
-                f"base_url is {public_url(base_url)!r}, where deepseek continues no messages: use {wanted}"
+                f"base_url is {public_url(base_url)!r}, where deepseek continues no messages: "
+                f"use {wanted}"
             )
 
 
