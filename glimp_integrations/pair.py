@@ -19,8 +19,10 @@ from glimp_integrations.settings import RoutingSettings, public_form
 __all__ = ["Pair", "embedded", "parse", "resolve"]
 
 _FORMS = (
-    "'openai:MODEL@http://HOST:PORT/v1', 'llamacpp:/PATH/TO/MODEL.gguf' or "
-    "'hf:ORG/MODEL' (also a folder, or a GGUF file)"
+    "'openai:MODEL@http://HOST:PORT/v1', 'llamacpp:/PATH/TO/MODEL.gguf', "
+    "'hf:ORG/MODEL' (also a folder, or a GGUF file), or a server's kind: 'ollama:MODEL', "
+    "'tgi:MODEL@http://HOST:PORT', 'together:MODEL', 'fireworks:MODEL', 'deepseek:MODEL', "
+    "'mistral:MODEL' or 'openrouter:MODEL@PROVIDER', each with '@URL' for another address"
 )
 
 
@@ -71,38 +73,68 @@ def _shared(form: str, role: str, api_key: SecretStr | None) -> Backend:
 
     A closed backend opens again on its next use, so sharing needs no counting.
     """
-    key = (form, api_key.get_secret_value() if api_key else os.environ.get("GLIMP_API_KEY"))
+    known = _key_for(form.partition(":")[0], api_key)
+    key = (form, known.get_secret_value() if known else None)
     if key not in _by_form:
         _by_form[key] = parse(form, role=role, api_key=api_key)
     return _by_form[key]
 
 
+def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
+    """The key of a short form: given, of this project, or of the service's own variable."""
+    from glimp_integrations.backends.flavours import FORMS
+
+    if api_key is not None:
+        return api_key
+    flavour = FORMS.get(kind)
+    names = ["GLIMP_API_KEY", *([flavour.key] if flavour is not None and flavour.key else [])]
+    found = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    return None if found is None else SecretStr(found)
+
+
 def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -> Backend:
     """A backend from its short form.
 
-    ``openai:MODEL@URL`` takes its key from ``api_key``, else from ``GLIMP_API_KEY``.
+    Forms of servers take their key from ``api_key``, else from ``GLIMP_API_KEY``, else (hosted
+    services) from the service's own variable, such as ``TOGETHER_API_KEY``.
 
     Raises:
-        ConfigError: The form is not understood.
+        ConfigError: The form is not understood, or the kind of server needs more.
     """
     kind, _, rest = text.partition(":")
-    if kind == "openai":
-        from glimp_integrations.backends.openai import OpenAIBackend
-
-        # The "@" before the scheme: model names and URLs may both hold one.
-        if found := re.fullmatch(r"(.*?)@(https?://.+)", rest):
-            model, url = found.groups()
-            key = api_key or os.environ.get("GLIMP_API_KEY")
-            return OpenAIBackend(model or None, base_url=url, api_key=key)
-    elif kind == "llamacpp" and rest:
+    backend = _server(kind, rest, _key_for(kind, api_key))
+    if backend is not None:
+        return backend
+    if kind == "llamacpp" and rest:
         from glimp_integrations.backends.llamacpp import LlamaCppBackend
 
         return LlamaCppBackend(Path(rest).expanduser())
-    elif kind == "hf" and rest:
+    if kind == "hf" and rest:
         from glimp_integrations.backends.huggingface import HuggingFaceBackend
 
         return HuggingFaceBackend(rest)
     raise ConfigError(f"{role} is {public_form(text)!r}, which names no model; write {_FORMS}")
+
+
+def _server(kind: str, rest: str, key: SecretStr | None) -> Backend | None:
+    """``MODEL@URL``, or for a known service ``MODEL``; ``None``: it is something else."""
+    from glimp_integrations.backends.flavours import FORMS
+    from glimp_integrations.backends.openai import OpenAIBackend
+
+    # The "@" before the scheme: model names and URLs may both hold one.
+    found = re.fullmatch(r"(.*?)@(https?://.+)", rest)
+    model, url = found.groups() if found else (rest, None)
+    if kind == "openai" and url is not None:
+        return OpenAIBackend(model or None, base_url=url, api_key=key)
+    flavour = FORMS.get(kind)
+    if flavour is None or not rest or (url is None and flavour.url is None):
+        return None
+    provider = None
+    if flavour.pins:
+        model, _, provider = model.rpartition("@") if "@" in model else (model, "", None)
+    return OpenAIBackend(
+        model or None, base_url=url, api_key=key, flavour=flavour.name, provider=provider or None
+    )
 
 
 @functools.cache

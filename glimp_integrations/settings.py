@@ -56,8 +56,9 @@ class RoutingSettings(BaseModel):
     """Everything that decides how a question is routed. Defaults follow the paper (appendix A).
 
     ``small`` and ``large`` take a backend object or a short form such as
-    ``"openai:Qwen/Qwen3-32B@http://gpu2:8000/v1"``, ``"llamacpp:/models/small.gguf"`` or
-    ``"hf:Qwen/Qwen3-0.6B"``; with neither named, the embedded pair is used.
+    ``"openai:Qwen/Qwen3-32B@http://gpu2:8000/v1"``, ``"ollama:qwen3:4b"``,
+    ``"llamacpp:/models/small.gguf"`` or ``"hf:Qwen/Qwen3-0.6B"``; with neither named, the
+    embedded pair is used.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)

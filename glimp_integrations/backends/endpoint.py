@@ -1,9 +1,9 @@
-"""HTTP to one OpenAI-compatible server: the client, its routes, one streamed completion."""
+"""HTTP to one server: the client, its routes, one streamed completion."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from glimp_integrations import bridge
 from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
 from glimp_integrations.backends.connections import Connections
-from glimp_integrations.backends.explain import explained, public_url
-from glimp_integrations.backends.flavours import GENERIC, Flavour, bound_body
-from glimp_integrations.backends.wire import note_usage
+from glimp_integrations.backends.explain import cleaned, explained, public_url, speaks_of_context
+from glimp_integrations.backends.flavours import GENERIC, Flavour
+from glimp_integrations.backends.protocols.base import Ask, Protocol
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ __all__ = ["Endpoint"]
 
 # Three attempts at this, with the pauses between them, stay under ten seconds.
 CONNECT_SECONDS = 2.5
+# Ends that a repetition may spare.
+_PASSING = (None, "error", "insufficient_system_resource")
 
 
 class Endpoint(Backend):
@@ -57,7 +59,7 @@ class Endpoint(Backend):
             )
         self.name = model or "the served model"
         self.url = public_url(base_url)
-        self._model = model
+        self.model = model
         self._base_url = base_url.rstrip("/")
         self._key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         self._flavour = flavour
@@ -71,6 +73,22 @@ class Endpoint(Backend):
         """The server's kind; generic until it was asked."""
         return self._flavour or GENERIC
 
+    @property
+    def protocol(self) -> Protocol:
+        """How its routes are spoken."""
+        from glimp_integrations.backends.protocols import PROTOCOLS
+
+        return PROTOCOLS[self.flavour.protocol]
+
+    @property
+    def root(self) -> str:
+        """The base URL without ``/v1``."""
+        return self._base_url.removesuffix("/v1")
+
+    def call_it(self, name: str) -> None:
+        """The server told the model's name."""
+        self.model = self.name = name
+
     async def aclose(self) -> None:
         bridge.not_at_exit(self.aclose)
         await self.connections.aclose()
@@ -79,51 +97,35 @@ class Endpoint(Backend):
             await client.close()
 
     async def completion(
-        self, request: Request, report: Report, **fields: Any
+        self, request: Request, report: Report, *, stop: Sequence[str] = ()
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Stream one completion; yields ``choices[0]`` of every chunk."""
+        """Stream one completion; yields its choices in the shape of text completions."""
         client = await self._connected()
-        body: dict[str, Any] = {
-            "model": self._model,
-            "prompt": request.prompt,
-            "max_tokens": request.max_tokens,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "stream": True,
-            "stream_options": dict(self.flavour.stream_options),
-            **self.flavour.body,
-            **self._extra_body,
-            **(self.flavour.distribution_body if request.distribution_only else {}),
-            **bound_body(self.flavour, request.schema),
-            **fields,
-        }
-        if request.logprobs:
-            body["logprobs"] = request.logprobs
-        if request.seed is not None:
-            body["seed"] = request.seed
+        ask = self._ask(request, stop)
         self._streams += 1
         try:
             with self._explained():
-                async with aclosing(self._chunks(client, body, request, report)) as choices:
+                async with aclosing(self._choices(client, ask, report)) as choices:
                     async for choice in choices:
                         yield choice
         finally:
             self._streams -= 1
 
-    async def get(self, route: str, *, max_retries: int | None = None) -> Any:
-        """GET a route beside ``/v1`` (``/props``, ``/slots``)."""
+    async def get(
+        self, route: str, *, at_most: float = math.inf, max_retries: int | None = None
+    ) -> Any:
+        """GET a route beside ``/v1`` (``/props``, ``/slots``), waiting ``at_most`` seconds."""
         client = await self._connected()
-        with self._explained():
-            return await client.get(
-                self._root + route, cast_to=object, options=_patience(max_retries=max_retries)
-            )
+        patience = _patience(at_most=at_most, max_retries=max_retries)
+        with self._explained(f"GET {route}"):
+            return await client.get(self.root + route, cast_to=object, options=patience)
 
     async def post(self, route: str, body: Mapping[str, Any]) -> Any:
         """POST to a route beside ``/v1`` (``/tokenize``)."""
         client = await self._connected()
-        with self._explained():
+        with self._explained(f"POST {route}"):
             return await client.post(
-                self._root + route, cast_to=object, body=dict(body), options=_patience()
+                self.root + route, cast_to=object, body=dict(body), options=_patience()
             )
 
     async def models(self) -> list[dict[str, Any]] | None:
@@ -136,20 +138,29 @@ class Endpoint(Backend):
                 answer: Any = await client.get("/models", cast_to=object, options=patience)
         except UnsuitableEndpointError:
             return None
-        return list(answer.get("data") or []) if isinstance(answer, dict) else None
+        if isinstance(answer, dict):
+            answer = answer.get("data")
+        return [dict(item) for item in answer] if isinstance(answer, list) else None
 
     # -- inside ------------------------------------------------------------------------------
 
     async def _start(self) -> None:
         """Hook for backends that start their own server."""
 
-    @property
-    def _root(self) -> str:
-        return self._base_url.removesuffix("/v1")
+    def _ask(self, request: Request, stop: Sequence[str]) -> Ask:
+        return Ask(self.model, request, self.flavour, self._extra_body, stop)
 
-    def _explained(self) -> AbstractContextManager[None]:
+    def _explained(self, route: str | None = None) -> AbstractContextManager[None]:
         secret = self._key.get_secret_value() if self._key is not None else None
-        return explained(self.name, self.url or "", secret)
+        protocol = self.protocol
+        return explained(
+            self.name,
+            self.url or "",
+            secret,
+            route=route or protocol.route,
+            remedy=protocol.remedy,
+            key_variable=self.flavour.key,
+        )
 
     async def _connected(self) -> AsyncOpenAI:
         await self._start()
@@ -162,18 +173,34 @@ class Endpoint(Backend):
             bridge.at_exit(self.aclose)
         return self._client
 
+    async def _choices(
+        self, client: AsyncOpenAI, ask: Ask, report: Report
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        protocol, request = self.protocol, ask.request
+        body, reading = protocol.body(ask), protocol.reading(ask)
+        finish: str | None = None
+        async with aclosing(self._chunks(client, body, request, report)) as chunks:
+            async for chunk in chunks:
+                for choice in reading.choices(chunk, report):
+                    finish = choice.get("finish_reason") or finish
+                    yield choice
+        for choice in reading.rest():
+            yield choice
+        self._note_end(finish, request, report)
+
     async def _chunks(
         self, client: AsyncOpenAI, body: dict[str, Any], request: Request, report: Report
     ) -> AsyncGenerator[dict[str, Any], None]:
         from openai import Timeout
 
         from glimp_integrations.backends.drained import DrainedStream
+        from glimp_integrations.backends.lines import JsonLines
 
         report.retried = True  # by the client, as often as allowed
         # Options of the request: a client with options of its own would be made, and look at the
         # platform in a thread, for every one.
         stream: Any = await client.post(
-            "/completions",
+            self.protocol.path(self),
             cast_to=object,
             body=body,
             options={
@@ -181,42 +208,51 @@ class Endpoint(Backend):
                 "max_retries": request.max_retries,
             },
             stream=True,
-            stream_cls=DrainedStream,
+            stream_cls=JsonLines if self.protocol.lines else DrainedStream,
         )
-        report.retried = False
-        finish: str | None = None
+        report.retried, whole = False, False
         self.connections.make_ready(client)
         try:
             async with stream:
                 async for chunk in stream:
-                    note_usage(chunk, report)
-                    for choice in chunk.get("choices") or ():
-                        finish = choice.get("finish_reason") or finish
-                        yield choice
+                    if isinstance(chunk, dict) and chunk.get("error"):
+                        raise self._stream_error(chunk["error"])
+                    yield chunk
+            whole = True
         finally:
             # The client's stream and its generator hold each other: closed here, on this loop,
             # and not by a garbage collection that may come when the loop is gone.
             generator = getattr(stream, "_iterator", None)
             if isinstance(generator, AsyncGeneratorType):
                 await generator.aclose()
-            if finish is None:
+            if not whole:
                 self.connections.make_ready(client)
-        self._note_end(finish, request, report)
+
+    def _stream_error(self, error: object) -> BackendError:
+        secret = self._key.get_secret_value() if self._key is not None else None
+        text = cleaned(error, secret)
+        full = speaks_of_context(text)
+        return BackendError(
+            f"{self.label} sent an error in the stream: {text}",
+            model=self.name,
+            url=self.url,
+            retryable=not full,
+            context_full=full,
+        )
 
     def _note_end(self, finish: str | None, request: Request, report: Report) -> None:
-        if finish == "stop":
-            report.ended = "eos"
-        elif finish == "length":
-            told = report.completion_tokens
-            report.ended = "length" if told is None or told >= request.max_tokens else "context"
-        else:
+        ended = self.flavour.ends.get(finish or "")
+        if ended is None:
             raise BackendError(
                 f"{self.label} ended its stream "
                 + ("before the end" if finish is None else f"with {finish!r}"),
                 model=self.name,
                 url=self.url,
-                retryable=finish is None,
+                retryable=finish in _PASSING,
             )
+        told = report.completion_tokens
+        cut = ended == "length" and told is not None and told < request.max_tokens
+        report.ended = "context" if cut else ended
 
 
 def _patience(*, at_most: float = math.inf, max_retries: int | None = None) -> RequestOptions:

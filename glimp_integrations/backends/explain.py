@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 
-__all__ = ["explained", "public_url"]
+__all__ = ["cleaned", "explained", "public_url", "speaks_of_context"]
 
-_CONTEXT = re.compile(r"context (size|length|window)|maximum context|exceed_context|too long", re.I)
+_CONTEXT = re.compile(
+    r"context (size|length|window)|maximum context|exceed_context|too long"
+    # TGI, and Together in its words
+    r"|tokens \+ `?max_new_tokens|must have less than \d+ tokens",
+    re.I,
+)
 _BROKEN = {"RemoteProtocolError", "ReadError", "WriteError", "CloseError"}
 _HTTP_PACKAGES = {"httpx", "httpx2", "httpcore", "httpcore2"}
 
@@ -23,13 +29,55 @@ def public_url(url: str) -> str:
     return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
 
 
+def speaks_of_context(text: str) -> bool:
+    """Whether an error's text says that the prompt does not fit."""
+    return _CONTEXT.search(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who was asked for what; for messages."""
+
+    model: str
+    url: str
+    secret: str | None
+    route: str
+    remedy: str
+    key_variable: str | None
+
+    @property
+    def where(self) -> str:
+        return f"{self.model} at {self.url}"
+
+    def failed(self, text: str, **marks: Any) -> BackendError:
+        return BackendError(f"{self.where} {text}", model=self.model, url=self.url, **marks)
+
+
 @contextmanager
-def explained(model: str, url: str, secret: str | None) -> Iterator[None]:
-    """Turn failures of the openai client and its HTTP layer into this project's errors."""
+def explained(
+    model: str,
+    url: str,
+    secret: str | None,
+    *,
+    route: str,
+    remedy: str,
+    key_variable: str | None = None,
+) -> Iterator[None]:
+    """Turn failures of the openai client and its HTTP layer into this project's errors.
+
+    Args:
+        model: Its name.
+        url: Where it is asked, without secrets.
+        secret: The key; it is taken out of every text.
+        route: What is asked, such as ``"POST /v1/completions"``.
+        remedy: What to do where there is no such route.
+        key_variable: Environment variable this service's key may come from.
+    """
+    asked = _Asked(model, url, secret, route, remedy, key_variable)
     try:
         yield
     except Exception as error:
-        told = _explain(error, model, url, secret)
+        told = _explain(error, asked)
         if told is None:
             raise
         # No cause and no context: their texts may hold the key or the URL's password.
@@ -39,14 +87,10 @@ def explained(model: str, url: str, secret: str | None) -> Iterator[None]:
             told.__context__ = None
 
 
-def _explain(error: Exception, model: str, url: str, secret: str | None) -> Exception | None:
+def _explain(error: Exception, asked: _Asked) -> Exception | None:
     import openai
 
-    where = f"{model} at {url}"
-
-    def failed(text: str, **marks: Any) -> BackendError:
-        return BackendError(f"{where} {text}", model=model, url=url, **marks)
-
+    failed, secret = asked.failed, asked.secret
     from_http = type(error).__module__.partition(".")[0] in _HTTP_PACKAGES
     # Inside a stream, the client's version 2 lets the HTTP library's own errors through.
     if isinstance(error, openai.APITimeoutError) or (
@@ -57,63 +101,66 @@ def _explain(error: Exception, model: str, url: str, secret: str | None) -> Exce
         )
     if isinstance(error, openai.APIConnectionError):
         reason = error.__cause__ or error
-        cause = _clean(reason, secret)
+        cause = cleaned(reason, secret)
         if type(reason).__name__ in _BROKEN:
             return failed(
                 f"broke the connection ({type(reason).__name__}: {cause})", retryable=True
             )
         return failed(f"cannot be reached ({cause}): is the server running, and is base_url right?")
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        also = f", or set {asked.key_variable}" if asked.key_variable else ""
         return failed(
-            f"refused the API key (HTTP {error.status_code}): pass a valid api_key for it"
+            f"refused the API key (HTTP {error.status_code}): pass a valid api_key for it{also}"
         )
     if isinstance(error, openai.APIStatusError):
-        return _status(error, where, failed, secret)
+        return _status(error, asked)
     if isinstance(error, openai.APIError):
-        return failed(f"sent an error in the stream: {_clean(error, secret)}", retryable=True)
+        # The client knows the message of an error object only; some send a text.
+        told = error.body if isinstance(error.body, str) else error
+        text = cleaned(told, secret)
+        full = speaks_of_context(text)
+        return failed(f"sent an error in the stream: {text}", retryable=not full, context_full=full)
     if from_http:
         return failed(
-            f"broke the connection ({type(error).__name__}: {_clean(error, secret)})",
+            f"broke the connection ({type(error).__name__}: {cleaned(error, secret)})",
             retryable=True,
         )
     return None
 
 
-def _status(error: Any, where: str, failed: Any, secret: str | None) -> Exception:
-    status, body = error.status_code, _clean(error.message, secret)
+def _status(error: Any, asked: _Asked) -> Exception:
+    status, body = error.status_code, cleaned(error.message, asked.secret)
     if status in (404, 405, 501) and "model" not in body.lower():
         return UnsuitableEndpointError(
             probe="P1 rawness",
-            server=where,
-            detail=f"speaks no text completions (HTTP {status}: {body})",
-            remedy="Routing continues exact text and needs POST /v1/completions; chat-only "
-            "services cannot continue a chain of thought",
+            server=asked.where,
+            detail=f"does not know {asked.route} (HTTP {status}: {body})",
+            remedy=asked.remedy,
         )
     if status == 404:
         return UnsuitableEndpointError(
             probe="P0 identity",
-            server=where,
+            server=asked.where,
             detail=f"does not serve this model (HTTP 404: {body})",
             remedy="Ask GET /v1/models for the names it serves",
         )
-    if status in (400, 413, 422) and _CONTEXT.search(body):
-        told: BackendError = failed(
+    if status in (400, 413, 422) and speaks_of_context(body):
+        return asked.failed(
             f"has no room for this conversation ({body}): shorten it, or serve the model with a "
             "larger context window",
             context_full=True,
             status=status,
         )
-        return told
     fault = "is overloaded or failed" if status == 429 or status >= 500 else "refused the request"
-    result: BackendError = failed(
+    return asked.failed(
         f"{fault} (HTTP {status}: {body})",
         retryable=status == 429 or status >= 500,
         status=status,
     )
-    return result
 
 
-def _clean(error: object, secret: str | None) -> str:
+def cleaned(error: object, secret: str | None) -> str:
+    """An error's text on one line, without the key."""
     text = " ".join(str(error).split()) or type(error).__name__
     if secret:
         text = text.replace(secret, "***")

@@ -1,4 +1,8 @@
-"""Any server with an OpenAI-compatible ``/v1/completions`` that exposes log-probabilities."""
+"""A model behind a server that continues exact text, or, where it cannot, a chat's last message.
+
+The name says what most of these servers imitate: OpenAI's ``/v1/completions``. Which kind of route
+is spoken is the flavour's affair (``flavours``, ``protocols``).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -20,8 +26,10 @@ from glimp_integrations.backends.base import (
     Token,
 )
 from glimp_integrations.backends.endpoint import Endpoint
-from glimp_integrations.backends.flavours import FLAVOURS, GENERIC
-from glimp_integrations.backends.wire import counted, tokens_of
+from glimp_integrations.backends.explain import public_url
+from glimp_integrations.backends.flavours import FLAVOURS, Flavour, by_host
+from glimp_integrations.backends.protocols.base import Ask
+from glimp_integrations.backends.wire import counted, tokens_of, untempered
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
@@ -30,27 +38,32 @@ if TYPE_CHECKING:
 __all__ = ["OpenAIBackend"]
 
 _RELEASE_SECONDS = 3.0
+_TOP_LOGPROBS = 20
 
 
 class OpenAIBackend(Endpoint):
-    """A model behind ``POST {base_url}/completions``.
+    """A model behind a server: ``POST {base_url}/completions``, or what its flavour speaks.
 
     The prompt is raw text; conversations are rendered by the server where it offers that
-    (llama.cpp, vLLM), else by ``tokenizer`` or ``chat_template``.
+    (llama.cpp, vLLM, Ollama, TGI), else by ``tokenizer`` or ``chat_template``. DeepSeek, Mistral
+    and OpenRouter continue the last message of a chat instead; they serve as large model only.
 
     Args:
         model: Name of the model on the server; ``None``: the only one it serves.
-        base_url: Such as ``"http://gpu1:8000/v1"``.
+        base_url: Such as ``"http://gpu1:8000/v1"``; ``None``: the address of the hosted service
+            that ``flavour`` names.
         api_key: Sent as a bearer token; a plain string is wrapped at once.
-        flavour: ``"auto"`` (asked from the server), ``"llama.cpp"``, ``"vllm"``, ``"sglang"`` or
-            ``"generic"``.
-        top_logprobs: How many log-probabilities to ask for. A threshold belongs to its k.
+        flavour: ``"auto"`` (by the host's name, else asked from the server), or a name in
+            ``flavours.FLAVOURS``, such as ``"vllm"`` or ``"ollama"``.
+        top_logprobs: How many log-probabilities to ask for; ``None``: 20, or as many as the
+            flavour has. A threshold belongs to its k.
         tokenizer: Hugging Face id or folder whose chat template to use (extra ``hf``).
         chat_template: Jinja source, or a function from messages (and ``tools=...``, where there
             are any) to the prompt.
         template_kwargs: Passed to the template; thinking is switched on by default.
-        context_window: Tokens; overrides what the server says.
+        context_window: Tokens; overrides what the server says. Ollama loads the model with it.
         extra_body: Fields added to every completion request.
+        provider: Host that serves every request (OpenRouter), such as ``"deepinfra"``.
         verify: ``"lazy"``: one small request before the first use finds prompts that are wrapped
             in a template and missing log-probabilities; ``"off"``: believe in the server.
         device: Name shared by backends that compute on the same device.
@@ -63,15 +76,16 @@ class OpenAIBackend(Endpoint):
         self,
         model: str | None = None,
         *,
-        base_url: str,
+        base_url: str | None = None,
         api_key: str | SecretStr | None = None,
         flavour: str = "auto",
-        top_logprobs: int = 20,
+        top_logprobs: int | None = None,
         tokenizer: str | None = None,
         chat_template: str | Callable[[Sequence[Message]], str] | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         context_window: int | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        provider: str | None = None,
         verify: Literal["lazy", "off"] = "lazy",
         device: str | None = None,
     ) -> None:
@@ -79,26 +93,51 @@ class OpenAIBackend(Endpoint):
             raise ConfigError(
                 f"unknown flavour {flavour!r}; known: auto, {', '.join(sorted(FLAVOURS))}"
             )
-        if not 0 <= top_logprobs <= 1000:
+        if top_logprobs is not None and not 0 <= top_logprobs <= 1000:
             raise ConfigError(f"top_logprobs is {top_logprobs}; expected 0 to 1000")
+        known = FLAVOURS.get(flavour) or (by_host(base_url) if base_url else None)
+        if base_url is None:
+            base_url = known.url if known is not None else None
+        if base_url is None:
+            raise ConfigError(
+                "base_url is missing: give the server's address, such as http://gpu1:8000/v1"
+            )
+        pinned = provider is not None or "provider" in (extra_body or {})
+        _check_flavour(known, model, base_url, top_logprobs, provider, pinned=pinned)
+        if known is not None and known.protocol == "chat" and (tokenizer or chat_template):
+            raise ConfigError(
+                f"{known.name} renders conversations itself: leave tokenizer and chat_template out"
+            )
         super().__init__(
             model,
             base_url=base_url,
             api_key=api_key,
-            flavour=None if flavour == "auto" else FLAVOURS[flavour],
-            extra_body=extra_body,
+            flavour=known,
+            extra_body=_pinned(provider) | dict(extra_body or {}),
         )
-        self.top_logprobs = top_logprobs
+        self._top_logprobs = top_logprobs
         self._tokenizer = tokenizer
         self._chat_template = chat_template
         self._template_kwargs = {**templates.THINKING, **(template_kwargs or {})}
-        self.context_window = context_window
+        self.thinks = (template_kwargs or {}).get(
+            "enable_thinking", known is not None and known.thinks
+        )
+        self.wanted_window = self.context_window = context_window
+        self.shown_template: str | None = None
         self._verify = verify
         self._device = device
         self._can: Capabilities | None = None
         self._lock: asyncio.Lock | None = None
         self._controls: dict[str, bool] = {}
         self._slots = True
+        self._tempered = False
+
+    @property
+    def top_logprobs(self) -> int:
+        """How many log-probabilities a token should carry."""
+        if self._top_logprobs is not None:
+            return self._top_logprobs
+        return min(_TOP_LOGPROBS, self.flavour.max_logprobs)
 
     # -- contract ----------------------------------------------------------------------------
 
@@ -116,24 +155,24 @@ class OpenAIBackend(Endpoint):
         await self.capabilities()
         if self._chat_template is not None:
             text = templates.render(self._chat_template, messages, self._template_kwargs, tools)
-            return Rendered(text, tokens=await self._count(text))
+            ids = await self.protocol.ids(self, text, prompt=True)
+            return Rendered(text, tokens=None if ids is None else len(ids))
         if self._tokenizer is not None:
             return templates.render_with_tokenizer(
                 self._tokenizer, messages, self._template_kwargs, tools
             )
         try:
-            if self.flavour.renders == "apply-template":
-                return await self._render_llama_cpp(messages, tools)
-            if self.flavour.renders == "tokenize":
-                return await self._render_vllm(messages, tools)
+            rendered = await self.protocol.render(self, messages, tools, self._template_kwargs)
         except UnsuitableEndpointError:
-            pass  # the route is hidden: as if the server had none
+            rendered = None  # the route is hidden: as if the server had none
         except BackendError as error:
             if error.status == 400 and not error.context_full:
                 raise ConfigError(
                     f"the chat template of {self.name} refuses this conversation: {error.message}"
                 ) from None
             raise
+        if rendered is not None:
+            return rendered
         raise ConfigError(
             f"{self.label} renders no conversations and no template was given: pass "
             "tokenizer='<Hugging Face id of the model>' or chat_template='<Jinja source>'"
@@ -142,28 +181,33 @@ class OpenAIBackend(Endpoint):
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
         await self.capabilities()
         exact = self.flavour.token_per_chunk
+        # The greedy token of a look at the raw distribution is not the one to write.
+        peek = self.flavour.warped and request.logprobs > 0 and request.temperature > 0
         async with aclosing(self.completion(request, report)) as choices:
-            before: int | None = None
+            before: int | None = 0
             async for choice in choices:
                 tokens = tokens_of(choice, k=request.logprobs, token_per_chunk=exact)
-                for token in counted(tokens, before, report.completion_tokens):
-                    yield token
+                if before is not None:  # else earlier pieces came without a total
+                    tokens = counted(tokens, before, report.completion_tokens)
+                for token in tokens:
+                    if self._tempered and request.temperature > 0:
+                        token = untempered(token, request.temperature)
+                    yield replace(token, text="", pending=True) if peek else token
                 if tokens:
                     before = report.completion_tokens
+        if peek:
+            report.ended = "length"
 
     async def is_control(self, literal: str) -> bool:
         if literal not in self._controls:
-            try:
-                self._controls[literal] = await self._ask_control(literal)
-            except UnsuitableEndpointError:  # the route is hidden
-                self._controls[literal] = await super().is_control(literal)
+            self._controls[literal] = await self._ask_control(literal)
         return self._controls[literal]
 
     async def tokenize(self, text: str) -> list[int] | None:
         await self.capabilities()
         if self._tokenizer is not None:
             return templates.token_ids(self._tokenizer, text)
-        return await self._server_ids(text, add_special=False)
+        return await self.protocol.ids(self, text, prompt=False)
 
     async def released(self) -> None:
         if self._can is None or not self._slots or self._device is None:
@@ -183,7 +227,7 @@ class OpenAIBackend(Endpoint):
             await asyncio.sleep(0.003)
 
     async def check(self) -> EndpointReport:
-        """Run the endpoint probes P0-P4 and P6 and explain what they found."""
+        """Run the endpoint probes and explain what they found."""
         from glimp_integrations.backends.probes import check
 
         return await check(self)
@@ -194,131 +238,110 @@ class OpenAIBackend(Endpoint):
         Returns:
             Source of the chat template, where it can be had.
         """
-        entry = self._pick(await self.models())
+        listed: list[dict[str, Any]] | None = None
         if self._flavour is None:
-            owner = (entry or {}).get("owned_by", "")
-            self._flavour = next(
-                (f for f in FLAVOURS.values() if f.owned_by and f.owned_by == owner), GENERIC
-            )
-        window, template = (entry or {}).get("max_model_len"), None
-        if self.flavour.renders == "apply-template":
-            try:
-                props = await self.get("/props")
-            except UnsuitableEndpointError:  # hidden by a proxy
-                props = {}
-            template = props.get("chat_template")
-            window = props.get("default_generation_settings", {}).get("n_ctx")
-        self.context_window = self.context_window or window
+            from glimp_integrations.backends.protocols.recognise import recognise
+
+            listed = await self.models() or []
+            self._flavour = await recognise(self, listed)
+        found = await self.protocol.identify(self, listed)
+        self.shown_template = found.template
+        self.context_window = self.wanted_window or found.window
         if isinstance(self._chat_template, str):
             return self._chat_template
         if self._tokenizer is not None:
             return templates.tokenizer_template(self._tokenizer)
-        return template
+        return found.template
 
     # -- inside ------------------------------------------------------------------------------
 
+    def _ask(self, request: Request, stop: Sequence[str]) -> Ask:
+        return replace(super()._ask(request, stop), window=self.wanted_window)
+
     async def _discover(self) -> Capabilities:
         template = await self.identify()
+        self._tempered = self.flavour.tempered
         top, streamed, refusal = self.top_logprobs, True, None
-        if self._verify == "lazy":
-            from glimp_integrations.backends.probes import first_use
+        if not self.flavour.max_logprobs:
+            top, streamed = 0, False
+            refusal = (
+                f"{self.flavour.name} continues a chat, and shows no log-probabilities with that"
+            )
+        elif self._verify == "lazy":
+            from glimp_integrations.backends.probes import first_use, is_tempered
 
             top, streamed, refusal = await first_use(self)
+            if self._tempered and top:  # unless it was started otherwise
+                self._tempered = await is_tempered(self)
+        self.context_window = await self.protocol.window(self)
         return Capabilities(
             context_window=self.context_window,
             top_logprobs=top,
             wanted_logprobs=self.top_logprobs,
-            streamed_logprobs=streamed,
+            streamed_logprobs=streamed and not self.flavour.warped,
             binds=self.flavour.binding is not None,
             device=self._device,
             template=template,
             logprobs_refusal=refusal,
         )
 
-    def _pick(self, served: list[dict[str, Any]] | None) -> dict[str, Any] | None:
-        """The entry of our model; llama.cpp answers to any name."""
-        names = [str(item.get("id")) for item in served or ()]
-        if self._model is None:
-            if len(names) != 1:
-                raise ConfigError(
-                    f"{self.url} serves {names or 'no listed models'}: name one with model=..."
-                )
-            self._model = self.name = names[0]
-        if not served:
-            return None
-        for item in served:
-            known = {item.get("id"), item.get("root"), *(item.get("aliases") or ())}
-            if self._model in known or item.get("owned_by") == "llamacpp":
-                return item
-        raise UnsuitableEndpointError(
-            probe="P0 identity",
-            server=f"{self._model} at {self.url}",
-            detail=f"the model is not served here; served: {names}",
-            remedy="Use one of these names, or start the server with this model",
-        )
-
-    async def _render_llama_cpp(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> Rendered:
-        body: dict[str, Any] = {
-            "messages": [dict(m) for m in messages],
-            "chat_template_kwargs": self._template_kwargs,
-        }
-        if tools:
-            body["tools"] = list(tools)
-        text = (await self.post("/apply-template", body))["prompt"]
-        return Rendered(text, tokens=await self._count(text))
-
-    async def _render_vllm(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> Rendered:
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [dict(m) for m in messages],
-            "add_generation_prompt": True,
-            "chat_template_kwargs": self._template_kwargs,
-        }
-        if tools:
-            body["tools"] = list(tools)
-        tokens = (await self.post("/tokenize", body))["tokens"]
-        text = await self.post("/detokenize", {"model": self._model, "tokens": tokens})
-        return Rendered(text["prompt"], tokens=len(tokens))
-
-    async def _count(self, text: str) -> int | None:
-        """Tokens of a prompt, where the server counts them."""
-        ids = await self._server_ids(text, add_special=True)
-        return None if ids is None else len(ids)
-
-    async def _server_ids(self, text: str, *, add_special: bool) -> list[int] | None:
-        try:
-            if self.flavour.renders == "apply-template":
-                body: dict[str, Any] = {"content": text, "add_special": add_special}
-            elif self.flavour.renders == "tokenize":
-                # A rendered prompt holds its own BOS.
-                body = {"model": self._model, "prompt": text, "add_special_tokens": False}
-            else:
-                return None
-            return list((await self.post("/tokenize", body))["tokens"])
-        except UnsuitableEndpointError:  # the route is hidden
-            return None
-
     async def _ask_control(self, literal: str) -> bool:
         if self._tokenizer is not None:
             return templates.is_control(self._tokenizer, literal)
-        if self.flavour.renders == "apply-template":
-            body = {"content": literal, "add_special": False}
-            special = (await self.post("/tokenize", {**body, "parse_special": True}))["tokens"]
-            plain = (await self.post("/tokenize", {**body, "parse_special": False}))["tokens"]
-            if special != plain:
-                return True
-            # Tokens a model's makers added by name are read as such without being special.
-            return len(plain) == 1 and await super().is_control(literal)
-        if self.flavour.renders == "tokenize":
-            answer = await self.post(
-                "/tokenize",
-                {"model": self._model, "prompt": literal, "add_special_tokens": False},
+        try:
+            told = await self.protocol.is_control(self, literal)
+        except UnsuitableEndpointError:  # the route is hidden
+            told = None
+        return await super().is_control(literal) if told is None else told
+
+
+def _check_flavour(
+    flavour: Flavour | None,
+    model: str | None,
+    base_url: str,
+    top_logprobs: int | None,
+    provider: str | None,
+    *,
+    pinned: bool,
+) -> None:
+    """What a flavour that is known beforehand needs."""
+    if flavour is None or not flavour.pins:
+        if provider is not None:
+            raise ConfigError(
+                f"provider is {provider!r}, but only flavour 'openrouter' passes requests on"
             )
-            # One token for a whole literal: a control token, or so common that a joiner in it
-            # does no harm.
-            return len(answer["tokens"]) == 1
-        return await super().is_control(literal)
+        if flavour is None:
+            return
+    elif not pinned:
+        raise ConfigError(
+            f"{flavour.name} may send every step to another host, with other weights: name one "
+            f"with provider='...' or as '{flavour.name}:{model or 'MODEL'}@PROVIDER'"
+        )
+    if flavour.hosts and model is None:
+        raise ConfigError(f"{flavour.name} serves many models: name one with model=...")
+    if top_logprobs and not flavour.max_logprobs:
+        raise ConfigError(
+            f"top_logprobs is {top_logprobs}, but {flavour.name} continues a chat and shows no "
+            "log-probabilities with that: leave it out, and use it as the large model"
+        )
+    # The service ignores "prefix" elsewhere, and starts a new answer at every step.
+    if flavour.name == "deepseek" and _host(base_url) in flavour.hosts:
+        wanted = flavour.url or ""
+        if base_url.rstrip("/") != wanted:
+            raise ConfigError(
+                f"base_url is {public_url(base_url)!r}, where deepseek continues no messages: "
+                f"use {wanted}"
+            )
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _pinned(provider: str | None) -> dict[str, Any]:
+    if provider is None:
+        return {}
+    return {"provider": {"order": [provider], "allow_fallbacks": False}}

@@ -7,34 +7,37 @@ examination, which never raises for what it finds: every probe gets a row.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from glimp_integrations import prompt
-from glimp_integrations.backends.base import PATIENCE, Report, Request
+from glimp_integrations.backends.asking import (
+    ProbeResult,
+    ask,
+    ask_leniently,
+    asked_in_chat,
+    first_top,
+)
+from glimp_integrations.backends.base import Report
+from glimp_integrations.backends.continuing import cached, continued
 from glimp_integrations.backends.wire import tokens_of, top_logprobs_of
-from glimp_integrations.errors import BackendError, GlimpError, UnsuitableEndpointError
+from glimp_integrations.errors import GlimpError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
     from glimp_integrations.backends.openai import OpenAIBackend
 
-__all__ = ["EndpointReport", "ProbeResult", "check", "first_use"]
-
-Verdict = Literal["ok", "warn", "fail", "skipped"]
+__all__ = ["EndpointReport", "ProbeResult", "check", "first_use", "is_tempered"]
 
 # "a" is one token everywhere; a BOS makes two. Any template adds several more.
 _RAW_TOKENS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """One row: the probe, its verdict, what came back, what to do."""
-
-    probe: str
-    verdict: Verdict
-    detail: str
-    remedy: str = ""
+_USUAL = 20
+# Nats; numerical noise between two requests is smaller.
+_SAME = 0.02
+_CANCELS = {
+    True: "a closed connection stops the work",
+    False: "a closed connection stops nothing",
+    None: "whether a closed connection stops the work is not documented",
+}
 
 
 @dataclass(slots=True)
@@ -82,19 +85,19 @@ async def first_use(backend: OpenAIBackend) -> tuple[int, bool, str | None]:
     """
     k = backend.top_logprobs
     refused: list[str] = []
-    report, choices = await _ask_leniently(backend, "a", refused=refused)
+    report, choices = await ask_leniently(backend, "a", refused=refused)
     _raise_if_wrapped(backend, report)
-    top = _first_top(choices)
+    top = first_top(choices)
     if k and not top and not refused:
         # Servers may hide the end of sequence, or a token that is half a character, together
         # with its log-probabilities. No model answers both questions so.
-        _, choices = await _ask_leniently(backend, "The capital of France is", refused=refused)
-        top = _first_top(choices)
+        _, choices = await ask_leniently(backend, "The capital of France is", refused=refused)
+        top = first_top(choices)
     return len(top or ()) if k else 0, bool(top), next(iter(refused), None)
 
 
 async def check(backend: OpenAIBackend) -> EndpointReport:
-    """Run probes P0 to P4 and P6."""
+    """Run the probes P0 to P7: P1 where exact text is continued, P5 where a chat is."""
     report = EndpointReport(backend.label, "unknown")
     # The order matters: without P0 nothing else can be asked.
     first = await _row("P0 identity", lambda: _identity(backend))
@@ -102,12 +105,17 @@ async def check(backend: OpenAIBackend) -> EndpointReport:
     report.server, report.flavour = backend.label, backend.flavour.name
     probes: list[tuple[str, Callable[[], Awaitable[ProbeResult]]]] = [
         ("P1 rawness", lambda: _rawness(backend)),
+        ("P5 continuation", lambda: continued(backend)),
         ("P2 logprobs", lambda: _logprobs(backend)),
         ("P3 temperature", lambda: _temperature(backend)),
         ("P4 stream", lambda: _stream(backend)),
         ("P6 tags", lambda: _tags(backend)),
+        ("P7 cache", lambda: cached(backend)),
     ]
+    no_affair = "P5 continuation" if backend.protocol.exact_text else "P1 rawness"
     for name, probe in probes:
+        if name == no_affair:
+            continue
         if first.verdict == "fail":
             report.results.append(ProbeResult(name, "skipped", "the endpoint was not reached"))
         else:
@@ -132,7 +140,7 @@ async def _identity(backend: OpenAIBackend) -> ProbeResult:
 
 
 async def _rawness(backend: OpenAIBackend) -> ProbeResult:
-    report, _ = await _ask(backend, "a", logprobs=0)
+    report, _ = await ask(backend, "a", logprobs=0)
     if report.prompt_tokens is None:
         return ProbeResult(
             "P1 rawness", "warn", "the server reports no prompt_tokens; not provable"
@@ -142,9 +150,23 @@ async def _rawness(backend: OpenAIBackend) -> ProbeResult:
 
 
 async def _logprobs(backend: OpenAIBackend) -> ProbeResult:
-    k = backend.top_logprobs
-    _, choices = await _ask(backend, "The capital of France is", logprobs=k)
-    top = _first_top(choices)
+    k, most = backend.top_logprobs, backend.flavour.max_logprobs
+    if not most:
+        return ProbeResult(
+            "P2 logprobs",
+            "fail",
+            f"{backend.flavour.name} continues a chat, and shows no log-probabilities with that",
+            "Usable as the large model only",
+        )
+    if k > most:
+        return ProbeResult(
+            "P2 logprobs",
+            "fail",
+            f"{k} are asked for, and {backend.flavour.name} documents {most} at most",
+            f"Set top_logprobs={most} and calibrate the threshold for it",
+        )
+    _, choices = await ask(backend, "The capital of France is", logprobs=k)
+    top = first_top(choices)
     if not top:
         return ProbeResult(
             "P2 logprobs",
@@ -160,36 +182,66 @@ async def _logprobs(backend: OpenAIBackend) -> ProbeResult:
             f"{len(top)} of {k} requested came back ({shape})",
             f"Set top_logprobs={len(top)} and calibrate the threshold for it",
         )
-    return ProbeResult("P2 logprobs", "ok", f"{len(top)} per token ({shape})")
+    return ProbeResult(
+        "P2 logprobs",
+        "ok",
+        f"{len(top)} per token ({shape})",
+        "" if k >= _USUAL else f"Thresholds for {_USUAL} do not fit: calibrate one for {k}",
+    )
 
 
 async def _temperature(backend: OpenAIBackend) -> ProbeResult:
     if not backend.top_logprobs:
         return ProbeResult("P3 temperature", "skipped", "no log-probabilities are asked for")
-    found: list[float] = []
-    for temperature in (1.0, 0.5):
-        _, choices = await _ask_leniently(
-            backend, "The capital of France is", temperature=temperature
-        )
-        top = _first_top(choices)
-        if not top:
-            return ProbeResult("P3 temperature", "skipped", "no log-probabilities came back")
-        found.append(top[0])
-    if abs(found[0] - found[1]) <= 0.02:
+    found = await temperature_shift(backend)
+    if found is None:
+        return ProbeResult("P3 temperature", "skipped", "no log-probabilities came back")
+    if abs(found[0] - found[1]) <= _SAME:
         return ProbeResult("P3 temperature", "ok", "log-probabilities are of the raw distribution")
+    detail = (
+        f"log-probabilities change with temperature (top-1 {found[0]:.3f} at 1.0, "
+        f"{found[1]:.3f} at 0.5)"
+    )
+    if backend.flavour.tempered:
+        return ProbeResult(
+            "P3 temperature",
+            "ok",
+            f"{detail}, as {backend.flavour.name} documents: they are scaled back",
+            "What the tokens not shown weigh is lost with that: do not use topk_other",
+        )
     return ProbeResult(
         "P3 temperature",
         "warn",
-        f"log-probabilities change with temperature (top-1 {found[0]:.3f} at 1.0, "
-        f"{found[1]:.3f} at 0.5)",
+        detail,
         "Route with temperature=1, or make the server report raw ones",
     )
 
 
+async def temperature_shift(backend: OpenAIBackend) -> tuple[float, float] | None:
+    """The likeliest token's log-probability at temperature 1.0 and 0.5; ``None``: none came."""
+    found: list[float] = []
+    for temperature in (1.0, 0.5):
+        _, choices = await ask_leniently(
+            backend, "The capital of France is", temperature=temperature
+        )
+        top = first_top(choices)
+        if not top:
+            return None
+        found.append(top[0])
+    return found[0], found[1]
+
+
+async def is_tempered(backend: OpenAIBackend) -> bool:
+    """Whether log-probabilities are taken behind the temperature."""
+    found = await temperature_shift(backend)
+    return found is not None and abs(found[0] - found[1]) > _SAME
+
+
 async def _stream(backend: OpenAIBackend) -> ProbeResult:
-    text = "1 2 3 4 5 6"
-    _, choices = await _ask_leniently(backend, text, max_tokens=8, stop=[" 8", "8"])
-    finish = next((c["finish_reason"] for c in choices if c.get("finish_reason")), None)
+    text = asked_in_chat(backend, "Count from 1 to 20. Write nothing else.", "1 2 3 4 5 6")
+    _, choices = await ask_leniently(backend, text, max_tokens=8, stop=(" 8", "8"))
+    last = next((c for c in choices if c.get("finish_reason")), {})
+    finish = last.get("finish_reason")
     first = next((c for c in choices if c.get("text")), None)
     if first is None:
         return ProbeResult("P4 stream", "warn", f"no text in the stream (finish {finish!r})")
@@ -211,8 +263,18 @@ async def _stream(backend: OpenAIBackend) -> ProbeResult:
         "ok",
         ("log-probabilities in the stream, " if backend.top_logprobs else "")
         + f"up to {max(sizes)} token(s) a chunk, stop string "
-        f"{'kept' if kept else 'removed'}, finish {finish!r}",
+        f"{'kept' if kept else 'removed'}, finish {finish!r}{_told_by(backend, last)}"
+        f", {_CANCELS[backend.flavour.cancels]}",
+        "Closed streams run on and are billed to their end: keep max_step_tokens low"
+        if backend.flavour.cancels is False
+        else "",
     )
+
+
+def _told_by(backend: OpenAIBackend, last: dict[str, Any]) -> str:
+    """How a stop string can be told from an end of sequence."""
+    name = backend.flavour.stop_told
+    return f", told by {name}={last.get(name)!r}" if name and last.get(name) is not None else ""
 
 
 async def _tags(backend: OpenAIBackend) -> ProbeResult:
@@ -228,49 +290,6 @@ async def _tags(backend: OpenAIBackend) -> ProbeResult:
     return ProbeResult("P6 tags", "ok", f"thinks in {built.tags[0]}...{built.tags[1]}, {opened}")
 
 
-async def _ask_leniently(
-    backend: OpenAIBackend, text: str, *, refused: list[str] | None = None, **fields: Any
-) -> tuple[Report, list[dict[str, Any]]]:
-    """Ask with log-probabilities; where the field is refused outright, without."""
-    try:
-        return await _ask(backend, text, logprobs=backend.top_logprobs, **fields)
-    except BackendError as error:
-        if error.status not in (400, 422) or error.context_full or not backend.top_logprobs:
-            raise
-        if refused is not None:
-            refused.append(error.message)
-    return await _ask(backend, text, logprobs=0, **fields)
-
-
-async def _ask(
-    backend: OpenAIBackend,
-    text: str,
-    *,
-    logprobs: int,
-    max_tokens: int = 1,
-    temperature: float = 0.0,
-    **fields: Any,
-) -> tuple[Report, list[dict[str, Any]]]:
-    report = Report()
-    seconds, retries = PATIENCE.get()
-    request = Request(
-        prompt=text,
-        max_tokens=max_tokens,
-        logprobs=logprobs,
-        temperature=temperature,
-        # Where only log-probabilities are asked for, no chance may hide them.
-        distribution_only=max_tokens == 1,
-        timeout=60.0 if seconds is None else min(60.0, seconds),
-        max_retries=retries,
-    )
-    async with aclosing(backend.completion(request, report, **fields)) as choices:
-        return report, [choice async for choice in choices]
-
-
-def _first_top(choices: list[dict[str, Any]]) -> tuple[float, ...] | None:
-    return next((top for c in choices if (top := top_logprobs_of(c))), None)
-
-
 def _raise_if_wrapped(backend: OpenAIBackend, report: Report) -> None:
     count = report.prompt_tokens
     if count is not None and count > _RAW_TOKENS:
@@ -279,5 +298,6 @@ def _raise_if_wrapped(backend: OpenAIBackend, report: Report) -> None:
             server=backend.label,
             detail=f"wraps the prompt in a chat template (prompt_tokens={count} for 1 character)",
             remedy="Routing continues exact text: use a route that leaves the prompt alone "
-            "(vLLM, llama.cpp, SGLang do on /v1/completions; Ollama and many proxies do not)",
+            "(vLLM, llama.cpp, SGLang do on /v1/completions; many proxies do not, nor does Ollama: "
+            "name it by flavour='ollama')",
         )

@@ -3,18 +3,20 @@
 Two shapes of log-probabilities are in use on ``/v1/completions``: the legacy one of the OpenAI
 API reference (parallel lists ``tokens`` and ``top_logprobs``, the latter keyed by token text) and
 the one of chat completions (``content``: a list with ``bytes``), which llama.cpp sends here too.
+Together's SDK describes a third one for streams: a number, and ``top_logprobs`` beside it. Other
+protocols are translated into these (``protocols``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from glimp_integrations.backends.base import Report, Token
 
-__all__ = ["counted", "note_usage", "tokens_of", "top_logprobs_of"]
+__all__ = ["counted", "note_usage", "tokens_of", "top_logprobs_of", "untempered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ def tokens_of(choice: Mapping[str, Any], *, k: int, token_per_chunk: bool) -> li
         token_per_chunk: Without log-probabilities, a chunk is one token.
     """
     text = choice.get("text") or ""
-    entries = _entries(choice.get("logprobs"), k)
+    entries = _entries(choice, k)
     if not entries:
         if not text:
             return []
@@ -65,13 +67,18 @@ def _single(text: str, entry: _Entry) -> Token:
     return Token(text, None, count=2)
 
 
-def _entries(logprobs: Any, k: int) -> list[_Entry]:
+def _entries(choice: Mapping[str, Any], k: int) -> list[_Entry]:
+    logprobs, beside = choice.get("logprobs"), choice.get("top_logprobs")
+    if isinstance(logprobs, int | float) and isinstance(beside, Mapping):
+        return [_Entry(choice.get("text") or "", None, _top(list(beside.values()), k))]
     if not isinstance(logprobs, Mapping):
         return []
     if logprobs.get("content"):
         return [_chat_entry(item, k) for item in logprobs["content"]]
     texts = logprobs.get("tokens") or []
     tops = logprobs.get("top_logprobs") or [None] * len(texts)
+    if isinstance(tops, Mapping):  # Together: of the only token
+        tops = [tops]
     return [
         _Entry(text=text, data=None, logprobs=_top(list((top or {}).values()), k))
         for text, top in zip(texts, tops, strict=False)
@@ -103,20 +110,31 @@ def _top(values: list[Any], k: int) -> tuple[float, ...] | None:
 
 def top_logprobs_of(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
     """All log-probabilities of the first token of a choice, highest first."""
-    entries = _entries(choice.get("logprobs"), k=1_000_000)
+    entries = _entries(choice, k=1_000_000)
     return entries[0].logprobs if entries else None
 
 
-def note_usage(chunk: Mapping[str, Any], report: Report) -> None:
-    """Write what a chunk tells about its cost into the report."""
+CACHED = ("usage", "prompt_tokens_details", "cached_tokens")
+
+
+def note_usage(chunk: Mapping[str, Any], report: Report, cached: Sequence[str] = CACHED) -> None:
+    """Write what a chunk tells about its cost into the report.
+
+    Args:
+        chunk: As it was sent.
+        report: Where to write.
+        cached: Path to the number of cached prompt tokens; empty: it is not told.
+    """
     usage = chunk.get("usage")
     if isinstance(usage, Mapping):
         for name in ("prompt_tokens", "completion_tokens"):
             if usage.get(name) is not None:
                 setattr(report, name, usage[name])
-        details = usage.get("prompt_tokens_details")
-        if isinstance(details, Mapping) and details.get("cached_tokens") is not None:
-            report.cached_tokens = details["cached_tokens"]
+    told: Any = chunk if cached else None
+    for name in cached:
+        told = told.get(name) if isinstance(told, Mapping) else None
+    if told is not None:
+        report.cached_tokens = told
     timings = chunk.get("timings")
     if isinstance(timings, Mapping) and "predicted_n" in timings:  # llama.cpp, in every chunk
         report.completion_tokens = timings["predicted_n"]
@@ -131,3 +149,16 @@ def counted(tokens: list[Token], before: int | None, after: int | None) -> list[
         return tokens
     count = after - (before or 0)
     return [replace(tokens[0], count=count)] if count > 0 else tokens
+
+
+def untempered(token: Token, temperature: float) -> Token:
+    """A token as at temperature 1, from log-probabilities taken behind the temperature.
+
+    Exact among the tokens that are shown: ``log p = z / T - c`` for every one of them. What the
+    others would have together is lost, so the shown ones sum to 1.
+    """
+    if token.logprobs is None:
+        return token
+    scaled = [temperature * value for value in token.logprobs]
+    norm = scaled[0] + math.log(math.fsum(math.exp(value - scaled[0]) for value in scaled))
+    return replace(token, logprobs=tuple(value - norm for value in scaled))

@@ -21,7 +21,7 @@ def run(models: list[str], role: str) -> None:
     for form in models:
         backend = parse(form)
         if not isinstance(backend, OpenAIBackend):
-            raise ConfigError(f"{form!r} is no endpoint; check takes openai: and llamacpp: forms")
+            raise ConfigError(f"{form!r} is no endpoint; check takes forms of servers")
         try:
             report = bridge.call(backend.check)
         finally:

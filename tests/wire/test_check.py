@@ -12,13 +12,22 @@ from glimp_integrations import bridge
 from glimp_integrations.backends.openai import OpenAIBackend
 from glimp_integrations.backends.probes import EndpointReport, ProbeResult
 from glimp_integrations.cli.app import app
+from glimp_integrations.entropy import estimate
 from glimp_integrations.errors import ConfigError
 from wire.fake_server import THINKING_TEMPLATE, FakeServer, Fault
-from wire.helpers import CHAIN
+from wire.helpers import CHAIN, chat, collect
 
 Serve = Callable[..., FakeServer]
 Connect = Callable[..., OpenAIBackend]
-PROBES = ["P0 identity", "P1 rawness", "P2 logprobs", "P3 temperature", "P4 stream", "P6 tags"]
+PROBES = [
+    "P0 identity",
+    "P1 rawness",
+    "P2 logprobs",
+    "P3 temperature",
+    "P4 stream",
+    "P6 tags",
+    "P7 cache",
+]
 
 
 class Rows(dict[str, ProbeResult]):
@@ -43,7 +52,7 @@ def test_good_server_passes_every_probe(serve: Serve, connect: Connect, flavour:
     server = serve(CHAIN, flavour=flavour)
     rows = examine(connect(server))
     report = rows.report
-    assert rows.verdicts() == "ok ok ok ok ok ok"
+    assert rows.verdicts() == "ok ok ok ok ok ok " + ("ok" if flavour == "llama.cpp" else "warn")
     assert report.usable_as_small and report.usable_as_large
     assert report.flavour == flavour
     assert rows["P0"].detail == f"serves {server.model}, context 4,096 tokens"
@@ -72,7 +81,7 @@ def test_dead_server_fails_identity_and_the_rest_is_skipped(
 ) -> None:
     rows = examine(connect(f"http://127.0.0.1:{unused_tcp_port}/v1", "m"))
     assert rows["P0"].verdict == "fail" and "cannot be reached" in rows["P0"].detail
-    assert rows.verdicts() == "fail skipped skipped skipped skipped skipped"
+    assert rows.verdicts() == "fail skipped skipped skipped skipped skipped skipped"
     assert not rows.report.usable_as_large
 
 
@@ -109,7 +118,7 @@ def test_no_completions_route_fails_rawness(serve: Serve, connect: Connect) -> N
 
 def test_no_logprobs_leave_a_large_model(serve: Serve, connect: Connect) -> None:
     rows = examine(connect(serve(logprobs=0)))
-    assert rows.verdicts() == "ok ok fail skipped warn ok"
+    assert rows.verdicts() == "ok ok fail skipped warn ok ok"
     assert "large model only" in rows["P2"].remedy
     assert rows.report.usable_as_large and not rows.report.usable_as_small
 
@@ -146,6 +155,30 @@ def test_logprobs_behind_the_temperature_are_a_warning(serve: Serve, connect: Co
     assert rows.report.usable_as_small
 
 
+@pytest.mark.parametrize("tempered", [True, False])
+def test_sglang_is_scaled_back_where_it_needs_it(
+    serve: Serve, connect: Connect, tempered: bool
+) -> None:
+    # Log-probabilities of a fake with temperature 1 are those of its script: H is 2 nats.
+    server = serve([(b"Then", 2.0)], flavour="generic", tempered=tempered)
+    backend = connect(server, flavour="sglang", chat_template=lambda _: chat())
+    tokens, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.5)
+    assert estimate(tokens[0].logprobs or (), "topk_renorm") == pytest.approx(2.0, abs=1e-6)
+    row = examine(backend)["P3"]
+    assert row.verdict == "ok" and ("scaled back" in row.detail) is tempered
+
+
+def test_sglang_that_is_not_asked_is_believed_to_be_as_documented(
+    serve: Serve, connect: Connect
+) -> None:
+    server = serve([(b"Then", 2.0)], flavour="generic", tempered=True)
+    backend = connect(server, flavour="sglang", verify="off", chat_template=lambda _: chat())
+    tokens, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.5)
+    assert estimate(tokens[0].logprobs or (), "topk_renorm") == pytest.approx(2.0, abs=1e-6)
+    greedy, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.0)
+    assert estimate(greedy[0].logprobs or (), "topk_renorm") == pytest.approx(2.0, abs=1e-6)
+
+
 def test_no_template_fails_tags_with_the_remedy(serve: Serve, connect: Connect) -> None:
     rows = examine(connect(serve(flavour="generic")))
     assert rows["P6"].verdict == "fail" and "chat_template=" in rows["P6"].detail
@@ -170,18 +203,50 @@ def test_tags_are_found_in_the_template(
     assert rows["P6"].verdict == "ok" and found in rows["P6"].detail
 
 
+def test_cached_tokens_of_a_repeated_prompt_are_seen(serve: Serve, connect: Connect) -> None:
+    server = serve(CHAIN)
+    row = examine(connect(server))["P7"]
+    long = [r.body["prompt"] for r in server.seen("/v1/completions")][-2:]
+    assert long[0] == long[1] and len(long[0].split()) > 400
+    assert int(row.detail.split()[0]) == len(server.tokenize(long[0])) // 2
+
+
+def test_no_sign_of_a_cache_is_a_warning_and_no_failure(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(CHAIN, flavour="vllm")))
+    assert rows["P7"].verdict == "warn" and "no faster" in rows["P7"].detail
+    assert rows.report.usable_as_small
+
+
+def test_prompt_that_does_not_fit_leaves_the_cache_unknown(serve: Serve, connect: Connect) -> None:
+    rows = examine(connect(serve(CHAIN, context_window=100)))
+    assert rows["P7"].verdict == "warn" and "was refused" in rows["P7"].detail
+
+
+def test_cache_of_a_server_that_tells_nothing_shows_in_its_time(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([(None, 1.5), (None, 0.2)])
+
+    async def timed(*_: object) -> tuple[int | None, float]:
+        return next(times)
+
+    monkeypatch.setattr("glimp_integrations.backends.continuing._timed", timed)
+    rows = examine(connect(serve(CHAIN, flavour="vllm")))
+    assert rows["P7"].verdict == "ok" and "0.2 s, not 1.5 s" in rows["P7"].detail
+
+
 def test_failing_probe_does_not_stop_the_others(serve: Serve, connect: Connect) -> None:
     fault = Fault("status", status=400, body="not today", times=1)
     rows = examine(connect(serve(faults=[fault])))
     assert rows["P1"].verdict == "fail" and "not today" in rows["P1"].detail
-    assert rows.verdicts() == "ok fail ok ok ok ok"
+    assert rows.verdicts() == "ok fail ok ok ok ok ok"
 
 
 def test_report_as_text_has_a_line_a_probe(serve: Serve, connect: Connect) -> None:
     server = serve(logprobs=5)
     lines = str(examine(connect(server)).report).splitlines()
     assert lines[0] == f"{server.model} at {server.url} (llama.cpp)"
-    assert [line.split()[0] for line in lines[1:]] == ["ok", "ok", "fail", "ok", "ok", "ok"]
+    assert [line.split()[0] for line in lines[1:]] == ["ok", "ok", "fail", "ok", "ok", "ok", "ok"]
 
 
 # -- glimp check -----------------------------------------------------------------------------

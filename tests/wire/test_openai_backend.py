@@ -572,7 +572,7 @@ def test_impossible_url_is_a_config_error_that_hides_the_password(url: str) -> N
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"flavour": "ollama"}, "'ollama'"),
+        ({"flavour": "olama"}, "'olama'"),
         ({"top_logprobs": -1}, "-1"),
         ({"top_logprobs": 1001}, "1001"),
         ({"base_url": "localhost:8000"}, "localhost:8000"),

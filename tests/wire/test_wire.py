@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glimp_integrations.backends.base import Report, Token
-from glimp_integrations.backends.wire import counted, note_usage, tokens_of, top_logprobs_of
+from glimp_integrations.backends.wire import (
+    counted,
+    note_usage,
+    tokens_of,
+    top_logprobs_of,
+    untempered,
+)
 
 
 def entry(data: bytes, *logprobs: float) -> dict[str, Any]:
@@ -301,3 +308,20 @@ def test_chunk_without_usage_changes_nothing(chunk: dict[str, Any]) -> None:
     report = Report(prompt_tokens=9)
     note_usage(chunk, report)
     assert report == Report(prompt_tokens=9)
+
+
+@given(
+    st.lists(st.floats(-12, 0), min_size=2, max_size=20, unique=True),
+    st.floats(0.1, 2.0),
+)
+def test_entropy_behind_a_temperature_is_that_of_temperature_one(
+    logits: list[float], temperature: float
+) -> None:
+    def softmax(values: list[float]) -> tuple[float, ...]:
+        norm = math.log(math.fsum(math.exp(v) for v in values))
+        return tuple(sorted((v - norm for v in values), reverse=True))
+
+    raw, behind = softmax(logits), softmax([z / temperature for z in logits])
+    back = untempered(Token("a", behind), temperature).logprobs
+    assert back == pytest.approx(raw, abs=1e-9)
+    assert untempered(Token("a"), temperature) == Token("a")

@@ -1,0 +1,80 @@
+"""Small requests by which probes ask an endpoint, and the row a probe reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from glimp_integrations.backends.base import PATIENCE, Report, Request
+from glimp_integrations.backends.protocols.chat import header
+from glimp_integrations.backends.wire import top_logprobs_of
+from glimp_integrations.errors import BackendError
+
+if TYPE_CHECKING:
+    from glimp_integrations.backends.openai import OpenAIBackend
+
+__all__ = ["ProbeResult", "ask", "ask_leniently", "asked_in_chat", "first_top"]
+
+Verdict = Literal["ok", "warn", "fail", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """One row: the probe, its verdict, what came back, what to do."""
+
+    probe: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+def asked_in_chat(backend: OpenAIBackend, question: str, text: str, *, thinks: bool = False) -> str:
+    """A prompt that goes on from ``text``; a chat needs a question in front of it."""
+    if backend.protocol.exact_text:
+        return text
+    return header([{"role": "user", "content": question}], thinks=thinks) + text
+
+
+async def ask_leniently(
+    backend: OpenAIBackend, text: str, *, refused: list[str] | None = None, **fields: Any
+) -> tuple[Report, list[dict[str, Any]]]:
+    """Ask with log-probabilities; where the field is refused outright, without."""
+    try:
+        return await ask(backend, text, logprobs=backend.top_logprobs, **fields)
+    except BackendError as error:
+        if error.status not in (400, 422) or error.context_full or not backend.top_logprobs:
+            raise
+        if refused is not None:
+            refused.append(error.message)
+    return await ask(backend, text, logprobs=0, **fields)
+
+
+async def ask(
+    backend: OpenAIBackend,
+    text: str,
+    *,
+    logprobs: int,
+    max_tokens: int = 1,
+    temperature: float = 0.0,
+    stop: Sequence[str] = (),
+) -> tuple[Report, list[dict[str, Any]]]:
+    report = Report()
+    seconds, retries = PATIENCE.get()
+    request = Request(
+        prompt=text,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        temperature=temperature,
+        # Where only log-probabilities are asked for, no chance may hide them.
+        distribution_only=max_tokens == 1,
+        timeout=60.0 if seconds is None else min(60.0, seconds),
+        max_retries=retries,
+    )
+    async with aclosing(backend.completion(request, report, stop=stop)) as choices:
+        return report, [choice async for choice in choices]
+
+
+def first_top(choices: list[dict[str, Any]]) -> tuple[float, ...] | None:
+    return next((top for c in choices if (top := top_logprobs_of(c))), None)

@@ -1,0 +1,20 @@
+"""How the kinds of routes are spoken: requests out, streams in. What differs from server to
+server of one kind is data (``flavours``).
+"""
+
+from __future__ import annotations
+
+from glimp_integrations.backends.protocols.base import Ask, Identity, Protocol, Reading
+from glimp_integrations.backends.protocols.chat import Chat
+from glimp_integrations.backends.protocols.completions import Completions
+from glimp_integrations.backends.protocols.ollama import Ollama
+from glimp_integrations.backends.protocols.tgi import Tgi
+
+__all__ = ["PROTOCOLS", "Ask", "Identity", "Protocol", "Reading"]
+
+PROTOCOLS: dict[str, Protocol] = {
+    "completions": Completions(),
+    "ollama": Ollama(),
+    "tgi": Tgi(),
+    "chat": Chat(),
+}

@@ -1,0 +1,242 @@
+"""Every transcript: the request is sent as documented, and the answer is understood.
+
+The transcripts were written by hand from the documentation each of them names; none was recorded.
+They prove that we keep to what is documented, not that a service does. Where a page gives the
+status of an error but not its words, the words are ours.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+
+from glimp_integrations import bridge
+from glimp_integrations.backends.base import Request
+from glimp_integrations.backends.flavours import FLAVOURS, FORMS
+from glimp_integrations.backends.lines import JsonLines
+from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.protocols import PROTOCOLS, Ask
+from glimp_integrations.backends.protocols.chat import header
+from glimp_integrations.errors import (
+    BackendError,
+    ConfigError,
+    GlimpError,
+    UnsuitableEndpointError,
+)
+from wire.flavours.conftest import OPTIONS
+from wire.flavours.replay import TRANSCRIPTS, Replay, load
+from wire.helpers import collect
+
+Play = Callable[..., Replay]
+Connect = Callable[..., OpenAIBackend]
+ALL = sorted((p.parent.name, p.stem) for p in TRANSCRIPTS.glob("*/*.json"))
+EXCHANGES = [(server, name) for server, name in ALL if "ask" in load(server, name)]
+ERRORS: dict[str, type[GlimpError]] = {
+    "BackendError": BackendError,
+    "UnsuitableEndpointError": UnsuitableEndpointError,
+}
+KEY = "sk-do-not-show-4711"
+
+
+def prompt_of(found: dict[str, Any]) -> str:
+    if "prompt" in found:
+        return str(found["prompt"])
+    return header(found["conversation"], thinks=found["thinks"]) + str(found["text"])
+
+
+def request_of(found: dict[str, Any]) -> dict[str, Any]:
+    ask = dict(found["ask"])
+    return {"prompt": prompt_of(found), "max_tokens": ask.pop("max_tokens"), **ask}
+
+
+def options_of(found: dict[str, Any]) -> dict[str, Any]:
+    return {"template_kwargs": {"enable_thinking": found["thinks"]}} if "thinks" in found else {}
+
+
+@pytest.mark.parametrize(("server", "name"), ALL)
+def test_transcript_names_its_source_and_what_it_shows(server: str, name: str) -> None:
+    found = load(server, name)
+    assert len(found["source"]) > 10 and len(found["shows"]) > 10
+
+
+@pytest.mark.parametrize("server", sorted(OPTIONS))
+def test_every_flavour_has_its_transcripts(server: str) -> None:
+    names = {name for owner, name in EXCHANGES if owner == server}
+    kinds = [load(server, name) for name in names]
+    assert any("gives" in kind for kind in kinds)
+    raised = [kind["raises"] for kind in kinds if "raises" in kind]
+    assert any(r.get("context_full") for r in raised), "a context that is full"
+    assert any(r.get("retryable") for r in raised), "a failure that may pass"
+    assert any("stream" in kind and "raises" in kind for kind in kinds), "an error in a stream"
+
+
+@pytest.mark.parametrize(("server", "name"), EXCHANGES)
+def test_request_is_sent_and_its_answer_understood(
+    replay: Play, backend: Connect, server: str, name: str
+) -> None:
+    found = load(server, name)
+    played = replay(server, found)
+    one = backend(server, played, api_key=KEY, **options_of(found))
+    asked = {**request_of(found), "max_retries": 0}
+    if "raises" in found:
+        with pytest.raises(GlimpError) as caught:
+            collect(one, **asked)
+        check_error(caught.value, found["raises"])
+    else:
+        tokens, report = collect(one, **asked)
+        gives = found["gives"]
+        shown = [
+            {
+                "text": t.text,
+                "logprobs": None if t.logprobs is None else list(t.logprobs),
+                "pending": t.pending,
+                "count": t.count,
+            }
+            for t in tokens
+        ]
+        # Where nothing tells how many tokens a piece has, its count means nothing.
+        if gives.get("divisible"):
+            assert all(t.divisible for t in tokens)
+        assert shown == gives["tokens"]
+        told = {k: getattr(report, k) for k in gives if k.endswith("_tokens")}
+        assert (report.ended, told) == (gives["ended"], {k: gives[k] for k in told})
+    assert played.bodies(found["path"]) == [found["body"]]
+    assert {seen.headers["authorization"] for seen in played.seen} == {f"Bearer {KEY}"}
+
+
+def check_error(error: GlimpError, raises: dict[str, Any]) -> None:
+    assert type(error) is ERRORS[raises["type"]], repr(error)
+    for part in raises["says"]:
+        assert part in str(error)
+    for mark in ("retryable", "context_full", "status"):
+        if mark in raises:
+            assert getattr(error, mark) == raises[mark]
+    assert KEY not in str(error)
+
+
+@pytest.mark.parametrize("server", ["ollama", "tgi"])
+def test_server_renders_the_conversation(replay: Play, backend: Connect, server: str) -> None:
+    found = load(server, "render")
+    played = replay(server)
+    one = backend(server, played)
+    rendered = bridge.call(lambda: one.render(found["conversation"]))
+    assert (rendered.text, rendered.tokens) == (found["rendered"], found.get("rendered_tokens"))
+    assert played.bodies(found["path"]) == [found["body"]]
+
+
+def without_debug_info() -> dict[str, Any]:
+    found = load("ollama", "render")
+    del found["answer"]["_debug_info"]
+    return found
+
+
+def test_old_ollama_without_a_template_says_what_to_pass(backend: Connect) -> None:
+    names = [load("ollama", name) for name in ("tags", "show", "ps")]
+    with Replay([*names, without_debug_info()]) as played:
+        one = backend("ollama", played)
+        with pytest.raises(ConfigError) as caught:
+            bridge.call(lambda: one.render([{"role": "user", "content": "hi"}]))
+        (body,) = played.bodies("/api/chat")
+    for part in ("qwen3:4b", "too old", "tokenizer=", "chat_template="):
+        assert part in str(caught.value)
+    assert body["options"]["num_predict"] == 1, "an answer in its place is a short one"
+
+
+def test_old_ollama_that_shows_a_jinja_template_is_rendered_here(backend: Connect) -> None:
+    show = load("ollama", "show")
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[bot]"
+    show["answer"]["model_info"]["tokenizer.chat_template"] = template
+    with Replay(
+        [load("ollama", "tags"), show, load("ollama", "ps"), without_debug_info()]
+    ) as played:
+        one = backend("ollama", played)
+        rendered = bridge.call(lambda: one.render([{"role": "user", "content": "hi"}]))
+    assert rendered.text == "[user]hi[bot]"
+
+
+@pytest.mark.parametrize(
+    ("server", "window"),
+    [("sglang", 32768), ("ollama", 4096), ("tgi", 4096), ("together", 40960), ("fireworks", None),
+     ("deepseek", None), ("mistral", 262144), ("openrouter", 40960)],
+)  # fmt: skip
+def test_context_window_is_taken_from_where_it_is_told(
+    replay: Play, backend: Connect, server: str, window: int | None
+) -> None:
+    can = bridge.call(backend(server, replay(server)).capabilities)
+    assert can.context_window == window
+
+
+@pytest.mark.parametrize("server", sorted(OPTIONS))
+def test_nothing_undocumented_is_sent(server: str) -> None:
+    fields, flavour = load(server, "fields"), FLAVOURS[server]
+    conversation = [{"role": "developer", "content": "hi", "name": "jane", "extra": 1}]
+    chat = flavour.protocol == "chat"
+    for text in ("", "<think>\nso", "<think>\nso</think>\n\nit is"):
+        for thinks in (False, True):
+            for more in ({}, {"seed": 3, "temperature": 0.7, "top_p": 0.9}, {"logprobs": 2}):
+                prompt = header(conversation, thinks=thinks) + text
+                request = Request(
+                    prompt if chat else text, 1, distribution_only=True, schema={}, **more
+                )
+                ask = Ask("m", request, flavour, {}, stop=["8"], window=2048)
+                body = PROTOCOLS[flavour.protocol].body(ask)
+                assert body.keys() <= set(fields["fields"])
+                for name, known in fields["inner"].items():
+                    inner = body[name] if isinstance(body[name], list) else [body[name]]
+                    assert all(item.keys() <= set(known) for item in inner)
+                assert json.dumps(body)
+
+
+@pytest.mark.parametrize("server", ["together", "fireworks", "deepseek", "mistral", "openrouter"])
+def test_retry_waits_as_long_as_the_service_asks(
+    replay: Play, backend: Connect, server: str
+) -> None:
+    limited = load(server, "rate")
+    limited["headers"] = {"Retry-After": "0.6"}
+    good = next(
+        load(server, name) for owner, name in EXCHANGES
+        if owner == server and "gives" in load(server, name)
+    )  # fmt: skip
+    played = replay(server, limited, good)
+    started = time.monotonic()
+    tokens, _ = collect(
+        backend(server, played, **options_of(good)), **request_of(good), max_retries=1
+    )
+    assert tokens and time.monotonic() - started >= 0.6
+    assert len(played.bodies(good["path"])) == 2
+
+
+@pytest.mark.parametrize("server", ["ollama", "tgi", "fireworks"])
+def test_line_ends_of_other_alphabets_are_text(replay: Play, backend: Connect, server: str) -> None:
+    odd = "a\x85b\u2028c\x0bd"
+    text = json.dumps(load(server, "stream"), ensure_ascii=False)
+    found = json.loads(text.replace("Eight", "a\x85b\u2028c\\u000bd"))
+    tokens, _ = collect(backend(server, replay(server, found)), **request_of(found))
+    assert tokens[0].text == odd
+
+
+def test_whatever_has_a_short_form_has_transcripts() -> None:
+    assert set(FORMS) <= set(OPTIONS) == {server for server, _ in ALL}
+
+
+@pytest.mark.parametrize("size", [1, 3, 17, 1000])
+async def test_objects_are_read_wherever_the_bytes_are_cut(size: int) -> None:
+    objects = [{"response": "é\u2028\x85 {"}, {"error": "late"}, {"done": True}]
+    data = b"\n\n".join(json.dumps(o, ensure_ascii=False).encode() for o in objects)
+
+    class Pieces(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for start in range(0, len(data), size):
+                yield data[start : start + size]
+
+    async with AsyncOpenAI(api_key="EMPTY", base_url="http://127.0.0.1:9") as client:
+        response = httpx.Response(200, stream=Pieces())
+        stream = JsonLines(cast_to=object, response=response, client=client)
+        assert [item async for item in stream] == objects
+        assert response.is_closed
