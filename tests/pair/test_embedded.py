@@ -143,7 +143,7 @@ def test_first_use_does_not_depend_on_what_the_model_happens_to_write(
 
 def test_the_server_wants_its_key_and_passes_the_check(small: LlamaCppBackend) -> None:
     report = bridge.call(small.check)
-    assert [r.verdict for r in report.results] == ["ok"] * 6, str(report)
+    assert {r.verdict for r in report.results} == {"ok"}, str(report)
     assert small.url is not None and small.url.startswith("http://127.0.0.1:")
     stranger = openai.OpenAI(base_url=f"{small.url}/v1", api_key="wrong", max_retries=0)
     with stranger, pytest.raises(openai.AuthenticationError):
