@@ -81,13 +81,17 @@ def _shared(form: str, role: str, api_key: SecretStr | None) -> Backend:
 
 
 def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
-    """The key of a short form: given, of this project, or of the service's own variable."""
+    """The key of a short form: given, of the service's own variable, or of this project.
+
+    A service's own first: the project's key, meant for a server at home, is no business of a
+    stranger who has one. Settings take the project's as their default, which is not "given".
+    """
     from glimp_integrations.backends.flavours import FORMS
 
-    if api_key is not None:
+    if api_key is not None and api_key.get_secret_value() != os.environ.get("GLIMP_API_KEY"):
         return api_key
     flavour = FORMS.get(kind)
-    names = ["GLIMP_API_KEY", *([flavour.key] if flavour is not None and flavour.key else [])]
+    names = [*([flavour.key] if flavour is not None and flavour.key else []), "GLIMP_API_KEY"]
     found = next((os.environ[name] for name in names if os.environ.get(name)), None)
     return None if found is None else SecretStr(found)
 
@@ -95,8 +99,8 @@ def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
 def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -> Backend:
     """A backend from its short form.
 
-    Forms of servers take their key from ``api_key``, else from ``GLIMP_API_KEY``, else (hosted
-    services) from the service's own variable, such as ``TOGETHER_API_KEY``.
+    Forms of servers take their key from ``api_key``, else (hosted services) from the service's own
+    variable, such as ``TOGETHER_API_KEY``, else from ``GLIMP_API_KEY``.
 
     Raises:
         ConfigError: The form is not understood, or the kind of server needs more.

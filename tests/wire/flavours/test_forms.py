@@ -127,8 +127,11 @@ def test_service_has_a_variable_of_its_own(flavour: Any, monkeypatch: pytest.Mon
     with Replay([{**load("mistral", "models"), "path": "/models"}]) as played:
         assert key_sent(form, played) == "Bearer sk-service"
         monkeypatch.setenv("GLIMP_API_KEY", "sk-project")
-        assert key_sent(form, played) == "Bearer sk-project"
+        assert key_sent(form, played) == "Bearer sk-service"
+        assert key_sent(form, played, api_key=SecretStr("sk-project")) == "Bearer sk-service"
         assert key_sent(form, played, api_key=SecretStr("sk-given")) == "Bearer sk-given"
+        monkeypatch.delenv(flavour.key)
+        assert key_sent(form, played) == "Bearer sk-project"
 
 
 def test_variables_of_services_stay_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
