@@ -17,8 +17,11 @@ class Settler:
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._shown = ""  # all text of unknown kind
-        self._settled = 0  # characters of it that are known to be reasoning
+        self._open: list[str] = []  # text of unknown kind, behind what is settled
+        self._length = 0  # of it
+        self._settled = 0  # characters that are known to be reasoning
+        self._begin = 0  # where the step begins that was shown last
+        self._step = 0
 
     def show(self, text: str, step: Step, *, undecided: bool) -> list[Event]:
         """Events for new text of ``step``. ``undecided``: it was written in an open phase."""
@@ -27,26 +30,34 @@ class Settler:
         if not undecided:
             kind = self._decided(step)
             return [TextDelta(text, step.index, step.author, kind)]
-        self._shown += text
+        self._open.append(text)
+        self._length += len(text)
         events: list[Event] = [TextDelta(text, step.index, step.author, None)]
         if self._chain.settings.untagged_answer == "last_step":
-            # Text held back may be shown in a later step than its own: lengths tell, not time.
-            begin = sum(len(earlier.text) for earlier in self._chain.steps[: step.index])
-            said = self._shown[begin:].strip() and self._shown[self._settled : begin].strip()
-            if said:
-                events.append(Settled(self._shown[self._settled : begin], "reasoning"))
-                self._settled = begin
+            events += self._before(step)
         return events
 
     def settle(self) -> list[Event]:
         """Events once the chain knows its answer."""
-        begin = len(self._chain.reasoning)
-        parts: list[tuple[str, Kind]] = [
-            (self._shown[self._settled : begin], "reasoning"),
-            (self._shown[max(begin, self._settled) :], "answer"),
-        ]
-        self._shown, self._settled = "", 0
+        rest = "".join(self._open)
+        begin = max(0, len(self._chain.reasoning) - self._settled)
+        parts: list[tuple[str, Kind]] = [(rest[:begin], "reasoning"), (rest[begin:], "answer")]
+        self._open, self._length, self._settled = [], 0, 0
         return [Settled(text, kind) for text, kind in parts if text]
+
+    def _before(self, step: Step) -> list[Event]:
+        """What is reasoning because ``step`` says something too."""
+        # Text held back may be shown in a later step than its own: lengths tell, not time.
+        self._begin += sum(len(s.text) for s in self._chain.steps[self._step : step.index])
+        self._step = step.index
+        cut = self._begin - self._settled
+        if cut <= 0 or cut >= self._length:
+            return []
+        rest = "".join(self._open)
+        if not (rest[cut:].strip() and rest[:cut].strip()):
+            return []
+        self._settled, self._open, self._length = self._begin, [rest[cut:]], self._length - cut
+        return [Settled(rest[:cut], "reasoning")]
 
     def _decided(self, step: Step) -> Kind:
         if step.is_answer or not self._chain.closers:

@@ -1,0 +1,228 @@
+"""The embedded pair here: routed, against the ideal, the authors' loop and the large model.
+
+    python -m benchmarks.speed --n 20
+    python -m benchmarks.speed --n 2 --max-tokens 60     # a quick look
+
+Every problem is answered three times in turn, so that all arms see the same machine:
+
+- *routed*: what a user gets (strategy "auto");
+- *two requests*: the authors' loop on the same decisions and text (arXiv 2601.05110, section 3):
+  for every step one request for a token with its log-probabilities and one for the step, which
+  ends at the server's stop string; then the answer;
+- *large alone*.
+
+Before each, both servers are asked something else, so that no arm finds another's text in their
+caches. rho is the measured time over the ideal: the tokens each model wrote and had to read, at the
+price measured in the same run (``glimp_integrations.speed``, several times, the median).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import reasoning_gym
+from openai import OpenAI
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from glimp_integrations import GlimpRouter, Trace
+from glimp_integrations.backends import LlamaCppBackend
+from glimp_integrations.prompt import check_messages
+from glimp_integrations.speed import ModelSpeed, PairSpeed
+from glimp_integrations.weights import LARGE, SMALL, ensure
+
+CALIBRATE_EVERY = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--n", type=int, default=20, help="problems")
+    parser.add_argument("--seed", type=int, default=7, help="seed of the problem set")
+    parser.add_argument("--threshold", type=float, default=0.9, help="nats")
+    parser.add_argument("--max-tokens", type=int, default=240)
+    parser.add_argument("--json", type=Path, help="write the figures")
+    options = parser.parse_args()
+    console = Console(width=110)
+    problems = reasoning_gym.create_dataset("gsm_symbolic", size=options.n, seed=options.seed)
+    small = LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1)
+    large = LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1)
+    router = GlimpRouter(
+        small, large, temperature=0, threshold=options.threshold, max_tokens=options.max_tokens
+    )
+    router.run("Hi", max_tokens=1)
+    speeds, rows = [], []
+    with Progress(console=console) as progress:
+        task = progress.add_task("problems", total=options.n)
+        for number, item in enumerate(problems):
+            if number % CALIBRATE_EVERY == 0:
+                progress.update(task, description="measuring speed")
+                speeds.append(router.measure())
+                router.speed = None  # chosen as for a user who never measured
+            progress.update(task, description=f"problem {number + 1}")
+            question = f"{item['question']} Think step by step."
+            rows.append(one(router, question, first=number % 2))
+            progress.advance(task)
+        speeds.append(router.measure())
+        router.speed = None
+    speed = median(speeds)
+    for row in rows:
+        row["ideal"] = speed.ideal(row.pop("trace"))
+    console.print(table(rows))
+    one_by_one = [1000 * x for x in (speed.small.token, speed.large.token)]
+    read = [1000 * x for x in (speed.small.prefill, speed.large.prefill)]
+    console.print(
+        f"ms per token, small and large: written {one_by_one[0]:.1f} and {one_by_one[1]:.1f}, "
+        f"read {read[0]:.1f} and {read[1]:.1f}, log-probabilities {1000 * speed.logprobs:.2f}; "
+        f"spread of the small model's {spread(speeds):.0%}\n"
+        f"gsm_symbolic seed {options.seed}, n {options.n}, greedy, threshold {options.threshold} "
+        f"nats; {SMALL.model} / {LARGE.model} Q4_K_M, llama.cpp; {platform.machine()}, "
+        f"{len(os.sched_getaffinity(0))} cores"
+    )
+    if options.json:
+        found = {"speed": asdict(speed), "speeds": [asdict(s) for s in speeds], "rows": rows}
+        options.json.write_text(json.dumps(found, indent=1))
+    for backend in (small, large):
+        backend.close()
+
+
+def one(router: GlimpRouter, question: str, *, first: int) -> dict[str, Any]:
+    """One problem in all arms; routed comes first, as its decisions are the others' too."""
+    forget(router)
+    started = time.perf_counter()
+    trace = router.run(question).trace
+    row: dict[str, Any] = {
+        "routed": time.perf_counter() - started,
+        "tokens": sum(s.tokens for s in trace.steps),
+        "large_tokens": trace.tokens("large"),
+        "steps": sum(s.entropy is not None for s in trace.steps),
+        "large_steps": sum(s.entropy is not None and s.author == "large" for s in trace.steps),
+        "requests": trace.requests,
+        "discarded": trace.discarded_tokens,
+        "hand_over": [
+            s.first_token_seconds for s in trace.steps
+            if s.author == "large" and s.entropy is not None
+        ],
+        "prefilled": [s.prefilled_tokens for s in trace.steps],
+        "trace": trace,
+    }  # fmt: skip
+    for arm in [two_requests, alone] if first else [alone, two_requests]:
+        forget(router)
+        row.update(arm(router, question, trace))
+    return row
+
+
+def forget(router: GlimpRouter) -> None:
+    """Both servers' slots hold another conversation, from its first words on."""
+    other = [
+        {"role": "system", "content": "Greet people."},
+        {"role": "user", "content": "Say hello to the new neighbour."},
+    ]
+    for threshold in (float("inf"), -1.0):
+        router.run(other, max_tokens=1, threshold=threshold)
+
+
+def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, Any]:
+    """The authors' loop, replayed on a trace."""
+    from glimp_integrations import bridge
+
+    clients = {
+        role: OpenAI(base_url=f"{backend.url}/v1", api_key=backend._secret().get_secret_value())
+        for role, backend in (("small", router.small), ("large", router.large))
+    }  # fmt: skip
+    checked = check_messages(question)
+    prompts = {
+        role: bridge.call(lambda b=backend: b.render(checked)).text
+        for role, backend in (("small", router.small), ("large", router.large))
+    }
+    for client in clients.values():
+        client.models.list()
+    text, tokens = "", 0
+    started = time.perf_counter()
+    for step in trace.steps:
+        if step.entropy is not None:
+            clients["small"].completions.create(
+                model="small", prompt=prompts["small"] + text, max_tokens=1, logprobs=20,
+                temperature=0,
+            )  # fmt: skip
+        reply = clients[step.author].completions.create(
+            model=step.author, prompt=prompts[step.author] + text, max_tokens=step.tokens,
+            temperature=0, stop=["\n\n"] if step.entropy is not None else None,
+        )  # fmt: skip
+        tokens += reply.usage.completion_tokens if reply.usage else 0
+        text += step.text
+    seconds = time.perf_counter() - started
+    for client in clients.values():
+        client.close()
+    return {"two_requests": seconds, "two_requests_tokens": tokens}
+
+
+def alone(router: GlimpRouter, question: str, _: Trace) -> dict[str, Any]:
+    """The large model by itself."""
+    started = time.perf_counter()
+    trace = router.run(question, threshold=-1.0).trace
+    return {"alone": time.perf_counter() - started, "alone_tokens": trace.tokens("large")}
+
+
+def median(speeds: list[PairSpeed]) -> PairSpeed:
+    def of(role: str) -> ModelSpeed:
+        names = ("request", "token", "prefill", "release")
+        return ModelSpeed(
+            **{n: statistics.median(getattr(getattr(s, role), n) for s in speeds) for n in names}
+        )
+
+    return replace(
+        speeds[0], small=of("small"), large=of("large"),
+        logprobs=statistics.median(s.logprobs for s in speeds),
+        slowdown=statistics.median(s.slowdown for s in speeds),
+    )  # fmt: skip
+
+
+def spread(speeds: list[PairSpeed]) -> float:
+    values = [s.small.token for s in speeds]
+    return (max(values) - min(values)) / statistics.median(values)
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    def total(name: str) -> float:
+        return sum(row[name] for row in rows)
+
+    steps, tokens = total("steps"), total("tokens")
+    per_token = 1000 * total("routed") / tokens
+    alone_per_token = 1000 * total("alone") / total("alone_tokens")
+    ratios = sorted(row["two_requests"] / row["routed"] for row in rows)
+    hand_overs = sorted(s for row in rows for s in row["hand_over"] if s is not None)
+    shown = Table(title="the embedded pair")
+    shown.add_column("")
+    shown.add_column("found", justify="right")
+    for name, value in (
+        ("large steps", f"{total('large_steps') / steps:.0%} of {steps:.0f}"),
+        ("large tokens", f"{total('large_tokens') / tokens:.0%} of {tokens:.0f}"),
+        ("seconds: routed / ideal / two requests",
+         f"{total('routed'):.1f} / {total('ideal'):.1f} / {total('two_requests'):.1f}"),
+        ("rho routed", f"{total('routed') / total('ideal'):.3f}"),
+        ("rho two requests", f"{total('two_requests') / total('ideal'):.3f}"),
+        ("routed against two requests", f"{total('two_requests') / total('routed'):.3f}x "
+         f"(median {statistics.median(ratios):.3f}, {ratios[0]:.3f} to {ratios[-1]:.3f})"),
+        ("tokens of two requests", f"{total('two_requests_tokens'):.0f}"),
+        ("ms per token: routed / large alone", f"{per_token:.1f} / {alone_per_token:.1f}"),
+        ("routed per token against large alone", f"{alone_per_token / per_token:.2f}x"),
+        ("requests per 100 steps", f"{100 * total('requests') / steps:.0f}"),
+        ("discarded tokens per step", f"{total('discarded') / steps:.2f}"),
+        ("hand-over to the large model, median",
+         f"{1000 * statistics.median(hand_overs):.0f} ms" if hand_overs else "none"),
+    ):  # fmt: skip
+        shown.add_row(name, value)
+    return shown
+
+
+if __name__ == "__main__":
+    main()
