@@ -38,10 +38,11 @@ def _options(
 
 
 class Role(StrEnum):
-    """Which of the two models an endpoint is to be."""
+    """What endpoints are to be: one of the two models, or both together."""
 
     small = "small"
     large = "large"
+    pair = "pair"
 
 
 Small = Annotated[str | None, typer.Option(help="Small model, e.g. openai:NAME@http://host/v1.")]
@@ -86,12 +87,15 @@ def pull() -> None:
 
 @app.command()
 def check(
-    role: Annotated[Role, typer.Argument(help="What for; small needs log-probabilities.")],
+    role: Annotated[
+        Role,
+        typer.Argument(help="What for; small needs log-probabilities, pair measures both."),
+    ],
     models: Annotated[
         list[str], typer.Argument(help="Short forms, e.g. openai:NAME@http://host:8000/v1.")
     ],
 ) -> None:
-    """Examine endpoints: can they continue exact text, and be glimpsed at?"""
+    """Examine endpoints: can they continue exact text, be glimpsed at, and how fast are both?"""
     from glimp_integrations.cli.check import run
 
     run(models, role.value)

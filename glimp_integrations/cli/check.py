@@ -9,29 +9,82 @@ from glimp_integrations.backends.openai import OpenAIBackend
 from glimp_integrations.backends.probes import EndpointReport
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.pair import parse
+from glimp_integrations.router import GlimpRouter
+from glimp_integrations.strategy import choose
 
 __all__ = ["run"]
 
+_SPEEDS = {
+    "token": "a token written",
+    "prefill": "a token read",
+    "request": "a request besides",
+    "release": "a cancelled stream holds the next up",
+}
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
 
 
 def run(models: list[str], role: str) -> None:
     """Examine each endpoint; exit code 1 if one cannot fill the role."""
+    roles = [role] * len(models)
+    if role == "pair":
+        if len(models) != 2:
+            raise ConfigError(
+                f"check pair takes the small and the large model, and got {len(models)} forms"
+            )
+        roles = ["small", "large"]
     usable = True
-    for form in models:
-        backend = parse(form)
-        if not isinstance(backend, OpenAIBackend):
-            raise ConfigError(f"{form!r} is no endpoint; check takes forms of servers")
-        try:
-            report = bridge.call(backend.check)
-        finally:
-            backend.close()
-        _print(report)
-        usable &= report.usable_as_small if role == "small" else report.usable_as_large
+    for form, wanted in zip(models, roles, strict=True):
+        usable &= _examine(form, wanted, must_serve=role != "pair")
     if not usable:
-        typer.secho(f"not usable as {role} model", fg="red")
+        typer.secho(f"not usable as {role}{'' if role == 'pair' else ' model'}", fg="red")
         raise typer.Exit(1)
-    typer.secho(f"usable as {role} model", fg="green")
+    if role == "pair":
+        _measure(*models)
+    typer.secho(f"usable as {role}{'' if role == 'pair' else ' model'}", fg="green")
+
+
+def _examine(form: str, role: str, *, must_serve: bool) -> bool:
+    """Print the report of one endpoint; whether it can fill the role."""
+    backend = parse(form)
+    if not isinstance(backend, OpenAIBackend):
+        if must_serve:
+            raise ConfigError(f"{form!r} is no endpoint; check takes forms of servers")
+        return True  # a model of this process has nothing to examine, but a speed
+    try:
+        report = bridge.call(backend.check)
+    finally:
+        backend.close()
+    _print(report)
+    return report.usable_as_small if role == "small" else report.usable_as_large
+
+
+def _measure(small: str, large: str) -> None:
+    """Print what tokens and requests take, and the strategy that follows."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    with GlimpRouter(small, large) as router, console.status("measuring both models"):
+        speed = router.measure()
+        strategy, reason = bridge.call(lambda: _chosen(router))
+    table = Table(title="milliseconds, nothing else running", title_justify="left")
+    for column in ("", "small", "large"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, text in _SPEEDS.items():
+        both = (getattr(model, name) for model in (speed.small, speed.large))
+        table.add_row(text, *(f"{1000 * value:.1f}" for value in both))
+    table.add_row("log-probabilities, a token", f"{1000 * speed.logprobs:.2f}", "")
+    console.print(table)
+    console.print(f"strategy {strategy!r}: {reason}", highlight=False, markup=False)
+    if not speed.apart:
+        console.print("One device: name it on both backends (device=...), so that neither starts "
+                      "before the other has left it.", highlight=False)  # fmt: skip
+
+
+async def _chosen(router: GlimpRouter) -> tuple[str, str]:
+    """What strategy "auto" comes to, and why."""
+    can = [await model.capabilities() for model in (router.small, router.large)]
+    return choose("auto", router.small, router.large, can[0], can[1], router.speed)
 
 
 def _print(report: EndpointReport) -> None:

@@ -279,6 +279,29 @@ def test_command_refuses_a_small_model_without_logprobs(
     assert result.output.rstrip().endswith("\nusable as large model")
 
 
+def test_command_measures_a_pair_and_says_which_strategy_follows(
+    serve: Serve, run: Callable[..., Any]
+) -> None:
+    small, large = serve(CHAIN, delay=0.001), serve(CHAIN, delay=0.004)
+    result = run("pair", small.form, large.form)
+    assert result.exit_code == 0, result.output
+    assert "a token written" in result.output and "log-probabilities, a token" in result.output
+    assert "': measured: " in result.output and " ms a step beyond its tokens" in result.output
+    assert result.output.rstrip().endswith("\nusable as pair")
+
+
+def test_command_measures_no_pair_that_cannot_work(serve: Serve, run: Callable[..., Any]) -> None:
+    good, blind = serve(CHAIN), serve(CHAIN, logprobs=0)
+    result = run("pair", blind.form, good.form)
+    assert result.exit_code == 1 and "a token written" not in result.output
+    assert result.output.rstrip().endswith("\nnot usable as pair")
+    assert run("pair", good.form, blind.form).exit_code == 0
+    for forms in ([good.form], [good.form, blind.form, good.form]):
+        result = run("pair", *forms)
+        assert isinstance(result.exception, ConfigError)
+        assert "takes the small and the large model" in str(result.exception)
+
+
 def test_command_examines_several_and_fails_for_one(serve: Serve, run: Callable[..., Any]) -> None:
     good, bad = serve(model="good"), serve(model="bad", wraps=True)
     result = run("small", bad.form, good.form)
