@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The demo needs neither torch nor the tools.
 DEMO := $(VENV)/.demo
 
-.PHONY: help demo test test-slow check clean
+.PHONY: help demo test test-slow bench-speed check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -26,6 +26,13 @@ test: $(STAMP) ## Run the test suite (fetches the embedded pair on first use)
 test-slow: $(STAMP) ## Run the longer proofs
 	@$(BIN)/glimp pull
 	$(BIN)/pytest -m slow -s
+
+bench-speed: $(STAMP) ## Measure speed: the pair here, the laboratory, the client (an hour)
+	@$(BIN)/glimp pull
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.lab.run --steps 175 --answer-tokens 600
+	$(BIN)/python -m benchmarks.lab.crowd
+	$(BIN)/python -m benchmarks.client_cost
 
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .
