@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The demo needs neither torch nor the tools.
 DEMO := $(VENV)/.demo
 
-.PHONY: help demo test test-slow check clean
+.PHONY: help demo test test-slow vllm check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -26,6 +26,11 @@ test: $(STAMP) ## Run the test suite (fetches the embedded pair on first use)
 test-slow: $(STAMP) ## Run the longer proofs
 	@$(BIN)/glimp pull
 	$(BIN)/pytest -m slow -s
+
+vllm: $(STAMP) ## Install the real vLLM beside it, serve the pair's weights and route against it
+	$(BIN)/python -m benchmarks.real_vllm install
+	$(BIN)/python -m benchmarks.real_vllm convert
+	$(BIN)/python -m benchmarks.real_vllm prove
 
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .
