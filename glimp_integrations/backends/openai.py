@@ -21,7 +21,7 @@ from glimp_integrations.backends.base import (
 )
 from glimp_integrations.backends.endpoint import Endpoint
 from glimp_integrations.backends.flavours import FLAVOURS, GENERIC
-from glimp_integrations.backends.wire import counted, tokens_of
+from glimp_integrations.backends.wire import counted, tokens_of, without_gaps
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
@@ -142,10 +142,14 @@ class OpenAIBackend(Endpoint):
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
         await self.capabilities()
         exact = self.flavour.token_per_chunk
+        # Where asking for the distribution alone shows more, one with gaps counts as none.
+        again = self.flavour.distribution_body and not request.distribution_only
         async with aclosing(self.completion(request, report)) as choices:
             before: int | None = None
             async for choice in choices:
                 tokens = tokens_of(choice, k=request.logprobs, token_per_chunk=exact)
+                if again:
+                    tokens = without_gaps(tokens, request.logprobs)
                 for token in counted(tokens, before, report.completion_tokens):
                     yield token
                 if tokens:
