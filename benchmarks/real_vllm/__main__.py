@@ -81,11 +81,12 @@ def serve(
     model: Annotated[Size, typer.Option(help="Which model of the pair.")] = Size.small,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     dtype: Annotated[Dtype, typer.Option(help="What it computes in.")] = Dtype.bfloat16,
+    window: Annotated[int, typer.Option(min=64, max=32768, help="Context, in tokens.")] = 4096,
 ) -> None:
     """Serve one model until Ctrl-C."""
     with (
         _told(),
-        server.serving(model, console=console, port=port, dtype=dtype) as running,
+        server.serving(model, console=console, port=port, dtype=dtype, window=window) as running,
     ):
         console.print(f"{running.memory / 1e9:.1f} GB; log: {running.log}; Ctrl-C stops it")
         running.process.wait()

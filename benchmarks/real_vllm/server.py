@@ -23,7 +23,6 @@ from glimp_integrations.errors import BackendError, ConfigError
 
 __all__ = ["Server", "serving"]
 
-WINDOW = 4096  # tokens
 _PATIENCE = 600  # seconds until a server that starts counts as hung
 _STOP_SECONDS = 30.0  # for leaving in good order
 _OWN = {
@@ -46,6 +45,7 @@ class Server:
     process: subprocess.Popen[bytes]
     model: str
     dtype: str
+    window: int
     root: str
     log: Path
     ready_seconds: float
@@ -77,7 +77,7 @@ class Server:
 
 @contextmanager
 def serving(
-    size: str, *, console: Console, port: int = 0, dtype: str = "bfloat16"
+    size: str, *, console: Console, port: int = 0, dtype: str = "bfloat16", window: int = 1024
 ) -> Iterator[Server]:
     """Serve one model of the pair; the server is gone when the block is left.
 
@@ -86,6 +86,7 @@ def serving(
         console: Where progress is shown.
         port: On the loopback interface; 0: any free one.
         dtype: What the server computes in.
+        window: Tokens of one conversation; small, so that a proof can fill it.
 
     Raises:
         ConfigError: vLLM or the model is not there, or the port is taken.
@@ -109,7 +110,7 @@ def serving(
         str(folder / "bin" / "vllm"), "serve", str(place),
         "--served-model-name", name,
         "--host", "127.0.0.1", "--port", str(port),
-        "--dtype", dtype, "--max-model-len", str(WINDOW), "--max-num-seqs", "4",
+        "--dtype", dtype, "--max-model-len", str(window), "--max-num-seqs", "4",
         # Compiling pays off after many more tokens than are written here.
         "--enforce-eager",
         # Only whole blocks are kept; on a CPU they have 128 tokens if nothing is said.
@@ -130,7 +131,7 @@ def serving(
         _wait(process, root, log, name, console)
         seconds = time.perf_counter() - started
         console.print(f"{name} ({dtype}) on vLLM at {root}/v1, ready after {seconds:.0f} s")
-        yield Server(process, name, dtype, root, log, seconds)
+        yield Server(process, name, dtype, window, root, log, seconds)
     finally:
         with console.status(f"stopping {name}"):
             _stop(process)

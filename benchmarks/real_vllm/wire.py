@@ -10,6 +10,8 @@ from typing import Any
 from benchmarks.real_vllm.bench import Bench, K, Result, look, read, rendered
 from glimp_integrations import GlimpRouter, bridge
 from glimp_integrations.backends.base import Report, Request
+from glimp_integrations.entropy import estimate
+from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.forms.schemas import checked
 from glimp_integrations.prompt import build, check_messages
 
@@ -115,11 +117,18 @@ def half_characters(bench: Bench) -> Result:
     finally:
         local.close()
     worst = max(abs(a - b) for a, b in pairs)
+    # What a client sees that takes the table as it comes: entries of one text fell together.
+    by_text = [
+        list(bench.complete(text, logprobs=K).logprobs.top_logprobs[0].values()) for text in places
+    ]
+    taken = [estimate(table, "topk_renorm") for table in by_text]
+    shown = ", ".join(f"{a:.3f} and {b:.3f}" for a, b in pairs)
     return Result(
         "half characters",
         worst <= HALF_TOLERANCE,
-        "H on vLLM and in transformers: " + ", ".join(f"{a:.3f} and {b:.3f}" for a, b in pairs),
-        {"pairs": pairs},
+        f"H on vLLM and in transformers: {shown}; by text {[len(t) for t in by_text]} of {K} "
+        f"tokens are left, whose H would be {', '.join(f'{h:.3f}' for h in taken)}",
+        {"pairs": pairs, "left_by_text": [len(t) for t in by_text], "h_by_text": taken},
     )
 
 
@@ -214,6 +223,33 @@ def ends(bench: Bench) -> Result:
     )
 
 
+def full_window(bench: Bench) -> Result:
+    """A context that fills up ends the text; a prompt that does not fit is told as such."""
+    window = bench.server.window
+    near = "one two three four " * (window // 4 - 2)
+    tokens, report = read(bench.plain, near, 40)
+    size = report.prompt_tokens or 0
+    try:
+        read(bench.plain, near * 2, 1)
+    except BackendError as error:
+        refused, told = error.context_full, str(error)
+    else:
+        refused, told = False, "nothing"
+    try:
+        GlimpRouter(bench.plain, bench.plain).run(near * 2)
+    except ConfigError as error:
+        named = f"context window of {window:,}" in str(error)
+    else:
+        named = False
+    return Result(
+        "full window",
+        report.ended == "context" and size + len(tokens) == window and refused and named,
+        f"{size} tokens of {window} were given, {len(tokens)} written, ended by {report.ended}; "
+        f"twice the text: {told!r}",
+        {"prompt": size, "written": len(tokens), "ended": report.ended, "told": told},
+    )
+
+
 PROOFS = (
     endpoint_check,
     raw_logprobs,
@@ -224,4 +260,5 @@ PROOFS = (
     cancelling,
     bound_answers,
     ends,
+    full_window,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import psutil
 import pytest
@@ -32,31 +32,29 @@ pytestmark = [
 ]
 
 
-@contextmanager
-def bench_of(*sizes: str, dtype: str = "bfloat16") -> Iterator[Bench]:
+CASES = [
+    *((("bfloat16", False), proof) for proof in (*wire.PROOFS, *routing.PROOFS)),
+    *((("float32", False), proof) for proof in routing.PROOFS),
+    (("bfloat16", True), routing.strategies),
+]
+
+
+@pytest.fixture(scope="module")
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """One kind of servers at a time; pytest orders the tests by it."""
+    dtype, both = request.param
+    if both and psutil.virtual_memory().available < BOTH_BYTES:
+        pytest.skip(f"two servers need {BOTH_BYTES / 1e9:.0f} GB of free memory")
+    sizes = ["small", "large"] if both else ["small"]
     console = Console(file=sys.stderr)
     with ExitStack() as stack:
         for size in sizes:
             models.convert(size)
-        servers = [
-            stack.enter_context(serving(size, console=console, dtype=dtype)) for size in sizes
-        ]
-        bench = Bench(*servers)
+        bench = Bench(
+            *[stack.enter_context(serving(s, console=console, dtype=dtype)) for s in sizes]
+        )
         stack.callback(bench.close)
         yield bench
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Bench]:
-    """The small model in bfloat16, as people serve it."""
-    with bench_of("small") as bench:
-        yield bench
-
-
-def assert_holds(proof: Proof, bench: Bench) -> None:
-    result = timed(proof, bench)
-    print(f"\n{result.name}: {result.said}")
-    assert result.ok, result.said
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
@@ -65,19 +63,13 @@ def test_tokenizer_and_template_are_those_of_llama_cpp(size: str) -> None:
     assert models.differences(size) == []
 
 
-@pytest.mark.parametrize("proof", [*wire.PROOFS, *routing.PROOFS], ids=lambda p: p.__name__)
-def test_in_bfloat16(proof: Proof, served: Bench) -> None:
-    assert_holds(proof, served)
-
-
-def test_in_float32_routing_is_equal_to_the_letter() -> None:
-    with bench_of("small", dtype="float32") as bench:
-        for proof in routing.PROOFS:
-            assert_holds(proof, bench)
-
-
-def test_both_models_on_vllm() -> None:
-    if psutil.virtual_memory().available < BOTH_BYTES:
-        pytest.skip(f"two servers need {BOTH_BYTES / 1e9:.0f} GB of free memory")
-    with bench_of("small", "large") as bench:
-        assert_holds(routing.strategies, bench)
+@pytest.mark.parametrize(
+    ("bench", "proof"),
+    CASES,
+    indirect=["bench"],
+    ids=[f"{dtype}-{'both-' * both}{proof.__name__}" for (dtype, both), proof in CASES],
+)
+def test_it_holds(bench: Bench, proof: Proof) -> None:
+    result = timed(proof, bench)
+    print(f"\n{result.name}: {result.said}")
+    assert result.ok, result.said
