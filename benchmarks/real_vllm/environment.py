@@ -138,8 +138,9 @@ def _pip(folder: Path, console: Console) -> None:
             assert process.stdout is not None
             for line in process.stdout:
                 output.write(line)
-                if line.startswith("Collecting "):
-                    bar.update(task, advance=1, description=line.split()[1])
+                if line.startswith(("Collecting ", "Processing ")):  # from an index, from a folder
+                    name = line.split()[1].rpartition("/")[2]
+                    bar.update(task, advance=1, description=name[:30])
                 elif line.startswith("Installing collected"):
                     bar.update(task, description="installing (a minute or two)")
             code = process.wait()
