@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # The demo needs neither torch nor the tools.
 DEMO := $(VENV)/.demo
 
-.PHONY: help demo test test-slow bench-speed check clean
+.PHONY: help demo test test-slow bench-speed vllm check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -33,6 +33,11 @@ bench-speed: $(STAMP) ## Measure speed: the pair here, the laboratory, the clien
 	$(BIN)/python -m benchmarks.lab.run --steps 175 --answer-tokens 600
 	$(BIN)/python -m benchmarks.lab.crowd
 	$(BIN)/python -m benchmarks.client_cost
+
+vllm: $(STAMP) ## Install the real vLLM beside it, serve the pair's weights and route against it
+	$(BIN)/python -m benchmarks.real_vllm install
+	$(BIN)/python -m benchmarks.real_vllm convert
+	$(BIN)/python -m benchmarks.real_vllm prove
 
 check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff check .

@@ -16,7 +16,14 @@ from typing import Any
 
 from glimp_integrations.backends.base import Report, Token
 
-__all__ = ["counted", "note_usage", "tokens_of", "top_logprobs_of", "untempered"]
+__all__ = [
+    "counted",
+    "note_usage",
+    "tokens_of",
+    "top_logprobs_of",
+    "untempered",
+    "without_gaps",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,14 @@ def note_usage(chunk: Mapping[str, Any], report: Report, cached: Sequence[str] =
         report.cached_tokens = timings.get("cache_n", report.cached_tokens)
         if report.cached_tokens is not None and "prompt_n" in timings:
             report.prompt_tokens = report.cached_tokens + timings["prompt_n"]
+
+
+def without_gaps(tokens: list[Token], k: int) -> list[Token]:
+    """Drop distributions of fewer than k tokens: entries of the same text fell together."""
+    return [
+        replace(token, logprobs=None) if token.logprobs and len(token.logprobs) < k else token
+        for token in tokens
+    ]
 
 
 def counted(tokens: list[Token], before: int | None, after: int | None) -> list[Token]:

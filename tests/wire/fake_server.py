@@ -100,7 +100,8 @@ class FakeServer:
     around every prompt. ``tempered`` divides log-probabilities by the temperature. ``extra``
     adds the sampled token as a k+1st entry. ``distance`` seconds lie on the way to short answers.
     ``busy`` slots belong to somebody else. What goes on ``hushed`` prompts begins with half a
-    character, and is kept back with its log-probabilities.
+    character, and is kept back with its log-probabilities. The ``halves`` likeliest tokens are
+    halves of characters, which vLLM gives no text.
 
     Bodies of one that ``lingers`` stay open behind their last event.
     ``active`` streams run, ``peak`` ran at once at most, ``finished`` came to their end.
@@ -128,6 +129,7 @@ class FakeServer:
     lingers: bool = False
     missing: set[str] = field(default_factory=set)
     hushed: set[str] = field(default_factory=set)
+    halves: int = 0
     faults: list[Fault] = field(default_factory=list)
     requests: list[Seen] = field(default_factory=list)
     aborted: int = 0
@@ -474,12 +476,22 @@ class _Handler(BaseHTTPRequestHandler):
                 "content": [_entry(d, table) for (d, _), table in zip(tokens, tables, strict=True)]
             }
         texts = [data.decode(errors="replace") or "<|im_end|>" for data, _ in tokens]
+        named = [
+            {
+                "" if i < self.fake.halves else data.decode(errors="replace"): value
+                for i, (data, value) in enumerate(table)
+            }
+            for table in tables
+        ]
+        if body.get("return_tokens_as_token_ids"):
+            texts = ["token_id:0"] * len(tokens)
+            named = [
+                {f"token_id:{i}": value for i, (_, value) in enumerate(table)} for table in tables
+            ]
         return {
             "tokens": texts,
             "token_logprobs": [table[0][1] for table in tables],
-            "top_logprobs": [
-                {data.decode(errors="replace"): value for data, value in table} for table in tables
-            ],
+            "top_logprobs": named,
             "text_offset": [0] * len(tokens),
         }
 

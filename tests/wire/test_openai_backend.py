@@ -249,6 +249,19 @@ def test_generate_gives_single_tokens_with_logprobs(
     assert all(len(token.logprobs or ()) == 20 for token in tokens)
 
 
+@pytest.mark.parametrize("strategy", ["two_request", "fused"])
+def test_tokens_without_a_text_of_their_own_are_not_lost_from_h(
+    serve: Serve, connect: Connect, strategy: str
+) -> None:
+    """VLLM keys the likeliest tokens by text, and halves of characters all have the same: none."""
+    server = serve(CHAIN, flavour="vllm", halves=3)
+    trace = GlimpRouter(*[connect(server)] * 2, **GREEDY, strategy=strategy).run(MESSAGES).trace
+    assert [step.entropy for step in trace.steps] == pytest.approx([0.1, 2.0, 0.1], abs=1e-6)
+    assert [step.author for step in trace.steps] == ["small", "large", "small"]
+    asked = [body for body in server.completions() if body.get("return_tokens_as_token_ids")]
+    assert [body["max_tokens"] for body in asked] == [1, 1, 1]
+
+
 def test_vllm_counts_grouped_tokens_without_logprobs(serve: Serve, connect: Connect) -> None:
     tokens, _ = collect(connect(serve(CHAIN, flavour="vllm", group=4)), chat())
     assert [token.count for token in tokens] == [4, 4, 4, 3]
