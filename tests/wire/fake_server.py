@@ -20,12 +20,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 from glimp_integrations.backends.scripted import uniform
+from wire.loopback import Handler, Loopback, Seen
 
-__all__ = ["GENERATION_PROMPT", "THINKING_TEMPLATE", "FakeServer", "Fault", "Seen", "Tok"]
+__all__ = ["GENERATION_PROMPT", "THINKING_TEMPLATE", "FakeServer", "Fault", "Tok"]
 
 Tok = tuple[bytes, float]
 """A token's bytes and H in nats."""
@@ -80,19 +80,8 @@ class Fault:
         return True
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A request as it arrived."""
-
-    method: str
-    path: str
-    body: dict[str, Any]
-    headers: dict[str, str]
-    connection: int = 0
-
-
 @dataclass
-class FakeServer:
+class FakeServer(Loopback):
     """See the module's docstring. Use it as a context manager; ``url`` is its base URL.
 
     ``missing`` routes answer 404. ``logprobs``: how many a request can have at most (0: the
@@ -139,6 +128,7 @@ class FakeServer:
     finished: int = 0
 
     def __post_init__(self) -> None:
+        self.handler = _Handler
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.connections: set[socket.socket] = set()
@@ -147,19 +137,9 @@ class FakeServer:
 
     # -- life --------------------------------------------------------------------------------
 
-    def __enter__(self) -> FakeServer:
-        handler = type("Handler", (_Handler,), {"fake": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(5.0)
+        super().__exit__()
         with self.lock:
             for connection in self.connections:
                 try:
@@ -168,12 +148,8 @@ class FakeServer:
                     continue
 
     @property
-    def port(self) -> int:
-        return int(self._http.server_address[1])
-
-    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self.root}/v1"
 
     @property
     def form(self) -> str:
@@ -248,22 +224,19 @@ class _Dropped(Exception):
     """The connection is to be broken now."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    timeout = 30
-    fake: FakeServer
+class _Handler(Handler):
+    owner: FakeServer
 
     def setup(self) -> None:
         super().setup()
-        with self.fake.lock:
-            self.fake.connections.add(self.connection)
-            self.fake.accepted += 1
-            self.number = self.fake.accepted
+        with self.owner.lock:
+            self.owner.connections.add(self.connection)
+            self.owner.accepted += 1
+            self.number = self.owner.accepted
 
     def finish(self) -> None:
-        with self.fake.lock:
-            self.fake.connections.discard(self.connection)
+        with self.owner.lock:
+            self.owner.connections.discard(self.connection)
         try:
             super().finish()
         except OSError:
@@ -272,28 +245,22 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         try:
             super().handle()
-        except (_Dropped, OSError):
+        except _Dropped:
             self.close_connection = True
 
-    def log_message(self, *_: object) -> None:
-        return
-
     def do_GET(self) -> None:
-        time.sleep(self.fake.distance)
-        self._serve({})
+        time.sleep(self.owner.distance)
+        super().do_GET()
 
-    def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        self._serve(json.loads(self.rfile.read(length) or b"{}"))
-
-    def _serve(self, body: dict[str, Any]) -> None:
-        fake = self.fake
+    def serve(self, body: dict[str, Any]) -> None:
+        fake = self.owner
         with fake.lock:
-            headers = {k.lower(): v for k, v in self.headers.items()}
-            fake.requests.append(Seen(self.command, self.path, body, headers, self.number))
+            found = self.seen(body)
+            headers = found.headers
+            fake.requests.append(found)
             fault = next((f for f in fake.faults if f.hits(self.path, body)), None)
         if self.path in fake.missing:
-            return self._json(404, {"detail": "Not Found"})
+            return self.send_json(404, {"detail": "Not Found"})
         if fake.api_key and headers.get("authorization") != f"Bearer {fake.api_key}":
             return self._refuse(401, "Invalid API Key", headers)
         if fault is not None and fault.kind == "status":
@@ -307,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fake.flavour == "llama.cpp":
             route = route or {
                 "/props": self._props,
-                "/apply-template": lambda b: self._json(
+                "/apply-template": lambda b: self.send_json(
                     200, {"prompt": fake.render(b["messages"])}
                 ),
                 "/tokenize": self._tokenize_llama_cpp,
@@ -316,48 +283,50 @@ class _Handler(BaseHTTPRequestHandler):
         elif fake.flavour == "vllm":
             route = route or {
                 "/tokenize": self._tokenize_vllm,
-                "/detokenize": lambda b: self._json(200, {"prompt": fake.detokenize(b["tokens"])}),
+                "/detokenize": lambda b: self.send_json(
+                    200, {"prompt": fake.detokenize(b["tokens"])}
+                ),
             }.get(self.path)
         if route is None:
-            return self._json(404, {"detail": "Not Found"})
+            return self.send_json(404, {"detail": "Not Found"})
         return route(body)
 
     # -- small routes ------------------------------------------------------------------------
 
     def _models(self, _: dict[str, Any]) -> None:
-        owner = {"llama.cpp": "llamacpp", "vllm": "vllm"}.get(self.fake.flavour, "somebody")
-        entry: dict[str, Any] = {"id": self.fake.model, "object": "model", "owned_by": owner}
-        if self.fake.flavour == "vllm":
-            entry["max_model_len"] = self.fake.context_window
-        self._json(200, {"object": "list", "data": [entry]})
+        owner = {"llama.cpp": "llamacpp", "vllm": "vllm"}.get(self.owner.flavour, "somebody")
+        entry: dict[str, Any] = {"id": self.owner.model, "object": "model", "owned_by": owner}
+        if self.owner.flavour == "vllm":
+            entry["max_model_len"] = self.owner.context_window
+        self.send_json(200, {"object": "list", "data": [entry]})
 
     def _props(self, _: dict[str, Any]) -> None:
-        settings = {"n_ctx": self.fake.context_window}
-        self._json(
+        settings = {"n_ctx": self.owner.context_window}
+        self.send_json(
             200,
-            {"default_generation_settings": settings, "chat_template": self.fake.template},
+            {"default_generation_settings": settings, "chat_template": self.owner.template},
         )
 
     def _slots(self, _: dict[str, Any]) -> None:
-        working = self.fake.active + self.fake.busy
-        self._json(200, [{"id": i, "is_processing": i < working} for i in range(4)])
+        working = self.owner.active + self.owner.busy
+        self.send_json(200, [{"id": i, "is_processing": i < working} for i in range(4)])
 
     def _tokenize_llama_cpp(self, body: dict[str, Any]) -> None:
         special = body.get("parse_special", True)
-        self._json(200, {"tokens": self.fake.tokenize(body["content"], special=special)})
+        self.send_json(200, {"tokens": self.owner.tokenize(body["content"], special=special)})
 
     def _tokenize_vllm(self, body: dict[str, Any]) -> None:
-        text = body.get("prompt") or self.fake.render(body["messages"])
-        tokens = self.fake.tokenize(text)
-        self._json(
+        text = body.get("prompt") or self.owner.render(body["messages"])
+        tokens = self.owner.tokenize(text)
+        self.send_json(
             200,
-            {"tokens": tokens, "count": len(tokens), "max_model_len": self.fake.context_window},
+            {"tokens": tokens, "count": len(tokens), "max_model_len": self.owner.context_window},
         )
 
     # -- completions -------------------------------------------------------------------------
 
     def _completion(self, body: dict[str, Any], fault: Fault | None) -> None:
-        fake = self.fake
+        fake = self.owner
         k = int(body.get("logprobs") or 0)
         if k > fake.logprobs and fake.refuse:
             text = f"Requested sample logprobs of {k}, which is greater than max allowed: "
@@ -370,10 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
                 f"prompt has {prompt_tokens}",
                 {},
             )
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        self.begin_stream()
         with fake.lock:
             fake.active += 1
             fake.peak = max(fake.peak, fake.active)
@@ -389,16 +355,16 @@ class _Handler(BaseHTTPRequestHandler):
                 fake.finished += finished
         # Told to the client last: whoever it asks next is not at work beside this one.
         if finished:
-            self._raw(b"data: [DONE]\n\n")
+            self.send_piece(b"data: [DONE]\n\n")
             if fake.lingers:
                 self._hang()
-            self._raw(b"")
+            self.send_piece(b"")
         return None
 
     def _stream(
         self, body: dict[str, Any], k: int, prompt_tokens: int, fault: Fault | None
     ) -> None:
-        fake, vllm = self.fake, self.fake.flavour == "vllm"
+        fake, vllm = self.owner, self.owner.flavour == "vllm"
         if body.get("return_progress") and fake.flavour == "llama.cpp":
             progress = {"total": prompt_tokens, "cache": prompt_tokens // 2, "processed": 0}
             self._event({"choices": [_choice("")], "prompt_progress": progress})
@@ -434,7 +400,7 @@ class _Handler(BaseHTTPRequestHandler):
         self, body: dict[str, Any], prompt_tokens: int
     ) -> Iterator[tuple[list[Tok], str, str | None]]:
         """Tokens that share a chunk, the text that is complete with them, why it ended."""
-        fake, stops = self.fake, body.get("stop") or []
+        fake, stops = self.owner, body.get("stop") or []
         decoder = codecs.getincrementaldecoder("utf-8")()
         written = b""
         group: list[Tok] = []
@@ -469,7 +435,7 @@ class _Handler(BaseHTTPRequestHandler):
         self, tokens: list[Tok], text: str, k: int, body: dict[str, Any]
     ) -> dict[str, Any]:
         tables = [self._top(data, entropy, k, body) for data, entropy in tokens]
-        if self.fake.flavour == "llama.cpp":
+        if self.owner.flavour == "llama.cpp":
             if len(tokens) == 1:
                 return {"content": [_entry(text.encode() if text else b"", tables[0])]}
             return {
@@ -478,7 +444,7 @@ class _Handler(BaseHTTPRequestHandler):
         texts = [data.decode(errors="replace") or "<|im_end|>" for data, _ in tokens]
         named = [
             {
-                "" if i < self.fake.halves else data.decode(errors="replace"): value
+                "" if i < self.owner.halves else data.decode(errors="replace"): value
                 for i, (data, value) in enumerate(table)
             }
             for table in tables
@@ -499,11 +465,11 @@ class _Handler(BaseHTTPRequestHandler):
         self, data: bytes, entropy: float, k: int, body: dict[str, Any]
     ) -> list[tuple[bytes, float]]:
         values = list(uniform(entropy)[:k])
-        if self.fake.tempered and body["temperature"] > 0:
+        if self.owner.tempered and body["temperature"] > 0:
             values = [v / body["temperature"] for v in values]
             norm = math.log(math.fsum(math.exp(v) for v in values))
             values = [v - norm for v in values]
-        if self.fake.extra:
+        if self.owner.extra:
             values.append(values[-1] - 5.0)
         names = [data, *(f" other{i}".encode() for i in range(len(values) - 1))]
         return list(zip(names, values, strict=True))
@@ -511,55 +477,41 @@ class _Handler(BaseHTTPRequestHandler):
     def _break(self, fault: Fault) -> None:
         if fault.kind == "stream_error":
             message = fault.body or "the fake fails on purpose"
-            if self.fake.echo_key:
+            if self.owner.echo_key:
                 message = f"{message} {self.headers.get('Authorization')}"
             self._event({"error": {"message": message, "code": 500, "type": "server_error"}})
-            self._raw(b"")
+            self.send_piece(b"")
         elif fault.kind == "hang":
             self._hang()
         elif fault.kind == "close":
-            self._raw(b"")
+            self.send_piece(b"")
         raise _Dropped
 
     # -- bytes -------------------------------------------------------------------------------
 
     def _hang(self) -> None:
-        while not self.fake.stopping.wait(0.02):
+        while not self.owner.stopping.wait(0.02):
             self._check_client()
         raise _Dropped
 
     def _check_client(self) -> None:
         readable, _, _ = select.select([self.connection], [], [], 0)
         if readable and not self.connection.recv(1, socket.MSG_PEEK):
-            with self.fake.lock:
-                self.fake.aborted += 1
+            with self.owner.lock:
+                self.owner.aborted += 1
             raise _Dropped
 
     def _event(self, chunk: dict[str, Any]) -> None:
-        chunk = {"id": "fake", "object": "text_completion", "model": self.fake.model, **chunk}
-        self._raw(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-
-    def _raw(self, data: bytes) -> None:
-        """One chunk of the body; an empty one ends it."""
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        chunk = {"id": "fake", "object": "text_completion", "model": self.owner.model, **chunk}
+        self.send_piece(b"data: " + json.dumps(chunk).encode() + b"\n\n")
 
     def _refuse(self, status: int, message: Any, headers: dict[str, str]) -> None:
-        if self.fake.echo_key and isinstance(message, str):
+        if self.owner.echo_key and isinstance(message, str):
             message = f"{message} (you sent {headers.get('authorization')})"
         if isinstance(message, bytes):  # what a proxy in front answers
-            return self._send(status, message, "text/html")
+            return self.send_bytes(status, message, "text/html")
         body = {"error": {"message": message, "type": "fake_error", "code": status}}
-        return self._json(status, body)
-
-    def _json(self, status: int, body: Any) -> None:
-        self._send(status, json.dumps(body).encode(), "application/json")
-
-    def _send(self, status: int, data: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        return self.send_json(status, body)
 
 
 def _choice(text: str, finish: str | None = None) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from wire.fake_server import Seen
+from wire.loopback import Handler, Loopback, Seen
 
 __all__ = ["TRANSCRIPTS", "Replay", "load"]
 
@@ -29,32 +28,16 @@ def load(server: str, name: str) -> Transcript:
 
 
 @dataclass
-class Replay:
+class Replay(Loopback):
     """Plays transcripts; use it as a context manager. The last one of a route is repeated."""
 
     transcripts: list[Transcript]
     seen: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.handler = _Handler
         self._lock = threading.Lock()
         self._waiting = list(self.transcripts)
-
-    def __enter__(self) -> Replay:
-        handler = type("Handler", (_Handler,), {"replay": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(5.0)
-
-    @property
-    def root(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def bodies(self, path: str) -> list[Any]:
         with self._lock:
@@ -72,35 +55,15 @@ class Replay:
             return known[0] if known else None
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    timeout = 30
-    replay: Replay
+class _Handler(Handler):
+    owner: Replay
 
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except OSError:
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        return
-
-    def do_GET(self) -> None:
-        self._serve({})
-
-    def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        self._serve(json.loads(self.rfile.read(length) or b"{}"))
-
-    def _serve(self, body: dict[str, Any]) -> None:
-        headers = {k.lower(): v for k, v in self.headers.items()}
-        found = self.replay.next(Seen(self.command, self.path, body, headers))
+    def serve(self, body: dict[str, Any]) -> None:
+        found = self.owner.next(self.seen(body))
         if found is None:
             found = {"status": 404, "answer": {"detail": "Not Found"}}
         if "stream" not in found:
-            return self._send(found, json.dumps(found["answer"]).encode(), "application/json")
+            return self._answer(found, json.dumps(found["answer"]).encode(), "application/json")
         lines = found["framing"] == "lines"
         head, tail = (b"", b"\n") if lines else (b"data: ", b"\n\n")
         # Not escaped: JSON may hold characters that end a line of text.
@@ -111,13 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         if found.get("done"):
             pieces.append(b"data: [DONE]\n\n")
         kind = "application/x-ndjson" if lines else "text/event-stream"
-        return self._send(found, b"".join(pieces), kind)
+        return self._answer(found, b"".join(pieces), kind)
 
-    def _send(self, found: Transcript, data: bytes, kind: str) -> None:
-        self.send_response(found["status"])
-        for name, value in (found.get("headers") or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+    def _answer(self, found: Transcript, data: bytes, kind: str) -> None:
+        self.send_bytes(found["status"], data, kind, found.get("headers"))

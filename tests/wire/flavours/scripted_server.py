@@ -12,11 +12,11 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
 from glimp_integrations.backends.scripted import uniform
-from wire.fake_server import GENERATION_PROMPT, FakeServer, Seen, Tok
+from wire.fake_server import GENERATION_PROMPT, FakeServer, Tok
+from wire.loopback import Handler, Loopback, Seen
 
 __all__ = ["Fault", "Scripted"]
 
@@ -25,7 +25,7 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 @dataclass
-class Scripted:
+class Scripted(Loopback):
     """Use it as a context manager; ``base`` is its base URL."""
 
     script: Sequence[Tok | str]
@@ -37,25 +37,9 @@ class Scripted:
     seen: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.handler = _Handler
         self.lock = threading.Lock()
         self.model = FakeServer(self.script)
-
-    def __enter__(self) -> Scripted:
-        handler = type("Handler", (_Handler,), {"scripted": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(5.0)
-
-    @property
-    def root(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     @property
     def base(self) -> str:
@@ -76,33 +60,13 @@ class Scripted:
                 return
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    timeout = 30
-    scripted: Scripted
+class _Handler(Handler):
+    owner: Scripted
 
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except OSError:
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        return
-
-    def do_GET(self) -> None:
-        self._serve({})
-
-    def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length", 0))
-        self._serve(json.loads(self.rfile.read(length) or b"{}"))
-
-    def _serve(self, body: dict[str, Any]) -> None:
-        server = self.scripted
-        headers = {k.lower(): v for k, v in self.headers.items()}
+    def serve(self, body: dict[str, Any]) -> None:
+        server = self.owner
         with server.lock:
-            server.seen.append(Seen(self.command, self.path, body, headers))
+            server.seen.append(self.seen(body))
         answers: dict[str, Any] = {}
         if server.wire == "ollama":
             answers = self._ollama(body)
@@ -112,15 +76,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._stream(self._chat(body), lines=False)
         answer = answers.get(self.path)
         if answer is None:
-            return self._send(404, b'{"error": "page not found"}', "application/json")
+            return self.send_json(404, {"error": "page not found"})
         if isinstance(answer, Iterator):
             return self._stream(answer, lines=server.wire == "ollama")
-        return self._send(200, json.dumps(answer).encode(), "application/json")
+        return self.send_json(200, answer)
 
     # -- shapes ------------------------------------------------------------------------------
 
     def _ollama(self, body: dict[str, Any]) -> dict[str, Any]:
-        server = self.scripted
+        server = self.owner
         if self.path == "/api/generate":
             return {self.path: self._ollama_stream(body)}
         name = "scripted:1b"
@@ -144,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         decoder = codecs.getincrementaldecoder("utf-8")()
         held: list[dict[str, Any]] = []
         done, last = 0, False
-        for data, entropy, _, ended in self.scripted.tokens(
+        for data, entropy, _, ended in self.owner.tokens(
             body["prompt"], body["options"]["num_predict"]
         ):
             last, done = ended, done + 1
@@ -156,12 +120,12 @@ class _Handler(BaseHTTPRequestHandler):
             if text:
                 yield {"response": text, "done": False, **({"logprobs": held} if held else {})}
                 held = []
-        prompt = len(self.scripted.model.tokenize(body["prompt"]))
+        prompt = len(self.owner.model.tokenize(body["prompt"]))
         counts = {"prompt_eval_count": prompt, "eval_count": done}
         yield {"response": "", "done": True, "done_reason": "stop" if last else "length", **counts}
 
     def _tgi(self, body: dict[str, Any]) -> dict[str, Any]:
-        server = self.scripted
+        server = self.owner
         if self.path == "/generate_stream":
             return {self.path: self._tgi_stream(body)}
         own: dict[str, Any] = {
@@ -179,9 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _tgi_stream(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         k = body["parameters"].get("top_n_tokens", 0)
         decoder = codecs.getincrementaldecoder("utf-8")()
-        prompt = len(self.scripted.model.tokenize(body["inputs"]))
+        prompt = len(self.owner.model.tokenize(body["inputs"]))
         for number, (data, entropy, last, ended) in enumerate(
-            self.scripted.tokens(body["inputs"], body["parameters"]["max_new_tokens"]), 1
+            self.owner.tokens(body["inputs"], body["parameters"]["max_new_tokens"]), 1
         ):
             token = {"id": number, "text": "</s>" if ended else decoder.decode(data)}
             chunk: dict[str, Any] = {"index": number, "token": {**token, "special": ended}}
@@ -195,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             yield chunk
 
     def _chat(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        server, messages = self.scripted, list(body["messages"])
+        server, messages = self.owner, list(body["messages"])
         thought, answer = "", ""
         if messages[-1]["role"] == "assistant":
             thought, answer = _partial(messages.pop())
@@ -219,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _deltas(
         self, body: dict[str, Any], prompt: str, *, thinking: bool, fresh: bool
     ) -> Iterator[dict[str, Any]]:
-        server, done, finish = self.scripted, 0, "length"
+        server, done, finish = self.owner, 0, "length"
         decoder = codecs.getincrementaldecoder("utf-8")()
         if server.fault == "closes":
             thinking = False
@@ -245,26 +209,13 @@ class _Handler(BaseHTTPRequestHandler):
     # -- bytes -------------------------------------------------------------------------------
 
     def _stream(self, chunks: Iterator[dict[str, Any]], *, lines: bool) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-ndjson" if lines else "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        self.begin_stream("application/x-ndjson" if lines else "text/event-stream")
         for chunk in chunks:
             data = json.dumps(chunk).encode()
-            self._raw(data + b"\n" if lines else b"data: " + data + b"\n\n")
+            self.send_piece(data + b"\n" if lines else b"data: " + data + b"\n\n")
         if not lines:
-            self._raw(b"data: [DONE]\n\n")
-        self._raw(b"")
-
-    def _raw(self, data: bytes) -> None:
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-
-    def _send(self, status: int, data: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+            self.send_piece(b"data: [DONE]\n\n")
+        self.send_piece(b"")
 
 
 def _entry(data: bytes, values: Sequence[float]) -> dict[str, Any]:
