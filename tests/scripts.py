@@ -32,6 +32,29 @@ CALL = ['{"name": "get_weather", ', '"arguments": {"city": ', '"Paris"}}']
 NOON = ['{"name": "clock", ', '"arguments": {}}']
 PARIS = ("get_weather", {"city": "Paris"})
 
+# One of each sort: numbers, zero and None where that is not the default, pairs, lists.
+UNUSUAL: dict[str, Any] = {
+    "temperature": 0.0,
+    "seed": 0,
+    "timeout": None,
+    "max_retries": 0,
+    "max_tokens": 7,
+    "answer_by": "router",
+    "answer_marker": "So:",
+    "step_delimiter": "\n",
+    "think_tags": ("<a>", "</a>"),
+    "stop": ["x", "y"],
+    "show_schema": False,
+    "draft": "prompt_lookup",
+    "keep_warm": True,
+    "step_events": True,
+}
+"""Settings other than the defaults, for models that are stored and loaded again."""
+
+KEY, PASSWORD = "sk-hush-hush", "hunter2"
+SECRET_SMALL = f"openai:S@http://user:{PASSWORD}@127.0.0.1:9/v1"
+SECRET_LARGE = f"openai:L@http://{PASSWORD}@127.0.0.1:9/v1"
+
 
 def get_weather(city: str) -> str:
     """Weather of a city."""

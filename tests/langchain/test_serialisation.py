@@ -15,7 +15,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from pydantic import SecretStr
 from scripted_models import chat, text_model
-from scripts import pair
+from scripts import KEY, PASSWORD, SECRET_LARGE, SECRET_SMALL, UNUSUAL, pair
 
 from glimp_integrations import BackendError
 from glimp_integrations.backends import OpenAIBackend
@@ -24,27 +24,7 @@ from langchain_glimp import ChatGlimpRouter, GlimpRouterLLM
 
 KINDS = [ChatGlimpRouter, GlimpRouterLLM]
 SMALL, LARGE = "openai:S@http://127.0.0.1:9/v1", "openai:L@http://127.0.0.1:9/v1"
-KEY, PASSWORD = "sk-hush-hush", "hunter2"
-SECRET_SMALL = f"openai:S@http://user:{PASSWORD}@127.0.0.1:9/v1"
-SECRET_LARGE = f"openai:L@http://{PASSWORD}@127.0.0.1:9/v1"
-# One of each sort: numbers, infinity, zero and None where that is not the default, pairs, lists.
-SETTINGS: dict[str, Any] = {
-    "threshold": math.inf,
-    "temperature": 0.0,
-    "seed": 0,
-    "timeout": None,
-    "max_retries": 0,
-    "max_tokens": 7,
-    "answer_by": "router",
-    "answer_marker": "So:",
-    "step_delimiter": "\n",
-    "think_tags": ("<a>", "</a>"),
-    "stop": ["x", "y"],
-    "show_schema": False,
-    "draft": "prompt_lookup",
-    "streaming": False,
-    "step_events": True,
-}
+SETTINGS: dict[str, Any] = {**UNUSUAL, "threshold": math.inf, "streaming": False}
 
 
 def restored(stored: Any, **options: Any) -> Any:

@@ -13,6 +13,7 @@ from llama_index.core.callbacks import CallbackManager, LlamaDebugHandler
 from llama_index.core.extractors import TitleExtractor
 from pydantic import SecretStr
 from scripted_llms import HI, LARGE, SMALL, authors, listening, scripted
+from scripts import KEY, PASSWORD, SECRET_LARGE, SECRET_SMALL, UNUSUAL
 from workflows.context.serializers import JsonSerializer
 
 from glimp_integrations import BackendError, ConfigError
@@ -20,26 +21,10 @@ from glimp_integrations.backends import OpenAIBackend
 from glimp_integrations.settings import Price, Prices
 from llamaindex_glimp import GlimpRouterLLM
 
-KEY, PASSWORD = "sk-hush-hush", "hunter2"
-SECRET_SMALL = f"openai:S@http://user:{PASSWORD}@127.0.0.1:9/v1"
-SECRET_LARGE = f"openai:L@http://{PASSWORD}@127.0.0.1:9/v1"
-# One of each sort: numbers, zero and None where that is not the default, pairs, lists, objects.
 SETTINGS: dict[str, Any] = {
+    **UNUSUAL,
     "threshold": 0.25,
-    "temperature": 0.0,
-    "seed": 0,
-    "timeout": None,
-    "max_retries": 0,
-    "max_tokens": 7,
-    "answer_by": "router",
-    "answer_marker": "So:",
-    "step_delimiter": "\n",
-    "think_tags": ("<a>", "</a>"),
-    "stop": ["x", "y"],
-    "show_schema": False,
-    "draft": "prompt_lookup",
     "prices": Prices(small=Price(input=1, output=2), large=Price(input=3, output=4, cached=0.5)),
-    "step_events": True,
     "context_window": 4096,
     "is_function_calling_model": False,
     "system_prompt": "Be brief.",
