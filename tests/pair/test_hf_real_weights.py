@@ -99,6 +99,7 @@ def test_local_model_and_server_route_together(smol: HuggingFaceBackend, local: 
         assert {step.estimator for step in trace.steps} == {"topk_renorm@20"}
 
 
+@SLOW
 def test_short_form_serves_langchain() -> None:
     from langchain_glimp import ChatGlimpRouter
 
