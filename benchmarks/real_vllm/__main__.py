@@ -97,6 +97,7 @@ def serve(
 @app.command()
 def prove(
     only: Annotated[list[str] | None, typer.Option(help="Names of proofs.")] = None,
+    bfloat16: Annotated[bool, typer.Option(help="Everything in bfloat16.")] = True,
     float32: Annotated[bool, typer.Option(help="Routing once more in float32.")] = True,
     large: Annotated[bool, typer.Option(help="Also route with both models on vLLM.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures.")] = None,
@@ -105,7 +106,9 @@ def prove(
     names = {p.__name__: p for p in (*wire.PROOFS, *routing.PROOFS)}
     if unknown := set(only or ()) - set(names):
         raise typer.BadParameter(f"no proof {sorted(unknown)}; there are {', '.join(names)}")
-    rounds: list[tuple[Dtype, bool, list[Proof]]] = [(Dtype.bfloat16, False, list(names.values()))]
+    rounds: list[tuple[Dtype, bool, list[Proof]]] = []
+    if bfloat16:
+        rounds.append((Dtype.bfloat16, False, list(names.values())))
     if float32:
         rounds.append((Dtype.float32, False, list(routing.PROOFS)))
     if large:

@@ -31,7 +31,7 @@ from glimp_integrations.weights import LARGE, ensure
 __all__ = ["Bench", "Proof", "Result", "look", "questions", "read", "rendered", "timed"]
 
 K = 20
-THRESHOLD = 0.5  # nats; low, so that short texts have steps of both models
+THRESHOLD = 0.8  # nats; low, so that short texts have steps of both models
 # One token at a time: reading is then the same computation as writing, bit by bit.
 _STEADY = {"n_ubatch": 1, "n_batch": 32, "no_extra_bufts": True}
 
@@ -86,6 +86,11 @@ class Bench:
         if self._large_server is not None:
             return self.opened(OpenAIBackend(base_url=self._large_server.url))
         return self.opened(LlamaCppBackend(ensure(LARGE), parallel=1, server_options=_STEADY))
+
+    @property
+    def large_on(self) -> str:
+        """What serves the large model."""
+        return "vLLM" if self._large_server is not None else "llama.cpp"
 
     @cached_property
     def plain(self) -> OpenAIBackend:

@@ -12,12 +12,12 @@ from glimp_integrations import RoutedAnswer
 __all__ = ["MEDIAN_TOLERANCE", "PROOFS", "TOLERANCE", "places"]
 
 PLACES = 50
-QUESTIONS = 2
-TOKENS = 96  # of each answer
+QUESTIONS = 3
+TOKENS = 110  # of each answer
 # Nats. In float32 both compute the same up to rounding. bfloat16 keeps 8 bits of every number,
-# the logits included, so two correct programs differ; these are what was found, rounded up.
-TOLERANCE = {"float32": 0.01, "bfloat16": 0.5}
-MEDIAN_TOLERANCE = {"float32": 0.001, "bfloat16": 0.05}
+# so two correct programs differ; these are what was found (0.04 and 0.003), and some room.
+TOLERANCE = {"float32": 0.002, "bfloat16": 0.15}
+MEDIAN_TOLERANCE = {"float32": 0.0002, "bfloat16": 0.02}
 
 
 def entropies(bench: Bench) -> Result:
@@ -99,7 +99,7 @@ def strategies(bench: Bench) -> Result:
     # In float32 the texts are equal, too; bfloat16 may turn a near tie of two tokens.
     written = not partings or bench.server.dtype != "float32"
     return Result(
-        f"strategies, vLLM {bench.server.dtype}, large on {bench.large.label.split(' at ')[-1]}",
+        f"strategies, vLLM {bench.server.dtype}, large on {bench.large_on}",
         decided
         and written
         and worst <= edge

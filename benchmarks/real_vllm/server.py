@@ -35,6 +35,8 @@ _OWN = {
     # By default one core is kept free of computing and the threads are pinned to the others:
     # two servers on a small machine would share a single core.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # Threads that wait leave the cores to the other model.
+    "OMP_WAIT_POLICY": "passive",
 }
 
 

@@ -25,8 +25,8 @@ SCHEMA = {
     "required": ["city", "people"],
     "additionalProperties": False,
 }
-IDLE_SECONDS = 2.0  # from closing a stream until the server has stopped
-HALF_TOLERANCE = 0.1  # nats; bfloat16 rounds each logit to some 0.1
+IDLE_PASSES = 4  # from closing a stream until the server is idle, in times of one token
+HALF_TOLERANCE = 0.2  # nats; bfloat16 against float32 at places where many tokens are alike
 
 
 def endpoint_check(bench: Bench) -> Result:
@@ -148,16 +148,21 @@ def prefix_cache(bench: Bench) -> Result:
 def cancelling(bench: Bench) -> Result:
     """After a stream is closed the server stops generating."""
 
-    async def begin() -> float:
+    async def begin() -> tuple[float, float]:
         tokens: Any = bench.small.generate(Request("Once upon a time", 600), Report())
-        for _ in range(4):
+        await anext(tokens)
+        first = time.perf_counter()
+        for _ in range(6):
             await anext(tokens)
         await tokens.aclose()
-        return time.perf_counter()
+        closed = time.perf_counter()
+        return closed, (closed - first) / 6
 
-    closed = bridge.call(begin)
+    closed, token = bridge.call(begin)
+    # The pass that was running is finished; what busy cores add is no fault.
+    limit = max(1.0, IDLE_PASSES * token)
     running = bench.server.metric("vllm:num_requests_running")
-    while running and time.perf_counter() - closed < 4 * IDLE_SECONDS:
+    while running and time.perf_counter() - closed < 4 * limit:
         time.sleep(0.02)
         running = bench.server.metric("vllm:num_requests_running")
     idle = time.perf_counter() - closed
@@ -166,10 +171,10 @@ def cancelling(bench: Bench) -> Result:
     more = bench.server.metric("vllm:generation_tokens_total") - before
     return Result(
         "cancelling",
-        not running and idle <= IDLE_SECONDS and not more,
-        f"idle {1000 * idle:.0f} ms after the stream was closed; {more:.0f} tokens in the second "
-        "after that",
-        {"idle_seconds": idle, "tokens_after": more},
+        not running and idle <= limit and not more,
+        f"idle {1000 * idle:.0f} ms after the stream was closed, in the time of "
+        f"{idle / token:.1f} tokens; {more:.0f} tokens in the second after that",
+        {"idle_seconds": idle, "token_seconds": token, "tokens_after": more},
     )
 
 
@@ -245,7 +250,7 @@ def full_window(bench: Bench) -> Result:
         "full window",
         report.ended == "context" and size + len(tokens) == window and refused and named,
         f"{size} tokens of {window} were given, {len(tokens)} written, ended by {report.ended}; "
-        f"twice the text: {told!r}",
+        f"twice the text: {told[:120]!r}",
         {"prompt": size, "written": len(tokens), "ended": report.ended, "told": told},
     )
 
