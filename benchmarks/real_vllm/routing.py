@@ -128,7 +128,7 @@ def compare(two: RoutedAnswer, fused: RoutedAnswer) -> tuple[list[float], dict[s
             continue
         gaps.append(abs(a.entropy - b.entropy))
         if (a.author, a.text) != (b.author, b.text):
-            edge = min(abs(h - THRESHOLD) for h in (a.entropy, b.entropy))
+            edge = min(abs(h - float(a.threshold)) for h in (a.entropy, b.entropy))
             return gaps, {"step": a.index, "same_author": a.author == b.author, "edge": edge}
     return gaps, None
 
