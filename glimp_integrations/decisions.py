@@ -14,7 +14,7 @@ conversation replays to the same decisions, and every strategy of the engine sha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -102,12 +102,14 @@ class Chain:
         window: Tokens that fit behind the prompt in the smaller of the two contexts;
             ``None``: unknown.
         plan: The form of the answer.
+        lots: Numbers from 0 to 1, which the random router draws.
     """
 
     settings: RoutingSettings
     closers: tuple[str, ...] = ()
     window: int | None = None
     plan: Plan = FREE
+    lots: Callable[[], float] | None = None
     steps: list[Step] = field(default_factory=list)
     stop_reason: StopReason | None = None
     answer_stop: StopReason | None = None
@@ -142,7 +144,12 @@ class Chain:
         ``None`` means the small model ended its sequence without showing a distribution; that
         is nothing the large model was asked to correct.
         """
-        return "large" if entropy is not None and entropy > self.settings.threshold else "small"
+        if entropy is None:
+            return "small"
+        share = self.settings.random_share
+        if share is not None and self.lots is not None:
+            return "large" if self.lots() < share else "small"
+        return "large" if entropy > self.settings.threshold else "small"
 
     def begin(self, author: Author, entropy: float | None) -> Step:
         """Start the next step."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import math
+import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from glimp_integrations import prompt
@@ -19,6 +22,7 @@ from glimp_integrations.backends.base import (
     Message,
     Rendered,
 )
+from glimp_integrations.calibration.record import CalibratedThreshold, Conditions
 from glimp_integrations.decisions import Author, Chain, Done, Glimpse, Kept, Step, Write
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
@@ -31,6 +35,7 @@ from glimp_integrations.events import (
     TextDelta,
     ToolCallDelta,
 )
+from glimp_integrations.formatting import only_formats
 from glimp_integrations.forms.calls import CallReader
 from glimp_integrations.forms.form import Form
 from glimp_integrations.forms.plan import Plan, make_plan
@@ -41,7 +46,7 @@ from glimp_integrations.settle import Settler
 from glimp_integrations.speed import PairSpeed
 from glimp_integrations.strategy import choose
 
-__all__ = ["route"]
+__all__ = ["conditions", "route"]
 
 _CHARACTER_TOKENS = 4  # no UTF-8 character has more
 TOP_LOGPROBS = 20  # the reference code's k and the cap of most servers
@@ -79,6 +84,20 @@ async def route(
             await pen.put_away()
 
 
+async def conditions(settings: RoutingSettings, small: Backend, large: Backend) -> Conditions:
+    """What a threshold belongs to.
+
+    Raises:
+        ConfigError: The small model cannot be measured by the estimator.
+        UnsuitableEndpointError: It shows no log-probabilities.
+        BackendError: It cannot be reached.
+    """
+    with _blame("small"):
+        can = await small.capabilities()
+    k = _glimpse_size(small, can)
+    return Conditions.of(settings, (small, large), can, _estimator(settings, can, needed=True), k)
+
+
 async def _prepare(
     settings: RoutingSettings,
     small: Backend,
@@ -101,9 +120,11 @@ async def _prepare(
             "on one device: leave it out, or name the devices on the backends (device=...)"
         )
     glimpses = forced is None and 0 <= settings.threshold < math.inf
-    estimator = _estimator(settings, ready["small"].can, needed=glimpses)
+    estimator = _estimator(settings, cans[0], needed=glimpses)
     draft = _drafter(settings, models, ready) if forced is None else None
-    k = _glimpse_size(small, ready["small"].can) if glimpses else 0
+    k = _glimpse_size(small, cans[0]) if glimpses else 0
+    if glimpses and isinstance(settings.threshold, CalibratedThreshold):
+        settings.threshold.compare(Conditions.of(settings, (small, large), cans[0], estimator, k))
     seeds = itertools.count(settings.seed or 0)
 
     def pen(author: Author) -> Pen:
@@ -124,6 +145,9 @@ async def _prepare(
             stream_logprobs=strategy[0] != "two_request" and glimpses and author == "small",
             draft=draft if author == "large" else None,
             shared=shared,
+            skips=partial(only_formats, delimiter=settings.step_delimiter)
+            if settings.glimpse == "skip_format"
+            else None,
             next_seed=lambda: None if settings.seed is None else next(seeds),
         )
 
@@ -146,6 +170,7 @@ async def _prepare(
         ),
         plan=plan_for(forced or ("small" if settings.answer_by == "small" else "large")),
         forced=forced,
+        lots=_lots(settings, messages),
     )
     recorder = Recorder(
         settings, chain, pens, strategy, estimator, ready["large"].prompt.tokens, started, errors
@@ -286,10 +311,11 @@ class _Call:
         while True:
             # Who may run on past this step asks for the whole phase at once.
             # The step's cap must not cut a character: a few tokens more, and the chain cuts.
-            room = chain.room
+            room, until = chain.room, None
             if not self._runs_on(author):
                 room = min(room, chain.step_room + _CHARACTER_TOKENS)
-            token = await pen.read(chain.context, room, chain.schema)
+                until = self.settings.step_delimiter
+            token = await pen.read(chain.context, room, chain.schema, until)
             self.recorder.first_token()
             undecided = chain.undecided
             kept = chain.take(token) if token is not None else chain.ended(*pen.take_end())
@@ -408,6 +434,14 @@ def _drafter(
                 f"process ('hf:...'), and {models[author].label} is none: leave draft out"
             )
     return models["small"] if settings.draft == "small" else "prompt_lookup"
+
+
+def _lots(settings: RoutingSettings, messages: Sequence[Message]) -> Callable[[], float] | None:
+    """Lots of the random router: one question has the same ones in every run."""
+    if settings.random_share is None:
+        return None
+    question = json.dumps([*map(dict, messages)], sort_keys=True, default=str)
+    return random.Random(f"{settings.seed}\0{question}").random  # noqa: S311
 
 
 def _glimpse_size(small: Backend, can: Capabilities) -> int:

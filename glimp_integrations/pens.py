@@ -8,14 +8,16 @@ end of a step.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from glimp_integrations.backends.base import Backend, Ended, Report, Request, Token
+from glimp_integrations.backends.base import Backend, Ended, Report, Request, StreamEnd, Token
 from glimp_integrations.entropy import Estimator, estimate
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.formatting import MOST_SKIPPED
 from glimp_integrations.trace import Author, ModelUsage
 
 __all__ = ["Pen", "Sampling"]
@@ -55,6 +57,7 @@ class Pen:
         stream_logprobs: Streams carry log-probabilities, because steps begin inside them.
         draft: Who proposes tokens for this model; see ``Request.draft``.
         shared: The other model computes on the same device, and waits until this one has left it.
+        skips: Whether a glimpse looks behind such text for the token it measures.
         next_seed: Counts requests over both pens, so that no two requests draw the same numbers.
     """
 
@@ -69,6 +72,7 @@ class Pen:
     next_seed: Callable[[], int | None]
     draft: Backend | Literal["prompt_lookup"] | None = None
     shared: bool = False
+    skips: Callable[[str], bool] | None = None
     usage: ModelUsage = field(default_factory=ModelUsage)
     requests: int = 0
     discarded: int = 0
@@ -78,17 +82,18 @@ class Pen:
     _report: Report = field(default_factory=Report)
     _room: int = 0
     _read: int = 0
-    _pushed: Token | None = None
-    _ended: Ended | None = None
+    _pushed: deque[Token] = field(default_factory=deque)  # glimpsed, not yet read
+    _ended: StreamEnd | None = None
     _attempts: int = 0
     _logprobs: bool = False
     _look: bool = False
     _schema: Mapping[str, Any] | None = None
+    _until: str | None = None
     _notes: dict[str, Any] = field(default_factory=dict)
     _reading: asyncio.Task[None] | None = None
 
     async def glimpse(self, context: Text, room: int, estimator: Estimator) -> float | None:
-        """Look at the next token without using it up.
+        """Look at the next token, or behind formatting, without using up what was seen.
 
         Returns:
             H in nats; ``None`` if the model ended its sequence without a token to look at.
@@ -96,18 +101,35 @@ class Pen:
         Raises:
             UnsuitableEndpointError: The token came without log-probabilities.
         """
-        if self._stream is None:
-            await self._open(context, 1 if self.glimpse_alone else room, logprobs=True)
-        token = await self._next(context, room)
-        if token is None and self._ended in _OVER:
-            return None
-        if token is None or (token.logprobs is None and token.measure is None):
-            return await self._look_only(context, token, estimator)
-        entropy = await self._entropy(token, estimator)
-        if self._stream is not None and self._room == 1:
-            await self._finish_single()
-        self._pushed = token
-        return entropy
+        if self._pushed:
+            await self.lift()  # the step's cap fell between them: a step begins at its own tokens
+        seen = ""
+
+        def ahead(closer: str) -> str:
+            return context(closer) + seen
+
+        while True:
+            if self._stream is None:
+                await self._open(ahead, 1 if self.glimpse_alone else room, logprobs=True)
+            token = await self._next(ahead, room)
+            if token is None and self._ended in _OVER:
+                return None
+            if token is None or (token.logprobs is None and token.measure is None):
+                return await self._look_only(ahead, token, estimator)
+            seen += token.text
+            room -= token.count
+            # A character that has only begun is the step's, whatever it turns out to be.
+            passed = self._passes(seen) and bool(token.text) and not token.pending and room > 0
+            entropy = None if passed else await self._entropy(token, estimator)
+            if self._stream is not None and self._room == 1:
+                await self._finish_single()
+            self._pushed.append(token)
+            if entropy is not None:
+                return entropy
+
+    def _passes(self, seen: str) -> bool:
+        """Whether the glimpse goes on behind what it saw."""
+        return self.skips is not None and len(self._pushed) < MOST_SKIPPED and self.skips(seen)
 
     async def _entropy(self, token: Token, estimator: Estimator) -> float:
         if token.measure is None:
@@ -141,7 +163,11 @@ class Pen:
         return estimate(token.logprobs, estimator)
 
     async def read(
-        self, context: Text, room: int, schema: Mapping[str, Any] | None = None
+        self,
+        context: Text,
+        room: int,
+        schema: Mapping[str, Any] | None = None,
+        until: str | None = None,
     ) -> Token | None:
         """The next token of this model's text; ``None`` at its end (then see :meth:`take_end`).
 
@@ -149,10 +175,11 @@ class Pen:
             context: See :data:`Text`.
             room: Tokens at most, where a request is opened.
             schema: What the text has to follow from where the request is opened.
+            until: Nothing is wanted behind this text of a request that is opened.
         """
-        self._schema = schema
-        if self._pushed is not None:
-            token, self._pushed = self._pushed, None
+        self._schema, self._until = schema, until
+        if self._pushed:
+            token = self._pushed.popleft()
             # Half a character, or a token of unknown text, cannot be handed over as text: the
             # same place is generated again (greedy: the same token).
             if not token.pending and (token.text or self._ended == "eos"):
@@ -162,10 +189,14 @@ class Pen:
             self.discarded += token.count
         if self._ended in _OVER:
             return None
-        if self._stream is None:
-            self._ended = None
-            await self._open(context, room, logprobs=self.stream_logprobs)
-        return await self._next(context, room)
+        while True:
+            if self._stream is None:
+                self._ended = None
+                await self._open(context, room, logprobs=self.stream_logprobs)
+            found = await self._next(context, room)
+            # The text may stand where it ends no step: then the model goes on behind it.
+            if found is not None or self._ended != "until":
+                return found
 
     def take_end(self) -> tuple[Ended, int]:
         """Why the last :meth:`read` returned ``None``, and how many tokens no piece told of.
@@ -174,18 +205,18 @@ class Pen:
         end how many there were.
         """
         ended, self._ended = self._ended or "eos", None
+        assert ended != "until", "read() goes on behind it"
         return ended, max(0, (self._report.completion_tokens or 0) - self._read)
 
     async def lift(self, *, discarded: int = 0) -> None:
-        """Stop writing: cancel a running stream, drop a glimpsed token."""
-        if self._pushed is not None:
-            discarded += self._pushed.count
-            self._pushed = None
-        self.discarded += discarded
+        """Stop writing: cancel a running stream, drop what was glimpsed."""
+        self.discarded += discarded + sum(token.count for token in self._pushed)
+        self._pushed.clear()
         self._ended = None
         if self._stream is not None:
+            over = self._report.ended is not None
             await self._close()
-            if self.shared:
+            if self.shared and not over:
                 # The other model must not start beside a cancelled pass.
                 await self.backend.released()
 
@@ -278,6 +309,7 @@ class Pen:
             max_retries=self.sampling.max_retries,
             draft=None if self._schema is not None else self.draft,
             schema=self._schema,
+            until=None if logprobs or self._schema is not None else self._until,
             notes=self._notes,
         )
         self._stream = cast(

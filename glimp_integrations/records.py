@@ -106,6 +106,8 @@ class Recorder:
             large_model=self.pens["large"].backend.name,
             strategy=self.strategy[0],
             strategy_reason=self.strategy[1],
+            glimpse=self.settings.glimpse,
+            random_share=self.settings.random_share,
             steps=records,
             stop_reason=chain.stop_reason,
             answer_stop=chain.answer_stop,

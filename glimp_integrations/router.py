@@ -8,7 +8,8 @@ from typing import Any
 
 from glimp_integrations import bridge, facts
 from glimp_integrations.backends.base import Backend, Message
-from glimp_integrations.engine import route
+from glimp_integrations.calibration.record import Conditions
+from glimp_integrations.engine import conditions, route
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished
 from glimp_integrations.forms.form import Form
@@ -141,6 +142,15 @@ class GlimpRouter:
     async def _measure(self) -> PairSpeed:
         self.speed = await measure(self.small, self.large)
         return self.speed
+
+    def conditions(self) -> Conditions:
+        """What a threshold of this pair belongs to; see :mod:`glimp_integrations.calibration`.
+
+        Raises:
+            BackendError: The small model cannot be reached.
+            UnsuitableEndpointError: It cannot be glimpsed at.
+        """
+        return bridge.call(lambda: conditions(self.settings, self.small, self.large))
 
     def token_ids(self, text: str) -> list[int] | None:
         """The large model's ids of a text; ``None``: its backend cannot tell."""

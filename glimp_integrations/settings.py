@@ -15,11 +15,13 @@ from pydantic import (
     ModelWrapValidatorHandler,
     SecretStr,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     field_serializer,
     field_validator,
     model_validator,
 )
 
+from glimp_integrations.calibration.record import PREFIX, CalibratedThreshold
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import ConfigError
 
@@ -76,13 +78,28 @@ class RoutingSettings(BaseModel):
     threshold: float = Field(
         default=1.0,
         description="Nats. H > threshold: the large model writes the step. inf: the small model "
-        "writes all of them, < 0: the large model does; both cost no glimpse.",
+        "writes all of them, < 0: the large model does; both cost no glimpse. 'calibrated:FILE': "
+        "what `glimp calibrate` found.",
     )
     entropy_estimator: Estimator | Literal["auto"] = Field(
         default="auto",
         description="How H is computed: 'topk_renorm' or 'topk_other' from the likeliest tokens, "
         "'full' from the whole vocabulary (small models of this process only). 'auto': full "
         "where it can be had, else topk_renorm. A threshold belongs to its estimator.",
+    )
+    glimpse: Literal["first_token", "skip_format"] = Field(
+        default="first_token",
+        description="Which token's entropy decides: the step's first, as in the paper, or the "
+        "first behind formatting (bullets, list numbers, white space, '**', '\\\\['). A threshold "
+        "belongs to its glimpse.",
+    )
+    random_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="A control for comparisons: the large model writes a step by lot, with this "
+        "probability, and not because of H, which is measured all the same. A question draws the "
+        "same lots in every run; another seed draws others.",
     )
     step_delimiter: str = Field(default="\n\n", min_length=1, description="Ends a step.")
     max_step_tokens: int = Field(default=512, ge=1, description="Tokens in one step.")
@@ -160,7 +177,7 @@ class RoutingSettings(BaseModel):
 
     @field_serializer("threshold", when_used="json")
     def _infinity_is_text_in_json(self, value: float) -> float | str:
-        return value if math.isfinite(value) else str(value)
+        return float(value) if math.isfinite(value) else str(value)
 
     @field_serializer("small", "large")
     def _named_without_password(self, value: Any) -> Any:
@@ -179,12 +196,33 @@ class RoutingSettings(BaseModel):
                 + "; ".join(_explain(item) for item in error.errors(include_url=False))
             ) from None
 
+    @field_validator("threshold", mode="wrap")
+    @classmethod
+    def _calibrated_thresholds_are_read(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler
+    ) -> float:
+        if isinstance(value, CalibratedThreshold):
+            return value
+        if isinstance(value, str) and value.startswith(PREFIX):
+            return CalibratedThreshold.read(value)
+        number: float = handler(value)
+        return number
+
     @field_validator("threshold")
     @classmethod
     def _threshold_is_a_number(cls, value: float) -> float:
         if math.isnan(value):
             raise ValueError("threshold is NaN; give a number of nats, inf or a negative number")
         return value
+
+    @model_validator(mode="after")
+    def _lots_need_glimpses(self) -> Self:
+        if self.random_share is not None and not 0 <= self.threshold < math.inf:
+            raise ConfigError(
+                f"random_share draws lots where the threshold would decide, and with threshold "
+                f"{self.threshold} nothing is decided: leave one of them out"
+            )
+        return self
 
     @field_validator("think_tags")
     @classmethod

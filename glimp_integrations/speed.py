@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import statistics
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = ["ModelSpeed", "PairSpeed", "measure"]
 _TOKENS = 24
 _COUNTING = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,"
 _WORDS = 160
+_PAIRS = 5
 _SLOWER = 1.2  # on separate devices models do not disturb each other; on one, by far more
 # A typical chain: the paper's share of large steps, and the tokens of a step.
 _SHARE, _STEP = 0.25, 40
@@ -54,12 +56,15 @@ class PairSpeed:
         logprobs: What the log-probabilities add to a streamed token of the small model.
         slowdown: How many times slower a token is while the other model computes; the worse of
             the two. 1 on separate devices.
+        stops: Whether the small and the large model's server ends a stream by itself behind a
+            step; others are stopped by closing it.
     """
 
     small: ModelSpeed
     large: ModelSpeed
     logprobs: float
     slowdown: float
+    stops: tuple[bool, bool] = (False, False)
 
     @property
     def apart(self) -> bool:
@@ -69,18 +74,22 @@ class PairSpeed:
     def overhead(self, strategy: str) -> float:
         """Seconds a step takes beyond its tokens, for a quarter of large steps of 40 tokens."""
         small, large, p = self.small, self.large, _SHARE
-        # A cancelled stream delays the other model only where both wait for one device.
-        release = 0.0 if self.apart else 1.0
-        glimpse = small.request + small.token
+        # A closed stream delays the other model only where both wait for one device.
+        small_closed, large_closed = (0.0 if self.apart else m.release for m in (small, large))
+        small_ended, large_ended = (
+            0.0 if stops else closed
+            for stops, closed in zip(self.stops, (small_closed, large_closed), strict=True)
+        )
+        glimpse = small.request + small.token  # in vain, where the large model writes
         if strategy == "two_request":
-            written = (1 - p) * (small.request + release * small.release)
-            return glimpse + written + p * (large.request + release * large.release)
+            written = (1 - p) * (2 * small.request + small_ended)
+            return written + p * (glimpse + large.request + large_ended)
         logprobs = self.logprobs * _STEP * (1 - p)
-        to_large = large.request + release * small.release
+        to_large = large.request + small_closed
         if strategy == "overlap":
             # A large step behind a large one costs nothing: it is being written meanwhile.
             return logprobs + p * (1 - p) * (to_large + glimpse)
-        return logprobs + p * (to_large + glimpse + release * large.release)
+        return logprobs + p * (to_large + glimpse + large_ended)
 
     def ideal(self, trace: Trace) -> float:
         """Seconds the decisions of a trace take at least: tokens written and read, at their price.
@@ -110,22 +119,29 @@ async def measure(small: Backend, large: Backend) -> PairSpeed:
         BackendError: A model failed, or ended its text at once.
         UnsuitableEndpointError: A model cannot be used.
     """
-    alone: dict[Backend, ModelSpeed] = {}
-    for backend in (small, large):
-        await backend.capabilities()
-        alone[backend] = await _measure_one(backend)
-    k = (await small.capabilities()).top_logprobs
-    with_logprobs = min([(await _stream(small, _COUNTING, k)).token for _ in range(2)])
+    can = [await backend.capabilities() for backend in (small, large)]
+    alone = {backend: await _measure_one(backend) for backend in (small, large)}
+    k = can[0].top_logprobs
     together = await asyncio.gather(_stream(small, _COUNTING), _stream(large, _COUNTING))
     return PairSpeed(
         alone[small],
         alone[large],
-        logprobs=max(0.0, with_logprobs - alone[small].token) if k else 0.0,
+        logprobs=max(0.0, await _price_of_logprobs(small, k)) if k else 0.0,
         slowdown=max(
             timing.token / alone[backend].token
             for timing, backend in zip(together, (small, large), strict=True)
         ),
+        stops=(can[0].stops, can[1].stops),
     )
+
+
+async def _price_of_logprobs(backend: Backend, k: int) -> float:
+    """Seconds a token, with and without in turn: a drifting machine would drown a difference."""
+    differences = []
+    for _ in range(_PAIRS):
+        plain = (await _stream(backend, _COUNTING)).token
+        differences.append((await _stream(backend, _COUNTING, k)).token - plain)
+    return statistics.median(differences)
 
 
 @dataclass(frozen=True, slots=True)

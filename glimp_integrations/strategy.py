@@ -23,9 +23,10 @@ def choose(
     """Pick a strategy and say why.
 
     Where the pair was measured: the strategy that adds least to a step. Else ``fused`` wherever
-    streams carry log-probabilities: over a network it wins by the requests it saves, and on one
-    shared CPU it is as fast (0.97 to 1.01 of the other's time in ``benchmarks/arms.py``), because
-    there a step ends with a cancelled stream in both. ``overlap`` where the models are known to
+    streams carry log-probabilities: over a network it wins by the requests it saves. But
+    ``two_request`` where both models are known to share a device and their servers end steps by
+    themselves: a request is cheap there, log-probabilities of every token and closed streams are
+    not (``benchmarks/speed.py``). ``overlap`` where the models are known to
     compute on separate devices: what the large model writes while the small one glimpses then
     costs no time.
 
@@ -68,6 +69,8 @@ def choose(
         return _cheapest(speed, overlaps=bool(apart))
     if apart:
         return "overlap", f"the small model streams log-probabilities, and {where}"
+    if apart is False and small_can.stops and large_can.stops:
+        return "two_request", f"{where}, and the servers end steps by themselves"
     return "fused", "the small model streams log-probabilities: one request until it is unsure"
 
 

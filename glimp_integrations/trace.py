@@ -102,6 +102,10 @@ class Trace(_Record):
     large_model: str
     strategy: str
     strategy_reason: str
+    glimpse: str = Field(default="first_token", description="Which token H was taken from.")
+    random_share: float | None = Field(
+        default=None, description="Set: the large model's steps were drawn by lot."
+    )
     steps: list[StepRecord] = []
     stop_reason: str | None = Field(default=None, description="Why the chain ended.")
     answer_stop: str | None = Field(default=None, description="Why a separate answer ended.")

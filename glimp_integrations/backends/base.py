@@ -27,6 +27,7 @@ __all__ = [
     "Rendered",
     "Report",
     "Request",
+    "StreamEnd",
     "Token",
 ]
 
@@ -38,6 +39,9 @@ Message = Mapping[str, Any]
 
 Ended = Literal["eos", "length", "context"]
 """End of sequence; ``max_tokens`` reached; the context window is full."""
+
+StreamEnd = Ended | Literal["until"]
+"""How a stream ends: as above, or behind ``Request.until``."""
 
 
 Measure = Callable[[Estimator, int], Awaitable[float]]
@@ -88,6 +92,8 @@ class Request:
             backend, ``"prompt_lookup"``, or ``None``. Never changes greedy text.
         schema: JSON schema, checked by ``forms.schemas``, that the whole continuation has to
             follow, and nothing behind it; only for backends that ``bind``.
+        until: Nothing is wanted behind the token that completes this text. A backend that can
+            (``Capabilities.stops``) ends the stream there; others go on until they are stopped.
         notes: The same dictionary for all requests of one model in one call. The router does
             not look into it; a backend may keep there what it knows of the text so far.
     """
@@ -103,6 +109,7 @@ class Request:
     max_retries: int = 2
     draft: Backend | Literal["prompt_lookup"] | None = None
     schema: Mapping[str, Any] | None = None
+    until: str | None = None
     notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -121,7 +128,7 @@ class Report:
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None
-    ended: Ended | None = None
+    ended: StreamEnd | None = None
     retried: bool = False
 
 
@@ -140,9 +147,11 @@ class Capabilities:
             measure H themselves.
         drafts: Understands ``Request.draft``.
         binds: Understands ``Request.schema``.
+        stops: Understands ``Request.until``.
         device: Name of what it computes on, if known. Two backends with one device never
             compute at the same time without slowing each other down.
         template: Source of the chat template, if the backend shows it.
+        weights: Their type or quantisation, if known: ``"bfloat16"``, ``"q4_k_m"``.
         logprobs_refusal: What the server said when it refused to give log-probabilities.
     """
 
@@ -153,8 +162,10 @@ class Capabilities:
     in_process: bool = False
     drafts: bool = False
     binds: bool = False
+    stops: bool = False
     device: str | None = None
     template: str | None = None
+    weights: str | None = None
     logprobs_refusal: str | None = None
 
     def shares_device(self, other: Capabilities) -> bool:

@@ -179,7 +179,7 @@ class Endpoint(Backend):
         protocol, request = self.protocol, ask.request
         body, reading = protocol.body(ask), protocol.reading(ask)
         finish: str | None = None
-        async with aclosing(self._chunks(client, body, request, report)) as chunks:
+        async with aclosing(self._chunks(client, ask, body, report)) as chunks:
             async for chunk in chunks:
                 for choice in reading.choices(chunk, report):
                     finish = choice.get("finish_reason") or finish
@@ -189,7 +189,7 @@ class Endpoint(Backend):
         self._note_end(finish, request, report)
 
     async def _chunks(
-        self, client: AsyncOpenAI, body: dict[str, Any], request: Request, report: Report
+        self, client: AsyncOpenAI, ask: Ask, body: dict[str, Any], report: Report
     ) -> AsyncGenerator[dict[str, Any], None]:
         from openai import Timeout
 
@@ -200,12 +200,12 @@ class Endpoint(Backend):
         # Options of the request: a client with options of its own would be made, and look at the
         # platform in a thread, for every one.
         stream: Any = await client.post(
-            self.protocol.path(self),
+            self.protocol.path(self, ask),
             cast_to=object,
             body=body,
             options={
-                "timeout": Timeout(request.timeout, connect=CONNECT_SECONDS),
-                "max_retries": request.max_retries,
+                "timeout": Timeout(ask.request.timeout, connect=CONNECT_SECONDS),
+                "max_retries": ask.request.max_retries,
             },
             stream=True,
             stream_cls=JsonLines if self.protocol.lines else DrainedStream,

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from glimp_integrations.backends.base import Ended
+from glimp_integrations.backends.base import StreamEnd
 from glimp_integrations.forms.dialects import TAG_CLOSERS, TAGS
 from glimp_integrations.forms.schemas import for_llguidance
 
 __all__ = ["FLAVOURS", "FORMS", "GENERIC", "Flavour", "bound_body", "by_host"]
 
-_PLAIN_ENDS: Mapping[str, Ended] = {"stop": "eos", "length": "length"}
+_PLAIN_ENDS: Mapping[str, StreamEnd] = {"stop": "eos", "length": "length"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Flavour:
         warped: Log-probabilities are taken behind temperature, top-k and top-p, so the
             distribution is asked for greedily, in a request of its own.
         ends: From ``finish_reason`` to how a sequence ended; any other one is a failure.
+        stops: A stream can end itself behind a text and tell its exact tokens
+            (``backends.stopping``).
         stop_told: The field that tells a stop string from an end of sequence; ``None``: nothing
             does.
         cached: Path to the number of cached prompt tokens, from the chunk down.
@@ -69,7 +71,7 @@ class Flavour:
     """
 
     name: str
-    protocol: Literal["completions", "ollama", "tgi", "chat"] = "completions"
+    protocol: Literal["completions", "llama.cpp", "ollama", "tgi", "chat"] = "completions"
     owned_by: str = ""
     body: Mapping[str, Any] = field(default_factory=dict)
     stream_options: Mapping[str, Any] = field(default_factory=lambda: {"include_usage": True})
@@ -82,7 +84,8 @@ class Flavour:
     max_logprobs: int = 1000
     tempered: bool = False
     warped: bool = False
-    ends: Mapping[str, Ended] = field(default_factory=lambda: _PLAIN_ENDS)
+    ends: Mapping[str, StreamEnd] = field(default_factory=lambda: _PLAIN_ENDS)
+    stops: bool = False
     stop_told: str | None = None
     cached: tuple[str, ...] = ("usage", "prompt_tokens_details", "cached_tokens")
     cancels: bool | None = None
@@ -101,6 +104,7 @@ GENERIC = Flavour(name="generic")
 
 LLAMA_CPP = Flavour(
     name="llama.cpp",
+    protocol="llama.cpp",
     owned_by="llamacpp",
     body={
         "top_k": 0,
@@ -120,6 +124,8 @@ LLAMA_CPP = Flavour(
     renders="apply-template",
     token_per_chunk=True,
     binding="json_schema",
+    ends={**_PLAIN_ENDS, "until": "until"},
+    stops=True,
     cancels=True,
 )
 

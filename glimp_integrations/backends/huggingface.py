@@ -158,6 +158,7 @@ class HuggingFaceBackend(Backend):
             binds=True,
             device=engine.runner.thread.name,
             template=template if isinstance(template, str) else None,
+            weights=_weights(engine.runner.model),
         )
 
     async def render(
@@ -431,3 +432,12 @@ def _ends(model: Any, tokenizer: Any, options: Mapping[str, Any]) -> frozenset[i
 
     ends = options.get("eos_token_id", model.generation_config.eos_token_id)
     return frozenset(end_ids(tokenizer.eos_token_id if ends is None else ends))
+
+
+def _weights(model: Any) -> str:
+    """The method of quantisation, else the type of the weights."""
+    quantised = getattr(model.config, "quantization_config", None)
+    if quantised is not None and not isinstance(quantised, dict):
+        quantised = quantised.to_dict()
+    method = (quantised or {}).get("quant_method")
+    return str(getattr(method, "value", method) or model.dtype).removeprefix("torch.")

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from glimp_integrations.backends import templates
+from glimp_integrations.backends import stopping, templates
 from glimp_integrations.backends.base import (
     Capabilities,
     Message,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenAIBackend"]
 
+_MOST_TEXTS = 4096  # of tokens that end steps; a few dozen are met
 _RELEASE_SECONDS = 3.0
 _TOP_LOGPROBS = 20
 
@@ -131,6 +132,7 @@ class OpenAIBackend(Endpoint):
         self._controls: dict[str, bool] = {}
         self._slots = True
         self._tempered = False
+        self._texts: dict[tuple[int, ...], str] = {}
 
     @property
     def top_logprobs(self) -> int:
@@ -179,7 +181,17 @@ class OpenAIBackend(Endpoint):
         )
 
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
-        await self.capabilities()
+        can = await self.capabilities()
+        if request.until is not None and can.stops and not request.logprobs:
+            try:
+                async with aclosing(stopping.generate(self, request, report)) as stopped:
+                    async for token in stopped:
+                        yield token
+            except UnsuitableEndpointError:  # the route is hidden: nothing was generated
+                self._can = replace(can, stops=False)
+            else:
+                return
+        request = replace(request, until=None)
         exact = self.flavour.token_per_chunk
         # The greedy token of a look at the raw distribution is not the one to write.
         peek = self.flavour.warped and request.logprobs > 0 and request.temperature > 0
@@ -212,6 +224,21 @@ class OpenAIBackend(Endpoint):
         if self._tokenizer is not None:
             return templates.token_ids(self._tokenizer, text)
         return await self.protocol.ids(self, text, prompt=False)
+
+    async def text_of(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, asked once.
+
+        Raises:
+            UnsuitableEndpointError: The route is hidden.
+            BackendError: The server failed.
+        """
+        key = tuple(ids)
+        if key not in self._texts:
+            answer = await self.post("/detokenize", {"tokens": list(key)})
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
+            self._texts[key] = str(answer["content"])
+        return self._texts[key]
 
     async def released(self) -> None:
         if self._can is None or not self._slots or self._device is None:
@@ -284,6 +311,7 @@ class OpenAIBackend(Endpoint):
             wanted_logprobs=self.top_logprobs,
             streamed_logprobs=streamed and not self.flavour.warped,
             binds=self.flavour.binding is not None,
+            stops=self.flavour.stops,
             device=self._device,
             template=template,
             logprobs_refusal=refusal,

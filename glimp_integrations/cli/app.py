@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,6 +48,10 @@ class Role(StrEnum):
 
 Small = Annotated[str | None, typer.Option(help="Small model, e.g. openai:NAME@http://host/v1.")]
 Large = Annotated[str | None, typer.Option(help="Large model, likewise.")]
+Threshold = Annotated[
+    str,
+    typer.Option(help="Nats, or calibrated:FILE; above it the large model writes."),
+]
 
 
 @app.command()
@@ -54,7 +59,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question; '-' reads it from input.")],
     small: Small = None,
     large: Large = None,
-    threshold: Annotated[float, typer.Option(help="Nats; above it the large model writes.")] = 1.0,
+    threshold: Threshold = "1.0",
     strategy: Annotated[str, typer.Option(help="auto, two_request, fused or overlap.")] = "auto",
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.6,
     seed: Annotated[int | None, typer.Option(help="Sampling seed.")] = None,
@@ -99,6 +104,52 @@ def check(
     from glimp_integrations.cli.check import run
 
     run(models, role.value)
+
+
+@app.command()
+def calibrate(
+    prompts: Annotated[
+        str, typer.Option(help="JSON lines, a text file with a prompt a line, or gsm.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the calibration goes.")] = Path(
+        "calibration.json"
+    ),
+    large_share: Annotated[float, typer.Option(help="Wanted share of the large model.")] = 0.25,
+    held_out: Annotated[int, typer.Option(help="Prompts that only measure the share.")] = 0,
+    precision: Annotated[float, typer.Option(help="Half the share's 95 % interval.")] = 0.05,
+    column: Annotated[str, typer.Option(help="Of JSON lines.")] = "question",
+    n: Annotated[int, typer.Option(help="Prompts at most; of gsm, exactly.")] = 60,
+    small: Small = None,
+    large: Large = None,
+    threshold: Annotated[float, typer.Option(help="First guess, in nats.")] = 1.0,
+    estimator: Annotated[str, typer.Option(help="auto, topk_renorm, topk_other, full.")] = "auto",
+    glimpse: Annotated[str, typer.Option(help="first_token or skip_format.")] = "first_token",
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.6,
+    seed: Annotated[int, typer.Option(help="Of sampling, shuffling and gsm.")] = 0,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 2048,
+    concurrency: Annotated[int, typer.Option(help="Prompts at a time.")] = 1,
+) -> None:
+    """Find the threshold that sends a wanted share of the steps to the large model."""
+    from glimp_integrations.cli.calibrate import run
+
+    run(
+        prompts,
+        out,
+        column=column,
+        n=n,
+        large_share=large_share,
+        held_out=held_out,
+        precision=precision,
+        concurrency=concurrency,
+        small=small,
+        large=large,
+        threshold=threshold,
+        entropy_estimator=estimator,
+        glimpse=glimpse,
+        temperature=temperature,
+        seed=seed,
+        max_tokens=max_tokens,
+    )
 
 
 def main() -> None:

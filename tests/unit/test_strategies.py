@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
 from helpers import OPENED, TAGS, result_of, shown, steps, told
 from hypothesis import HealthCheck, event, given, settings
@@ -19,6 +20,7 @@ ALPHABET = [
     b"a", b"b", b" ", b".", b"a", b"\n", b"\n", b"\n\n", b"\n\n", b".\n\n", b"\n\n\n", b"a\n\n\n",
     b"\n\nFoo", b"Foo", b"\na", b"</think>", b"</th", b"ink>", b"a</think>", b".\n\n</think>",
     b"</think>\n\na", b"Answer:", b"Ans", b"wer:", b"", "é".encode(), "🦄".encode(),
+    b"- ", b"1", b". ", b"**", b"\\[",
     b"\xc3", b"\xf0\x9f", b"\xf0", b"a\xf0\x9f\xa6", b".\xc3", b"\n\n\xc3",
 ]
 # fmt: on
@@ -63,6 +65,8 @@ options = st.fixed_dictionaries(
     {
         "threshold": st.sampled_from([1.0, 1.0, 1.0, 0.0, -1.0, math.inf]),
         "entropy_estimator": st.sampled_from(["topk_renorm", "topk_other"]),
+        "glimpse": st.sampled_from(["first_token", "skip_format"]),
+        "random_share": st.sampled_from([None, None, 0.5]),
         "max_step_tokens": st.integers(1, 12),
         "max_thinking_tokens": st.integers(1, 60),
         "max_tokens": st.integers(1, 30),
@@ -80,8 +84,10 @@ def run(
     large: RandomModel,
     prompt: str,
     chunk_sizes: list[int],
-    options: dict[str, object],
+    options: dict[str, Any],
 ) -> tuple[list[object], RoutedAnswer]:
+    if not 0 <= options["threshold"] < math.inf:
+        options = options | {"random_share": None}
     router = GlimpRouter(
         ScriptedBackend(small, name="S", generation_prompt=prompt),
         ScriptedBackend(large, name="L", generation_prompt=prompt, chunk_sizes=chunk_sizes),

@@ -7,6 +7,7 @@ from __future__ import annotations
 from glimp_integrations.backends.protocols.base import Ask, Identity, Protocol, Reading
 from glimp_integrations.backends.protocols.chat import Chat
 from glimp_integrations.backends.protocols.completions import Completions
+from glimp_integrations.backends.protocols.llamacpp import LlamaCpp
 from glimp_integrations.backends.protocols.ollama import Ollama
 from glimp_integrations.backends.protocols.tgi import Tgi
 
@@ -14,6 +15,7 @@ __all__ = ["PROTOCOLS", "Ask", "Identity", "Protocol", "Reading"]
 
 PROTOCOLS: dict[str, Protocol] = {
     "completions": Completions(),
+    "llama.cpp": LlamaCpp(),
     "ollama": Ollama(),
     "tgi": Tgi(),
     "chat": Chat(),

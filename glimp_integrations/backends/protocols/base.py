@@ -87,7 +87,7 @@ class Protocol(ABC):
     exact_text = True
 
     @abstractmethod
-    def path(self, server: Endpoint) -> str:
+    def path(self, server: Endpoint, ask: Ask) -> str:
         """Where completions are posted to, below the base URL or in full."""
 
     @abstractmethod

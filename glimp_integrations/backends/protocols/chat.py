@@ -56,7 +56,7 @@ class Chat(Protocol):
     remedy = "Is base_url the address of this service?"
     exact_text = False
 
-    def path(self, server: Endpoint) -> str:
+    def path(self, server: Endpoint, ask: Ask) -> str:
         return "/chat/completions"
 
     def body(self, ask: Ask) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Completions(Protocol):
         "services cannot continue a chain of thought"
     )
 
-    def path(self, server: Endpoint) -> str:
+    def path(self, server: Endpoint, ask: Ask) -> str:
         return "/completions"
 
     def body(self, ask: Ask) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Ollama(Protocol):
     remedy = "The flavour 'ollama' needs Ollama's own API: is base_url an Ollama server?"
     lines = True
 
-    def path(self, server: Endpoint) -> str:
+    def path(self, server: Endpoint, ask: Ask) -> str:
         return f"{server.root}/api/generate"
 
     def body(self, ask: Ask) -> dict[str, Any]:

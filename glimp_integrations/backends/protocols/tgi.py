@@ -33,7 +33,7 @@ class Tgi(Protocol):
     route = "POST /generate_stream"
     remedy = "The flavour 'tgi' needs TGI's own API: is base_url a TGI server?"
 
-    def path(self, server: Endpoint) -> str:
+    def path(self, server: Endpoint, ask: Ask) -> str:
         return f"{server.root}/generate_stream"
 
     def body(self, ask: Ask) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+r"""llama.cpp: text completions, and its own ``POST /completion`` where a stream has to end itself.
+
+A stop string is cut off together with whatever else its token holds: ``.\n\n`` comes as ``.``, and
+``\n\n\n`` as nothing. The own route tells the id of every token, also of those it keeps back, and
+why the stream ended, so that ``backends.stopping`` can put the exact text together.
+
+Sources: llama.cpp ``tools/server/README.md`` ("POST /completion": ``stop``, ``return_tokens``,
+``stop_type``; "POST /detokenize"); seen with the server of xllamacpp 2026.10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from glimp_integrations.backends.base import Report
+from glimp_integrations.backends.protocols.base import Ask, Reading, choice_of
+from glimp_integrations.backends.protocols.completions import Completions
+from glimp_integrations.backends.wire import note_usage
+
+if TYPE_CHECKING:
+    from glimp_integrations.backends.endpoint import Endpoint
+
+__all__ = ["LlamaCpp"]
+
+_ENDS = {"eos": "stop", "limit": "length", "word": "until"}
+
+
+class LlamaCpp(Completions):
+    """See the module's docstring."""
+
+    def path(self, server: Endpoint, ask: Ask) -> str:
+        own = ask.request.until is not None
+        return f"{server.root}/completion" if own else super().path(server, ask)
+
+    def body(self, ask: Ask) -> dict[str, Any]:
+        body = super().body(ask)
+        if ask.request.until is not None:
+            body |= {
+                "n_predict": body.pop("max_tokens"),
+                "stop": [ask.request.until],
+                "return_tokens": True,
+            }
+            body.pop("stream_options", None)
+        return body
+
+    def reading(self, ask: Ask) -> Reading:
+        return super().reading(ask) if ask.request.until is None else _Own()
+
+
+class _Own(Reading):
+    def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
+        note_usage(chunk, report)
+        if chunk.get("stop"):
+            report.prompt_tokens = chunk.get("tokens_evaluated", report.prompt_tokens)
+            report.completion_tokens = chunk.get("tokens_predicted", report.completion_tokens)
+        finish = _ENDS.get(chunk.get("stop_type") or "") if chunk.get("stop") else None
+        choice = choice_of(chunk.get("content") or "", None, finish)
+        return [{**choice, "ids": chunk.get("tokens") or []}]

@@ -1,0 +1,52 @@
+"""Streams that end by themselves where a text is complete, with the exact text.
+
+A stream that is closed early costs the server up to two passes more, until it notices, and on a
+shared device the other model waits for them. A stop string costs nothing, but servers cut it off
+with all that its token holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.errors import UnsuitableEndpointError
+
+if TYPE_CHECKING:
+    from glimp_integrations.backends.openai import OpenAIBackend
+
+__all__ = ["generate"]
+
+
+async def generate(
+    backend: OpenAIBackend, request: Request, report: Report
+) -> AsyncGenerator[Token, None]:
+    """Continue ``request.prompt`` until ``request.until`` is written.
+
+    The server's choices carry ``ids``: those of the tokens it has generated, shown or kept back.
+    """
+    assert request.until is not None
+    # The last text that was shown, the ids it was made of, and ids nothing was shown of yet.
+    shown, own, kept_back = "", list[int](), list[int]()
+    async with aclosing(backend.completion(request, report)) as choices:
+        async for choice in choices:
+            kept_back += choice["ids"]
+            if text := choice["text"]:
+                shown, own, kept_back = text, kept_back, []
+                yield Token(text, divisible=len(own) != 1, count=max(1, len(own)))
+    if report.ended == "until":
+        rest = await _rest(backend, request.until, shown, [*own, *kept_back])
+        yield Token(rest, divisible=len(kept_back) > 1, count=len(kept_back))
+
+
+async def _rest(backend: OpenAIBackend, until: str, shown: str, ids: list[int]) -> str:
+    """What the server cut off."""
+    try:
+        whole = await backend.text_of(ids)
+    except UnsuitableEndpointError:  # the route is hidden
+        return until
+    # Another text: the shown one ends with a character that began in an earlier token.
+    rest = whole.removeprefix(shown)
+    return rest if whole.startswith(shown) and rest.startswith(until) else until

@@ -1,0 +1,252 @@
+"""Finding the threshold: run the router, take a quantile of H, run it again with that.
+
+The paper leaves the threshold to the user and advises one that sends 20 to 30 % of the steps to
+the large model (section 4). H of a step depends on who wrote the steps before it, so a quantile
+of one run is only right for that run's threshold: the second round measures in closed loop.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from glimp_integrations._version import __version__
+from glimp_integrations.backends.base import Message
+from glimp_integrations.calibration.record import Calibration, Conditions
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.router import GlimpRouter
+
+__all__ = ["Progress", "calibrate", "quantile"]
+
+Prompt = str | Sequence[Message]
+Progress = Callable[[str, int, int], None]
+"""Called with the round's name, finished prompts, and all prompts."""
+
+
+def calibrate(
+    router: GlimpRouter,
+    prompts: Sequence[Prompt],
+    large_share: float = 0.25,
+    *,
+    held_out: Sequence[Prompt] = (),
+    precision: float = 0.05,
+    runs: str | Path | None = None,
+    concurrency: int = 1,
+    progress: Progress | None = None,
+) -> Calibration:
+    """Find the threshold that sends a wanted share of the steps to the large model.
+
+    Args:
+        router: The pair, with the settings it will be used with; its threshold is the first guess.
+        prompts: Questions like those it will be asked. No answers are needed.
+        large_share: The wanted share of glimpsed steps, between 0 and 1.
+        held_out: Prompts that are only used to measure the share that came out.
+        precision: Half the width of the share's 95 % interval that is wanted.
+        runs: A file (JSON lines) that keeps H of every finished prompt: an interrupted calibration
+            goes on from there, and one that lacked prompts needs only the new ones.
+        concurrency: Prompts at a time.
+        progress: See :data:`Progress`.
+
+    Raises:
+        ConfigError: An impossible share or precision; too few boundaries for the precision (the
+            message says how many more).
+        BackendError: A model failed.
+    """
+    if not 0 < large_share < 1:
+        raise ConfigError(
+            f"large_share is {large_share:g}: give a share between 0 and 1, such as 0.25"
+        )
+    if not 0 < precision < 1:
+        raise ConfigError(f"precision is {precision:g}: give a share between 0 and 1, such as 0.05")
+    if not prompts:
+        raise ConfigError("there are no prompts: give at least a few dozen questions")
+    settings = router.settings
+    if not 0 <= settings.threshold < float("inf") or settings.random_share is not None:
+        raise ConfigError(
+            f"with threshold {settings.threshold:g} and random_share {settings.random_share} H "
+            "decides nothing: calibrate with a threshold of some nats"
+        )
+    rounds = _Rounds(router, concurrency, _Kept(None if runs is None else Path(runs)), progress)
+    first = rounds.run("first threshold", float(settings.threshold), prompts)
+    _enough(first, large_share, precision)
+    guess = quantile([h for one in first for h in one], large_share)
+    closed = rounds.run("closed loop", guess, prompts)
+    _enough(closed, large_share, precision)
+    pooled = [h for one in closed for h in one]
+    threshold = quantile(pooled, large_share)
+    found: dict[str, Any] = {}
+    if held_out:
+        measured = rounds.run("held out", threshold, held_out)
+        found = {
+            "held_out_share": _share(measured, threshold),
+            "held_out_interval": _interval(measured, lambda some: _share(some, threshold)),
+        }
+    return Calibration(
+        threshold=threshold,
+        threshold_interval=_interval(
+            closed, lambda some: quantile([h for one in some for h in one], large_share)
+        ),
+        large_share=large_share,
+        share=_share(closed, threshold),
+        share_interval=_interval(closed, lambda some: _share(some, threshold)),
+        boundaries=len(pooled),
+        prompts=len(prompts),
+        rounds=2,
+        conditions=rounds.conditions,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        **found,
+    )
+
+
+def quantile(entropies: Sequence[float], large_share: float) -> float:
+    """The threshold with the wanted share of these boundaries above it.
+
+    Args:
+        entropies: H of the boundaries, in nats; at least one.
+        large_share: 0 to 1.
+
+    Returns:
+        Nats: halfway between the last boundary below and the first above.
+    """
+    ordered = sorted(entropies)
+    below = min(max(len(ordered) - round(large_share * len(ordered)), 1), len(ordered))
+    if below == len(ordered):
+        return ordered[-1]
+    return (ordered[below - 1] + ordered[below]) / 2
+
+
+@dataclass(slots=True)
+class _Kept:
+    """H of finished prompts, in a file."""
+
+    path: Path | None
+    known: dict[str, list[float]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        if self.path is None or not self.path.exists():
+            return
+        text = self.path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):  # a kill cut the last line off
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in text.splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(line)
+                self.known[entry["key"]] = [float(h) for h in entry["entropies"]]
+
+    def add(self, key: str, entropies: list[float]) -> None:
+        self.known[key] = entropies
+        if self.path is not None:
+            with self._lock, self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "entropies": entropies}) + "\n")
+
+
+@dataclass(slots=True)
+class _Rounds:
+    """Runs prompts at a threshold, each once."""
+
+    router: GlimpRouter
+    concurrency: int
+    kept: _Kept
+    progress: Progress | None
+
+    @property
+    def conditions(self) -> Conditions:
+        """What H is measured with."""
+        return self.router.conditions()
+
+    def run(self, name: str, threshold: float, prompts: Sequence[Prompt]) -> list[list[float]]:
+        """H of every prompt's boundaries, in nats."""
+        settings = self.router.settings.model_dump(
+            mode="json", exclude={"small", "large", "api_key", "threshold", "prices"}
+        )
+        common = [self.conditions.model_dump_json(), settings, repr(threshold)]
+
+        def one(prompt: Prompt) -> list[float]:
+            said = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
+            key = sha256(json.dumps([*common, said], default=str).encode()).hexdigest()[:24]
+            if key not in self.kept.known:
+                trace = self.router.run(prompt, threshold=threshold).trace
+                self.kept.add(key, [s.entropy for s in trace.steps if s.entropy is not None])
+            return self.kept.known[key]
+
+        done: list[list[float]] = []
+        for entropies in self._in_turn(one, prompts):
+            done.append(entropies)
+            if self.progress is not None:
+                self.progress(name, len(done), len(prompts))
+        return done
+
+    def _in_turn(
+        self, one: Callable[[Prompt], list[float]], prompts: Sequence[Prompt]
+    ) -> Iterator[list[float]]:
+        if self.concurrency <= 1:
+            yield from map(one, prompts)
+            return
+        with ThreadPoolExecutor(self.concurrency) as threads:
+            yield from threads.map(one, prompts)
+
+
+def _share(boundaries: Sequence[Sequence[float]], threshold: float) -> float:
+    total = sum(len(one) for one in boundaries)
+    return sum(h > threshold for one in boundaries for h in one) / total if total else 0.0
+
+
+def _interval(
+    boundaries: Sequence[Sequence[float]],
+    statistic: Callable[[Sequence[Sequence[float]]], float],
+) -> tuple[float, float]:
+    """95 % by the bootstrap over prompts: boundaries of one prompt are not independent."""
+    try:
+        import numpy as np
+        from scipy.stats import bootstrap
+    except ImportError as error:
+        raise ConfigError(
+            "calibrating needs scipy: pip install 'glimp-integrations[bench]'"
+        ) from error
+    some = [one for one in boundaries if one]
+    if len(some) < 2:
+        return statistic(some), statistic(some)
+    found = bootstrap(
+        (np.arange(len(some)),),
+        lambda chosen: statistic([some[int(i)] for i in chosen]),
+        vectorized=False,
+        method="percentile",
+        n_resamples=1000,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _enough(boundaries: Sequence[Sequence[float]], large_share: float, precision: float) -> None:
+    """Refuse boundaries that leave the share too uncertain."""
+    total = sum(len(one) for one in boundaries)
+    if total < 2:
+        raise ConfigError(
+            f"{len(boundaries)} prompts had {total} glimpsed steps, too few for a share: "
+            "does the small model divide its thinking by the step delimiter?"
+        )
+    threshold = quantile([h for one in boundaries for h in one], large_share)
+    low, high = _interval(boundaries, lambda some: _share(some, threshold))
+    # A sample without any large step has an interval of no width: never trust less than what
+    # independent boundaries would give.
+    apart = 1.96 * (large_share * (1 - large_share) / total) ** 0.5
+    half = max((high - low) / 2, apart)
+    if half <= precision:
+        return
+    more = (half / precision) ** 2 - 1
+    raise ConfigError(
+        f"{total} boundaries of {len(boundaries)} prompts fix a share of {large_share:g} to "
+        f"±{half:.3f}, and ±{precision:g} is wanted: give about {more * total:.0f} more boundaries "
+        f"({more * len(boundaries):.0f} more prompts), or precision={half + 0.005:.2f}"
+    )

@@ -1,0 +1,128 @@
+"""Streams that llama.cpp ends itself: the exact text, and no closed connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+
+from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations.backends import LlamaCppBackend
+from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.weights import SMALL, ensure
+
+ASKED = "Write three short paragraphs about tea, divided by blank lines."
+
+
+def written(
+    backend: LlamaCppBackend, prompt: str, until: str | None, most: int = 60
+) -> tuple[list[Token], Report]:
+    async def go() -> tuple[list[Token], Report]:
+        report = Report()
+        async with aclosing(backend.generate(Request(prompt, most, until=until), report)) as tokens:
+            return [token async for token in tokens], report
+
+    return bridge.call(go)
+
+
+def cut(tokens: list[Token], until: str) -> tuple[str, int]:
+    """Text and count up to the token that completes ``until``."""
+    text, count = "", 0
+    for token in tokens:
+        text, count = text + token.text, count + token.count
+        if until in text:
+            break
+    return text, count
+
+
+def prompt_of(backend: LlamaCppBackend, question: str = ASKED) -> str:
+    return bridge.call(lambda: backend.render([{"role": "user", "content": question}])).text
+
+
+@pytest.mark.parametrize("until", ["\n\n", ".", " tea", "e"])
+def test_it_ends_with_the_exact_text(small: LlamaCppBackend, until: str) -> None:
+    prompt = prompt_of(small)
+    whole, _ = written(small, prompt, None)
+    stopped, report = written(small, prompt, until)
+    assert ("".join(t.text for t in stopped), sum(t.count for t in stopped)) == cut(whole, until)
+    assert report.ended == "until"
+    assert report.completion_tokens == sum(t.count for t in stopped)
+    assert report.prompt_tokens is not None and report.cached_tokens is not None
+
+
+def test_an_end_of_sequence_and_a_full_budget_are_told_apart(small: LlamaCppBackend) -> None:
+    prompt = prompt_of(small, "Say only the word yes.")
+    assert written(small, prompt, "\n\n")[1].ended == "eos"
+    assert written(small, prompt_of(small), "@@@", most=5)[1].ended == "length"
+
+
+@pytest.fixture(scope="module")
+def forced() -> Iterator[dict[str, LlamaCppBackend]]:
+    """The small model, made to write one token only."""
+    made = {}
+    for text in ("\n\n\n", "\n", ".\n\n", " \n\n\n"):
+        plain = LlamaCppBackend(ensure(SMALL), parallel=1, context_window=512)
+        ids = bridge.call(lambda b=plain, t=text: b.tokenize(t))
+        assert len(ids) == 1, (text, ids)
+        plain.close()
+        made[text] = LlamaCppBackend(
+            ensure(SMALL),
+            parallel=1,
+            context_window=512,
+            extra_body={"logit_bias": [[ids[0], 1000.0]]},
+        )
+    yield made
+    for backend in made.values():
+        backend.close()
+
+
+@pytest.mark.parametrize(
+    ("token", "text", "count"),
+    [("\n\n\n", "\n\n\n", 1), ("\n", "\n\n", 2), (".\n\n", ".\n\n", 1), (" \n\n\n", " \n\n\n", 1)],
+)
+def test_nothing_of_the_last_token_is_lost(
+    forced: dict[str, LlamaCppBackend], token: str, text: str, count: int
+) -> None:
+    tokens, report = written(forced[token], "Say it:", "\n\n", most=8)
+    assert ("".join(t.text for t in tokens), sum(t.count for t in tokens)) == (text, count)
+    assert report.ended == "until"
+
+
+def test_steps_of_two_request_close_no_stream(
+    router: GlimpRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[Report] = []
+    for backend in (router.small, router.large):
+        plain = backend.generate
+
+        def watched(request: Request, report: Report, plain=plain):  # type: ignore[no-untyped-def]
+            reports.append(report)
+            return plain(request, report)
+
+        monkeypatch.setattr(backend, "generate", watched)
+    question = "A pen costs 3 dollars, a book 5 more. What do 4 of both cost? Think step by step."
+    trace = router.run(question, strategy="two_request", threshold=0.5, max_tokens=160).trace
+    assert len(trace.steps) > 2 and {s.author for s in trace.steps} == {"small", "large"}
+    # The budget's last token is not waited behind.
+    assert [r.ended for r in reports[:-1]].count(None) == 0
+    assert [r.ended for r in reports].count("until") >= 2
+
+
+def test_a_server_that_hides_the_route_is_closed_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    from glimp_integrations.backends.protocols.llamacpp import LlamaCpp
+
+    path = LlamaCpp.path
+
+    def hidden(self, server, ask):  # type: ignore[no-untyped-def]
+        found = path(self, server, ask)
+        return found.replace("/completion", "/nothing") if found.startswith("http") else found
+
+    monkeypatch.setattr(LlamaCpp, "path", hidden)
+    backend = LlamaCppBackend(ensure(SMALL), parallel=1)
+    whole, _ = written(backend, prompt_of(backend), None)
+    tokens, report = written(backend, prompt_of(backend), "\n\n")
+    assert [t.text for t in tokens] == [t.text for t in whole]
+    assert report.ended == "length"
+    assert not bridge.call(backend.capabilities).stops
+    backend.close()

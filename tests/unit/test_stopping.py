@@ -1,0 +1,73 @@
+"""Putting the exact end of a text together from what a server shows and keeps back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from glimp_integrations import bridge
+from glimp_integrations.backends import stopping
+from glimp_integrations.backends.base import Report, Request
+from glimp_integrations.errors import UnsuitableEndpointError
+
+VOCABULARY = {
+    1: "a", 2: ".\n\n", 3: "\n", 4: "\n\n", 5: "\n\n\n", 6: "\n\nFoo", 7: "?\n\n", 8: "b\n",
+}  # fmt: skip
+
+
+class ScriptedServer:
+    """Shows what llama.cpp does: text up to the stop string, and the id of every token."""
+
+    def __init__(self, *chunks: tuple[str, int], ended: str = "until", hidden: bool = False):
+        self._chunks, self._ended, self._hidden = chunks, ended, hidden
+        self.asked: list[list[int]] = []
+
+    async def completion(self, request: Request, report: Report) -> Any:
+        for text, number in self._chunks:
+            yield {"text": text, "ids": [number]}
+        report.ended = self._ended  # type: ignore[assignment]
+
+    async def text_of(self, ids: list[int]) -> str:
+        self.asked.append(ids)
+        if self._hidden:
+            raise UnsuitableEndpointError(probe="P", server="s", detail="hidden", remedy="r")
+        return "".join(VOCABULARY[number] for number in ids)
+
+
+def said(server: ScriptedServer) -> list[tuple[str, int]]:
+    async def go() -> list[tuple[str, int]]:
+        request = Request("p", 9, until="\n\n")
+        return [(t.text, t.count) async for t in stopping.generate(server, request, Report())]
+
+    return bridge.call(go)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([("a", 1), (".", 2)], [("a", 1), (".", 1), ("\n\n", 0)]),
+        ([("a", 1), ("", 4)], [("a", 1), ("\n\n", 1)]),
+        ([("a", 1), ("", 5)], [("a", 1), ("\n\n\n", 1)]),
+        ([("a", 1), ("", 3), ("", 3)], [("a", 1), ("\n\n", 2)]),
+        ([("a", 1), ("", 3), ("", 5)], [("a", 1), ("\n\n\n\n", 2)]),
+        ([("", 8), ("b", 3)], [("b", 2), ("\n\n", 0)]),
+        ([("", 6)], [("\n\nFoo", 1)]),
+    ],
+)
+def test_the_end_is_exact(chunks, expected):
+    assert said(ScriptedServer(*chunks)) == expected
+
+
+def test_another_end_asks_nothing():
+    server = ScriptedServer(("a", 1), ended="eos")
+    assert said(server) == [("a", 1)]
+    assert server.asked == []
+
+
+def test_without_the_route_the_text_itself_is_the_end():
+    assert said(ScriptedServer(("a", 1), ("", 5), hidden=True)) == [("a", 1), ("\n\n", 1)]
+
+
+def test_a_text_that_does_not_fit_what_was_shown_is_not_guessed():
+    assert said(ScriptedServer(("é", 1), ("", 4))) == [("é", 1), ("\n\n", 1)]
