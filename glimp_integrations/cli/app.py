@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -99,6 +100,61 @@ def check(
     from glimp_integrations.cli.check import run
 
     run(models, role.value)
+
+
+@app.command()
+def bench(
+    task: Annotated[
+        str, typer.Option(help="A reasoning-gym family, a .jsonl file, or MODULE:FUNCTION.")
+    ] = "gsm_symbolic",
+    n: Annotated[int | None, typer.Option(help="Questions; default 30, or all of a file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the questions and of sampling.")] = 7,
+    arms: Annotated[
+        str, typer.Option(help="small, large, routed[@NATS], random[@SHARE], each :KEY=VALUE,...")
+    ] = "small,large,routed,random",
+    thresholds: Annotated[str, typer.Option(help="Nats, for routed; e.g. 0.5,1.0,1.5.")] = "1.0",
+    small: Small = None,
+    large: Large = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results; the same one goes on.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Only make table and plots of this folder again.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="How the answer is asked for: boxed, tags, gym, steps or plain.")
+    ] = "boxed",
+    question_column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "question",
+    answer_column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "answer",
+    max_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 1024,
+    max_thinking_tokens: Annotated[int, typer.Option(help="For models that think in tags.")] = 8192,
+    temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
+    strategy: Annotated[str, typer.Option(help="auto, two_request, fused or overlap.")] = "auto",
+    concurrency: Annotated[int, typer.Option(help="Items at a time; above 1 no fair times.")] = 1,
+    measure_every: Annotated[
+        int, typer.Option(help="Answers between measurements of the pair's speed; 0: no rho.")
+    ] = 40,
+    prices: Annotated[
+        str | None,
+        typer.Option(help="Per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON."),
+    ] = None,
+) -> None:
+    """Does routing pay? Compare the models alone, routed, and routed by lot, on one task."""
+    from glimp_integrations.cli import bench as command
+
+    if report is not None:
+        command.report(report, prices)
+        return
+    command.start(
+        task=task, n=n, seed=seed, arms=arms, thresholds=thresholds, small=small, large=large,
+        out=out or Path(f"bench-{Path(task).stem.replace(':', '-')}"), format=format,
+        question_column=question_column, answer_column=answer_column,
+        settings={
+            "temperature": temperature, "max_tokens": max_tokens, "seed": seed,
+            "max_thinking_tokens": max_thinking_tokens, "strategy": strategy,
+        },
+        concurrency=concurrency, measure_every=measure_every, prices=prices,
+    )  # fmt: skip
 
 
 def main() -> None:
