@@ -136,9 +136,9 @@ class _Bench:
 
     def share_for(self, arm: Arm) -> float | None:
         """The share of a control: stored, else counted now; ``None``: there is none to take."""
-        for line in self.store.lines:
-            if line.get("kind") == "share" and line["arm"] == arm.name:
-                return float(line["share"])
+        for stored in self.store.lines:
+            if stored.get("kind") == "share" and stored["arm"] == arm.name:
+                return float(stored["share"])
         steps = large = 0
         for (name, item), line in self.done.items():
             if name == arm.like and item in self.items:
