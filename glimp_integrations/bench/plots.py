@@ -51,9 +51,11 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
     axes = figure.add_subplot()
     for number, arm in enumerate(arms):
         accuracy = arm.accuracy
+        below = 100 * (accuracy.value - accuracy.low)
+        above = 100 * (accuracy.high - accuracy.value)
         axes.errorbar(
             arm.seconds, 100 * accuracy.value,
-            yerr=[[100 * (accuracy.value - accuracy.low)], [100 * (accuracy.high - accuracy.value)]],
+            yerr=[[below], [above]],
             fmt=MARKERS[arm.kind], color=COLOURS[arm.kind], markersize=7, capsize=3,
             elinewidth=0.9, label=f"{number + 1}  {arm.name}",
         )  # fmt: skip

@@ -217,13 +217,18 @@ class _Bench:
         """Load both models before the first time is taken."""
         if not self.ready:
             self.watcher.doing("loading both models")
-            for threshold in (float("inf"), -1.0):
-                await self._run("Hi", {"max_tokens": 1, "threshold": threshold,
-                                       "answer_by": "router"})  # fmt: skip
+            await self._both("Hi")
             self.ready = True
 
     async def _run(self, messages: Any, settings: Mapping[str, Any]) -> RoutedAnswer:
         return await self.router.arun(messages, **settings)
+
+    async def _both(self, messages: Any) -> None:
+        """Both models read this, and write a token."""
+        for threshold in (float("inf"), -1.0):
+            await self._run(
+                messages, {"max_tokens": 1, "max_thinking_tokens": 1, "threshold": threshold}
+            )
 
     async def _measure_when_due(self) -> None:
         every = self.plan.measure_every
@@ -322,8 +327,7 @@ class _Bench:
             {"role": "system", "content": "Greet people."},
             {"role": "user", "content": "Say hello to the new neighbour."},
         ]
-        for threshold in (float("inf"), -1.0):
-            await self._run(other, {"max_tokens": 1, "threshold": threshold})
+        await self._both(other)
         self.slots.forget()
 
 

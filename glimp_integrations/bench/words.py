@@ -34,8 +34,11 @@ def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
     small = next((a for a in summary.arms if a.kind == "small"), None)
     other = summary.between(arm.name, small.name) if small is not None else None
     if other is not None and other.n:
-        parts.append(f"is {_points(other.right.difference)} the small model alone "
-                     f"({_interval(other.right.difference)} points, p = {other.right.p:.2g})")  # fmt: skip
+        difference = other.right.difference
+        parts.append(
+            f"is {_points(difference)} the small model alone "
+            f"({_interval(difference)} points, p = {other.right.p:.2g})"
+        )
     control = summary.between(arm.name, f"random({arm.name})")
     if control is not None and control.n:
         difference = control.right.difference
@@ -61,9 +64,9 @@ def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> st
         if faster and not worse:
             paying.append((arm, found))
         else:
-            why_not.append(f"{arm.name} is " + " and ".join(
-                [*([] if faster else ["not reliably faster"]), *(["less accurate"] if worse else [])]
-            ))  # fmt: skip
+            reasons = [] if faster else ["not reliably faster"]
+            reasons += ["less accurate"] if worse else []
+            why_not.append(f"{arm.name} is {' and '.join(reasons)}")
     if not paying:
         return "Routing does not pay here: " + ("; ".join(why_not) or "nothing to compare") + "."
     best = max(paying, key=lambda pair: (pair[0].accuracy.value, -pair[0].seconds))
