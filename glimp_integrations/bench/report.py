@@ -60,10 +60,13 @@ def _table(summary: Summary) -> Table:
     from rich.text import Text
 
     table = Table(title=Text(str(summary.manifest.get("task"))), title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "arm" else "right")
-    for row in rows(summary):
-        table.add_row(*(Text(cell) for cell in row))
+    cells = rows(summary)
+    # A terminal is narrow: what says nothing in any arm stands in the file only.
+    telling = [i for i in range(len(COLUMNS)) if any(row[i] not in ("", "0") for row in cells)]
+    for i in telling:
+        table.add_column(COLUMNS[i], justify="right" if i else "left", no_wrap=i == 0)
+    for row in cells:
+        table.add_row(*(Text(row[i]) for i in telling))
     return table
 
 

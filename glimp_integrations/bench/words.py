@@ -78,6 +78,14 @@ def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> st
         else "and not shown to be less accurate, which so few items cannot rule out"
     )
     text = f"Routing pays in time: {arm.name} is faster than the large model alone {proof}."
+    small = next((a for a in summary.arms if a.kind == "small"), None)
+    other = summary.between(arm.name, small.name) if small is not None else None
+    if other is not None and other.n and other.right.p >= SIGNIFICANT:
+        cheaper = " and takes less time" if other.time.value > 1 else ""
+        text += (
+            " But it is not shown to be more accurate than the small model alone, which needs no "
+            f"large model{cheaper}."
+        )
     control = summary.between(arm.name, f"random({arm.name})")
     if control is not None and control.n and control.right.p >= SIGNIFICANT:
         text += (
