@@ -24,7 +24,7 @@ from glimp_integrations.calibration.record import Calibration, Conditions
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.router import GlimpRouter
 
-__all__ = ["Progress", "calibrate", "quantile"]
+__all__ = ["Progress", "Prompt", "calibrate", "quantile"]
 
 Prompt = str | Sequence[Message]
 Progress = Callable[[str, int, int], None]

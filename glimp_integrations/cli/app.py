@@ -109,7 +109,8 @@ def check(
 @app.command()
 def calibrate(
     prompts: Annotated[
-        str, typer.Option(help="JSON lines, a text file with a prompt a line, or gsm.")
+        str,
+        typer.Option(help="A .jsonl file, a text file with a prompt a line, or gsm."),
     ],
     out: Annotated[Path, typer.Option(help="Where the calibration goes.")] = Path(
         "calibration.json"
@@ -117,8 +118,13 @@ def calibrate(
     large_share: Annotated[float, typer.Option(help="Wanted share of the large model.")] = 0.25,
     held_out: Annotated[int, typer.Option(help="Prompts that only measure the share.")] = 0,
     precision: Annotated[float, typer.Option(help="Half the share's 95 % interval.")] = 0.05,
-    column: Annotated[str, typer.Option(help="Of JSON lines.")] = "question",
-    n: Annotated[int, typer.Option(help="Prompts at most; of gsm, exactly.")] = 60,
+    column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "question",
+    n: Annotated[
+        int | None, typer.Option(help="Prompts; default all of a file, 60 of gsm.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="Of gsm: boxed, tags, gym, steps or plain, as in bench.")
+    ] = "boxed",
     small: Small = None,
     large: Large = None,
     threshold: Annotated[float, typer.Option(help="First guess, in nats.")] = 1.0,
@@ -130,13 +136,12 @@ def calibrate(
     concurrency: Annotated[int, typer.Option(help="Prompts at a time.")] = 1,
 ) -> None:
     """Find the threshold that sends a wanted share of the steps to the large model."""
+    from glimp_integrations.calibration.prompts import read
     from glimp_integrations.cli.calibrate import run
 
     run(
-        prompts,
+        read(prompts, n=n, column=column, seed=seed, style=format),
         out,
-        column=column,
-        n=n,
         large_share=large_share,
         held_out=held_out,
         precision=precision,
@@ -150,6 +155,61 @@ def calibrate(
         seed=seed,
         max_tokens=max_tokens,
     )
+
+
+@app.command()
+def bench(
+    task: Annotated[
+        str, typer.Option(help="A reasoning-gym family, a .jsonl file, or MODULE:FUNCTION.")
+    ] = "gsm_symbolic",
+    n: Annotated[int | None, typer.Option(help="Questions; default 30, or all of a file.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the questions and of sampling.")] = 7,
+    arms: Annotated[
+        str, typer.Option(help="small, large, routed[@NATS], random[@SHARE], each :KEY=VALUE,...")
+    ] = "small,large,routed,random",
+    thresholds: Annotated[str, typer.Option(help="Nats, for routed; e.g. 0.5,1.0,1.5.")] = "1.0",
+    small: Small = None,
+    large: Large = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results; the same one goes on.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Only make table and plots of this folder again.")
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="How the answer is asked for: boxed, tags, gym, steps or plain.")
+    ] = "boxed",
+    question_column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "question",
+    answer_column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "answer",
+    max_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 1024,
+    max_thinking_tokens: Annotated[int, typer.Option(help="For models that think in tags.")] = 8192,
+    temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
+    strategy: Annotated[str, typer.Option(help="auto, two_request, fused or overlap.")] = "auto",
+    concurrency: Annotated[int, typer.Option(help="Items at a time; above 1 no fair times.")] = 1,
+    measure_every: Annotated[
+        int, typer.Option(help="Answers between measurements of the pair's speed; 0: no rho.")
+    ] = 40,
+    prices: Annotated[
+        str | None,
+        typer.Option(help="Per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON."),
+    ] = None,
+) -> None:
+    """Does routing pay? Compare the models alone, routed, and routed by lot, on one task."""
+    from glimp_integrations.cli import bench as command
+
+    if report is not None:
+        command.report(report, prices)
+        return
+    command.start(
+        task=task, n=n, seed=seed, arms=arms, thresholds=thresholds, small=small, large=large,
+        out=out or Path(f"bench-{Path(task).stem.replace(':', '-')}"), format=format,
+        question_column=question_column, answer_column=answer_column,
+        settings={
+            "temperature": temperature, "max_tokens": max_tokens, "seed": seed,
+            "max_thinking_tokens": max_thinking_tokens, "strategy": strategy,
+        },
+        concurrency=concurrency, measure_every=measure_every, prices=prices,
+    )  # fmt: skip
 
 
 def main() -> None:

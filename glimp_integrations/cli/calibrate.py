@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from glimp_integrations.calibration.fit import calibrate
+from glimp_integrations.calibration.prompts import Prompt
 from glimp_integrations.calibration.record import PREFIX, Calibration
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.router import GlimpRouter
@@ -17,7 +18,7 @@ __all__ = ["run"]
 
 
 def run(
-    prompts: list[str],
+    prompts: list[Prompt],
     out: Path,
     *,
     large_share: float,

@@ -1,0 +1,172 @@
+"""What is compared: names for sets of settings."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.settings import RoutingSettings
+
+__all__ = ["Arm", "parse_arms"]
+
+KINDS = ("small", "large", "routed", "random")
+_OURS = {"small", "large", "api_key", "prices", "random_share"}
+_ALONE: dict[str, dict[str, Any]] = {
+    "small": {"threshold": math.inf, "answer_by": "small"},
+    "large": {"threshold": -1.0, "answer_by": "large"},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to answer.
+
+    Attributes:
+        name: As in results, tables and plots: ``small``, ``large``, ``routed@0.8``,
+            ``random@0.25``, ``random(routed@0.8)``, each perhaps with ``:KEY=VALUE,...``.
+        kind: ``small``, ``large``, ``routed`` or ``random``.
+        settings: Routing settings of this arm alone.
+        like: The routed arm whose share of large steps this random arm takes over, once that is
+            known; else ``None``.
+    """
+
+    name: str
+    kind: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    like: str | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """Nats, of a routed arm; else ``None``."""
+        return float(self.settings["threshold"]) if self.kind == "routed" else None
+
+    def with_share(self, share: float) -> Arm:
+        """This random arm, now that its share is known."""
+        return Arm(self.name, self.kind, {**self.settings, "random_share": share}, self.like)
+
+
+def parse_arms(text: str, thresholds: Sequence[float] = (1.0,)) -> list[Arm]:
+    """The arms of ``small,large,routed,random@0.3,routed@1.0:strategy=fused``.
+
+    ``routed`` becomes one arm for every threshold, ``random`` one for every routed arm, at the
+    share of steps that arm sent to the large model. Each arm stands once, controls last, as they
+    can only run when that share is known.
+
+    Args:
+        text: Arms, separated by commas. ``KEY=VALUE`` behind a comma belongs to the arm before.
+        thresholds: Nats, for ``routed`` without ``@``.
+
+    Raises:
+        ConfigError: An arm is not understood, or has an impossible value.
+    """
+    fixed: dict[str, Arm] = {}
+    controls = False
+    for spec in _split(text):
+        head, _, options = spec.partition(":")
+        kind, _, at = head.partition("@")
+        settings = _options(spec, options)
+        if kind not in KINDS:
+            raise ConfigError(
+                f"arm {spec!r} is none of small, large, routed, routed@NATS, random, random@SHARE, "
+                "each perhaps followed by :KEY=VALUE,..."
+            )
+        if kind in _ALONE:
+            if at:
+                raise ConfigError(f"arm {spec!r}: {kind} takes no '@'; it is always alone")
+            made = [Arm(spec, kind, {**settings, **_ALONE[kind]})]
+        elif kind == "routed":
+            suffix = f":{options}" if options else ""
+            levels = [_number(spec, at)] if at else list(thresholds)
+            made = [
+                Arm(f"routed@{h:g}{suffix}", kind, {**settings, "threshold": _threshold(spec, h)})
+                for h in levels
+            ]
+        elif at:
+            made = [Arm(spec, kind, {**settings, "random_share": _share(spec, at)})]
+        elif options:
+            raise ConfigError(
+                f"arm {spec!r}: random takes the settings of the routed arm it stands beside; "
+                "write random@SHARE:... for another one"
+            )
+        else:
+            controls, made = True, []
+        for arm in made:
+            _check(arm)
+            fixed.setdefault(arm.name, arm)
+    routed = [arm for arm in fixed.values() if arm.kind == "routed"]
+    if controls and not routed:
+        raise ConfigError(
+            "arm 'random' takes the share of a routed arm, and there is none; add routed, or "
+            "write random@SHARE"
+        )
+    if not fixed:
+        raise ConfigError("no arms; for example small,large,routed,random")
+    extra = [Arm(f"random({a.name})", "random", a.settings, like=a.name) for a in routed]
+    return [*fixed.values(), *(extra if controls else [])]
+
+
+def _split(text: str) -> list[str]:
+    parts: list[str] = []
+    for part in (piece.strip() for piece in text.split(",")):
+        if not part:
+            continue
+        if re.match(r"[A-Za-z_]+=", part):
+            if not parts:
+                raise ConfigError(f"{part!r} is a setting without an arm before it")
+            parts[-1] += ("," if ":" in parts[-1] else ":") + part
+        else:
+            parts.append(part)
+    return parts
+
+
+def _options(spec: str, text: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for item in text.split(",") if text else []:
+        key, separator, value = item.partition("=")
+        if not separator or not value:
+            raise ConfigError(f"arm {spec!r}: {item!r} is no KEY=VALUE")
+        if key in _OURS or key == "threshold":
+            raise ConfigError(f"arm {spec!r}: {key} is not set here; see the arms' kinds and '@'")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return settings
+
+
+def _number(spec: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"arm {spec!r}: {text!r} behind '@' is no number") from None
+
+
+def _threshold(spec: str, value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise ConfigError(
+            f"arm {spec!r}: the threshold {value:g} routes nothing; give nats from 0 on, "
+            "and name the arms small and large for one model alone"
+        )
+    return value
+
+
+def _share(spec: str, text: str) -> float:
+    share = _number(spec, text)
+    if not 0.0 < share < 1.0:
+        raise ConfigError(
+            f"arm {spec!r}: the share {share:g} lies outside (0, 1); for one model alone there "
+            "are the arms small and large"
+        )
+    return share
+
+
+def _check(arm: Arm) -> None:
+    try:
+        RoutingSettings(**arm.settings)
+    except ConfigError as error:
+        raise ConfigError(f"arm {arm.name!r}: {error}") from None

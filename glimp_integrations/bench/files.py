@@ -1,0 +1,112 @@
+"""A JSON-lines file of questions and answers as a task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from glimp_integrations.bench.formats import Format
+from glimp_integrations.bench.grading import Reference
+from glimp_integrations.bench.tasks import Grade, Item, Task, unique
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["LONGEST_LINE", "lines_of", "load_file", "row_of"]
+
+LONGEST_LINE = 2_000_000
+"""Bytes. A question must fit a context window; a longer line is another kind of file."""
+
+
+def load_file(path: Path, *, n: int | None, style: Format, question: str, answer: str) -> Task:
+    """One item a line, named by the line's ``id`` or its number; blank lines are skipped.
+
+    An answer is graded by math-verify where it is mathematics, else it has to be equal after
+    normalisation (see :mod:`glimp_integrations.bench.grading`).
+
+    Raises:
+        ConfigError: The file, a line or a column is not what it should be; the message says where.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no question file at {path}")
+    items: list[Item] = []
+    blank = 0
+    digest = hashlib.sha256()
+    for number, line in lines_of(path):
+        if n is not None and len(items) == n:
+            break
+        if not line.strip():
+            blank += 1
+            continue
+        items.append(_item(row_of(line, path, number), path, number, question, answer))
+        digest.update(line)
+    notes = [f"{path.name}: {blank} blank line{'s' * (blank != 1)} skipped"] if blank else []
+    if n is not None and len(items) < n:
+        notes.append(f"{path.name}: {len(items)} questions, fewer than the {n} asked for")
+    references: dict[str, Reference] = {}
+
+    def score(item: Item, reply: str) -> Grade:
+        if item.id not in references:
+            references[item.id] = Reference(item.answer or "")
+        return references[item.id].grade(reply, style)
+
+    identity = {"file": path.name, "question": question, "answer": answer}
+    return Task(path.stem, unique(items, str(path)), style, score, identity, notes)
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbers and lines of a file.
+
+    Raises:
+        ConfigError: A line is too long for a question.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise ConfigError(
+                    f"{path}, line {number} is longer than {LONGEST_LINE:,} bytes; a question "
+                    "file has one JSON object a line"
+                )
+            # A mark of the byte order is no part of the first line.
+            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def row_of(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}, line {number} is no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ConfigError(
+            f"{path}, line {number} is a JSON {type(row).__name__}; expected an object with "
+            "a question and an answer"
+        )
+    return row
+
+
+def _item(row: dict[str, Any], path: Path, number: int, question: str, answer: str) -> Item:
+    for option, column in (("--question-column", question), ("--answer-column", answer)):
+        if column not in row:
+            raise ConfigError(
+                f"{path}, line {number} has no column {column!r} but "
+                f"{', '.join(repr(name) for name in row) or 'none'}; name it with {option}"
+            )
+    asked, expected = row[question], row[answer]
+    if not isinstance(asked, str) or not asked.strip():
+        raise ConfigError(f"{path}, line {number}: {question!r} is {asked!r}; expected a text")
+    if isinstance(expected, bool) or not isinstance(expected, str | int | float):
+        raise ConfigError(
+            f"{path}, line {number}: {answer!r} is {expected!r}; expected a text or a number"
+        )
+    if isinstance(expected, str) and not expected.strip():
+        raise ConfigError(f"{path}, line {number}: {answer!r} is blank; there is nothing to grade")
+    rest = {key: value for key, value in row.items() if key not in (question, answer)}
+    return Item(str(row.get("id", number)), asked, str(expected), rest)

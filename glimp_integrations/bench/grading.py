@@ -1,0 +1,101 @@
+r"""Is this the answer? The verifiers are math-verify's and reasoning-gym's, not ours.
+
+Mathematics is compared by math-verify (``\frac{1}{2}`` is ``0.5``). Anything else has to be equal
+after normalisation: Unicode NFKC, lower case, white space as single spaces, and no quotation
+marks, spaces or full stop around it.
+"""
+
+from __future__ import annotations
+
+import threading
+import unicodedata
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from glimp_integrations.bench.formats import Format
+from glimp_integrations.bench.tasks import Grade
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["Reference", "is_number", "normalise", "parse_maths", "same_maths"]
+
+_SECONDS = 5
+# A reply is never longer than its token budget; this is a guard for regular expressions.
+_LONGEST = 200_000
+
+
+def parse_maths(text: str) -> list[Any]:
+    """The last expression of a text as sympy objects, then as text; empty: there is none.
+
+    Raises:
+        ConfigError: math-verify is missing.
+    """
+    try:
+        from math_verify import parse
+    except ImportError as error:
+        raise ConfigError(
+            "grading mathematics needs math-verify: pip install 'glimp-integrations[bench]'"
+        ) from error
+    found: list[Any] = parse(text[-_LONGEST:], parsing_timeout=_timeout())
+    return found
+
+
+def same_maths(gold: list[Any], found: list[Any]) -> bool:
+    """Whether two parsed expressions are equal."""
+    from math_verify import verify
+
+    return bool(gold and found and verify(gold, found, timeout_seconds=_timeout()))
+
+
+def _timeout() -> int:
+    # math-verify's time limit is a signal, and only the main thread gets signals.
+    return _SECONDS if threading.current_thread() is threading.main_thread() else 0
+
+
+def normalise(text: str) -> str:
+    """Text as it is compared; see the head of this file."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return plain.strip(" \"'`.“”‘’*$")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a decimal number, thousands' commas allowed."""
+    try:
+        return Decimal(text.replace(",", "").strip()).is_finite()
+    except InvalidOperation:
+        return False
+
+
+class Reference:
+    """A reference answer, read once: a number, a formula, or words.
+
+    Words are what math-verify reads nothing from, or nothing but letters: it takes ``True`` for a
+    product of four variables.
+    """
+
+    def __init__(self, answer: str) -> None:
+        self.text = answer
+        plain = normalise(answer)
+        formula = any(c.isdigit() for c in plain) or "\\" in plain or "$" in answer
+        is_dollars = answer.strip().startswith("$")
+        as_maths = answer if is_dollars or is_number(answer) else f"${answer}$"
+        self.maths = parse_maths(as_maths) if formula and " " not in plain else []
+
+    def grade(self, reply: str, style: Format) -> Grade:
+        """1.0 or 0.0 for a reply.
+
+        Without a mark, mathematics is looked for in the whole reply, as math-verify does; words
+        are looked for in its last line.
+        """
+        marked = style.find(reply)
+        candidate = marked if marked is not None else reply
+        is_marked = marked is not None or not style.marks
+        if not self.maths:
+            if marked is None:
+                lines = [line for line in reply.splitlines() if line.strip()]
+                candidate = lines[-1].strip() if lines else ""
+            same = normalise(candidate) == normalise(self.text)
+            return Grade(float(same), candidate or None, is_marked)
+        found = parse_maths(f"\\boxed{{{candidate}}}" if marked is not None else reply)
+        return Grade(
+            float(same_maths(self.maths, found)), str(found[-1]) if found else None, is_marked
+        )

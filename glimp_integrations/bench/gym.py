@@ -1,0 +1,82 @@
+"""Families of reasoning-gym as tasks: endless fresh questions, and their own verifiers."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+from glimp_integrations.bench.formats import Format
+from glimp_integrations.bench.grading import Reference, is_number
+from glimp_integrations.bench.tasks import RECOMMENDED, Grade, Item, Task
+from glimp_integrations.errors import ConfigError
+
+__all__ = ["load_family"]
+
+
+def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
+    r"""``n`` questions of a family.
+
+    The verifier is the family's ``score_answer``, asked about the marked answer. Where the
+    reference is a number, math-verify may find it too (``\boxed{\$1,234}``, or a reply that
+    forgot its mark): the better of the two grades counts.
+
+    Raises:
+        ConfigError: reasoning-gym is missing, has no such family, or cannot make these questions.
+    """
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise ConfigError(
+            f"task {name!r} needs reasoning-gym: pip install 'glimp-integrations[bench]'"
+        ) from error
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, 3) or RECOMMENDED[:6]
+        raise ConfigError(
+            f"no task {name!r}: neither a file, nor MODULE:FUNCTION, nor a family of "
+            f"reasoning-gym; did you mean {', '.join(near)}?"
+        )
+    try:
+        dataset = reasoning_gym.create_dataset(name, size=n, seed=seed)
+        entries = [dataset[index] for index in range(n)]
+    except Exception as error:
+        raise ConfigError(
+            f"reasoning-gym cannot make {n} questions of {name!r} with seed {seed}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    items = [_item(f"{name}-{seed}-{i}", entry) for i, entry in enumerate(entries)]
+    by_id = {item.id: entry for item, entry in zip(items, entries, strict=True)}
+
+    def score(item: Item, reply: str) -> Grade:
+        return _score(dataset, by_id[item.id], reply, style)
+
+    identity = {"family": name, "seed": seed, "reasoning_gym": _version(reasoning_gym)}
+    return Task(name, items, style, score, identity)
+
+
+def _item(name: str, entry: dict[str, Any]) -> Item:
+    # Metadata hold arbitrary objects; what JSON cannot say is told as text.
+    known = json.loads(json.dumps(entry.get("metadata") or {}, default=str))
+    answer = entry["answer"]
+    return Item(name, entry["question"], None if answer is None else str(answer), known)
+
+
+def _score(dataset: Any, entry: dict[str, Any], reply: str, style: Format) -> Grade:
+    marked = style.find(reply)
+    candidate = reply.strip() if marked is None and not style.marks else marked
+    try:
+        score = float(dataset.score_answer(candidate, entry))
+    except Exception:  # a family's verifier may choke on what no family expects
+        score = 0.0
+    grade = Grade(score, candidate, marked is not None or not style.marks)
+    answer = str(entry["answer"] or "")
+    if not grade.right and is_number(answer):
+        other = Reference(answer).grade(reply, style)
+        if other.right or marked is None:
+            return Grade(max(score, other.score), other.extracted, grade.marked)
+    return grade
+
+
+def _version(module: Any) -> str:
+    return str(getattr(module, "__version__", "unknown"))

@@ -1,0 +1,161 @@
+"""The pictures of a bench, as PNG files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glimp_integrations.bench.summary import ArmFigures, Summary
+from glimp_integrations.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["write_plots"]
+
+# Cyan and magenta of the terminal, dark enough for paper; a marker for every kind as well.
+COLOURS = {"small": "#0e7490", "large": "#a21caf", "routed": "#1f2937", "random": "#b45309"}
+MARKERS = {"small": "s", "large": "D", "routed": "o", "random": "x"}
+
+
+def write_plots(summary: Summary, folder: Path) -> list[Path]:
+    """Write what can be drawn: accuracy over time, H by author and outcome, share over threshold.
+
+    Raises:
+        ConfigError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError(
+            "plots need matplotlib: pip install 'glimp-integrations[bench]'"
+        ) from error
+    written = []
+    for name, draw in (
+        ("frontier", _frontier), ("entropy", _entropy), ("share", _share),
+    ):  # fmt: skip
+        # A figure of its own, without pyplot: no window system, no global state.
+        figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
+        if draw(figure, summary):
+            path = folder / f"{name}.png"
+            figure.savefig(path)
+            written.append(path)
+    return written
+
+
+def _frontier(figure: Figure, summary: Summary) -> bool:
+    arms = [arm for arm in summary.arms if arm.n]
+    if not arms:
+        return False
+    axes = figure.add_subplot()
+    for number, arm in enumerate(arms):
+        accuracy = arm.accuracy
+        below = 100 * (accuracy.value - accuracy.low)
+        above = 100 * (accuracy.high - accuracy.value)
+        axes.errorbar(
+            arm.seconds, 100 * accuracy.value,
+            yerr=[[below], [above]],
+            fmt=MARKERS[arm.kind], color=COLOURS[arm.kind], markersize=7, capsize=3,
+            elinewidth=0.9, label=f"{number + 1}  {arm.name}",
+        )  # fmt: skip
+        # Numbers on the points, names in the legend: neighbours' names would cover each other.
+        axes.annotate(
+            str(number + 1), (arm.seconds, 100 * accuracy.value), xytext=(7, 5),
+            textcoords="offset points", fontsize=10, color=COLOURS[arm.kind],
+        )  # fmt: skip
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("seconds per question (mean)")
+    axes.set_ylabel("right answers, %  (bars: 95 % Wilson interval)")
+    axes.set_title(f"{_title(summary)}: accuracy over time, n = {max(a.n for a in arms)}")
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside right upper", fontsize=9)
+    return True
+
+
+def _recorded(arm: ArmFigures) -> list[tuple[float, str, bool]]:
+    """(H in nats, author, whether the answer was right) of every glimpsed step."""
+    return [
+        (step.entropy, step.author, answer.right)
+        for answer in arm.answers
+        for step in answer.trace.steps
+        if step.entropy is not None
+    ]
+
+
+def _entropy(figure: Figure, summary: Summary) -> bool:
+    arms = [arm for arm in summary.arms if arm.kind == "routed" and arm.n][:4]
+    found = {arm.name: _recorded(arm) for arm in arms}
+    if not any(found.values()):
+        return False
+    figure.set_size_inches(10, 1.2 + 2.5 * len(arms))
+    top = max(h for rows in found.values() for h, _, _ in rows)
+    bins = [top * i / 30 for i in range(31)] if top > 0 else 10
+    grid = figure.subplots(len(arms), 2, squeeze=False, sharex=True)
+    for row, arm in zip(grid, arms, strict=True):
+        rows = found[arm.name]
+        by_author = {
+            who: [h for h, author, _ in rows if author == who] for who in ("small", "large")
+        }
+        by_outcome = {
+            "answer right": [h for h, _, right in rows if right],
+            "answer wrong": [h for h, _, right in rows if not right],
+        }
+        _histogram(row[0], by_author, bins, [COLOURS["small"], COLOURS["large"]], stacked=True)
+        _histogram(row[1], by_outcome, bins, ["#15803d", "#b91c1c"], stacked=False)
+        for axes in row:
+            if arm.threshold is not None:
+                axes.axvline(arm.threshold, color="black", linewidth=1, linestyle="--")
+        row[0].set_ylabel(f"{arm.name}\nsteps")
+        row[1].set_ylabel("density")
+    grid[0][0].set_title("H by author (dashed: threshold)")
+    grid[0][1].set_title("H by outcome (each of area 1)")
+    for axes in grid[-1]:
+        axes.set_xlabel("H of a step's first token, nats")
+    figure.suptitle(_title(summary))
+    return True
+
+
+def _histogram(
+    axes: Axes, groups: dict[str, list[float]], bins: Any, colours: list[str], *, stacked: bool
+) -> None:
+    named = [f"{name} ({len(values)})" for name, values in groups.items()]
+    if stacked:
+        axes.hist(list(groups.values()), bins=bins, color=colours, label=named, stacked=True)
+    else:
+        for values, colour, label in zip(groups.values(), colours, named, strict=True):
+            if values:
+                axes.hist(values, bins=bins, color=colour, label=label, density=True,
+                          histtype="step", linewidth=1.6)  # fmt: skip
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.2)
+
+
+def _share(figure: Figure, summary: Summary) -> bool:
+    routed = [arm for arm in summary.arms if arm.kind == "routed" and ":" not in arm.name]
+    levels = sorted((h for arm in routed for h, _, _ in _recorded(arm)))
+    measured = [arm for arm in routed if arm.step_share is not None]
+    if not levels or not measured:
+        return False
+    axes = figure.add_subplot()
+    heights = [100 * (1 - (i + 1) / len(levels)) for i in range(len(levels))]
+    axes.step([0.0, *levels], [100.0, *heights], where="post", color="#64748b", linewidth=1.2,
+              label=f"steps with H above the threshold ({len(levels)} recorded)")  # fmt: skip
+    xs = [arm.threshold for arm in measured]
+    axes.plot(xs, [100 * (arm.step_share or 0) for arm in measured], "o", color=COLOURS["routed"],
+              label="measured: share of glimpsed steps")  # fmt: skip
+    axes.plot(xs, [100 * arm.large_share for arm in measured], "D", color=COLOURS["large"],
+              fillstyle="none", label="measured: share of all tokens")  # fmt: skip
+    axes.set_ylim(0, 100)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("threshold, nats")
+    axes.set_ylabel("large model, %")
+    axes.set_title(f"{_title(summary)}: large share over threshold")
+    axes.legend(fontsize=9)
+    axes.grid(alpha=0.25)
+    return True
+
+
+def _title(summary: Summary) -> str:
+    return str(summary.manifest.get("task", "bench"))

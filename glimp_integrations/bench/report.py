@@ -1,0 +1,131 @@
+"""The report of a bench: a table, a verdict in plain words, the plots."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+from glimp_integrations.bench.plots import write_plots
+from glimp_integrations.bench.store import Store
+from glimp_integrations.bench.summary import ArmFigures, Comparison, Summary, summarise
+from glimp_integrations.bench.words import verdict
+from glimp_integrations.settings import Prices
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["COLUMNS", "markdown", "rows", "write_report"]
+
+COLUMNS = (
+    "arm", "right", "accuracy", "95 %", "s/item", "rho", "tokens small", "tokens large",
+    "large share", "large steps", "discarded", "requests", "unmarked", "cached", "errors", "cost",
+)  # fmt: skip
+
+
+def rows(summary: Summary) -> list[list[str]]:
+    """The table's cells, one row an arm; columns as in :data:`COLUMNS`."""
+    return [_row(arm) for arm in summary.arms]
+
+
+def _row(arm: ArmFigures) -> list[str]:
+    def percent(value: float | None) -> str:
+        return "" if value is None else f"{100 * value:.0f} %"
+
+    right = sum(a.right for a in arm.answers)
+    interval = f"{100 * arm.accuracy.low:.0f}-{100 * arm.accuracy.high:.0f}" if arm.n else ""
+    return [
+        arm.name,
+        f"{right}/{arm.n}",
+        percent(arm.accuracy.value) if arm.n else "",
+        interval,
+        f"{arm.seconds:.1f}" if arm.n else "",
+        "" if arm.rho is None else f"{arm.rho:.2f}",
+        f"{arm.small_tokens:,}",
+        f"{arm.large_tokens:,}",
+        percent(arm.large_share),
+        percent(arm.step_share),
+        f"{arm.discarded:,}",
+        f"{arm.requests:,}",
+        str(arm.unmarked),
+        "" if arm.cached is None else f"{arm.cached:.0f}",
+        str(arm.errors),
+        "" if arm.cost is None else f"{arm.cost:.6f}",
+    ]
+
+
+def _table(summary: Summary) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(str(summary.manifest.get("task"))), title_justify="left")
+    cells = rows(summary)
+    # A terminal is narrow: what says nothing in any arm stands in the file only.
+    telling = [i for i in range(len(COLUMNS)) if any(row[i] not in ("", "0") for row in cells)]
+    for i in telling:
+        table.add_column(COLUMNS[i], justify="right" if i else "left", no_wrap=i == 0)
+    for row in cells:
+        table.add_row(*(Text(row[i]) for i in telling))
+    return table
+
+
+def markdown(summary: Summary) -> str:
+    """The whole report as Markdown."""
+    manifest = summary.manifest
+    lines = [
+        f"# {_cell(str(manifest.get('task')))}",
+        "",
+        f"Small: {_cell(str(manifest.get('small_model')))}. "
+        f"Large: {_cell(str(manifest.get('large_model')))}. "
+        f"Answers asked for as `{manifest.get('answer_format')}`. "
+        f"Settings: `{json.dumps(manifest.get('settings'))}`.",
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" + "---:|" * (len(COLUMNS) - 1),
+        *("| " + " | ".join(map(_cell, row)) + " |" for row in rows(summary)),
+        "",
+        "| arms | items | difference, points | 95 % | McNemar p | time ratio | 95 % |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        *(_pair(found) for found in summary.comparisons),
+    ]
+    for text in verdict(summary):
+        lines += ["", _cell(text)]
+    if summary.speed is not None:
+        small, large = summary.speed.small, summary.speed.large
+        lines += ["", f"Measured, ms a token: written {1000 * small.token:.1f} (small) and "
+                  f"{1000 * large.token:.1f} (large), read {1000 * small.prefill:.1f} and "
+                  f"{1000 * large.prefill:.1f}."]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _pair(found: Comparison) -> str:
+    delta, time = found.right.difference, found.time
+    cells = [
+        f"{found.first} / {found.second}",
+        str(found.n),
+        f"{100 * delta.value:+.1f}",
+        f"{100 * delta.low:+.1f} to {100 * delta.high:+.1f}",
+        f"{found.right.p:.3f}",
+        f"{time.value:.2f}",
+        "" if math.isnan(time.low) else f"{time.low:.2f} to {time.high:.2f}",
+    ]
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot end a cell or begin markup."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def write_report(store: Store, prices: Prices | None, console: Console) -> Summary:
+    """Print table and verdict; write ``report.md`` and the plots into the folder."""
+    summary = summarise(store, prices)
+    console.print(_table(summary))
+    for text in verdict(summary):
+        console.print(text, markup=False, highlight=False)
+    (store.folder / "report.md").write_text(markdown(summary), encoding="utf-8")
+    plots = write_plots(summary, store.folder)
+    names = ", ".join(["report.md", *(path.name for path in plots)])
+    console.print(f"{store.folder}: {names}", style="dim", markup=False, highlight=False)
+    return summary

@@ -1,0 +1,300 @@
+"""From the lines of a bench to figures by arm and between arms."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from glimp_integrations.bench.stats import Interval, McNemar, compare_right, ratio, wilson
+from glimp_integrations.bench.store import Store
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.settings import Price, Prices
+from glimp_integrations.speed import ModelSpeed, PairSpeed
+from glimp_integrations.trace import ModelUsage, Trace, Usage
+
+__all__ = ["Answer", "ArmFigures", "Comparison", "Summary", "cost_of", "parse_prices", "summarise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of one arm.
+
+    Attributes:
+        seconds: From the question to the end of the answer.
+        ideal: Seconds its decisions take at least on this pair; ``None``: speed was not measured.
+    """
+
+    item: str
+    right: bool
+    score: float
+    marked: bool
+    seconds: float
+    ideal: float | None
+    trace: Trace
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """One row of the table.
+
+    Attributes:
+        accuracy: Share of right answers, Wilson's interval.
+        seconds: Mean per item.
+        rho: Measured over ideal time, all items together; ``None`` without measured speed.
+        large_share: Of kept tokens.
+        step_share: Of glimpsed steps, those the large model wrote; ``None``: none was glimpsed.
+        cached: Mean prompt tokens an arm found in a cache at its first step: more in one arm than
+            in another, and their times are not comparable. ``None``: servers do not tell.
+        cost: Of all answers, in the prices' currency; ``None`` without prices.
+    """
+
+    name: str
+    kind: str
+    threshold: float | None
+    share: float | None
+    answers: Sequence[Answer]
+    errors: int
+    accuracy: Interval
+    seconds: float
+    small_tokens: int
+    large_tokens: int
+    discarded: int
+    requests: int
+    large_share: float
+    step_share: float | None
+    unmarked: int
+    cached: float | None
+    rho: float | None
+    cost: float | None
+
+    @property
+    def n(self) -> int:
+        """Answers."""
+        return len(self.answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two arms on the items both have answered.
+
+    Attributes:
+        right: McNemar's test and the difference of accuracies, first minus second.
+        time: Seconds of the first over seconds of the second.
+        cost: Cost of the first over that of the second; ``None`` without prices.
+    """
+
+    first: str
+    second: str
+    n: int
+    right: McNemar
+    time: Interval
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All figures of a bench folder."""
+
+    manifest: Mapping[str, Any]
+    arms: Sequence[ArmFigures]
+    comparisons: Sequence[Comparison]
+    speed: PairSpeed | None
+    concurrency: int
+
+    def arm(self, name: str) -> ArmFigures | None:
+        """An arm's row by name."""
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    def between(self, first: str, second: str) -> Comparison | None:
+        """The comparison of two arms, in this order."""
+        return next((c for c in self.comparisons if (c.first, c.second) == (first, second)), None)
+
+
+def parse_prices(text: str) -> Prices:
+    """Prices per million tokens from ``SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT`` or JSON.
+
+    Raises:
+        ConfigError: They are neither.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return Prices.model_validate_json(text)
+        except ValueError as error:
+            raise ConfigError(f"prices: {error}") from error
+    parts = text.split(",")
+    try:
+        small_in, small_out, large_in, large_out = (float(part) for part in parts)
+        return Prices(
+            small=Price(input=small_in, output=small_out),
+            large=Price(input=large_in, output=large_out),
+        )
+    except ValueError:
+        raise ConfigError(
+            f"prices are {text!r}; give four numbers from 0 on, per million tokens: "
+            "SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or the JSON of Prices"
+        ) from None
+
+
+def cost_of(usage: Usage, prices: Prices) -> float:
+    """What an answer cost, in the prices' currency: every request, cancelled ones included."""
+    return _cost(usage.small, prices.small) + _cost(usage.large, prices.large)
+
+
+def _cost(usage: ModelUsage, price: Price) -> float:
+    cached = price.input if price.cached is None else price.cached
+    computed = usage.input_tokens - usage.cached_tokens
+    return (
+        computed * price.input + usage.cached_tokens * cached + usage.output_tokens * price.output
+    ) / 1e6
+
+
+def summarise(store: Store, prices: Prices | None = None) -> Summary:
+    """Figures of everything in a bench folder."""
+    speed = _median_speed([line["speed"] for line in store.lines if line["kind"] == "speed"])
+    answers: dict[str, dict[str, Answer]] = {}
+    failed: dict[tuple[str, str], int] = {}
+    shares: dict[str, float] = {}
+    concurrency = 1
+    for line in store.lines:
+        if line["kind"] == "answer":
+            answers.setdefault(line["arm"], {})[line["item"]] = _answer(line, speed)
+            failed.pop((line["arm"], line["item"]), None)
+            concurrency = max(concurrency, line["concurrency"])
+        elif line["kind"] == "error":
+            failed[line["arm"], line["item"]] = 1
+        elif line["kind"] == "share":
+            shares[line["arm"]] = line["share"]
+    names = sorted({*answers, *(arm for arm, _ in failed)}, key=_rank)
+    arms = [
+        _figures(
+            name,
+            list(answers.get(name, {}).values()),
+            sum(arm == name for arm, _ in failed),
+            shares.get(name),
+            prices,
+        )
+        for name in names
+    ]
+    pairs = [(a.name, b) for a in arms for b in _opponents(a, answers)]
+    compared = [_compare(a, b, answers[a], answers[b], prices) for a, b in pairs if a in answers]
+    return Summary(store.manifest, arms, compared, speed, concurrency)
+
+
+def _rank(name: str) -> tuple[int, float, str]:
+    """Small, large, then routed and random by threshold or share."""
+    kind = name.partition("@")[0].partition("(")[0].partition(":")[0]
+    order = {"small": 0, "large": 1, "routed": 2, "random": 3}.get(kind, 4)
+    _, _, rest = name.rstrip(")").partition("@")
+    try:
+        return order, float(rest.partition(":")[0] or 0), name
+    except ValueError:
+        return order, math.inf, name
+
+
+def _opponents(arm: ArmFigures, answers: Mapping[str, Any]) -> list[str]:
+    """Everyone against the large model, routed arms against the small one and their control."""
+    wanted = {
+        "small": ["large"],
+        "large": [],
+        "routed": ["large", "small", f"random({arm.name})"],
+        "random": ["large"],
+    }[arm.kind]
+    plain = {name.partition(":")[0]: name for name in reversed(list(answers)) if name[:1] in "sl"}
+    found = [plain.get(name, name) for name in wanted]
+    return [name for name in found if name in answers and name != arm.name]
+
+
+def _answer(line: Mapping[str, Any], speed: PairSpeed | None) -> Answer:
+    trace = Trace.model_validate(line["trace"])
+    return Answer(
+        item=line["item"],
+        right=line["right"],
+        score=line["score"],
+        marked=line["marked"],
+        seconds=line["seconds"],
+        ideal=None if speed is None else speed.ideal(trace),
+        trace=trace,
+        usage=Usage.model_validate(line["usage"]),
+    )
+
+
+def _figures(
+    name: str, answers: list[Answer], errors: int, share: float | None, prices: Prices | None
+) -> ArmFigures:
+    kind = name.partition("@")[0].partition("(")[0].partition(":")[0]
+    _, _, at = name.partition("@")
+    number = float(at.partition(":")[0]) if at and "(" not in name else None
+    traces = [answer.trace for answer in answers]
+    steps = [step for trace in traces for step in trace.steps]
+    glimpsed = [step for step in steps if step.entropy is not None]
+    small, large = (sum(t.tokens(author) for t in traces) for author in ("small", "large"))
+    ideals = [a.ideal for a in answers if a.ideal is not None]
+    ideal = sum(ideals) if len(ideals) == len(answers) else 0.0
+    seconds = sum(a.seconds for a in answers)
+    first = [t.steps[0].cached_tokens for t in traces if t.steps]
+    told = [cached for cached in first if cached is not None]
+    return ArmFigures(
+        name=name,
+        kind=kind,
+        threshold=number if kind == "routed" else None,
+        share=number if kind == "random" and number is not None else share,
+        answers=answers,
+        errors=errors,
+        accuracy=wilson(sum(a.right for a in answers), len(answers)),
+        seconds=seconds / len(answers) if answers else math.nan,
+        small_tokens=small,
+        large_tokens=large,
+        discarded=sum(t.discarded_tokens for t in traces),
+        requests=sum(t.requests for t in traces),
+        large_share=large / (small + large) if small + large else 0.0,
+        step_share=(
+            sum(s.author == "large" for s in glimpsed) / len(glimpsed) if glimpsed else None
+        ),
+        unmarked=sum(not a.marked for a in answers),
+        cached=statistics.fmean(told) if told else None,
+        rho=seconds / ideal if ideal else None,
+        cost=None if prices is None else sum(cost_of(a.usage, prices) for a in answers),
+    )
+
+
+def _compare(
+    first: str,
+    second: str,
+    one: Mapping[str, Answer],
+    two: Mapping[str, Answer],
+    prices: Prices | None,
+) -> Comparison:
+    shared = [item for item in one if item in two]
+    a, b = [one[item] for item in shared], [two[item] for item in shared]
+    cost = None
+    if prices is not None:
+        paid = [sum(cost_of(x.usage, prices) for x in side) for side in (a, b)]
+        cost = paid[0] / paid[1] if paid[1] else None
+    return Comparison(
+        first,
+        second,
+        len(shared),
+        compare_right([x.right for x in a], [x.right for x in b]),
+        ratio([x.seconds for x in a], [x.seconds for x in b]),
+        cost,
+    )
+
+
+def _median_speed(found: Sequence[Mapping[str, Any]]) -> PairSpeed | None:
+    if not found:
+        return None
+
+    def of(role: str) -> ModelSpeed:
+        names = ("request", "token", "prefill", "release")
+        return ModelSpeed(**{n: statistics.median(s[role][n] for s in found) for n in names})
+
+    first = PairSpeed(of("small"), of("large"), 0.0, 1.0)
+    return replace(
+        first,
+        logprobs=statistics.median(s["logprobs"] for s in found),
+        slowdown=statistics.median(s["slowdown"] for s in found),
+    )

@@ -1,0 +1,134 @@
+"""``glimp bench``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from glimp_integrations.backends.base import Backend
+from glimp_integrations.bench import BenchPlan, Store, load_task, parse_arms, run
+from glimp_integrations.bench.progress import Bars
+from glimp_integrations.bench.run import manifest_of
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.router import GlimpRouter
+from glimp_integrations.settings import Prices, RoutingSettings
+
+__all__ = ["report", "start"]
+
+
+def start(
+    *,
+    task: str,
+    n: int | None,
+    seed: int,
+    arms: str,
+    thresholds: str,
+    small: str | None,
+    large: str | None,
+    out: Path,
+    format: str,
+    question_column: str,
+    answer_column: str,
+    settings: dict[str, Any],
+    concurrency: int,
+    measure_every: int,
+    prices: str | None,
+) -> None:
+    """Run, or go on with, a bench; then its report."""
+    from glimp_integrations.bench.summary import parse_prices
+
+    parsed = parse_arms(arms, _numbers(thresholds))
+    costs = parse_prices(prices) if prices else None
+    items = load_task(
+        task, n=n, seed=seed, format=format,
+        question_column=question_column, answer_column=answer_column,
+    )  # fmt: skip
+    for note in items.notes:
+        _say(note)
+    plan = BenchPlan(items, parsed, settings, concurrency, measure_every)
+    pair, made = _pair(small, large, concurrency)
+    try:
+        with GlimpRouter(*pair) as router, Store(out, manifest_of(plan, router), _say) as store:
+            try:
+                with Bars() as bars:
+                    run(plan, router, store, bars)
+            except KeyboardInterrupt:
+                _say(f"stopped; everything finished is in {out}. The same command goes on.")
+                raise typer.Exit(130) from None
+            finally:
+                if any(line["kind"] == "answer" for line in store.lines):
+                    _report(store, costs)
+    finally:
+        for backend in made:
+            backend.close()
+
+
+def report(out: Path, prices: str | None) -> None:
+    """Table and plots of a folder, anew."""
+    from glimp_integrations.bench.summary import parse_prices
+
+    store = Store(out, say=_say)
+    if not any(line["kind"] == "answer" for line in store.lines):
+        raise ConfigError(f"{out} holds no answers yet")
+    _report(store, parse_prices(prices) if prices else None)
+
+
+def _report(store: Store, prices: Prices | None) -> None:
+    from rich.console import Console
+
+    from glimp_integrations.bench.report import write_report
+
+    write_report(store, prices, Console())
+
+
+def _pair(
+    small: str | None, large: str | None, concurrency: int
+) -> tuple[tuple[Backend | str | None, Backend | str | None], Sequence[Backend]]:
+    """The models. GGUF files keep no prompts of earlier answers, which would be other arms'."""
+    given = RoutingSettings(**{k: v for k, v in (("small", small), ("large", large)) if v})
+    models = [given.small, given.large]
+    made: list[Backend] = []
+    if models == [None, None]:
+        from glimp_integrations.weights.catalog import PAIR
+
+        # Files of the embedded pair are fetched by the backend that is closed below.
+        models = [_gguf(None, file, concurrency) for file in PAIR]
+        made = list(models)
+    else:
+        for place, form in enumerate(models):
+            if isinstance(form, str) and form.startswith("llamacpp:"):
+                models[place] = _gguf(form.removeprefix("llamacpp:"), None, concurrency)
+                made.append(models[place])
+    return (models[0], models[1]), made
+
+
+def _gguf(path: str | None, file: Any, concurrency: int) -> Backend:
+    from glimp_integrations.backends.llamacpp import LlamaCppBackend
+    from glimp_integrations.weights import ensure
+
+    return LlamaCppBackend(
+        Path(path).expanduser() if path else ensure(file),
+        name=None if path else f"{file.model}-Q4_K_M",
+        prompt_cache_mib=0,
+        parallel=concurrency,
+        context_window=8192 * concurrency,
+    )
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(
+            f"thresholds are {text!r}; give nats, separated by commas, such as 0.5,1.0,1.5"
+        ) from None
+    if not found:
+        raise ConfigError("thresholds are empty; give at least one, in nats")
+    return found
+
+
+def _say(text: str) -> None:
+    typer.secho(text, fg="yellow", err=True)

@@ -1,0 +1,202 @@
+"""Arms, tasks, grading and statistics of a bench; every mistake is named."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from glimp_integrations import ConfigError
+from glimp_integrations.bench import load_task, parse_arms
+from glimp_integrations.bench.arms import Arm
+from glimp_integrations.bench.files import LONGEST_LINE
+from glimp_integrations.bench.formats import boxed
+from glimp_integrations.bench.stats import compare_right, difference, ratio, wilson
+from glimp_integrations.bench.summary import parse_prices
+
+
+def test_arms_have_stable_names() -> None:
+    arms = parse_arms(
+        "small,large,routed,routed@1.0:strategy=fused,max_step_tokens=9,random,random@0.25",
+        [0.5, 1.0],
+    )
+    assert [arm.name for arm in arms] == [
+        "small", "large", "routed@0.5", "routed@1", "routed@1:strategy=fused,max_step_tokens=9",
+        "random@0.25", "random(routed@0.5)", "random(routed@1)",
+        "random(routed@1:strategy=fused,max_step_tokens=9)",
+    ]  # fmt: skip
+    settings = {arm.name: dict(arm.settings) for arm in arms}
+    assert settings["small"] == {"threshold": math.inf, "answer_by": "small"}
+    assert settings["routed@1:strategy=fused,max_step_tokens=9"] == {
+        "threshold": 1.0, "strategy": "fused", "max_step_tokens": 9,
+    }  # fmt: skip
+    assert settings["random@0.25"] == {"random_share": 0.25}
+    assert arms[-1].with_share(0.3).settings["random_share"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("tiny", "'tiny' is none of small"),
+        ("small@2", "takes no '@'"),
+        ("routed@much", "'much' behind '@' is no number"),
+        ("routed@-1", "routes nothing"),
+        ("routed@nan", "routes nothing"),
+        ("routed@inf", "routes nothing"),
+        ("random@0", "outside \\(0, 1\\)"),
+        ("random@1", "outside \\(0, 1\\)"),
+        ("random@1.5", "outside \\(0, 1\\)"),
+        ("random@nan", "outside \\(0, 1\\)"),
+        ("random", "there is none"),
+        ("routed,random:seed=1", "random takes the settings"),
+        ("routed:strategy", "no KEY=VALUE"),
+        ("routed:stratgy=fused", "unknown setting 'stratgy'"),
+        ("routed:strategy=fast", "strategy"),
+        ("routed:threshold=2", "not set here"),
+        ("strategy=fused", "without an arm"),
+        (" , ", "no arms"),
+    ],
+)
+def test_impossible_arms_are_named(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        parse_arms(text)
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "1,2,3,-4", '{"small": 1}'])
+def test_impossible_prices_are_named(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"prices|Prices"):
+        parse_prices(text)
+
+
+def write(path: Path, *lines: str) -> str:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_a_question_file(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "q.jsonl",
+        "\ufeff" + json.dumps({"question": "1+1?", "answer": 2, "id": "sum"}), "", "   ",
+        json.dumps({"question": "Half?", "answer": "\\frac{1}{2}"}),
+        json.dumps({"question": "Capital?", "answer": "Paris"}),
+    )  # fmt: skip
+    task = load_task(file)
+    assert [item.id for item in task.items] == ["sum", "4", "5"]
+    assert task.notes == ["q.jsonl: 2 blank lines skipped"]
+    grades = [
+        task.grade(item, reply).right
+        for item, reply in zip(
+            task.items, ["so \\boxed{2.0}", "\\boxed{0.5}", "\\boxed{ paris. }"], strict=True
+        )
+    ]
+    assert grades == [True, True, True]
+    wrong = [task.grade(item, "\\boxed{3}").right for item in task.items]
+    assert wrong == [False, False, False]
+    unmarked = task.grade(task.items[0], "It is 2.")
+    assert unmarked.right and not unmarked.marked
+    assert "\\boxed" in task.messages(task.items[0])[-1]["content"]
+    assert len(load_task(file, n=2).items) == 2
+    assert "fewer than the 9" in load_task(file, n=9).notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"prompt": "x", "answer": 1}', "no column 'question' but 'prompt', 'answer'; name it"),
+        ('{"question": "x", "gold": 1}', "--answer-column"),
+        ("{}", "but none"),
+        ('{"question": " ", "answer": 1}', "'question' is ' '"),
+        ('{"question": "x", "answer": null}', "'answer' is None"),
+        ('{"question": "x", "answer": true}', "'answer' is True"),
+        ('{"question": "x", "answer": ""}', "blank"),
+        ('["x", 1]', "is a JSON list"),
+        ('{"question": "x', "line 2 is no JSON"),
+        ("[" * 100_000, "line 2 is no JSON"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, line: str, told: str) -> None:
+    file = write(tmp_path / "q.jsonl", '{"question": "1+1?", "answer": 2}', line)
+    with pytest.raises(ConfigError, match=told) as caught:
+        load_task(file)
+    assert "line 2" in str(caught.value)
+
+
+def test_a_line_of_ten_megabytes_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.jsonl", '{"question": "' + "x" * 10_000_000 + '", "answer": 2}')
+    with pytest.raises(ConfigError, match=f"line 1 is longer than {LONGEST_LINE:,}"):
+        load_task(file)
+
+
+def test_bad_files_and_names(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no question file"):
+        load_task(str(tmp_path / "none.jsonl"))
+    with pytest.raises(ConfigError, match="holds no questions"):
+        load_task(write(tmp_path / "empty.jsonl", ""))
+    twice = '{"id": 1, "question": "x", "answer": 1}'
+    with pytest.raises(ConfigError, match="'1' twice"):
+        load_task(write(tmp_path / "twice.jsonl", twice, twice))
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00\n")
+    with pytest.raises(ConfigError, match="no JSON"):
+        load_task(str(tmp_path / "bytes.jsonl"))
+    with pytest.raises(ConfigError, match="gsm_symbolic"):
+        load_task("gsm_symbolik")
+    with pytest.raises(ConfigError, match="known formats"):
+        load_task("gsm_symbolic", format="yaml")
+    with pytest.raises(ConfigError, match="n is 0"):
+        load_task("gsm_symbolic", n=0)
+    with pytest.raises(ConfigError, match="MODULE:FUNCTION"):
+        load_task("no_such_module_here:items")
+
+
+def test_families_are_graded_by_their_own_verifier() -> None:
+    pytest.importorskip("reasoning_gym")
+    task = load_task("gsm_symbolic", n=3, seed=7)
+    item = task.items[0]
+    assert task.grade(item, f"Thus \\boxed{{{item.answer}}}").right
+    assert task.grade(item, f"Thus \\boxed{{\\${item.answer} \\text{{ in all}}}}").right
+    assert not task.grade(item, f"Thus \\boxed{{{item.answer}1}}").right
+    assert not task.grade(item, "I do not know").right
+    again = load_task("rg:gsm_symbolic", n=3, seed=7)
+    assert [i.digest for i in again.items] == [i.digest for i in task.items]
+    assert load_task("gsm_symbolic", n=3, seed=8).items[0].digest != item.digest
+    gym = load_task("chain_sum", n=1, format="gym")
+    assert gym.messages(gym.items[0])[0]["role"] == "system"
+    assert gym.grade(gym.items[0], f"<answer>{gym.items[0].answer}</answer>").right
+
+
+def test_boxes_nest() -> None:
+    assert boxed("a \\boxed{1} b \\boxed{\\frac{1}{2}}") == "\\frac{1}{2}"
+    assert boxed("\\boxed{1") is None
+
+
+def test_statistics_against_published_values() -> None:
+    # Newcombe (1998a), Statistics in Medicine 17, 857-872, table I, method 3.
+    for right, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)):
+        found = wilson(right, n)
+        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+    # Fagerland, Lydersen and Laake (2014), Statistics in Medicine 33, 2850-2875: 1, 1, 7, 12.
+    found = difference(1, 1, 7, 12)
+    assert (found.value, found.low, found.high) == pytest.approx((-0.286, -0.507, -0.026), abs=1e-3)
+    first = [True] * 2 + [False] * 19
+    second = [True, False] + [True] * 7 + [False] * 12
+    test = compare_right(first, second)
+    assert (test.only_first, test.only_second) == (1, 7)
+    assert test.p == pytest.approx(2 * (1 + 8) / 2**8)
+    assert compare_right([True], [True]).p == 1.0
+    assert math.isnan(wilson(0, 0).value)
+
+
+def test_time_ratios_are_paired() -> None:
+    second = [float(i) for i in range(1, 21)]
+    found = ratio([0.8 * x + 0.01 * (i % 2) for i, x in enumerate(second)], second)
+    assert found.value == pytest.approx(0.8, abs=0.01)
+    assert found.low <= found.value <= found.high < 0.81  # though the items differ twentyfold
+    assert math.isnan(ratio([1.0], [2.0]).low) and ratio([1.0], [2.0]).value == 0.5
+    assert math.isnan(ratio([], []).value)
+
+
+def test_an_arm_is_what_it_says() -> None:
+    assert Arm("routed@1", "routed", {"threshold": 1.0}).threshold == 1.0
+    assert parse_arms("small")[0].threshold is None
