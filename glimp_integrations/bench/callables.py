@@ -4,8 +4,11 @@
 
 - an :class:`Item`,
 - a mapping with ``question`` and ``answer`` (or LangChain's ``inputs`` and ``outputs``), or
-- an object with ``query`` and ``reference_answer``: an example of a LlamaIndex ``Labelled…Dataset``
-  (the data set itself may be returned too: its ``examples`` are taken).
+- an object with ``query`` and ``reference_answer``: an example of a ``Labelled…Dataset`` of
+  LlamaIndex, or
+- a pair of question and answer.
+
+A LlamaIndex data set may be returned as it is: its ``examples`` or ``qr_pairs`` are taken.
 
 A score is one of
 
@@ -20,7 +23,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -50,7 +54,8 @@ def load_callable(name: str, *, n: int | None, style: Format) -> Task:
     if not callable(function):
         raise ConfigError(f"task {name!r} is a {type(function).__name__}; expected a function")
     made = function()
-    items, score = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    has_score = isinstance(made, tuple) and len(made) == 2 and not isinstance(made[1], tuple)
+    items, score = made if has_score else (made, None)
     return task_from(name, items, score, n=n, style=style)
 
 
@@ -60,7 +65,7 @@ def task_from(name: str, items: Any, score: Any = None, *, n: int | None, style:
     Raises:
         ConfigError: They are of no such kind.
     """
-    rows = getattr(items, "examples", items)
+    rows = getattr(items, "examples", getattr(items, "qr_pairs", items))
     if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping):
         raise ConfigError(f"task {name!r} returned a {type(items).__name__}; expected items")
     made = [as_item(row, str(number)) for number, row in enumerate(islice(rows, n), 1)]
@@ -80,6 +85,8 @@ def as_item(row: Any, name: str) -> Item:
         question, answer = _of_mapping(row)
         rest = {k: v for k, v in row.items() if k not in ("question", "answer", "id")}
         name = str(row.get("id", name))
+    elif isinstance(row, tuple) and len(row) == 2:
+        (question, answer), rest = row, {}
     else:
         question = getattr(row, "query", None)
         answer = getattr(row, "reference_answer", None)
@@ -123,14 +130,19 @@ def as_scorer(score: Any, style: Format) -> Scorer:
     if hasattr(score, "evaluate_strings"):
 
         def ask(item: Item, text: str) -> Any:
-            found = score.evaluate_strings(
-                prediction=text, reference=item.answer, input=item.question
-            )
+            wanted = {"prediction": text}
+            # An evaluator warns of what it does not look at.
+            if getattr(score, "requires_reference", True):
+                wanted["reference"] = item.answer or ""
+            if getattr(score, "requires_input", True):
+                wanted["input"] = item.question
+            found = _aside(score.evaluate_strings, **wanted)
             return found.get("score")
     elif hasattr(score, "evaluate"):
 
         def ask(item: Item, text: str) -> Any:
-            found = score.evaluate(
+            found = _aside(
+                score.evaluate,
                 query=item.question,
                 response=text,
                 contexts=item.metadata.get("reference_contexts"),
@@ -152,6 +164,12 @@ def as_scorer(score: Any, style: Format) -> Scorer:
         return _grade(ask(item, text), text, marked is not None or not style.marks)
 
     return scorer
+
+
+def _aside(function: Callable[..., Any], **arguments: Any) -> Any:
+    """Call an evaluator in a thread of its own: many run an event loop, and here is one already."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, **arguments).result()
 
 
 def _grade(found: Any, text: str, marked: bool) -> Grade:

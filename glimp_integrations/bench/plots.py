@@ -64,7 +64,11 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
             str(number + 1), (arm.seconds, 100 * accuracy.value), xytext=(7, 5),
             textcoords="offset points", fontsize=10, color=COLOURS[arm.kind],
         )  # fmt: skip
-    axes.set_xlim(left=0)
+    best = _undominated(arms)
+    axes.plot([a.seconds for a in best], [100 * a.accuracy.value for a in best],
+              color="#9ca3af", linewidth=1, linestyle=":", zorder=0,
+              label="frontier: no arm is faster and better")  # fmt: skip
+    axes.set_xlim(0, 1.1 * max(arm.seconds for arm in arms))
     axes.set_ylim(0, 100)
     axes.set_xlabel("seconds per question (mean)")
     axes.set_ylabel("right answers, %  (bars: 95 % Wilson interval)")
@@ -72,6 +76,15 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
     axes.grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=9)
     return True
+
+
+def _undominated(arms: list[ArmFigures]) -> list[ArmFigures]:
+    """Arms in order of time, each more accurate than all faster ones."""
+    kept: list[ArmFigures] = []
+    for arm in sorted(arms, key=lambda a: (a.seconds, -a.accuracy.value)):
+        if not kept or arm.accuracy.value > kept[-1].accuracy.value:
+            kept.append(arm)
+    return kept
 
 
 def _recorded(arm: ArmFigures) -> list[tuple[float, str, bool]]:

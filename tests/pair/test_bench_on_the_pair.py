@@ -1,0 +1,51 @@
+"""A whole ``glimp bench`` with the embedded pair, from the command line to the pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from glimp_integrations import Trace
+from glimp_integrations.cli.app import app
+
+
+def bench(folder: Path, *more: str) -> str:
+    arguments = ["bench", "--n", "3", "--max-tokens", "40", "--measure-every", "0",
+                 "--arms", "small,large,routed@0.3,random@0.5", "--out", str(folder)]  # fmt: skip
+    done = CliRunner().invoke(app, [*arguments, *more], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_short_bench_and_its_resumption(tmp_path: Path) -> None:
+    output = bench(tmp_path, "--prices", "1,2,3,4")
+    path = tmp_path / "results.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({(x["arm"], x["item"]) for x in lines}) == len(lines) == 12
+    authors = {
+        arm: {s.author for x in lines if x["arm"] == arm for s in _steps(x)}
+        for arm in ("small", "large", "routed@0.3", "random@0.5")
+    }
+    assert authors["small"] == {"small"} and authors["large"] == {"large"}
+    assert {"small", "large"} == authors["random@0.5"]
+    # No arm found an earlier one's question: all read about as much as the large model alone.
+    for line in lines:
+        first = _steps(line)[0]
+        assert first.prefilled_tokens > 40 and first.cached_tokens < 60, line["arm"]
+    for name in ("report.md", "frontier.png", "entropy.png", "share.png"):
+        assert (tmp_path / name).stat().st_size > 500
+    assert "routed@0.3" in output and "the large model alone" in output
+
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 40])  # killed within the last line
+    again = bench(tmp_path)
+    assert "was cut off" in again
+    assert path.read_bytes().count(b"\n") == 12
+    resumed = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [x["reply"] for x in resumed] == [x["reply"] for x in lines]
+
+
+def _steps(line: dict) -> list:
+    return Trace.model_validate(line["trace"]).steps
