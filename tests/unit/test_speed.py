@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from helpers import model, router
 
@@ -48,6 +50,33 @@ def test_a_known_device_is_believed_before_a_measurement() -> None:
     large = Capabilities(device="cuda:0")
     name, _ = choose("auto", model(), model(), small, large, speed(slowdown=1.0))
     assert name == "fused"
+
+
+@pytest.mark.parametrize(
+    ("devices", "stops", "name"),
+    [
+        (("cpu", "cpu"), (True, True), "two_request"),
+        (("cpu", "cpu"), (True, False), "fused"),
+        (("cpu", "cpu"), (False, False), "fused"),
+        ((None, None), (True, True), "fused"),
+        (("cpu", "gpu"), (True, True), "overlap"),
+    ],
+)
+def test_on_one_device_steps_that_end_themselves_are_cheaper_than_streams(
+    devices: tuple[str | None, str | None], stops: tuple[bool, bool], name: str
+) -> None:
+    small = replace(CAN, device=devices[0], stops=stops[0])
+    large = Capabilities(device=devices[1], stops=stops[1])
+    assert choose("auto", model(), model(), small, large)[0] == name
+
+
+def test_a_server_that_ends_steps_itself_makes_nobody_wait() -> None:
+    closed = speed(request=0.004, release=0.1, logprobs=0.001)
+    ended = replace(closed, stops=(True, True))
+    assert closed.overhead("two_request") - ended.overhead("two_request") == pytest.approx(0.1)
+    # Fused still closes the small model's stream at a hard step, and not the large one's.
+    assert closed.overhead("fused") - ended.overhead("fused") == pytest.approx(0.25 * 0.1)
+    assert (chosen(closed)[0], chosen(ended)[0]) == ("fused", "two_request")
 
 
 def test_measured_speed_cannot_stream_what_a_server_does_not() -> None:
