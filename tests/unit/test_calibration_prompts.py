@@ -53,7 +53,7 @@ def test_bad_files(tmp_path, name, content, said):
 def test_no_such_file_or_task(tmp_path):
     with pytest.raises(ConfigError, match=r"no prompts file at .*gone\.jsonl"):
         prompts(tmp_path / "gone.jsonl")
-    with pytest.raises(ConfigError, match="no task 'gms_symbolic'.*gsm_symbolic"):
+    with pytest.raises(ConfigError, match=r"no task 'gms_symbolic'.*gsm_symbolic"):
         prompts("gms_symbolic")
     with pytest.raises(ConfigError, match="n is 0"):
         prompts("gsm", n=0)
