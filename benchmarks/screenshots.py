@@ -39,10 +39,10 @@ HOSTILE = [
     "👩‍👩‍👧‍👦 é ﷺ مرحبا بالعالم: 12 + 30 = 42",
     "\\[ \\frac{1}{2} \\] & \"quotes\" 'too' <img src=https://example.com/x.png onerror=alert(1)>",
 ]
-_WORDS = (
+_CHATTER = (
     "so the total is then we know that each of them takes half an hour longer than before which "
     "means 12 + 30 = 42 minutes and therefore nothing else is left to check except the last case"
-).split()
+)
 
 
 @dataclass(slots=True)
@@ -69,13 +69,14 @@ class Seen:
 def made_up(steps: int = 200, seed: int = 1, hostile: bool = True) -> Trace:
     """A trace of so many steps, as a pair with think tags might have written it."""
     dice = random.Random(seed)  # noqa: S311 - repeatable, no secret
+    vocabulary = _CHATTER.split()
     records: list[StepRecord] = []
     for number in range(steps):
         last = number == steps - 1
         entropy = None if last else dice.expovariate(1.6)
         large = last or (entropy or 0.0) > 1.0
         words = dice.randint(8, 45) if dice.random() < 0.95 else 420
-        text = " ".join(dice.choice(_WORDS) for _ in range(words)).capitalize() + "."
+        text = " ".join(dice.choice(vocabulary) for _ in range(words)).capitalize() + "."
         if hostile and number % 9 == 4:
             text = HOSTILE[number // 9 % len(HOSTILE)]
         tokens = max(1, len(text) // 4)

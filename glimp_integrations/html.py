@@ -30,6 +30,11 @@ _HEAD = 600
 """Characters of a folded text that stay visible, at most half of ``_LINES`` lines."""
 _ROOM = 1.15
 """Height of the chart in highest values, so that a bar at the top is seen to end."""
+_REASONS = {
+    "think_end": "end of thinking",
+    "eos": "end of the text",
+    "context_full": "full context",
+}
 # Ends of a step that are the rule and need no mention.
 _USUAL = {None, "delimiter", "eos", "think_end", "stop"}
 
@@ -58,7 +63,7 @@ class _Step:
     def end(self) -> str:
         """Why the step ended, where that is unusual."""
         end = self.record.end
-        return "" if end in _USUAL or end is None else end.replace("_", " ")
+        return "" if end in _USUAL or end is None else _REASONS.get(end, _words(end))
 
 
 def page(trace: Trace, title: str = "GlimpRouter trace") -> str:
@@ -142,8 +147,7 @@ def _folded(text: str) -> tuple[str, str]:
     if len(text) <= _LONG and text.count("\n") < _LINES:
         return text, ""
     # Whole characters as readers see them: a flag or a family is several code points.
-    head = regex.match(r"\X*", text[:_HEAD], partial=False).group()
-    head = "\n".join(head.split("\n")[: _LINES // 2])
+    head = "\n".join(text[:_HEAD].split("\n")[: _LINES // 2])
     if len(head) < len(text) and text[len(head)] != "\n":
         cut = max(head.rfind(" "), head.rfind("\n"))
         # At a word's end, unless there is none for long (languages without blanks).
@@ -154,6 +158,10 @@ def _folded(text: str) -> tuple[str, str]:
 def _characters(text: str) -> list[str]:
     found: Iterator[Any] = regex.finditer(r"\X", text)
     return [match.group() for match in found]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _json(value: Any) -> str:
@@ -182,7 +190,8 @@ def _environment() -> Environment:
         percent=lambda share: f"{share:.0%}",
         seconds=lambda value: f"{value:.1f} s" if value < 100 else f"{value:,.0f} s",
         money=lambda value: f"{value:.6f}",
-        words=lambda text: text.replace("_", " "),
+        words=_words,
+        reason=lambda name: _REASONS.get(name, _words(name)),
         s=lambda number, word: f"{number:,} {word}{'' if number == 1 else 's'}",
     )
     return environment

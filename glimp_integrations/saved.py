@@ -8,6 +8,7 @@ these a line.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,12 +205,14 @@ def _first(error: ValidationError) -> str:
 
 def _check_threshold(threshold: float | str, number: int, place: str) -> None:
     try:
-        float(threshold)
-    except ValueError as error:
+        known = not math.isnan(float(threshold))
+    except ValueError:
+        known = False
+    if not known:
         raise ConfigError(
             f"{place} is no trace: steps.{number}.threshold is {_short(threshold)}, expected nats, "
             "'inf' or '-inf'"
-        ) from error
+        )
 
 
 def _short(value: object) -> str:

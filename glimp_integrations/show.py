@@ -104,10 +104,10 @@ def _table(trace: Trace) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 1), expand=True)
-    for align in ("right", "left", "right", "left", "right", "right"):
-        table.add_column(justify=align, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    table = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    for heading in ("step", "author", "H", "", "tokens", "time"):
+        table.add_column(heading, justify="left" if heading in ("author", "") else "right")
+    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
     for step in trace.steps:
         colour, known = COLOURS[step.author], step.entropy is not None
         text = " ".join(visible(step.text).split()) or BEGAN.get(step.end or "", "(nothing)")
