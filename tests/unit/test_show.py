@@ -218,9 +218,11 @@ class TestShortWay:
 
     def test_a_status_line_stays_below_the_text(self):
         out = console(force_terminal=True, color_system="standard")
+        printer = LivePrinter(1.0, out)
+        printer(TextDelta("before", 0, "small", None))
         with Live("working", console=out, auto_refresh=False):
             before = len(out.file.getvalue())
-            LivePrinter(1.0, out)(TextDelta("text\n", 0, "small", None))
+            printer(TextDelta("text\n", 0, "small", None))
             after = out.file.getvalue()[before:]
         assert after.index("text") < after.index("working")
 
