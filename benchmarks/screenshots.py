@@ -215,7 +215,9 @@ def notebook(*fragments: str) -> str:
     cells = "".join(
         f"<div class='cell'>{part}</div><p>Text of the notebook.</p>" for part in fragments
     )
-    return f"<!DOCTYPE html><meta charset='utf-8'><body style='margin:8px'>{cells}</body>"
+    head = "<meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+    look = "<style>:root { color-scheme: light dark } body { margin: 8px }</style>"
+    return f"<!DOCTYPE html>{head}{look}<body>{cells}</body>"
 
 
 def main() -> None:
