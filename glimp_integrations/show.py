@@ -8,9 +8,21 @@ from glimp_integrations.trace import Author, StepRecord, Trace
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.table import Table
     from rich.text import Text
 
-__all__ = ["COLOURS", "entropy_bar", "plain", "rich_trace", "step_header", "totals"]
+__all__ = [
+    "BEGAN",
+    "COLOURS",
+    "entropy_bar",
+    "is_answer",
+    "plain",
+    "rich_trace",
+    "saving",
+    "step_header",
+    "totals",
+    "visible",
+]
 
 COLOURS: dict[Author, str] = {"small": "cyan", "large": "magenta"}
 # What a model wrote must not steer the terminal: control characters are shown as pictures.
@@ -19,14 +31,14 @@ _VISIBLE = {
     **dict.fromkeys(range(0x7F, 0xA0), 0xFFFD),
 }
 # What a step without text began is written anew, by the answer's author.
-_BEGAN = {"tool_call": "(began a tool call)", "json": "(began the JSON)"}
+BEGAN = {"tool_call": "(began a tool call)", "json": "(began the JSON)"}
 _BAR = 10  # characters for twice the threshold
 
 
 def step_header(
     index: int, author: Author, entropy: float | None, threshold: float, *, is_answer: bool
 ) -> Text:
-    """One line above a step: number, author, H against the threshold."""
+    """One line above a step: number, author, H in nats against the threshold."""
     from rich.text import Text
 
     colour = COLOURS[author]
@@ -53,28 +65,63 @@ def entropy_bar(entropy: float, threshold: float) -> str:
     return "█" * filled + "░" * (_BAR - filled)
 
 
-def rich_trace(trace: Trace) -> Group:
-    """The whole trace for a rich console."""
+def rich_trace(trace: Trace, *, brief: bool = False) -> Group:
+    """The whole trace for a rich console.
+
+    Args:
+        trace: The trace.
+        brief: One line a step, with the beginning of its text.
+    """
     from rich.console import Group
     from rich.text import Text
 
+    if brief:
+        return Group(_table(trace), Text(""), totals(trace))
     parts: list[Any] = []
     for step in trace.steps:
         # Text objects, never markup: what a model or a user wrote is not formatting.
-        parts.append(
-            step_header(
-                step.index,
-                step.author,
-                step.entropy,
-                float(step.threshold),
-                is_answer=_is_answer(trace, step),
-            )
+        header = step_header(
+            step.index,
+            step.author,
+            step.entropy,
+            float(step.threshold),
+            is_answer=is_answer(trace, step),
         )
-        shown = visible(step.text).rstrip("\n") or _BEGAN.get(step.end or "", "(nothing)")
+        header.append(f"  {_spent(step)}", style="dim")
+        parts.append(header)
+        shown = visible(step.text).rstrip("\n") or BEGAN.get(step.end or "", "(nothing)")
         parts.append(Text(shown, style=COLOURS[step.author]))
         parts.append(Text(""))
     parts.append(totals(trace))
     return Group(*parts)
+
+
+def _spent(step: StepRecord) -> str:
+    return f"{step.tokens} token{'s' * (step.tokens != 1)} · {step.seconds:.1f} s"
+
+
+def _table(trace: Trace) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    for heading in ("step", "author", "H", "", "tokens", "time"):
+        table.add_column(heading, justify="left" if heading in ("author", "") else "right")
+    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    for step in trace.steps:
+        colour, known = COLOURS[step.author], step.entropy is not None
+        text = " ".join(visible(step.text).split()) or BEGAN.get(step.end or "", "(nothing)")
+        table.add_row(
+            "answer" if is_answer(trace, step) else str(step.index + 1),
+            Text(step.author, colour),
+            f"{step.entropy:.2f}" if known else "",
+            Text(entropy_bar(step.entropy or 0.0, float(step.threshold)) if known else "", colour),
+            Text(str(step.tokens), "dim"),
+            Text(f"{step.seconds:.1f} s", "dim"),
+            # No terminal is wider; what is cut here need not be measured.
+            Text(text[:400], colour),
+        )
+    return table
 
 
 def totals(trace: Trace) -> Text:
@@ -86,10 +133,13 @@ def totals(trace: Trace) -> Text:
         name = trace.small_model if author == "small" else trace.large_model
         steps = sum(step.author == author for step in trace.steps)
         line.append(f"{author} ", style=f"bold {COLOURS[author]}")
-        line.append(f"{name}: {trace.tokens(author)} tokens in {steps} step{'s' * (steps != 1)}\n")
+        line.append(
+            f"{visible(name)}: {trace.tokens(author)} tokens in {steps} step{'s' * (steps != 1)}\n"
+        )
     line.append(
         f"large share {trace.large_share:.0%} of tokens · {trace.requests} requests "
-        f"({trace.strategy}) · {trace.seconds:.1f} s · ended by {trace.stop_reason}",
+        f"({visible(trace.strategy)}) · {trace.seconds:.1f} s · "
+        f"ended by {visible(str(trace.stop_reason))}",
         style="dim",
     )
     if trace.cost is not None and trace.large_alone_cost is not None:
@@ -97,9 +147,18 @@ def totals(trace: Trace) -> Text:
             f"\ncost {trace.cost:.6f}, large model alone about {trace.large_alone_cost:.6f}",
             style="dim",
         )
+        line.append(f" ({saving(trace)})" if saving(trace) else "", style="dim")
     for error in trace.errors:
-        line.append(f"\n{error}", style="yellow")
+        line.append(f"\n{visible(error)}", style="yellow")
     return line
+
+
+def saving(trace: Trace) -> str:
+    """What routing saved against the large model alone, in words; empty without prices."""
+    if trace.cost is None or not trace.large_alone_cost:
+        return ""
+    saved = 1 - trace.cost / trace.large_alone_cost
+    return f"{abs(saved):.0%} {'saved' if saved >= 0 else 'more'}"
 
 
 def plain(trace: Trace) -> str:
@@ -113,5 +172,6 @@ def plain(trace: Trace) -> str:
     return text.get()
 
 
-def _is_answer(trace: Trace, step: StepRecord) -> bool:
+def is_answer(trace: Trace, step: StepRecord) -> bool:
+    """Whether a step is an answer of its own, not the last of a chain without tags."""
     return step.kind == "answer" and any(other.kind == "reasoning" for other in trace.steps)

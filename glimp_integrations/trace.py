@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from glimp_integrations.errors import ConfigError
-
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
@@ -143,25 +141,34 @@ class Trace(_Record):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read a trace.
+        """Read a trace. Fields an older version did not write get their defaults.
 
         Raises:
-            ConfigError: It is none, or comes from a newer version.
+            ConfigError: It is none, or comes from a newer version, or lacks a field without which
+                nothing can be shown (a step's text, author or threshold).
         """
-        try:
-            trace = cls.model_validate_json(text)
-        except ValueError as error:
-            raise ConfigError(f"this is no trace: {error}") from error
-        if trace.format > FORMAT:
-            raise ConfigError(
-                f"this trace has format {trace.format}, newer than {FORMAT}: "
-                "update glimp-integrations"
-            )
-        return trace
+        from glimp_integrations.saved import decoded, parse
+
+        return parse(decoded(text), cls, FORMAT)
 
     def save(self, path: str | Path) -> None:
         """Write the trace to a file as JSON."""
         Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def to_html(self, title: str = "GlimpRouter trace") -> str:
+        """One self-contained HTML page: who wrote what, H as bars, totals.
+
+        Args:
+            title: Heading of the page, such as the question.
+        """
+        from glimp_integrations.html import page
+
+        return page(self, title)
+
+    def _repr_html_(self) -> str:
+        from glimp_integrations.html import fragment
+
+        return fragment(self)
 
     def show(self, console: Console | None = None) -> None:
         """Print the trace in colour: who wrote what, and how unsure the small model was.
@@ -213,6 +220,11 @@ class RoutedAnswer(_Record):
     usage: Usage
     tool_calls: list[ToolCall] = []
     invalid_tool_calls: list[InvalidToolCall] = []
+
+    def _repr_html_(self) -> str:
+        from glimp_integrations.html import answer_fragment
+
+        return answer_fragment(self)
 
     def __str__(self) -> str:
         return self.answer

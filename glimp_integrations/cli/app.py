@@ -212,6 +212,22 @@ def bench(
     )  # fmt: skip
 
 
+@app.command()
+def trace(
+    file: Annotated[str, typer.Argument(help="A saved trace, or JSON lines with many of them.")],
+    html: Annotated[
+        str | None, typer.Option(help="Write a page to this file; '-' is standard output.")
+    ] = None,
+    number: Annotated[int | None, typer.Option(help="Which of many traces, from 1.")] = None,
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="One line a step.")] = False,
+) -> None:
+    """Show a saved trace: who wrote which step, H, tokens, seconds, cost."""
+    from glimp_integrations.cli.trace import run
+
+    run(file, html, number, title, brief)
+
+
 def main() -> None:
     """Run the command line; errors of ours are one red line, not a traceback."""
     try:

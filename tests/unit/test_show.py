@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from helpers import model, router, script
 from rich.console import Console
+from rich.live import Live
 
 from glimp_integrations import Finished, Price, Prices, StepStarted, TextDelta
+from glimp_integrations import live as live_module
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.live import LivePrinter
 from glimp_integrations.show import entropy_bar, plain, rich_trace, step_header
@@ -161,6 +164,77 @@ class TestLivePrinter:
         printer(TextDelta("s", 0, "small", None))
         printer(TextDelta("l", 1, "large", None))
         assert out.file.getvalue() == "\x1b[36ms\x1b[0m\x1b[35ml\x1b[0m"
+
+
+class TestShortWay:
+    """Text goes to the file directly where that makes no difference to anybody."""
+
+    @staticmethod
+    def print_answer(out: Console) -> None:
+        printer = LivePrinter(1.0, out)
+        for event in router().stream("?"):
+            printer(event)
+
+    @pytest.mark.parametrize("colours", [None, "standard", "truecolor"])
+    def test_it_writes_what_rich_writes(self, colours, monkeypatch):
+        # One result for both, because it tells seconds.
+        events = list(router().stream("?"))
+        written = []
+        for short in (True, False):
+            if not short:
+                monkeypatch.setattr(live_module, "_unwatched", lambda console: False)
+            out = console(color_system=colours, force_terminal=colours is not None)
+            printer = LivePrinter(1.0, out)
+            for event in events:
+                printer(event)
+            written.append(out.file.getvalue())
+        assert written[0] == written[1]
+        assert ("\x1b" in written[0]) == (colours is not None)
+
+    def test_it_is_taken_where_nobody_watches(self, monkeypatch):
+        out = console()
+        printer = LivePrinter(1.0, out)
+        printer(TextDelta("a", 0, "small", None))
+        monkeypatch.setattr(out, "print", None)
+        printer(TextDelta("b", 0, "small", None))
+        assert out.file.getvalue() == "ab"
+
+    def test_a_console_that_is_captured_captures_everything(self):
+        out = console()
+        with out.capture() as captured:
+            self.print_answer(out)
+        assert out.file.getvalue() == ""
+        assert captured.get().index("Let me think") < captured.get().index("large share")
+
+    def test_a_console_that_records_has_everything(self):
+        out = console(record=True)
+        self.print_answer(out)
+        assert "2 + 2 = 4." in out.export_text()
+
+    def test_a_console_that_is_quiet_stays_quiet(self):
+        out = console(quiet=True)
+        self.print_answer(out)
+        assert out.file.getvalue() == ""
+
+    def test_a_status_line_stays_below_the_text(self):
+        out = console(force_terminal=True, color_system="standard")
+        printer = LivePrinter(1.0, out)
+        printer(TextDelta("before", 0, "small", None))
+        with Live("working", console=out, auto_refresh=False):
+            before = len(out.file.getvalue())
+            printer(TextDelta("text\n", 0, "small", None))
+            after = out.file.getvalue()[before:]
+        assert after.index("text") < after.index("working")
+
+
+def test_watching_costs_little():
+    # A generous bound for a busy machine: 5 % of the time between two of 30 tokens a second.
+    printer = LivePrinter(1.0, console(force_terminal=True, color_system="standard"))
+    deltas = [TextDelta(f" word{n}", 0, "small", "reasoning") for n in range(500)]
+    started = time.perf_counter()
+    for delta in deltas:
+        printer(delta)
+    assert (time.perf_counter() - started) / len(deltas) < 0.05 / 30
 
 
 def test_a_trace_shows_itself_in_its_authors_colours():

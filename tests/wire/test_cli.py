@@ -72,6 +72,19 @@ def test_ask_saves_a_trace_that_loads_back(serve: Serve, tmp_path: Path) -> None
     assert Trace.from_json(trace.to_json()) == trace
 
 
+def test_ask_saves_what_was_written_before_a_failure(
+    serve: Serve, run_main: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    small = serve(CHAIN, model="little")
+    large = serve(CHAIN, model="big", faults=[Fault("status", status=400, chat_only=True)])
+    path = tmp_path / "trace.json"
+    models = ["--small", small.form, "--large", large.form, "--temperature", "0"]
+    code, _, err = run_main("ask", "What is it?", *models, "--trace", str(path))
+    assert code == 1 and err.startswith("glimp: large model: ")
+    trace = Trace.from_json(path.read_bytes())
+    assert trace.steps[0].text == f"{REASONING.split(chr(10))[0]}\n\n"
+
+
 def test_ask_reads_the_question_from_input(serve: Serve) -> None:
     server = serve(CHAIN)
     models = ["--small", server.form, "--large", server.form]
@@ -105,7 +118,7 @@ def test_version_is_printed() -> None:
 
 def test_no_command_shows_the_commands() -> None:
     result = CliRunner().invoke(app, [])
-    assert all(command in result.output for command in ("ask", "pull", "check"))
+    assert all(command in result.output for command in ("ask", "pull", "check", "trace"))
 
 
 def test_unknown_model_string_is_one_line_and_exit_code_1(

@@ -1,0 +1,92 @@
+"""``glimp trace``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.saved import Saved, load, parse
+from glimp_integrations.show import COLOURS, rich_trace, visible
+from glimp_integrations.trace import FORMAT, Trace
+
+__all__ = ["run"]
+
+
+def run(file: str, html: str | None, number: int | None, title: str | None, brief: bool) -> None:
+    """Show a saved trace in the terminal, or write it as a page.
+
+    Args:
+        file: One trace or many; see :mod:`glimp_integrations.saved`.
+        html: Where the page goes; ``"-"`` is standard output. ``None``: the terminal.
+        number: Which of the file's traces, from 1.
+        title: Heading of the page. ``None``: what the trace's record is called, or the file's name.
+        brief: One line a step.
+
+    Raises:
+        ConfigError: The file holds no such trace, or cannot be read or written.
+    """
+    held, remarks = load(file)
+    for remark in remarks[:1]:
+        more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
+        Console(stderr=True, highlight=False).print(Text(f"left out: {remark}{more}", "yellow"))
+    if number is None and len(held) > 1:
+        if html is not None:
+            raise ConfigError(
+                f"{file} holds {len(held)} traces: say which one with --number 1 to {len(held)}"
+            )
+        _list(held, file)
+        return
+    chosen = _chosen(held, 1 if number is None else number, file)
+    trace = parse(chosen.trace, Trace, FORMAT, chosen.place)
+    if html is None:
+        Console(highlight=False).print(rich_trace(trace, brief=brief))
+        return
+    page = trace.to_html(title or chosen.name or Path(file).stem)
+    if html == "-":
+        # Bytes: a terminal's encoding may not know every character of a chain of thought.
+        sys.stdout.buffer.write(page.encode())
+        sys.stdout.buffer.flush()
+        return
+    try:
+        Path(html).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"the page cannot be written to {html}: {error.strerror}") from error
+    Console(stderr=True, highlight=False).print(Text(f"wrote {html}"))
+
+
+def _chosen(held: list[Saved], number: int, file: str) -> Saved:
+    if not 1 <= number <= len(held):
+        some = "1 trace" if len(held) == 1 else f"{len(held)} traces"
+        raise ConfigError(f"--number is {number}, but {file} holds {some}")
+    return held[number - 1]
+
+
+def _list(held: list[Saved], file: str) -> None:
+    """One line a trace; one that cannot be read says why and hides none of the others."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("number", "steps", "tokens", "large share", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("of", overflow="ellipsis", no_wrap=True)
+    for number, saved in enumerate(held, 1):
+        name = Text(visible(saved.name or saved.place))
+        try:
+            trace = parse(saved.trace, Trace, FORMAT, saved.place)
+        except ConfigError as error:
+            table.add_row(str(number), "", "", "", "", Text(visible(str(error)), "yellow"))
+            continue
+        table.add_row(
+            str(number),
+            str(len(trace.steps)),
+            f"{sum(step.tokens for step in trace.steps):,}",
+            Text(f"{trace.large_share:.0%}", COLOURS["large"]),
+            f"{trace.seconds:.1f}",
+            name,
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(Text(f"\n{len(held)} traces: glimp trace {file} --number N shows one", "dim"))
