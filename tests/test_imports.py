@@ -9,7 +9,7 @@ import pytest
 
 HEAVY = [
     "torch", "transformers", "numpy", "langchain_core", "llama_index", "xllamacpp",
-    "huggingface_hub",
+    "huggingface_hub", "scipy", "matplotlib", "reasoning_gym", "math_verify",
 ]  # fmt: skip
 ALLOWED = {
     "langchain_glimp": {"langchain_core"},
@@ -18,6 +18,7 @@ ALLOWED = {
 CLASSES = {
     "glimp_integrations": "GlimpRouter",
     "glimp_integrations.backends": "OpenAIBackend",
+    "glimp_integrations.bench": "load_task",
     "langchain_glimp": "ChatGlimpRouter",
     "llamaindex_glimp": "GlimpRouterLLM",
 }

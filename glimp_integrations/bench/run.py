@@ -3,76 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from glimp_integrations.backends.base import Backend
 from glimp_integrations.bench.arms import Arm
 from glimp_integrations.bench.order import Slots, rounds
+from glimp_integrations.bench.plan import BenchPlan, manifest_of, settings_hash
 from glimp_integrations.bench.progress import Watcher
 from glimp_integrations.bench.store import Store
-from glimp_integrations.bench.tasks import Item, Task
+from glimp_integrations.bench.tasks import Item
 from glimp_integrations.errors import ConfigError, GlimpError, UnsuitableEndpointError
 from glimp_integrations.router import GlimpRouter
-from glimp_integrations.settings import public_form
 from glimp_integrations.trace import RoutedAnswer
 
 __all__ = ["BenchPlan", "arun", "manifest_of", "run"]
 
 FAILURES_IN_A_ROW = 5
 """So many, and the bench stops: a server that is gone would fail every item left."""
-
-
-@dataclass(frozen=True)
-class BenchPlan:
-    """What is to be run.
-
-    Attributes:
-        task: The items.
-        arms: From :func:`parse_arms`.
-        settings: Routing settings of all arms (``temperature``, ``max_tokens``, ...).
-        concurrency: Items answered at the same time; times of more than one say little about one.
-        measure_every: After so many answers the pair's speed is measured again, for rho (some 200
-            tokens of each model); 0: never. Never while several items are answered at once.
-    """
-
-    task: Task
-    arms: Sequence[Arm]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    concurrency: int = 1
-    measure_every: int = 40
-
-    def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ConfigError(f"concurrency is {self.concurrency}; at least 1")
-        if self.measure_every < 0:
-            raise ConfigError(f"measure_every is {self.measure_every}; 0 for never, or more")
-
-    def settings_of(self, arm: Arm) -> dict[str, Any]:
-        """All settings of an arm. A model that does not think in tags is graded on all it says."""
-        return {"untagged_answer": "whole", **self.settings, **arm.settings}
-
-
-def manifest_of(plan: BenchPlan, router: GlimpRouter) -> dict[str, Any]:
-    """What makes a bench comparable with itself only. Arms and items may be added later."""
-    return {
-        "task": plan.task.name,
-        "task_identity": dict(plan.task.identity),
-        "answer_format": plan.task.format.name,
-        "small_model": _model(router.small, router.settings.small),
-        "large_model": _model(router.large, router.settings.large),
-        "settings": dict(plan.settings),
-        "concurrency": plan.concurrency,
-    }
-
-
-def _model(backend: Backend, given: object) -> str:
-    return f"{backend.name} ({public_form(given)})" if isinstance(given, str) else backend.name
 
 
 def run(plan: BenchPlan, router: GlimpRouter, store: Store, watcher: Watcher | None = None) -> None:
@@ -329,12 +279,6 @@ class _Bench:
         ]
         await self._both(other)
         self.slots.forget()
-
-
-def settings_hash(settings: Mapping[str, Any]) -> str:
-    """A short name for a set of settings."""
-    text = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _describe(error: Exception) -> str:

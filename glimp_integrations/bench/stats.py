@@ -99,8 +99,8 @@ def difference(both: int, only_first: int, only_second: int, neither: int) -> In
 def ratio(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> Interval:
     """Total of the first over total of the second, paired by item; both of shape ``(n,)``.
 
-    The interval is a bootstrap over items (BCa, 5000 resamples, fixed seed). With fewer than two
-    items there is none.
+    The interval is a bootstrap over items (percentiles, 5000 resamples, fixed seed). With fewer
+    than two items there is none.
     """
     total = sum(second)
     if not first or total <= 0:
@@ -120,7 +120,7 @@ def ratio(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> 
         paired=True,
         vectorized=True,
         n_resamples=RESAMPLES,
-        method="BCa" if len(first) > 2 else "percentile",
+        method="percentile",  # BCa divides by zero where all items have the same ratio
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(value, float(found.low), float(found.high))

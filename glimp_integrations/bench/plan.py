@@ -1,0 +1,71 @@
+"""What a bench is to run, and what makes it comparable with itself only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from glimp_integrations.backends.base import Backend
+from glimp_integrations.bench.arms import Arm
+from glimp_integrations.bench.tasks import Task
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.router import GlimpRouter
+from glimp_integrations.settings import public_form
+
+__all__ = ["BenchPlan", "manifest_of", "settings_hash"]
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """What is to be run.
+
+    Attributes:
+        task: The items.
+        arms: From :func:`parse_arms`.
+        settings: Routing settings of all arms (``temperature``, ``max_tokens``, ...).
+        concurrency: Items answered at the same time; times of more than one say little about one.
+        measure_every: After so many answers the pair's speed is measured again, for rho (some 200
+            tokens of each model); 0: never. Never while several items are answered at once.
+    """
+
+    task: Task
+    arms: Sequence[Arm]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    concurrency: int = 1
+    measure_every: int = 40
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ConfigError(f"concurrency is {self.concurrency}; at least 1")
+        if self.measure_every < 0:
+            raise ConfigError(f"measure_every is {self.measure_every}; 0 for never, or more")
+
+    def settings_of(self, arm: Arm) -> dict[str, Any]:
+        """All settings of an arm. A model that does not think in tags is graded on all it says."""
+        return {"untagged_answer": "whole", **self.settings, **arm.settings}
+
+
+def manifest_of(plan: BenchPlan, router: GlimpRouter) -> dict[str, Any]:
+    """What makes a bench comparable with itself only. Arms and items may be added later."""
+    return {
+        "task": plan.task.name,
+        "task_identity": dict(plan.task.identity),
+        "answer_format": plan.task.format.name,
+        "small_model": _model(router.small, router.settings.small),
+        "large_model": _model(router.large, router.settings.large),
+        "settings": dict(plan.settings),
+        "concurrency": plan.concurrency,
+    }
+
+
+def _model(backend: Backend, given: object) -> str:
+    return f"{backend.name} ({public_form(given)})" if isinstance(given, str) else backend.name
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """A short name for a set of settings."""
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

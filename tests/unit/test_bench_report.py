@@ -1,0 +1,115 @@
+"""Figures and verdict of a bench whose outcome is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from glimp_integrations import ConfigError
+from glimp_integrations.bench import Store
+from glimp_integrations.bench.report import markdown, write_report
+from glimp_integrations.bench.summary import Summary, summarise
+from glimp_integrations.bench.words import verdict
+from glimp_integrations.trace import StepRecord, Trace, Usage
+
+N = 40
+
+
+def line(arm: str, item: int, *, right: bool, seconds: float, cached: int = 5) -> dict[str, Any]:
+    routed = "@" in arm
+    steps = [
+        StepRecord(
+            index=i, kind="reasoning", text="x", author=author,
+            entropy=h if routed else None, estimator="topk_renorm@20", threshold=1.0,
+            tokens=10, discarded_tokens=1, requests=1, prefilled_tokens=50, cached_tokens=cached,
+            first_token_seconds=0.1, seconds=1.0, end="delimiter",
+        )
+        for i, (author, h) in enumerate(
+            [("small", 0.2), ("large", 1.4)] if routed else [(arm, None)] * 2
+        )
+    ]  # fmt: skip
+    trace = Trace(small_model="S", large_model="L", strategy="fused", strategy_reason="",
+                  steps=steps, requests=2, prompt_tokens=50)  # fmt: skip
+    return {
+        "kind": "answer", "arm": arm, "item": f"q{item}", "digest": "", "settings": "",
+        "concurrency": 1, "seconds": seconds * (1 + item % 3 / 10), "score": float(right),
+        "right": right, "marked": True, "extracted": "4", "reply": "4",
+        "trace": trace.model_dump(mode="json"), "usage": Usage().model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def made(folder: Path, right: dict[str, int], seconds: dict[str, float], **more: int) -> Summary:
+    """Every arm has its first so many of 40 items right."""
+    manifest = {"task": "a | task <b>", "small_model": "S", "large_model": "L", "settings": {}}
+    with Store(folder, manifest) as store:
+        for arm, wins in right.items():
+            for i in range(N):
+                store.add(line(arm, i, right=i < wins, seconds=seconds[arm], **more))
+        return summarise(store)
+
+
+CONTROL = "random(routed@1)"
+
+
+def test_a_router_that_pays(tmp_path: Path) -> None:
+    summary = made(
+        tmp_path,
+        {"small": 10, "large": 36, "routed@1": 36, CONTROL: 20},
+        {"small": 1.0, "large": 4.0, "routed@1": 2.0, CONTROL: 2.0},
+    )
+    routed = summary.arm("routed@1")
+    assert routed.accuracy.value == 0.9 and routed.step_share == routed.large_share == 0.5
+    assert (routed.small_tokens, routed.large_tokens, routed.discarded) == (400, 400, 80)
+    assert summary.between("routed@1", "large").time.value == pytest.approx(0.5)
+    text = " ".join(verdict(summary))
+    assert "saves 50 % of the time" in text and "level with the large model alone" in text
+    assert "is better than drawing the same share of steps by lot" in text
+    assert "Routing pays in time: routed@1" in text
+    assert "small model alone, which needs no" not in text and "does no differently" not in text
+
+
+@pytest.mark.parametrize(
+    ("right", "seconds", "told"),
+    [
+        ({"large": 36, "routed@1": 20}, {"large": 4.0, "routed@1": 2.0}, "less accurate"),
+        ({"large": 36, "routed@1": 36}, {"large": 4.0, "routed@1": 5.0}, "not reliably faster"),
+    ],
+)
+def test_a_router_that_does_not_pay(
+    tmp_path: Path, right: dict[str, int], seconds: dict[str, float], told: str
+) -> None:
+    text = " ".join(verdict(made(tmp_path, right, seconds)))
+    assert f"Routing does not pay here: routed@1 is {told}" in text
+
+
+def test_what_entropy_and_the_large_model_add_is_doubted(tmp_path: Path) -> None:
+    arms = {"small": 36, "large": 36, "routed@1": 36, "routed@2": 36, CONTROL: 36}
+    seconds = {"small": 1.0, "large": 4.0, "routed@1": 2.0, "routed@2": 2.0, CONTROL: 2.0}
+    text = " ".join(verdict(made(tmp_path, arms, seconds)))
+    assert "not shown to be more accurate than the small model alone" in text
+    assert "a lot at the same share does no differently" in text
+    assert "Several thresholds were tried" in text
+
+
+def test_unequal_caches_are_told(tmp_path: Path) -> None:
+    made(tmp_path, {"large": 3}, {"large": 4.0}, cached=5)
+    summary = made(tmp_path, {"routed@1": 3}, {"routed@1": 2.0}, cached=90)
+    assert any("times are not comparable" in text for text in verdict(summary))
+
+
+def test_the_report_is_written_and_nothing_becomes_markup(tmp_path: Path) -> None:
+    summary = made(tmp_path, {"large": 3, "routed@1": 2}, {"large": 4.0, "routed@1": 2.0})
+    assert "# a \\| task &lt;b>" in markdown(summary)
+    console = Console(record=True, width=160)
+    write_report(Store(tmp_path), None, console)
+    assert "a | task <b>" in console.export_text()
+    for name in ("frontier.png", "entropy.png", "share.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_without_a_bench_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no manifest\.json"):
+        Store(tmp_path)
