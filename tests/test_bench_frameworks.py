@@ -57,7 +57,9 @@ def test_llamaindex_data_set_and_evaluator(task_of: Any) -> None:
         async def _aget_query_embedding(self, query: str) -> list[float]:
             return self._get_text_embedding(query)
 
-    with pytest.warns(DeprecationWarning):  # its successor is not in every version we support
+    with pytest.warns(
+        DeprecationWarning, match="QueryResponseDataset"
+    ):  # its heir is not everywhere
         data = QueryResponseDataset(
             queries={"1": "Capital of France?"}, responses={"1": "The capital is Paris"}
         )
