@@ -57,13 +57,26 @@ def test_llamaindex_data_set_and_evaluator(task_of: Any) -> None:
         async def _aget_query_embedding(self, query: str) -> list[float]:
             return self._get_text_embedding(query)
 
-    with pytest.warns(DeprecationWarning):  # its successor is not in every version we support
+    with pytest.warns(
+        DeprecationWarning, match="QueryResponseDataset"
+    ):  # its heir is not everywhere
         data = QueryResponseDataset(
             queries={"1": "Capital of France?"}, responses={"1": "The capital is Paris"}
         )
     evaluator = SemanticSimilarityEvaluator(embed_model=Letters(), similarity_threshold=0.999)
     task = task_of((data, evaluator), format="plain")
+    assert task.grade(task.items[0], "The capital is Paris").right
     assert task.items == [Item("1", "Capital of France?", "The capital is Paris")]
+
+    class Looping(SemanticSimilarityEvaluator):
+        """As several of LlamaIndex's do."""
+
+        def evaluate(self, **given: Any) -> Any:
+            return asyncio.run(self.aevaluate(**given))
+
+    task = task_of(
+        (data, Looping(embed_model=Letters(), similarity_threshold=0.999)), format="plain"
+    )
 
     async def inside_a_loop() -> list[bool]:  # as a bench grades
         replies = ["The capital is Paris", "zzzzzzzzzzzzzz"]

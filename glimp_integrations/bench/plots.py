@@ -155,7 +155,7 @@ def _share(figure: Figure, summary: Summary) -> bool:
     heights = [100 * (1 - (i + 1) / len(levels)) for i in range(len(levels))]
     axes.step([0.0, *levels], [100.0, *heights], where="post", color="#64748b", linewidth=1.2,
               label=f"steps with H above the threshold ({len(levels)} recorded)")  # fmt: skip
-    xs = [float(arm.threshold or 0) for arm in measured]
+    xs = [arm.threshold or 0.0 for arm in measured]
     axes.plot(xs, [100 * (arm.step_share or 0) for arm in measured], "o", color=COLOURS["routed"],
               label="measured: share of glimpsed steps")  # fmt: skip
     axes.plot(xs, [100 * arm.large_share for arm in measured], "D", color=COLOURS["large"],

@@ -179,6 +179,9 @@ def test_statistics_against_published_values() -> None:
     # Fagerland, Lydersen and Laake (2014), Statistics in Medicine 33, 2850-2875: 1, 1, 7, 12.
     found = difference(1, 1, 7, 12)
     assert (found.value, found.low, found.high) == pytest.approx((-0.286, -0.507, -0.026), abs=1e-3)
+    # Data of Altman et al. (2000), Statistics with Confidence, table 6.2: correlated outcomes.
+    found = difference(14, 5, 0, 22)
+    assert (found.value, found.low, found.high) == pytest.approx((0.122, 0.011, 0.226), abs=1e-3)
     first = [True] * 2 + [False] * 19
     second = [True, False] + [True] * 7 + [False] * 12
     test = compare_right(first, second)
