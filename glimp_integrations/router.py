@@ -18,6 +18,7 @@ from glimp_integrations.prompt import TEXT, build, check_messages
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.speed import PairSpeed, measure
 from glimp_integrations.trace import RoutedAnswer
+from glimp_integrations.watch import Call, watched
 
 __all__ = ["FIXED", "GlimpRouter", "result_of"]
 
@@ -203,7 +204,10 @@ class GlimpRouter:
             settings = RoutingSettings(
                 **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
             )
-        return lambda: route(settings, self.small, self.large, checked, form, self.speed)
+        return watched(
+            Call(settings, self.small, self.large, checked, form),
+            lambda: route(settings, self.small, self.large, checked, form, self.speed),
+        )
 
 
 async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:

@@ -10,6 +10,7 @@ import pytest
 HEAVY = [
     "torch", "transformers", "numpy", "langchain_core", "llama_index", "xllamacpp",
     "huggingface_hub", "scipy", "matplotlib", "reasoning_gym", "math_verify",
+    "opentelemetry",
 ]  # fmt: skip
 ALLOWED = {
     "langchain_glimp": {"langchain_core"},
