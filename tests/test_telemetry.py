@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -313,6 +315,14 @@ class TestSwitch:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == "[]"
+
+    def test_the_example_prints_a_line_a_span(self, capsys):
+        path = Path(__file__).parents[1] / "examples" / "telemetry.py"
+        runpy.run_path(str(path))["main"](**models())
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split("  ")[1] for line in lines if " s  " in line] == [
+            "step small", "step large", "step large", "chat small+large",
+        ]  # fmt: skip
 
     def test_the_entry_point_names_it(self):
         from importlib.metadata import entry_points
