@@ -6,6 +6,8 @@ python examples/telemetry.py
 
 from __future__ import annotations
 
+import sys
+
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
@@ -25,7 +27,9 @@ def line(span: ReadableSpan) -> str:
 
 def main(**options: object) -> None:
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=line)))
+    provider.add_span_processor(
+        SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stdout, formatter=line))
+    )
     GlimpInstrumentor().instrument(tracer_provider=provider)
     with GlimpRouter(temperature=0, max_tokens=120, **options) as router:
         router.run("A train travels 120 km in 1.5 hours. How fast is it? Think step by step.")

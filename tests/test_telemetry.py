@@ -320,7 +320,7 @@ class TestSwitch:
         path = Path(__file__).parents[1] / "examples" / "telemetry.py"
         runpy.run_path(str(path))["main"](**models())
         lines = capsys.readouterr().out.splitlines()
-        assert [line.split("  ")[1] for line in lines if " s  " in line] == [
+        assert [line.split(" s  ")[1].split("  ")[0] for line in lines] == [
             "step small", "step large", "step large", "chat small+large",
         ]  # fmt: skip
 
