@@ -2,7 +2,7 @@
 
     python -m benchmarks.lab.run                     # all settings
     python -m benchmarks.lab.run --setting a100+50ms --steps 40
-    python -m benchmarks.lab.run --trace trace.json  # steps and authors of a recorded answer
+    python -m benchmarks.lab.run --trace benchmarks/lab/recorded.jsonl   # steps of real answers
 
 Every arm answers the same script, so all decide and write alike. rho is the measured time over the
 ideal: the tokens each model wrote and read, at their price, and nothing else.
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lab.baseline import answer
-from benchmarks.lab.script import OPENED, Script, from_trace, made_up
+from benchmarks.lab.script import OPENED, Script, made_up, recorded
 from benchmarks.lab.server import PROMPT_TOKENS, Costs, LabServer, serve
 from glimp_integrations import GlimpRouter, Trace
 from glimp_integrations.backends import OpenAIBackend
@@ -199,12 +199,12 @@ def main() -> None:
     parser.add_argument("--answer-tokens", type=int, default=120)
     parser.add_argument("--large-share", type=float, default=0.25)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--trace", type=Path, help="replay a recorded answer instead")
+    parser.add_argument("--trace", type=Path, help="replay the steps of recorded answers")
     parser.add_argument("--json", type=Path, help="write the figures")
     options = parser.parse_args()
     console = Console(width=110)
     script = (
-        from_trace(options.trace, THRESHOLD)
+        recorded(options.trace, THRESHOLD, answer_tokens=options.answer_tokens)
         if options.trace
         else made_up(
             options.seed, steps=options.steps, step_tokens=options.step_tokens,

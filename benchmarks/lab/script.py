@@ -7,9 +7,10 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from glimp_integrations.trace import Trace
+from glimp_integrations.saved import load, parse
+from glimp_integrations.trace import FORMAT, Trace
 
-__all__ = ["OPENED", "Script", "from_trace", "made_up"]
+__all__ = ["OPENED", "Script", "made_up", "recorded"]
 
 OPENED = "<|im_start|>assistant\n<think>"
 EASY, HARD = 0.2, 2.0
@@ -51,20 +52,28 @@ def made_up(
     return Script(tuple(tokens), tuple(entropies))
 
 
-def from_trace(path: Path, threshold: float) -> Script:
-    """A chain as a real pair wrote it: its steps, their lengths, and who wrote them."""
-    trace = Trace.from_json(path.read_text(encoding="utf-8"))
+def recorded(path: Path, threshold: float, *, answer_tokens: int) -> Script:
+    """One long chain of the steps a real pair wrote: their lengths, and who wrote them.
+
+    Args:
+        path: A file of traces, as ``glimp trace`` reads them; their steps follow one another.
+        threshold: Nats of the laboratory's routers.
+        answer_tokens: Of the made-up answer behind them.
+    """
     tokens: list[str] = []
     entropies: list[float] = []
-    for step in trace.steps:
-        if step.kind == "answer" and "</think>" not in tokens:
-            tokens.append("</think>")
-            entropies.append(EASY)
-        words = _pieces(step.text, step.tokens)
-        hard = step.author == "large" and step.kind == "reasoning"
-        tokens += words
-        entropies += [threshold + 1.0 if hard else 0.0] + [0.0] * (len(words) - 1)
-    return Script((*tokens, ""), (*entropies, 0.0))
+    for number, saved in enumerate(load(path)[0]):
+        for step in parse(saved.trace, Trace, FORMAT, saved.place).steps:
+            if step.entropy is None:
+                continue
+            # Other problems may have equal steps, and two of them would end the chain.
+            words = _pieces(f"{number}.{step.index} {step.text.strip()}\n\n", step.tokens)
+            tokens += words
+            hard = step.author == "large"
+            entropies += [threshold + 1.0 if hard else 0.0] + [0.0] * (len(words) - 1)
+    tokens += ["</think>", "\n\n", *(f" a{i}" for i in range(answer_tokens)), ""]
+    entropies += [EASY] * (len(tokens) - len(entropies))
+    return Script(tuple(tokens), tuple(entropies))
 
 
 def _pieces(text: str, count: int) -> list[str]:
