@@ -64,7 +64,7 @@ def recorded(path: Path, threshold: float, *, answer_tokens: int) -> Script:
     entropies: list[float] = []
     for number, saved in enumerate(load(path)[0]):
         for step in parse(saved.trace, Trace, FORMAT, saved.place).steps:
-            if step.entropy is None:
+            if step.entropy is None or not step.text.strip():
                 continue
             # Other problems may have equal steps, and two of them would end the chain.
             words = _pieces(f"{number}.{step.index} {step.text.strip()}\n\n", step.tokens)
