@@ -73,10 +73,20 @@ async def acall(function: Callable[[], Awaitable[T]]) -> T:
 
 
 def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
-    """Iterate an async generator that runs on the loop, from synchronous code."""
+    """Iterate an async generator that runs on the loop, from synchronous code.
+
+    The work begins with the first item, and sees the context variables of this call: a web
+    framework may read a stream when the request's span is no longer the current one.
+    """
+    return _iterate(make, contextvars.copy_context())
+
+
+def _iterate(
+    make: Callable[[], AsyncGenerator[T, None]], context: contextvars.Context
+) -> Iterator[T]:
     _refuse_to_wait_for_itself()
     items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    future, done = _start(lambda: _pump(make, items.put))
+    future, done = _start(lambda: _pump(make, items.put), context)
     try:
         while True:
             kind, value = items.get()
@@ -90,12 +100,21 @@ def iterate(make: Callable[[], AsyncGenerator[T, None]]) -> Iterator[T]:
         _stop(future, done)
 
 
-async def aiterate(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncIterator[T]:
-    """Iterate an async generator that runs on the loop, from another loop."""
+def aiterate(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncIterator[T]:
+    """Iterate an async generator that runs on the loop, from another loop; see :func:`iterate`."""
+    return _aiterate(make, contextvars.copy_context())
+
+
+async def _aiterate(
+    make: Callable[[], AsyncGenerator[T, None]], context: contextvars.Context
+) -> AsyncIterator[T]:
     here = _callers_loop()
     items: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
     future, done = _start(
-        lambda: _pump(make, lambda item: _ignore(here.call_soon_threadsafe(items.put_nowait, item)))
+        lambda: _pump(
+            make, lambda item: _ignore(here.call_soon_threadsafe(items.put_nowait, item))
+        ),
+        context,
     )
     try:
         while True:
@@ -146,12 +165,14 @@ def _ignore(_: object) -> None:
     return None
 
 
-def _start(function: Callable[[], Awaitable[T]]) -> tuple[Future[T], threading.Event]:
+def _start(
+    function: Callable[[], Awaitable[T]], context: contextvars.Context | None = None
+) -> tuple[Future[T], threading.Event]:
     loop = _running_loop()
     future: Future[T] = Future()
     done = threading.Event()
     # The caller's context variables (tracing spans, callbacks) stay visible to the work.
-    context = contextvars.copy_context()
+    context = contextvars.copy_context() if context is None else context
 
     async def work() -> None:
         try:

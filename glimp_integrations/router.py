@@ -102,17 +102,14 @@ class GlimpRouter:
 
         Closing the iterator stops the models.
         """
-        yield from bridge.iterate(self._events(messages, changes, form))
+        # No generator itself: context variables (tracing spans) are those of this call.
+        return bridge.iterate(lambda: self._events(messages, changes, form)())
 
-    async def astream(
+    def astream(
         self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
     ) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`stream`."""
-        async with aclosing(
-            _generator(bridge.aiterate(self._events(messages, changes, form)))
-        ) as events:
-            async for event in events:
-                yield event
+        return _generator(bridge.aiterate(lambda: self._events(messages, changes, form)()))
 
     def pair_facts(self) -> facts.PairFacts:
         """What both models have in common; they are asked, and loaded, by the first call.

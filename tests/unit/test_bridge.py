@@ -317,3 +317,18 @@ def test_the_bridge_itself():
     assert list(bridge.iterate(_numbers)) == [0, 1, 2]
     assert asyncio.run(bridge.acall(_number)) == 7
     assert asyncio.run(collect(bridge.aiterate(_numbers))) == [0, 1, 2]
+
+
+def test_streams_see_the_context_they_were_asked_for_in():
+    who: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+    async def names():
+        yield who.get()
+
+    async def read(items):
+        return [item async for item in items]
+
+    token = who.set("the asker")
+    one, other = bridge.iterate(names), bridge.aiterate(names)
+    who.reset(token)
+    assert list(one) == asyncio.run(read(other)) == ["the asker"]
