@@ -15,7 +15,6 @@ Texts of users and models are recorded only where
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
@@ -23,17 +22,27 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from opentelemetry import context, metrics, trace
-from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # untyped
-    BaseInstrumentor,
-)
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
-
+from glimp_integrations import telemetry_messages as texts
 from glimp_integrations._version import __version__
-from glimp_integrations.adapter import finish_reason
+from glimp_integrations.errors import ConfigError, GlimpError
 from glimp_integrations.events import Event, Finished, StepDone, StepStarted
 from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord
 from glimp_integrations.watch import Call, Events, watchers
+
+try:
+    from opentelemetry import context, metrics, trace
+    from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # untyped
+        BaseInstrumentor,
+    )
+    from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+    from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+
+    from glimp_integrations.telemetry_metrics import Metrics
+except ImportError as error:
+    raise ConfigError(
+        f"telemetry needs OpenTelemetry ({error.name or error} is missing): "
+        "pip install 'glimp-integrations[otel]'"
+    ) from error
 
 __all__ = ["CAPTURE", "GlimpInstrumentor"]
 
@@ -41,11 +50,6 @@ CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """Environment variable of the conventions; ``true`` or a value that names spans."""
 
 _PROVIDER = "glimprouter"
-# Boundaries the conventions ask for.
-_SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
-_TOKENS = [4**power for power in range(14)]
-_NATS = [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0]
-_SHARES = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0]
 
 
 class GlimpInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -64,7 +68,7 @@ class GlimpInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         name = "glimp_integrations"
         self._watcher = _Telemetry(
             trace.get_tracer(name, __version__, options.get("tracer_provider")),
-            _Metrics(metrics.get_meter(name, __version__, options.get("meter_provider"))),
+            Metrics(metrics.get_meter(name, __version__, options.get("meter_provider"))),
         )
         watchers.append(self._watcher)
 
@@ -74,46 +78,16 @@ class GlimpInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._watcher = None
 
 
-class _Metrics:
-    def __init__(self, meter: metrics.Meter) -> None:
-        self.usage = meter.create_histogram(
-            "gen_ai.client.token.usage",
-            "{token}",
-            "Tokens of a call, both models together.",
-            explicit_bucket_boundaries_advisory=_TOKENS,
-        )
-        self.duration = meter.create_histogram(
-            "gen_ai.client.operation.duration",
-            "s",
-            "Duration of a call.",
-            explicit_bucket_boundaries_advisory=_SECONDS,
-        )
-        self.tokens = meter.create_counter(
-            "glimprouter.tokens", "{token}", "Generated tokens by model, kept or discarded."
-        )
-        self.steps = meter.create_counter("glimprouter.steps", "{step}", "Steps by author.")
-        self.entropy = meter.create_histogram(
-            "glimprouter.entropy",
-            "{nat}",
-            "H of glimpsed steps.",
-            explicit_bucket_boundaries_advisory=_NATS,
-        )
-        self.share = meter.create_histogram(
-            "glimprouter.large_step_share",
-            "1",
-            "Share of a call's glimpsed steps that the large model wrote.",
-            explicit_bucket_boundaries_advisory=_SHARES,
-        )
-
-
 @dataclass(slots=True)
 class _Telemetry:
     """The watcher."""
 
     tracer: Tracer
-    metrics: _Metrics
+    metrics: Metrics
 
     def __call__(self, call: Call, events: Events) -> Events:
+        if not is_instrumentation_enabled():  # the caller's context suppresses it
+            return events
         return lambda: self._watch(call, events)
 
     async def _watch(self, call: Call, events: Events) -> AsyncGenerator[Event, None]:
@@ -127,7 +101,7 @@ class _Telemetry:
                     watching.note(event)
                     yield event
         except (GeneratorExit, asyncio.CancelledError):
-            watching.span.set_attribute("glimprouter.cancelled", True)
+            watching.stopped()
             raise
         except BaseException as error:
             watching.failed(error)
@@ -139,7 +113,11 @@ class _Telemetry:
 
 @dataclass(slots=True)
 class _Watching:
-    """One call."""
+    """One call.
+
+    Spans of its steps are written when it is over: whether a step was reasoning or answer is known
+    only then. They carry the times they had.
+    """
 
     telemetry: _Telemetry
     call: Call
@@ -148,6 +126,9 @@ class _Watching:
     _common: dict[str, Any] = field(init=False)
     _started: float = field(default_factory=time.perf_counter)
     _running: tuple[StepStarted, int] | None = None
+    _done: list[tuple[StepRecord, int]] = field(default_factory=list)
+    _result: RoutedAnswer | None = None
+    _outcome: str = "finished"
     _kind: str | None = None
 
     def __post_init__(self) -> None:
@@ -172,9 +153,7 @@ class _Watching:
             "glimprouter.random_share": settings.random_share,
         }
         if self.captures:
-            asked["gen_ai.input.messages"] = json.dumps(
-                [_message(message) for message in call.messages], ensure_ascii=False, default=str
-            )
+            asked["gen_ai.input.messages"] = texts.asked(call.messages)
         self.span = self.telemetry.tracer.start_span(
             f"chat {model}", kind=SpanKind.CLIENT, attributes=_known(self._common | asked)
         )
@@ -182,36 +161,74 @@ class _Watching:
     def note(self, event: Event) -> None:
         """Something happened."""
         if isinstance(event, StepStarted):
-            self._running = event, time.time_ns()
+            # Its glimpse came first, right behind the step before.
+            before = self._done[-1][1] if self._done else time.time_ns()
+            self._running = event, before
         elif isinstance(event, StepDone):
             self._running = None
-            self._step(event.record)
+            self._done.append((event.record, time.time_ns()))
+            self._count(event.record)
         elif isinstance(event, Finished):
-            self._finished(event.result)
+            self._result = event.result
+
+    def stopped(self) -> None:
+        """The generator was closed or its task cancelled; behind the result that is no news."""
+        if self._result is None:
+            self._outcome = "cancelled"
+            self.span.set_attribute("glimprouter.cancelled", True)
 
     def failed(self, error: BaseException) -> None:
-        """The call ended with an error."""
-        self._kind = type(error).__qualname__
+        """The call ended with an error; what it had cost until then is counted all the same."""
+        self._outcome, self._kind = "error", type(error).__qualname__
+        self._result = getattr(error, "partial", None)
+        # Errors of ours name models, addresses and causes, never keys or what was written. Others
+        # may quote anything, and a stack trace quotes every error that led to this one.
+        told = str(error) if isinstance(error, GlimpError) or self.captures else None
         self.span.set_attribute("error.type", self._kind)
-        # Errors of ours name models, addresses and causes, never keys or what was written.
-        self.span.record_exception(error)
-        self.span.set_status(Status(StatusCode.ERROR, str(error)))
+        self.span.add_event(
+            "exception",
+            _known({
+                "exception.type": f"{type(error).__module__}.{self._kind}",
+                "exception.message": told,
+            }),
+        )  # fmt: skip
+        self.span.set_status(Status(StatusCode.ERROR, told or self._kind))
 
     def end(self) -> None:
         """The call is over, however."""
-        if self._running is not None:
+        self._write_steps(time.time_ns())
+        if self._result is not None:
+            self._tell(self._result)
+        kind = self._common | ({"error.type": self._kind} if self._kind else {})
+        outcome = {"glimprouter.outcome": self._outcome}
+        found = self.telemetry.metrics
+        found.duration.record(time.perf_counter() - self._started, kind | outcome)
+        found.calls.add(1, kind | outcome)
+        self.span.end()
+
+    def _write_steps(self, now: int) -> None:
+        records = [record for record, _ in self._done]
+        if self._result is not None:
+            records = self._result.trace.steps  # with their final kinds, and one that broke off
+        for index, record in enumerate(records):
+            done = index < len(self._done)
+            end = self._done[index][1] if done else now
+            # A step begins with its glimpse.
+            span = self._start_step(record.author, end - int(record.seconds * 1e9))
+            span.set_attributes(self._of_step(record))
+            if not done:
+                span.set_attribute("glimprouter.step.end", "error")
+                self._count_tokens(record)
+            span.end(end_time=end)
+        if self._running is not None and len(records) == len(self._done):
             event, began = self._running
-            step = self._start_step(event.author, began)
-            step.set_attributes(_known({
+            span = self._start_step(event.author, began)
+            span.set_attributes(_known({
                 "glimprouter.step.index": event.index,
                 "glimprouter.entropy": event.entropy,
-                "glimprouter.step.end": "error" if self._kind else "cancelled",
+                "glimprouter.step.end": self._outcome,
             }))  # fmt: skip
-            step.end()
-        kind = {"error.type": self._kind} if self._kind else {}
-        seconds = time.perf_counter() - self._started
-        self.telemetry.metrics.duration.record(seconds, self._common | kind)
-        self.span.end()
+            span.end(end_time=now)
 
     def _start_step(self, author: str, began: int) -> Span:
         return self.telemetry.tracer.start_span(
@@ -221,11 +238,8 @@ class _Watching:
             attributes={"glimprouter.author": author},
         )
 
-    def _step(self, record: StepRecord) -> None:
-        now = time.time_ns()
-        # A step begins with its glimpse.
-        span = self._start_step(record.author, now - int(record.seconds * 1e9))
-        span.set_attributes(_known({
+    def _of_step(self, record: StepRecord) -> dict[str, Any]:
+        return _known({
             "glimprouter.step.index": record.index,
             "glimprouter.step.kind": record.kind,
             "glimprouter.step.end": record.end,
@@ -239,25 +253,32 @@ class _Watching:
             "glimprouter.requests": record.requests,
             "glimprouter.first_token.seconds": record.first_token_seconds,
             "glimprouter.text": record.text if self.captures else None,
-        }))  # fmt: skip
-        span.end(end_time=now)
-        found = self.telemetry.metrics
-        author = {"glimprouter.author": record.author}
-        glimpsed = {"glimprouter.glimpsed": record.entropy is not None}
-        found.steps.add(1, self._common | author | glimpsed)
-        if record.entropy is not None:
-            found.entropy.record(record.entropy, self._common | author)
-        found.tokens.add(record.tokens, self._common | author | {"glimprouter.kept": True})
+        })  # fmt: skip
 
-    def _finished(self, result: RoutedAnswer) -> None:
+    def _count(self, record: StepRecord) -> None:
+        found = self.telemetry.metrics
+        author = self._common | {"glimprouter.author": record.author}
+        found.steps.add(1, author | {"glimprouter.glimpsed": record.entropy is not None})
+        if record.entropy is not None:
+            found.entropy.record(record.entropy, author)
+        self._count_tokens(record)
+
+    def _count_tokens(self, record: StepRecord) -> None:
+        author = {"glimprouter.author": record.author, "glimprouter.kept": True}
+        self.telemetry.metrics.tokens.add(record.tokens, self._common | author)
+
+    def _tell(self, result: RoutedAnswer) -> None:
+        """Figures of a whole call, or of one that failed on its way."""
         told, usage = result.trace, result.usage
+        finished = self._outcome == "finished"
+        reason = texts.ended(result) if finished else "error"
         attributes: dict[str, Any] = {
             "gen_ai.response.model": self._common["gen_ai.request.model"],
-            "gen_ai.response.finish_reasons": [finish_reason(result).replace("calls", "call")],
+            "gen_ai.response.finish_reasons": [reason],
             "gen_ai.usage.input_tokens": usage.input_tokens,
             "gen_ai.usage.output_tokens": usage.output_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
-            "glimprouter.usage.reasoning_tokens": usage.reasoning_tokens,
+            "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
             "glimprouter.strategy": told.strategy,
             "glimprouter.strategy.reason": told.strategy_reason,
             "glimprouter.stop_reason": told.stop_reason,
@@ -273,7 +294,7 @@ class _Watching:
             **_of_model("large", usage.large),
         }
         if self.captures:
-            attributes["gen_ai.output.messages"] = json.dumps([_reply(result)], ensure_ascii=False)
+            attributes["gen_ai.output.messages"] = texts.replied(result, reason)
         self.span.set_attributes(_known(attributes))
         found = self.telemetry.metrics
         for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
@@ -282,7 +303,7 @@ class _Watching:
             wasted = max(0, model.output_tokens - told.tokens(author))  # type: ignore[arg-type]
             kept = {"glimprouter.author": author, "glimprouter.kept": False}
             found.tokens.add(wasted, self._common | kept)
-        if any(step.entropy is not None for step in told.steps):
+        if finished and any(step.entropy is not None for step in told.steps):
             found.share.record(told.large_step_share, self._common)
 
 
@@ -306,38 +327,3 @@ def _of_model(role: str, usage: ModelUsage) -> dict[str, Any]:
         f"glimprouter.{role}.cached_tokens": usage.cached_tokens,
         f"glimprouter.{role}.output_tokens": usage.output_tokens,
     }
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as the conventions write it: a role and parts."""
-    parts: list[dict[str, Any]] = []
-    if message.get("role") == "tool":
-        parts.append({
-            "type": "tool_call_response",
-            "id": message.get("tool_call_id"),
-            "response": message.get("content"),
-        })  # fmt: skip
-    elif message.get("content"):
-        parts.append({"type": "text", "content": message["content"]})
-    for call in message.get("tool_calls") or ():
-        asked = call.get("function") or {}
-        parts.append({
-            "type": "tool_call",
-            "id": call.get("id"),
-            "name": asked.get("name"),
-            "arguments": asked.get("arguments"),
-        })  # fmt: skip
-    return {"role": message.get("role"), "parts": parts}
-
-
-def _reply(result: RoutedAnswer) -> dict[str, Any]:
-    parts: list[dict[str, Any]] = []
-    if result.reasoning:
-        parts.append({"type": "reasoning", "content": result.reasoning})
-    if result.answer:
-        parts.append({"type": "text", "content": result.answer})
-    for call in result.tool_calls:
-        said = {"id": call.id, "name": call.name, "arguments": call.arguments}
-        parts.append({"type": "tool_call", **said})
-    reason = finish_reason(result).replace("calls", "call")
-    return {"role": "assistant", "parts": parts, "finish_reason": reason}
