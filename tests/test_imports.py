@@ -13,7 +13,8 @@ HEAVY = [
     "opentelemetry",
 ]  # fmt: skip
 ALLOWED = {
-    "langchain_glimp": {"langchain_core"},
+    # langsmith, which LangChain brings, imports OpenTelemetry's SDK where it is installed.
+    "langchain_glimp": {"langchain_core", "opentelemetry"},
     "llamaindex_glimp": {"llama_index", "numpy"},  # LlamaIndex's core imports numpy itself
 }
 CLASSES = {
