@@ -93,6 +93,7 @@ def test_the_agents_tools_compute_and_nothing_else(load: Load) -> None:
     assert agent.count_words("one two  three") == 3
 
 
+@pytest.mark.slow
 def test_the_workflow_hands_over_from_one_agent_to_the_other(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -132,6 +132,7 @@ def test_drafts_do_not_change_the_text(
     assert smol.computed_tokens > before
 
 
+@SLOW
 def test_entropy_of_the_same_weights_agrees_with_llama_cpp(smol: HuggingFaceBackend) -> None:
     # So unsure a model puts much of its mass behind the 20 likeliest tokens. What must agree is
     # the same estimator; H of the whole vocabulary must not be below it.

@@ -77,6 +77,7 @@ def forced() -> Iterator[dict[str, LlamaCppBackend]]:
         backend.close()
 
 
+@pytest.mark.slow  # four loaded models; the unit tests have the same cases
 @pytest.mark.parametrize(
     ("token", "text", "count"),
     [("\n\n\n", "\n\n\n", 1), ("\n", "\n\n", 2), (".\n\n", ".\n\n", 1), (" \n\n\n", " \n\n\n", 1)],
