@@ -11,7 +11,7 @@ from glimp_integrations.decisions import Author, Chain, Step
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.forms.calls import new_ids
 from glimp_integrations.pens import Pen
-from glimp_integrations.settings import Price, RoutingSettings
+from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
 
 __all__ = ["Recorder"]
@@ -132,9 +132,9 @@ class Recorder:
         prices = self.settings.prices
         if prices is None:
             return None, None
-        cost = _cost(usage.small, prices.small) + _cost(usage.large, prices.large)
+        cost = prices.small.of(usage.small) + prices.large.of(usage.large)
         alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
-        return cost, _cost(alone, prices.large)
+        return cost, prices.large.of(alone)
 
     @property
     def _tag(self) -> str:
@@ -149,11 +149,3 @@ class Recorder:
             "prefilled": sum(pen.prefilled or 0 for pen in pens),
             "cached": sum(pen.cached or 0 for pen in pens),
         }
-
-
-def _cost(usage: ModelUsage, price: Price) -> float:
-    cached = price.input if price.cached is None else price.cached
-    computed = usage.input_tokens - usage.cached_tokens
-    return (
-        computed * price.input + usage.cached_tokens * cached + usage.output_tokens * price.output
-    ) / 1e6

@@ -24,6 +24,7 @@ from pydantic import (
 from glimp_integrations.calibration.record import PREFIX, CalibratedThreshold
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.trace import ModelUsage
 
 __all__ = ["PLACES", "Price", "Prices", "RoutingSettings", "Strategy", "public_form"]
 
@@ -43,6 +44,14 @@ class Price(BaseModel):
     cached: float | None = Field(
         default=None, ge=0, description="Per million cached prompt tokens; None: as input."
     )
+
+    def of(self, usage: ModelUsage) -> float:
+        """What a model's tokens cost, those of cancelled requests included."""
+        cached = self.input if self.cached is None else self.cached
+        computed = usage.input_tokens - usage.cached_tokens
+        return (
+            computed * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output
+        ) / 1e6
 
 
 class Prices(BaseModel):

@@ -13,7 +13,7 @@ from glimp_integrations.bench.store import Store
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.settings import Price, Prices
 from glimp_integrations.speed import ModelSpeed, PairSpeed
-from glimp_integrations.trace import ModelUsage, Trace, Usage
+from glimp_integrations.trace import Trace, Usage
 
 __all__ = ["Answer", "ArmFigures", "Comparison", "Summary", "cost_of", "parse_prices", "summarise"]
 
@@ -141,15 +141,7 @@ def parse_prices(text: str) -> Prices:
 
 def cost_of(usage: Usage, prices: Prices) -> float:
     """What an answer cost, in the prices' currency: every request, cancelled ones included."""
-    return _cost(usage.small, prices.small) + _cost(usage.large, prices.large)
-
-
-def _cost(usage: ModelUsage, price: Price) -> float:
-    cached = price.input if price.cached is None else price.cached
-    computed = usage.input_tokens - usage.cached_tokens
-    return (
-        computed * price.input + usage.cached_tokens * cached + usage.output_tokens * price.output
-    ) / 1e6
+    return prices.small.of(usage.small) + prices.large.of(usage.large)
 
 
 def summarise(store: Store, prices: Prices | None = None) -> Summary:
