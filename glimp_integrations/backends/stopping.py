@@ -30,15 +30,19 @@ async def generate(
     assert request.until is not None
     # The last text that was shown, the ids it was made of, and ids nothing was shown of yet.
     shown, own, kept_back = "", list[int](), list[int]()
+    told = 0  # tokens that were counted
     async with aclosing(backend.completion(request, report)) as choices:
         async for choice in choices:
             kept_back += choice["ids"]
             if text := choice["text"]:
                 shown, own, kept_back = text, kept_back, []
-                yield Token(text, divisible=len(own) != 1, count=max(1, len(own)))
+                # A character of several tokens comes with the id of its last one.
+                told, before = max(told, report.completion_tokens or 0), told
+                yield Token(text, divisible=len(own) != 1, count=told - before)
     if report.ended == "until":
         rest = await _rest(backend, request.until, shown, [*own, *kept_back])
-        yield Token(rest, divisible=len(kept_back) > 1, count=len(kept_back))
+        count = max(0, (report.completion_tokens or 0) - told)
+        yield Token(rest, divisible=len(kept_back) > 1, count=count)
 
 
 async def _rest(backend: OpenAIBackend, until: str, shown: str, ids: list[int]) -> str:

@@ -12,7 +12,7 @@ from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.errors import UnsuitableEndpointError
 
 VOCABULARY = {
-    1: "a", 2: ".\n\n", 3: "\n", 4: "\n\n", 5: "\n\n\n", 6: "\n\nFoo", 7: "?\n\n", 8: "b\n",
+    1: "a", 2: ".\n\n", 3: "\n", 4: "\n\n", 5: "\n\n\n", 6: "\n\nFoo", 8: "b\n", 9: "\ufffd",
 }  # fmt: skip
 
 
@@ -21,10 +21,12 @@ class ScriptedServer:
 
     def __init__(self, *chunks: tuple[str, int], ended: str = "until", hidden: bool = False):
         self._chunks, self._ended, self._hidden = chunks, ended, hidden
+        self._tokens = {"🦄": 3}
         self.asked: list[list[int]] = []
 
     async def completion(self, request: Request, report: Report) -> Any:
         for text, number in self._chunks:
+            report.completion_tokens = (report.completion_tokens or 0) + self._tokens.get(text, 1)
             yield {"text": text, "ids": [number]}
         report.ended = self._ended  # type: ignore[assignment]
 
@@ -57,6 +59,10 @@ def said(server: ScriptedServer) -> list[tuple[str, int]]:
 )
 def test_the_end_is_exact(chunks, expected):
     assert said(ScriptedServer(*chunks)) == expected
+
+
+def test_a_character_of_several_tokens_counts_as_many():
+    assert said(ScriptedServer(("🦄", 9), ("", 4))) == [("🦄", 3), ("\n\n", 1)]
 
 
 def test_another_end_asks_nothing():

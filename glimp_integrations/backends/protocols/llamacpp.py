@@ -58,9 +58,8 @@ class LlamaCpp(Completions):
 class _Own(Reading):
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
         note_usage(chunk, report)
-        if chunk.get("stop"):
-            report.prompt_tokens = chunk.get("tokens_evaluated", report.prompt_tokens)
-            report.completion_tokens = chunk.get("tokens_predicted", report.completion_tokens)
+        report.prompt_tokens = chunk.get("tokens_evaluated", report.prompt_tokens)
+        report.completion_tokens = chunk.get("tokens_predicted", report.completion_tokens)
         finish = _ENDS.get(chunk.get("stop_type") or "") if chunk.get("stop") else None
         choice = choice_of(chunk.get("content") or "", None, finish)
         return [{**choice, "ids": chunk.get("tokens") or []}]
