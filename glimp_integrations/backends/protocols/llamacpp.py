@@ -41,7 +41,7 @@ class LlamaCpp(Completions):
         if not ask.request.temperature:
             # The likeliest token is the same without sorting the whole vocabulary for top-p, which
             # takes a tenth of a small model's token.
-            body |= _GREEDY
+            body |= {name: _GREEDY[name] for name in _GREEDY if name not in ask.extra}
         if ask.request.until is not None:
             body |= {
                 "n_predict": body.pop("max_tokens"),
