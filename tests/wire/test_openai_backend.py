@@ -218,6 +218,16 @@ def test_extra_body_wins_over_the_flavour(serve: Serve, connect: Connect) -> Non
     assert (body["top_k"], body["mine"]) == (5, 1)
 
 
+@pytest.mark.parametrize(("temperature", "asked"), [(0.0, (1, 1.0)), (0.6, (0, 0.95))])
+def test_greedy_llama_cpp_sorts_nothing(
+    serve: Serve, connect: Connect, temperature: float, asked: tuple[int, float]
+) -> None:
+    server = serve(CHAIN)
+    collect(connect(server), chat(), temperature=temperature, top_p=0.95)
+    (body,) = server.completions()
+    assert (body["top_k"], body["top_p"]) == asked
+
+
 def test_key_is_sent_as_bearer_token(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, api_key=KEY)
     tokens, _ = collect(connect(server, api_key=KEY), chat())
