@@ -132,9 +132,8 @@ class Recorder:
         prices = self.settings.prices
         if prices is None:
             return None, None
-        cost = prices.small.of(usage.small) + prices.large.of(usage.large)
         alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
-        return cost, prices.large.of(alone)
+        return prices.of(usage), prices.large.of(alone)
 
     @property
     def _tag(self) -> str:

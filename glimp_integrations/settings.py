@@ -24,7 +24,7 @@ from pydantic import (
 from glimp_integrations.calibration.record import PREFIX, CalibratedThreshold
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.trace import ModelUsage
+from glimp_integrations.trace import ModelUsage, Usage
 
 __all__ = ["PLACES", "Price", "Prices", "RoutingSettings", "Strategy", "public_form"]
 
@@ -61,6 +61,10 @@ class Prices(BaseModel):
 
     small: Price
     large: Price
+
+    def of(self, usage: Usage) -> float:
+        """What a call cost."""
+        return self.small.of(usage.small) + self.large.of(usage.large)
 
 
 class RoutingSettings(BaseModel):

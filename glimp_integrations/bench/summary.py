@@ -15,7 +15,7 @@ from glimp_integrations.settings import Price, Prices
 from glimp_integrations.speed import ModelSpeed, PairSpeed
 from glimp_integrations.trace import Trace, Usage
 
-__all__ = ["Answer", "ArmFigures", "Comparison", "Summary", "cost_of", "parse_prices", "summarise"]
+__all__ = ["Answer", "ArmFigures", "Comparison", "Summary", "parse_prices", "summarise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +139,6 @@ def parse_prices(text: str) -> Prices:
         ) from None
 
 
-def cost_of(usage: Usage, prices: Prices) -> float:
-    """What an answer cost, in the prices' currency: every request, cancelled ones included."""
-    return prices.small.of(usage.small) + prices.large.of(usage.large)
-
-
 def summarise(store: Store, prices: Prices | None = None) -> Summary:
     """Figures of everything in a bench folder."""
     speed = _median_speed([line["speed"] for line in store.lines if line["kind"] == "speed"])
@@ -249,7 +244,7 @@ def _figures(
         unmarked=sum(not a.marked for a in answers),
         cached=statistics.fmean(told) if told else None,
         rho=seconds / ideal if ideal else None,
-        cost=None if prices is None else sum(cost_of(a.usage, prices) for a in answers),
+        cost=None if prices is None else sum(prices.of(a.usage) for a in answers),
     )
 
 
@@ -264,7 +259,7 @@ def _compare(
     a, b = [one[item] for item in shared], [two[item] for item in shared]
     cost = None
     if prices is not None:
-        paid = [sum(cost_of(x.usage, prices) for x in side) for side in (a, b)]
+        paid = [sum(prices.of(x.usage) for x in side) for side in (a, b)]
         cost = paid[0] / paid[1] if paid[1] else None
     return Comparison(
         first,

@@ -27,6 +27,8 @@ from glimp_integrations.router import GlimpRouter
 __all__ = ["Progress", "Prompt", "calibrate", "quantile"]
 
 Prompt = str | Sequence[Message]
+"""A question, or a conversation."""
+
 Progress = Callable[[str, int, int], None]
 """Called with the round's name, finished prompts, and all prompts."""
 
@@ -76,12 +78,9 @@ def calibrate(
         )
     rounds = _Rounds(router, concurrency, _Kept(None if runs is None else Path(runs)), progress)
     first = rounds.run("first threshold", float(settings.threshold), prompts)
-    _enough(first, large_share, precision)
-    guess = quantile([h for one in first for h in one], large_share)
+    guess, _ = _fitted(first, large_share, precision)
     closed = rounds.run("closed loop", guess, prompts)
-    _enough(closed, large_share, precision)
-    pooled = [h for one in closed for h in one]
-    threshold = quantile(pooled, large_share)
+    threshold, interval = _fitted(closed, large_share, precision)
     found: dict[str, Any] = {}
     if held_out:
         measured = rounds.run("held out", threshold, held_out)
@@ -91,13 +90,11 @@ def calibrate(
         }
     return Calibration(
         threshold=threshold,
-        threshold_interval=_interval(
-            closed, lambda some: quantile([h for one in some for h in one], large_share)
-        ),
+        threshold_interval=_interval(closed, lambda some: _pooled_quantile(some, large_share)),
         large_share=large_share,
         share=_share(closed, threshold),
-        share_interval=_interval(closed, lambda some: _share(some, threshold)),
-        boundaries=len(pooled),
+        share_interval=interval,
+        boundaries=sum(len(one) for one in closed),
         prompts=len(prompts),
         rounds=2,
         conditions=rounds.conditions,
@@ -228,22 +225,28 @@ def _interval(
     return float(found.low), float(found.high)
 
 
-def _enough(boundaries: Sequence[Sequence[float]], large_share: float, precision: float) -> None:
-    """Refuse boundaries that leave the share too uncertain."""
+def _pooled_quantile(boundaries: Sequence[Sequence[float]], large_share: float) -> float:
+    return quantile([h for one in boundaries for h in one], large_share)
+
+
+def _fitted(
+    boundaries: Sequence[Sequence[float]], large_share: float, precision: float
+) -> tuple[float, tuple[float, float]]:
+    """The threshold of a round and the interval of its share; refuses what is too uncertain."""
     total = sum(len(one) for one in boundaries)
     if total < 2:
         raise ConfigError(
             f"{len(boundaries)} prompts had {total} glimpsed steps, too few for a share: "
             "does the small model divide its thinking by the step delimiter?"
         )
-    threshold = quantile([h for one in boundaries for h in one], large_share)
+    threshold = _pooled_quantile(boundaries, large_share)
     low, high = _interval(boundaries, lambda some: _share(some, threshold))
     # A sample without any large step has an interval of no width: never trust less than what
     # independent boundaries would give.
     apart = 1.96 * (large_share * (1 - large_share) / total) ** 0.5
     half = max((high - low) / 2, apart)
     if half <= precision:
-        return
+        return threshold, (low, high)
     more = (half / precision) ** 2 - 1
     raise ConfigError(
         f"{total} boundaries of {len(boundaries)} prompts fix a share of {large_share:g} to "

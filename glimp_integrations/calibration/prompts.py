@@ -9,12 +9,10 @@ from typing import Any
 
 from glimp_integrations.bench.files import lines_of, row_of
 from glimp_integrations.bench.tasks import load_task
+from glimp_integrations.calibration.fit import Prompt
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["Prompt", "read"]
-
-Prompt = str | list[dict[str, Any]]
-"""A question, or a conversation."""
+__all__ = ["read"]
 
 _FRESH = 60
 _FAMILIES = {"gsm": "gsm_symbolic"}
