@@ -25,7 +25,7 @@ import os
 import platform
 import statistics
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from rich.table import Table
 from glimp_integrations import GlimpRouter, Trace
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.prompt import check_messages
-from glimp_integrations.speed import ModelSpeed, PairSpeed
+from glimp_integrations.speed import PairSpeed, median
 from glimp_integrations.weights import LARGE, SMALL, ensure
 
 CALIBRATE_EVERY = 5
@@ -48,9 +48,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--n", type=int, default=20, help="problems")
     parser.add_argument("--seed", type=int, default=7, help="seed of the problem set")
-    parser.add_argument("--threshold", type=float, default=0.9, help="nats")
+    parser.add_argument("--threshold", type=float, default=1.0, help="nats")
     parser.add_argument("--max-tokens", type=int, default=240)
     parser.add_argument("--json", type=Path, help="write the figures")
+    parser.add_argument("--traces", type=Path, help="write the routed traces, one a line")
     options = parser.parse_args()
     console = Console(width=110)
     problems = reasoning_gym.create_dataset("gsm_symbolic", size=options.n, seed=options.seed)
@@ -75,6 +76,8 @@ def main() -> None:
         speeds.append(router.measure())
         router.speed = None
     speed = median(speeds)
+    if options.traces:
+        options.traces.write_text("".join(f"{row['trace'].model_dump_json()}\n" for row in rows))
     for row in rows:
         trace = row.pop("trace")
         row["ideal"], row["hand_overs"] = speed.ideal(trace), hand_overs(trace, speed)
@@ -120,18 +123,19 @@ def one(router: GlimpRouter, question: str, *, first: int) -> dict[str, Any]:
 def hand_overs(trace: Trace, speed: PairSpeed) -> list[float]:
     """Seconds each hand-over to the large model took beyond what it cannot do without.
 
-    That is the glimpsed token, the text the large model has not read, and its first token.
+    That is the glimpsed token, the text the large model has not read, and its step's tokens.
     """
-    return [
-        step.first_token_seconds
-        - speed.small.token
-        - speed.large.prefill * (step.prefilled_tokens or 0)
-        - speed.large.token
-        for before, step in itertools.pairwise(trace.steps)
-        if (before.author, step.author) == ("small", "large")
-        and step.entropy is not None
-        and step.first_token_seconds is not None
-    ]
+    waits, length = [], trace.prompt_tokens or 0
+    for before, step in itertools.pairwise(trace.steps):
+        length += before.tokens
+        if (before.author, step.author) == ("small", "large") and step.entropy is not None:
+            waits.append(
+                step.seconds
+                - speed.small.written(1, length)
+                - speed.large.prefill * (step.prefilled_tokens or 0)
+                - speed.large.written(step.tokens, length)
+            )
+    return waits
 
 
 def forget(router: GlimpRouter) -> None:
@@ -186,20 +190,6 @@ def alone(router: GlimpRouter, question: str, _: Trace) -> dict[str, Any]:
     return {"alone": time.perf_counter() - started, "alone_tokens": trace.tokens("large")}
 
 
-def median(speeds: list[PairSpeed]) -> PairSpeed:
-    def of(role: str) -> ModelSpeed:
-        names = ("request", "token", "prefill", "release")
-        return ModelSpeed(
-            **{n: statistics.median(getattr(getattr(s, role), n) for s in speeds) for n in names}
-        )
-
-    return replace(
-        speeds[0], small=of("small"), large=of("large"),
-        logprobs=statistics.median(s.logprobs for s in speeds),
-        slowdown=statistics.median(s.slowdown for s in speeds),
-    )  # fmt: skip
-
-
 def spread(speeds: list[PairSpeed]) -> float:
     values = [s.small.token for s in speeds]
     return (max(values) - min(values)) / statistics.median(values)
@@ -231,7 +221,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         ("routed per token against large alone", f"{alone_per_token / per_token:.2f}x"),
         ("requests per 100 steps", f"{100 * total('requests') / steps:.0f}"),
         ("discarded tokens per step", f"{total('discarded') / steps:.2f}"),
-        ("hand-over beyond glimpse, reading and first token",
+        ("hand-over beyond glimpse, reading and its tokens",
          f"median {1000 * statistics.median(waits):.0f} ms, worst {1000 * waits[-1]:.0f}, "
          f"of {len(waits)}" if waits else "none"),
     ):  # fmt: skip

@@ -178,6 +178,18 @@ class Chain:
         used = self.steps[-1].tokens if self.steps and self.steps[-1].end is None else 0
         return min(self.room, self.settings.max_step_tokens - used)
 
+    @property
+    def until(self) -> tuple[str, ...]:
+        """Texts that end the running step."""
+        if not self._in_steps:
+            return ()
+        return (self.settings.step_delimiter, *self._terminators(self.phase))
+
+    @property
+    def opens(self) -> bool:
+        """Whether the running step may also end where a call, or the answer's JSON, begins."""
+        return self._scanner.opening is not None
+
     def context(self, closer: str = "") -> str:
         """The text a model continues: all that follows its (opened) generation prompt.
 

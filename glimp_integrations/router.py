@@ -9,11 +9,12 @@ from typing import Any
 from glimp_integrations import bridge, facts
 from glimp_integrations.backends.base import Backend, Message
 from glimp_integrations.calibration.record import Conditions
-from glimp_integrations.engine import conditions, route
+from glimp_integrations.engine import route
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished
 from glimp_integrations.forms.form import Form
 from glimp_integrations.pair import resolve
+from glimp_integrations.prepare import conditions
 from glimp_integrations.prompt import TEXT, build, check_messages
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.speed import PairSpeed, measure
@@ -87,13 +88,15 @@ class GlimpRouter:
             UnsuitableEndpointError: A server lacks what routing needs.
             BackendError: A model failed; ``.partial`` holds what was written.
         """
-        return bridge.call(lambda: result_of(self._events(messages, changes, form)()))
+        return bridge.call(lambda: result_of(self._events(messages, changes, form, unseen=True)()))
 
     async def arun(
         self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
     ) -> RoutedAnswer:
         """Asynchronous :meth:`run`. Cancelling it stops the models."""
-        return await bridge.acall(lambda: result_of(self._events(messages, changes, form)()))
+        return await bridge.acall(
+            lambda: result_of(self._events(messages, changes, form, unseen=True)())
+        )
 
     def stream(
         self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
@@ -125,7 +128,7 @@ class GlimpRouter:
     def measure(self) -> PairSpeed:
         """Measure the pair's speed; strategy ``"auto"`` goes by it from then on.
 
-        Takes some 200 tokens of each model. Nothing else should run meanwhile.
+        Takes some 400 tokens of each model. Nothing else should run meanwhile.
 
         Raises:
             BackendError: A model failed.
@@ -191,7 +194,12 @@ class GlimpRouter:
         await self.aclose()
 
     def _events(
-        self, messages: str | Sequence[Message], changes: dict[str, Any], form: Form
+        self,
+        messages: str | Sequence[Message],
+        changes: dict[str, Any],
+        form: Form,
+        *,
+        unseen: bool = False,
     ) -> Callable[[], AsyncGenerator[Event, None]]:
         checked = check_messages(messages)
         settings = self.settings
@@ -203,7 +211,9 @@ class GlimpRouter:
             )
         return watched(
             Call(settings, self.small, self.large, checked, form),
-            lambda: route(settings, self.small, self.large, checked, form, self.speed),
+            lambda: route(
+                settings, self.small, self.large, checked, form, self.speed, unseen=unseen
+            ),
         )
 
 

@@ -11,19 +11,23 @@ import asyncio
 import itertools
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
 from glimp_integrations.errors import BackendError
 from glimp_integrations.trace import Author, Trace
 
-__all__ = ["ModelSpeed", "PairSpeed", "measure"]
+__all__ = ["ModelSpeed", "PairSpeed", "measure", "median"]
 
 _TOKENS = 24
 _COUNTING = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,"
 _WORDS = 160
 _PAIRS = 5
+_TURNS = 3
+_NOTICED = 1.03  # less is beyond so short a measurement
 _SLOWER = 1.2  # on separate devices models do not disturb each other; on one, by far more
 # A typical chain: the paper's share of large steps, and the tokens of a step.
 _SHARE, _STEP = 0.25, 40
@@ -35,15 +39,21 @@ class ModelSpeed:
 
     Attributes:
         request: What a request takes besides its tokens: the way there and back, scheduling.
-        token: A generated token.
+        token: A generated token at the beginning of a text.
         prefill: A token of the prompt that is in no cache.
         release: From closing a stream until the next request is served, more than usual.
+        growth: How much longer a generated token takes for every token before it.
     """
 
     request: float
     token: float
     prefill: float
     release: float
+    growth: float = 0.0
+
+    def written(self, tokens: int, behind: int) -> float:
+        """Seconds that ``tokens`` take behind a text of ``behind`` tokens."""
+        return tokens * (self.token + self.growth * (behind + tokens / 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,12 @@ class PairSpeed:
     logprobs: float
     slowdown: float
     stops: tuple[bool, bool] = (False, False)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> PairSpeed:
+        """From ``dataclasses.asdict()`` of one."""
+        models = {role: ModelSpeed(**stored[role]) for role in ("small", "large")}
+        return cls(**{**stored, **models, "stops": tuple(stored.get("stops", (False, False)))})
 
     @property
     def apart(self) -> bool:
@@ -98,7 +114,8 @@ class PairSpeed:
         asked next, the small one for every glimpse.
         """
         models: dict[Author, ModelSpeed] = {"small": self.small, "large": self.large}
-        unread: dict[Author, int] = dict.fromkeys(models, trace.prompt_tokens or 0)
+        length = trace.prompt_tokens or 0
+        unread: dict[Author, int] = dict.fromkeys(models, length)
         seconds = 0.0
         for step in trace.steps:
             asked: list[Author] = [step.author]
@@ -107,13 +124,31 @@ class PairSpeed:
             for author in asked:
                 seconds += models[author].prefill * unread[author]
                 unread[author] = 0
-            seconds += models[step.author].token * step.tokens
+            seconds += models[step.author].written(step.tokens, length)
+            length += step.tokens
             unread["large" if step.author == "small" else "small"] += step.tokens
         return seconds
 
 
+def median(found: Sequence[PairSpeed]) -> PairSpeed:
+    """The median of each figure of measurements of one pair."""
+
+    def of(role: str) -> ModelSpeed:
+        models = [getattr(speed, role) for speed in found]
+        names = [field.name for field in fields(ModelSpeed)]
+        return ModelSpeed(**{n: statistics.median(getattr(m, n) for m in models) for n in names})
+
+    return replace(
+        found[0],
+        small=of("small"),
+        large=of("large"),
+        logprobs=statistics.median(speed.logprobs for speed in found),
+        slowdown=statistics.median(speed.slowdown for speed in found),
+    )
+
+
 async def measure(small: Backend, large: Backend) -> PairSpeed:
-    """Measure a pair: some 200 tokens of each model, nothing else running.
+    """Measure a pair: some 400 tokens of each model, nothing else running.
 
     Raises:
         BackendError: A model failed, or ended its text at once.
@@ -146,28 +181,48 @@ async def _price_of_logprobs(backend: Backend, k: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Timing:
-    first: float
     token: float
+    behind: int | None  # tokens of the prompt, and half of those written
 
 
 async def _measure_one(backend: Backend) -> ModelSpeed:
     await _stream(backend, _COUNTING)  # everything is loaded, connected and cached now
-    token = min([(await _stream(backend, _COUNTING)).token for _ in range(2)])
+    long = _long_prompt()
     single = min([await _single(backend, _COUNTING) for _ in range(3)])
+    prefill = min([await _prefill(backend, text, single) for text in (_long_prompt(), long)])
+    # In turn, as the machine may drift meanwhile.
+    near, far = zip(
+        *[[await _stream(backend, text) for text in (_COUNTING, long)] for _ in range(_TURNS)],
+        strict=True,
+    )
+    token, growth = _line(near, far)
     return ModelSpeed(
-        request=max(0.0, single - token),
+        request=max(0.0, single - min(timing.token for timing in near)),
         token=token,
-        prefill=min([await _prefill(backend, single) for _ in range(2)]),
+        prefill=prefill,
         release=min([await _release(backend, single) for _ in range(2)]),
+        growth=growth,
     )
 
 
+def _line(near: Sequence[_Timing], far: Sequence[_Timing]) -> tuple[float, float]:
+    """What a token takes behind no text, and more for every token before it."""
+    (short, behind), (long, further) = (
+        (min(timing.token for timing in timings), timings[0].behind) for timings in (near, far)
+    )
+    if behind is None or further is None or further <= behind or long < short * _NOTICED:
+        return short, 0.0
+    growth = (long - short) / (further - behind)
+    return max(0.0, short - growth * behind), growth
+
+
 async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 0) -> _Timing:
-    """Times of a stream; ``stop``: closed after so many pieces."""
+    """Time of a stream's tokens; ``stop``: closed after so many pieces."""
     seconds, retries = PATIENCE.get()
     request = Request(prompt, _TOKENS, logprobs=logprobs, timeout=seconds, max_retries=retries)
-    started, arrivals = time.perf_counter(), []
-    async with aclosing(backend.generate(request, Report())) as tokens:  # type: ignore[type-var]
+    report = Report()
+    arrivals = []
+    async with aclosing(backend.generate(request, report)) as tokens:  # type: ignore[type-var]
         async for token in tokens:
             arrivals.append((time.perf_counter(), token.count))
             if len(arrivals) == stop:
@@ -179,7 +234,10 @@ async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 
             model=backend.name,
         )
     written = sum(count for _, count in arrivals[1:])
-    return _Timing(arrivals[0][0] - started, (arrivals[-1][0] - arrivals[0][0]) / written)
+    read = report.prompt_tokens
+    return _Timing(
+        (arrivals[-1][0] - arrivals[0][0]) / written, None if read is None else read + written // 2
+    )
 
 
 async def _single(backend: Backend, prompt: str, report: Report | None = None) -> float:
@@ -195,10 +253,15 @@ async def _single(backend: Backend, prompt: str, report: Report | None = None) -
 _fresh = itertools.count(time.time_ns() % 1_000_000)
 
 
-async def _prefill(backend: Backend, single: float) -> float:
+def _long_prompt() -> str:
+    """A prompt that no cache knows."""
+    start = next(_fresh)
+    return f"{start}: " + " ".join(f"word{(start + i) % 997}" for i in range(_WORDS))
+
+
+async def _prefill(backend: Backend, prompt: str, single: float) -> float:
     """Seconds a token of a prompt that no cache knows."""
-    start, report = next(_fresh), Report()
-    prompt = f"{start}: " + " ".join(f"word{(start + i) % 997}" for i in range(_WORDS))
+    report = Report()
     took = await _single(backend, prompt, report)
     read = (report.prompt_tokens or 2 * _WORDS) - (report.cached_tokens or 0)
     return max(0.0, took - single) / max(1, read)

@@ -65,7 +65,7 @@ class Scanner:
     ) -> None:
         self._delimiter = delimiter
         self._terminators = dict(terminators)
-        self._opening = opening
+        self.opening = opening
         self._before = "\n"  # the character before the window; a phase begins a line
         self._held = ""  # could still become a terminator; not shown yet
         self._tail = ""  # end of the running step, for a delimiter across pieces
@@ -155,9 +155,9 @@ class Scanner:
 
     def _call(self, window: str) -> regex.Match[str] | None:
         """Where a call begins, or may turn out to begin; counted from the character before."""
-        if self._opening is None:
+        if self.opening is None:
             return None
-        return self._opening.search(self._before + window, pos=1, partial=True)
+        return self.opening.search(self._before + window, pos=1, partial=True)
 
     def _release(self, window: str) -> str:
         hold = 0

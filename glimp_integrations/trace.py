@@ -43,7 +43,10 @@ class StepRecord(_Record):
     requests: int
     prefilled_tokens: int | None = Field(description="Prompt tokens computed, where told.")
     cached_tokens: int | None = Field(description="Prompt tokens from the cache, where told.")
-    first_token_seconds: float | None
+    first_token_seconds: float | None = Field(
+        description="From the step's beginning, its glimpse included; None: not told, as its text "
+        "came in one piece."
+    )
     seconds: float
     end: str | None = Field(description="Why the step ended.")
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from openai import OpenAI
 from rich.console import Console
@@ -33,8 +33,17 @@ from glimp_integrations import GlimpRouter, Trace
 from glimp_integrations.backends import OpenAIBackend
 
 THRESHOLD = 1.0
-Outcome = tuple[float, int, str]
-"""Seconds, requests, text."""
+
+
+class Outcome(NamedTuple):
+    """What an arm came to; ``discarded``: small tokens that were read and thrown away."""
+
+    seconds: float
+    requests: int
+    text: str
+    discarded: int | None = None
+
+
 Arm = Callable[[str, str, str, dict[str, Any]], Outcome]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -158,7 +167,9 @@ def routed(strategy: str, **settings: Any) -> Arm:
                 router.measure()
             started = time.perf_counter()
             result = router.run(question)
-            return time.perf_counter() - started, result.trace.requests, _text(result.trace)
+            seconds, trace = time.perf_counter() - started, result.trace
+            discarded = result.usage.small.output_tokens - trace.tokens("small")
+            return Outcome(seconds, trace.requests, _text(trace), discarded)
 
     return run
 
@@ -177,7 +188,7 @@ def reference(small: str, large: str, question: str, _: dict[str, Any]) -> Outco
     seconds = time.perf_counter() - started
     for client in clients:
         client.close()
-    return seconds, reply.requests, reply.text
+    return Outcome(seconds, reply.requests, reply.text)
 
 
 ARMS = {
@@ -225,19 +236,25 @@ def measure(
     bound = ideal(scripts[1], setting)
     alone = sum(bool(t) for t in scripts[1].tokens) * setting.large.decode / 1000
     steps = sum(kind == "step" for kind in _starts(scripts[1]).values())
-    shown = Table("arm", "seconds", "rho", "requests / 100 steps", "against the authors'",
-                  "against large alone", title=f"{name}: ideal {bound:.1f} s")  # fmt: skip
+    shown = Table("arm", "seconds", "rho", "requests / 100 steps", "discarded / step",
+                  "against the authors'", "against large alone",
+                  title=f"{name}: ideal {bound:.1f} s")  # fmt: skip
     rows: dict[str, Any] = {}
     for arm in arms:
         # New servers for every arm: nobody finds another's text in a cache.
         with servers(setting, scripts) as (small, large):
-            seconds, requests, text = ARMS[arm](small, large, "chain 1", {"threshold": THRESHOLD})
+            found = ARMS[arm](small, large, "chain 1", {"threshold": THRESHOLD})
+        seconds, requests, text, discarded = found
         if not text.replace("</think>", "").startswith(scripts[1].text[:200]):
             raise RuntimeError(f"{arm} wrote another text: {text[:300]!r}")
         rows[arm] = {"seconds": seconds, "rho": seconds / bound, "requests": 100 * requests / steps}
+        if discarded is not None:
+            rows[arm]["discarded"] = discarded / steps
         first = rows[arms[0]]["seconds"]
         shown.add_row(arm, f"{seconds:.1f}", f"{seconds / bound:.3f}",
-                      f"{100 * requests / steps:.0f}", f"{first / seconds:.2f}x",
+                      f"{100 * requests / steps:.0f}",
+                      "" if discarded is None else f"{discarded / steps:.2f}",
+                      f"{first / seconds:.2f}x",
                       f"{alone / seconds:.2f}x")  # fmt: skip
     console.print(shown)
     return rows

@@ -196,17 +196,27 @@ class Endpoint(Backend):
         from glimp_integrations.backends.drained import DrainedStream
         from glimp_integrations.backends.lines import JsonLines
 
+        request, path = ask.request, self.protocol.path(self, ask)
+        # Seconds without a token: a text in one piece may take them for each of its tokens.
+        tokens = request.max_tokens if request.unseen else 1
+        seconds = None if request.timeout is None else request.timeout * tokens
         report.retried = True  # by the client, as often as allowed
         # Options of the request: a client with options of its own would be made, and look at the
         # platform in a thread, for every one.
+        options: RequestOptions = {
+            "timeout": Timeout(seconds, connect=CONNECT_SECONDS),
+            "max_retries": request.max_retries,
+        }
+        if request.unseen:
+            answer: Any = await client.post(path, cast_to=object, body=body, options=options)
+            report.at_once = True
+            yield answer
+            return
         stream: Any = await client.post(
-            self.protocol.path(self, ask),
+            path,
             cast_to=object,
             body=body,
-            options={
-                "timeout": Timeout(ask.request.timeout, connect=CONNECT_SECONDS),
-                "max_retries": ask.request.max_retries,
-            },
+            options=options,
             stream=True,
             stream_cls=JsonLines if self.protocol.lines else DrainedStream,
         )

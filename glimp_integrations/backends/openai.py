@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenAIBackend"]
 
 _MOST_TEXTS = 4096  # of tokens that end steps; a few dozen are met
+_SHORT = 4  # tokens
 _RELEASE_SECONDS = 3.0
 _TOP_LOGPROBS = 20
 
@@ -72,6 +73,10 @@ class OpenAIBackend(Endpoint):
     Raises:
         ConfigError: An argument has an impossible value.
     """
+
+    in_one_piece = False
+    """Whether text that nobody reads before its end is asked for without a stream: a connection
+    that fails would take all of it along."""
 
     def __init__(
         self,
@@ -182,7 +187,8 @@ class OpenAIBackend(Endpoint):
 
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
         can = await self.capabilities()
-        if request.until is not None and can.stops and not request.logprobs:
+        if request.until and can.stops and not request.logprobs:
+            request = replace(request, unseen=request.unseen and self.in_one_piece)
             try:
                 async with aclosing(stopping.generate(self, request, report)) as stopped:
                     async for token in stopped:
@@ -191,7 +197,7 @@ class OpenAIBackend(Endpoint):
                 self._can = replace(can, stops=False)
             else:
                 return
-        request = replace(request, until=None)
+        request = replace(request, until=(), unseen=False)
         exact = self.flavour.token_per_chunk
         # The greedy token of a look at the raw distribution is not the one to write.
         peek = self.flavour.warped and request.logprobs > 0 and request.temperature > 0
@@ -226,19 +232,23 @@ class OpenAIBackend(Endpoint):
         return await self.protocol.ids(self, text, prompt=False)
 
     async def text_of(self, ids: Sequence[int]) -> str:
-        """The text of some tokens, asked once.
+        """The text of some tokens; that of a few is asked once.
 
         Raises:
             UnsuitableEndpointError: The route is hidden.
             BackendError: The server failed.
         """
         key = tuple(ids)
-        if key not in self._texts:
-            answer = await self.post("/detokenize", {"tokens": list(key)})
+        if not key:
+            return ""
+        if (known := self._texts.get(key)) is not None:
+            return known
+        text = str((await self.post("/detokenize", {"tokens": list(key)}))["content"])
+        if len(key) <= _SHORT:
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
-            self._texts[key] = str(answer["content"])
-        return self._texts[key]
+            self._texts[key] = text
+        return text
 
     async def released(self) -> None:
         if self._can is None or not self._slots or self._device is None:

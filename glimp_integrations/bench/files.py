@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from glimp_integrations.bench.grading import Reference
 from glimp_integrations.bench.tasks import Grade, Item, Task, unique
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["LONGEST_LINE", "lines_of", "load_file", "row_of"]
+__all__ = ["LONGEST_LINE", "cell_of", "filled_lines", "load_file", "row_of"]
 
 LONGEST_LINE = 2_000_000
 """Bytes. A question must fit a context window; a longer line is another kind of file."""
@@ -31,17 +30,9 @@ def load_file(path: Path, *, n: int | None, style: Format, question: str, answer
     if not path.is_file():
         raise ConfigError(f"no question file at {path}")
     items: list[Item] = []
-    blank = 0
-    digest = hashlib.sha256()
-    for number, line in lines_of(path):
-        if n is not None and len(items) == n:
-            break
-        if not line.strip():
-            blank += 1
-            continue
+    notes: list[str] = []
+    for number, line in filled_lines(path, n, notes):
         items.append(_item(row_of(line, path, number), path, number, question, answer))
-        digest.update(line)
-    notes = [f"{path.name}: {blank} blank line{'s' * (blank != 1)} skipped"] if blank else []
     if n is not None and len(items) < n:
         notes.append(f"{path.name}: {len(items)} questions, fewer than the {n} asked for")
     references: dict[str, Reference] = {}
@@ -55,7 +46,26 @@ def load_file(path: Path, *, n: int | None, style: Format, question: str, answer
     return Task(path.stem, unique(items, str(path)), style, score, identity, notes)
 
 
-def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+def filled_lines(path: Path, n: int | None, notes: list[str]) -> Iterator[tuple[int, bytes]]:
+    """Numbers and lines of a file, ``n`` at most; blank ones are skipped, and counted in a note.
+
+    Raises:
+        ConfigError: A line is too long for a question.
+    """
+    blank = found = 0
+    for number, line in _lines_of(path):
+        if found == n:
+            break
+        if line.strip():
+            found += 1
+            yield number, line
+        else:
+            blank += 1
+    if blank:
+        notes.append(f"{path.name}: {blank} blank line{'s' * (blank != 1)} skipped")
+
+
+def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """Numbers and lines of a file.
 
     Raises:
@@ -92,14 +102,23 @@ def row_of(line: bytes, path: Path, number: int) -> dict[str, Any]:
     return row
 
 
+def cell_of(row: dict[str, Any], column: str, option: str, path: Path, number: int) -> Any:
+    """What a line has in a column.
+
+    Raises:
+        ConfigError: It has no such column.
+    """
+    if column not in row:
+        raise ConfigError(
+            f"{path}, line {number} has no column {column!r} but "
+            f"{', '.join(repr(name) for name in row) or 'none'}; name it with {option}"
+        )
+    return row[column]
+
+
 def _item(row: dict[str, Any], path: Path, number: int, question: str, answer: str) -> Item:
-    for option, column in (("--question-column", question), ("--answer-column", answer)):
-        if column not in row:
-            raise ConfigError(
-                f"{path}, line {number} has no column {column!r} but "
-                f"{', '.join(repr(name) for name in row) or 'none'}; name it with {option}"
-            )
-    asked, expected = row[question], row[answer]
+    asked = cell_of(row, question, "--question-column", path, number)
+    expected = cell_of(row, answer, "--answer-column", path, number)
     if not isinstance(asked, str) or not asked.strip():
         raise ConfigError(f"{path}, line {number}: {question!r} is {asked!r}; expected a text")
     if isinstance(expected, bool) or not isinstance(expected, str | int | float):

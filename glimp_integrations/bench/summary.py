@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from glimp_integrations.bench.stats import Interval, McNemar, compare_right, ratio, wilson
 from glimp_integrations.bench.store import Store
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.settings import Price, Prices
-from glimp_integrations.speed import ModelSpeed, PairSpeed
+from glimp_integrations.speed import PairSpeed, median
 from glimp_integrations.trace import Trace, Usage
 
 __all__ = ["Answer", "ArmFigures", "Comparison", "Summary", "parse_prices", "summarise"]
@@ -141,7 +141,8 @@ def parse_prices(text: str) -> Prices:
 
 def summarise(store: Store, prices: Prices | None = None) -> Summary:
     """Figures of everything in a bench folder."""
-    speed = _median_speed([line["speed"] for line in store.lines if line["kind"] == "speed"])
+    speeds = [PairSpeed.of(line["speed"]) for line in store.lines if line["kind"] == "speed"]
+    speed = median(speeds) if speeds else None
     answers: dict[str, dict[str, Answer]] = {}
     failed: dict[tuple[str, str], int] = {}
     shares: dict[str, float] = {}
@@ -268,20 +269,4 @@ def _compare(
         compare_right([x.right for x in a], [x.right for x in b]),
         ratio([x.seconds for x in a], [x.seconds for x in b]),
         cost,
-    )
-
-
-def _median_speed(found: Sequence[Mapping[str, Any]]) -> PairSpeed | None:
-    if not found:
-        return None
-
-    def of(role: str) -> ModelSpeed:
-        names = ("request", "token", "prefill", "release")
-        return ModelSpeed(**{n: statistics.median(s[role][n] for s in found) for n in names})
-
-    first = PairSpeed(of("small"), of("large"), 0.0, 1.0)
-    return replace(
-        first,
-        logprobs=statistics.median(s["logprobs"] for s in found),
-        slowdown=statistics.median(s["slowdown"] for s in found),
     )

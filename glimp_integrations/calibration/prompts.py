@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glimp_integrations.bench.files import lines_of, row_of
+from glimp_integrations.bench.files import cell_of, filled_lines, row_of
 from glimp_integrations.bench.tasks import load_task
 from glimp_integrations.calibration.fit import Prompt
 from glimp_integrations.errors import ConfigError
@@ -49,13 +48,8 @@ def _of_file(path: Path, n: int | None, column: str) -> list[Prompt]:
         raise ConfigError(f"no prompts file at {path}")
     is_json = path.suffix in (".jsonl", ".ndjson", ".json")
     prompts: list[Prompt] = []
-    blank = 0
-    for number, line in lines_of(path):
-        if n is not None and len(prompts) >= n:
-            break
-        if not line.strip():
-            blank += 1
-            continue
+    notes: list[str] = []
+    for number, line in filled_lines(path, n, notes):
         if is_json:
             prompts.append(_of_row(row_of(line, path, number), path, number, column))
             continue
@@ -63,20 +57,15 @@ def _of_file(path: Path, n: int | None, column: str) -> list[Prompt]:
             prompts.append(line.decode("utf-8").strip())
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path}, line {number} is no UTF-8 text: {error}") from None
-    if blank:
-        print(f"{path.name}: {blank} blank line{'s' * (blank != 1)} skipped", file=sys.stderr)
+    for note in notes:
+        print(note, file=sys.stderr)
     if not prompts:
         raise ConfigError(f"{path} holds no prompts")
     return prompts
 
 
-def _of_row(row: Mapping[str, Any], path: Path, number: int, column: str) -> Prompt:
-    if column not in row:
-        raise ConfigError(
-            f"{path}, line {number} has no column {column!r} but "
-            f"{', '.join(repr(name) for name in row) or 'none'}; name it with --column"
-        )
-    said = row[column]
+def _of_row(row: dict[str, Any], path: Path, number: int, column: str) -> Prompt:
+    said = cell_of(row, column, "--column", path, number)
     if isinstance(said, str) and said.strip():
         return said
     if isinstance(said, list) and said and all(isinstance(m, dict) for m in said):

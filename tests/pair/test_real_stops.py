@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
-from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations import Finished, GlimpRouter, RoutedAnswer, bridge
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.weights import SMALL, ensure
@@ -16,22 +17,22 @@ ASKED = "Write three short paragraphs about tea, divided by blank lines."
 
 
 def written(
-    backend: LlamaCppBackend, prompt: str, until: str | None, most: int = 60
+    backend: LlamaCppBackend, prompt: str, *until: str, most: int = 60, unseen: bool = False
 ) -> tuple[list[Token], Report]:
     async def go() -> tuple[list[Token], Report]:
-        report = Report()
-        async with aclosing(backend.generate(Request(prompt, most, until=until), report)) as tokens:
+        request, report = Request(prompt, most, until=until, unseen=unseen), Report()
+        async with aclosing(backend.generate(request, report)) as tokens:
             return [token async for token in tokens], report
 
     return bridge.call(go)
 
 
-def cut(tokens: list[Token], until: str) -> tuple[str, int]:
-    """Text and count up to the token that completes ``until``."""
+def cut(tokens: list[Token], *until: str) -> tuple[str, int]:
+    """Text and count up to the token that completes one of ``until``."""
     text, count = "", 0
     for token in tokens:
         text, count = text + token.text, count + token.count
-        if until in text:
+        if any(end in text for end in until):
             break
     return text, count
 
@@ -40,12 +41,16 @@ def prompt_of(backend: LlamaCppBackend, question: str = ASKED) -> str:
     return bridge.call(lambda: backend.render([{"role": "user", "content": question}])).text
 
 
-@pytest.mark.parametrize("until", ["\n\n", ".", " tea", "e"])
-def test_it_ends_with_the_exact_text(small: LlamaCppBackend, until: str) -> None:
+@pytest.mark.parametrize("unseen", [False, True])
+@pytest.mark.parametrize("until", [("\n\n",), (".",), (" tea",), ("e",), ("@@@", " a", "\n\n")])
+def test_it_ends_with_the_exact_text(
+    small: LlamaCppBackend, until: tuple[str, ...], unseen: bool
+) -> None:
     prompt = prompt_of(small)
-    whole, _ = written(small, prompt, None)
-    stopped, report = written(small, prompt, until)
-    assert ("".join(t.text for t in stopped), sum(t.count for t in stopped)) == cut(whole, until)
+    whole, _ = written(small, prompt)
+    stopped, report = written(small, prompt, *until, unseen=unseen)
+    assert ("".join(t.text for t in stopped), sum(t.count for t in stopped)) == cut(whole, *until)
+    assert report.at_once == unseen
     assert report.ended == "until"
     assert report.completion_tokens == sum(t.count for t in stopped)
     assert report.prompt_tokens is not None and report.cached_tokens is not None
@@ -55,6 +60,54 @@ def test_an_end_of_sequence_and_a_full_budget_are_told_apart(small: LlamaCppBack
     prompt = prompt_of(small, "Say only the word yes.")
     assert written(small, prompt, "\n\n")[1].ended == "eos"
     assert written(small, prompt_of(small), "@@@", most=5)[1].ended == "length"
+
+
+def test_a_budget_s_last_tokens_are_told_one_by_one(small: LlamaCppBackend) -> None:
+    prompt = prompt_of(small, "Write five lines of emoji only, such as \U0001f984\U0001f433.")
+    for most in range(20, 32):  # some of them end inside a character
+        streamed, _ = written(small, prompt, most=most)
+        whole, report = written(small, prompt, "@@@", most=most, unseen=True)
+        assert report.at_once and report.ended == "length"
+        assert "".join(t.text for t in whole) == "".join(t.text for t in streamed)
+        assert sum(t.count for t in whole) == report.completion_tokens == most
+        if not any(t.count > 1 for t in streamed):
+            last = [(t.text, t.count, t.pending) for t in streamed[-5:]]
+            assert [(t.text, t.count, t.pending) for t in whole[-5:]] == last
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"max_step_tokens": 12}, {"max_tokens": 37}, {"answer_marker": "is"}, {"stop": ["step"]}],
+)
+def test_steps_in_one_piece_are_those_of_a_stream(
+    router: GlimpRouter, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    reports: list[Report] = []
+    for backend in (router.small, router.large):
+        plain = backend.generate
+
+        def watched(request: Request, report: Report, plain=plain):  # type: ignore[no-untyped-def]
+            reports.append(report)
+            return plain(request, report)
+
+        monkeypatch.setattr(backend, "generate", watched)
+    question = "A pen costs 3 dollars, a book 5 more. What do 4 of both cost? Think step by step."
+    settings: dict[str, Any] = {"strategy": "two_request", "threshold": 0.5, "max_tokens": 120}
+    settings |= changes
+    *_, last = router.stream(question, **settings)
+    assert isinstance(last, Finished) and not any(r.at_once for r in reports)
+    result = router.run(question, **settings)
+    assert any(r.at_once for r in reports)
+
+    def told(answer: RoutedAnswer) -> list[tuple[Any, ...]]:
+        steps = answer.trace.steps
+        return [(s.author, s.text, s.tokens, s.entropy, s.end, s.kind) for s in steps]
+
+    assert told(result) == told(last.result)
+    assert (result.answer, result.reasoning) == (last.result.answer, last.result.reasoning)
+    # What came in one piece tells nothing of its first token; glimpsed ones do.
+    small_steps = [s for s in result.trace.steps if s.author == "small"]
+    assert all(s.first_token_seconds is not None for s in small_steps)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +174,7 @@ def test_a_server_that_hides_the_route_is_closed_instead(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(LlamaCpp, "path", hidden)
     backend = LlamaCppBackend(ensure(SMALL), parallel=1)
-    whole, _ = written(backend, prompt_of(backend), None)
+    whole, _ = written(backend, prompt_of(backend))
     tokens, report = written(backend, prompt_of(backend), "\n\n")
     assert [t.text for t in tokens] == [t.text for t in whole]
     assert report.ended == "length"

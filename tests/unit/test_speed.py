@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from helpers import model, router
 
 from glimp_integrations import BackendError, ConfigError, Trace
 from glimp_integrations.backends.base import Capabilities
-from glimp_integrations.speed import ModelSpeed, PairSpeed
+from glimp_integrations.speed import ModelSpeed, PairSpeed, _line, _Timing, median
 from glimp_integrations.strategy import choose
 
 CAN = Capabilities(top_logprobs=20, streamed_logprobs=True)
@@ -97,6 +98,11 @@ def test_the_ideal_counts_what_is_written_and_what_is_read() -> None:
     reads = 0.001 * (prompt + 3) + 0.002 * (prompt + 2 + 3)
     writes = 0.010 * (2 + 3) + 0.030 * (3 + 2)
     assert speed().ideal(result.trace) == pytest.approx(reads + writes)
+    # Tokens take longer behind more text.
+    growing = speed()
+    growing = replace(growing, large=replace(growing.large, growth=0.001))
+    more = 0.001 * (3 * (prompt + 2 + 1.5) + 2 * (prompt + 8 + 1))
+    assert growing.ideal(result.trace) == pytest.approx(reads + writes + more)
     empty = Trace(small_model="s", large_model="l", strategy="fused", strategy_reason="")
     assert speed().ideal(empty) == 0.0
 
@@ -117,6 +123,21 @@ def test_a_measured_router_says_so_in_its_traces() -> None:
     expected = choose("auto", fast, slow, CAN, CAN, found)
     assert (trace.strategy, trace.strategy_reason) == expected
     assert trace.strategy_reason.startswith("measured")
+
+
+def test_tokens_that_take_longer_behind_more_text_are_noticed() -> None:
+    near = [_Timing(0.020, 40), _Timing(0.022, 40)]
+    token, growth = _line(near, [_Timing(0.030, 540), _Timing(0.040, 540)])
+    assert (token, growth) == (pytest.approx(0.0192), pytest.approx(0.00002))
+    # Less than can be measured, or a server that does not count.
+    assert _line(near, [_Timing(0.0203, 540)]) == (0.020, 0.0)
+    assert _line(near, [_Timing(0.030, None)]) == (0.020, 0.0)
+
+
+def test_the_median_of_measurements_and_a_stored_one() -> None:
+    found = [speed(request=x, slowdown=1 + x) for x in (0.001, 0.009, 0.005)]
+    assert median(found) == speed(request=0.005, slowdown=1.005)
+    assert PairSpeed.of(json.loads(json.dumps(asdict(found[0])))) == found[0]
 
 
 def test_a_model_without_words_cannot_be_measured() -> None:

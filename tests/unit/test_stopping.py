@@ -14,6 +14,8 @@ from glimp_integrations.errors import UnsuitableEndpointError
 VOCABULARY = {
     1: "a", 2: ".\n\n", 3: "\n", 4: "\n\n", 5: "\n\n\n", 6: "\n\nFoo", 8: "b\n", 9: "\ufffd",
 }  # fmt: skip
+HALVES = {10: b"\xc3", 11: b"\xa9"}  # of an e with an accent
+UNTIL = ("\n\n", "</t>")
 
 
 class ScriptedServer:
@@ -27,19 +29,33 @@ class ScriptedServer:
     async def completion(self, request: Request, report: Report) -> Any:
         for text, number in self._chunks:
             report.completion_tokens = (report.completion_tokens or 0) + self._tokens.get(text, 1)
-            yield {"text": text, "ids": [number]}
+            yield {"text": text, "ids": [number], "until": ""}
+        yield {"text": "", "ids": [], "until": "\n\n" if self._ended == "until" else ""}
         report.ended = self._ended  # type: ignore[assignment]
 
     async def text_of(self, ids: list[int]) -> str:
         self.asked.append(ids)
         if self._hidden:
             raise UnsuitableEndpointError(probe="P", server="s", detail="hidden", remedy="r")
-        return "".join(VOCABULARY[number] for number in ids)
+        known = [HALVES.get(number) or VOCABULARY[number].encode() for number in ids]
+        return b"".join(known).decode(errors="replace")
 
 
-def said(server: ScriptedServer) -> list[tuple[str, int]]:
+class WholeServer(ScriptedServer):
+    """Sends everything at once: the text in front of the stop string, and all ids."""
+
+    async def completion(self, request: Request, report: Report) -> Any:
+        assert request.unseen
+        ids = [number for _, number in self._chunks]
+        report.completion_tokens = len(ids)
+        until = UNTIL[0] if self._ended == "until" else ""
+        yield {"text": "".join(text for text, _ in self._chunks), "ids": ids, "until": until}
+        report.ended = self._ended  # type: ignore[assignment]
+
+
+def said(server: ScriptedServer, most: int = 30) -> list[tuple[str, int]]:
     async def go() -> list[tuple[str, int]]:
-        request = Request("p", 9, until="\n\n")
+        request = Request("p", most, until=UNTIL, unseen=isinstance(server, WholeServer))
         return [(t.text, t.count) async for t in stopping.generate(server, request, Report())]
 
     return bridge.call(go)
@@ -51,8 +67,8 @@ def said(server: ScriptedServer) -> list[tuple[str, int]]:
         ([("a", 1), (".", 2)], [("a", 1), (".", 1), ("\n\n", 0)]),
         ([("a", 1), ("", 4)], [("a", 1), ("\n\n", 1)]),
         ([("a", 1), ("", 5)], [("a", 1), ("\n\n\n", 1)]),
-        ([("a", 1), ("", 3), ("", 3)], [("a", 1), ("\n\n", 2)]),
-        ([("a", 1), ("", 3), ("", 5)], [("a", 1), ("\n\n\n\n", 2)]),
+        ([("a", 1), ("", 3), ("", 3)], [("a", 1), ("\n", 1), ("\n", 1)]),
+        ([("a", 1), ("", 3), ("", 5)], [("a", 1), ("\n", 1), ("\n\n\n", 1)]),
         ([("", 8), ("b", 3)], [("b", 2), ("\n\n", 0)]),
         ([("", 6)], [("\n\nFoo", 1)]),
     ],
@@ -77,3 +93,49 @@ def test_without_the_route_the_text_itself_is_the_end():
 
 def test_a_text_that_does_not_fit_what_was_shown_is_not_guessed():
     assert said(ScriptedServer(("é", 1), ("", 4))) == [("é", 1), ("\n\n", 1)]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([("a", 1), ("a", 1), (".", 2)], [("aa", 2), (".\n\n", 1)]),
+        ([("a", 1), ("", 5)], [("a", 1), ("\n\n\n", 1)]),
+        ([("a", 1), ("", 3), ("", 3)], [("a", 1), ("\n", 1), ("\n", 1)]),
+        ([("a", 1), ("", 3), ("", 5)], [("a", 1), ("\n", 1), ("\n\n\n", 1)]),
+        ([("b", 8), ("", 3)], [("b\n", 1), ("\n", 1)]),
+        ([("", 6)], [("\n\nFoo", 1)]),
+    ],
+)
+def test_in_one_piece_the_end_comes_token_by_token(chunks, expected):
+    assert said(WholeServer(*chunks)) == expected
+
+
+def test_in_one_piece_an_end_of_sequence_asks_nothing():
+    server = WholeServer(("a", 1), ("", 1), ended="eos")
+    assert said(server) == [("a", 2)]
+    assert server.asked == []
+    assert said(WholeServer(ended="eos")) == []
+
+
+def test_a_text_cut_at_its_budget_ends_token_by_token():
+    # Whoever set the budget allowed for some tokens more, and cuts at a whole character.
+    letters = [("a", 1)] * 11
+    server = WholeServer(*letters, ("", 10), ("", 11), ("a", 1), ended="length")
+    head = [("a" * 6, 6)]
+    assert said(server, 14) == [*head, *[("a", 1)] * 5, ("", 1), ("\xe9", 1), ("a", 1)]
+    # Nor is the head cut inside one.
+    server = WholeServer(("a", 1), ("", 10), ("", 11), *[("a", 1)] * 7, ended="length")
+    assert said(server, 10) == [("a", 1), ("", 1), ("\xe9", 1), *[("a", 1)] * 7]
+
+
+def test_in_one_piece_without_the_route():
+    assert said(WholeServer(("a", 1), ("", 5), hidden=True)) == [("a", 1), ("\n\n", 1)]
+    assert said(WholeServer(("a", 1), hidden=True, ended="length"), 1) == [("a", 1)]
+
+
+def test_near_the_budget_other_ends_come_token_by_token_too():
+    server = WholeServer(("a", 1), ("a", 1), (".", 2))
+    assert said(server, 4) == [("a", 1), ("a", 1), (".\n\n", 1)]
+    assert said(WholeServer(("a", 1), ("a", 1), ended="eos"), 4) == [("a", 1), ("a", 1)]
+    # The id of the end itself has no place in the text.
+    assert said(WholeServer(("a", 1), ("", 8), ended="eos"), 4) == [("a", 1)]

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["LlamaCpp"]
 
 _ENDS = {"eos": "stop", "limit": "length", "word": "until"}
-
-
+# Of a reply in one piece, which else repeats the prompt and all settings.
+_FIELDS = [
+    "content", "tokens", "stop", "stop_type", "stopping_word", "timings", "tokens_evaluated",
+    "tokens_predicted",
+]  # fmt: skip
 _GREEDY = {"top_k": 1, "top_p": 1.0}
 
 
@@ -33,7 +36,7 @@ class LlamaCpp(Completions):
     """See the module's docstring."""
 
     def path(self, server: Endpoint, ask: Ask) -> str:
-        own = ask.request.until is not None
+        own = bool(ask.request.until)
         return f"{server.root}/completion" if own else super().path(server, ask)
 
     def body(self, ask: Ask) -> dict[str, Any]:
@@ -42,17 +45,19 @@ class LlamaCpp(Completions):
             # The likeliest token is the same without sorting the whole vocabulary for top-p, which
             # takes a tenth of a small model's token.
             body |= {name: _GREEDY[name] for name in _GREEDY if name not in ask.extra}
-        if ask.request.until is not None:
+        if ask.request.until:
             body |= {
                 "n_predict": body.pop("max_tokens"),
-                "stop": [ask.request.until],
+                "stop": list(ask.request.until),
                 "return_tokens": True,
             }
             body.pop("stream_options", None)
+        if ask.request.unseen:
+            body |= {"stream": False, "response_fields": _FIELDS}
         return body
 
     def reading(self, ask: Ask) -> Reading:
-        return super().reading(ask) if ask.request.until is None else _Own()
+        return super().reading(ask) if not ask.request.until else _Own()
 
 
 class _Own(Reading):
@@ -62,4 +67,5 @@ class _Own(Reading):
         report.completion_tokens = chunk.get("tokens_predicted", report.completion_tokens)
         finish = _ENDS.get(chunk.get("stop_type") or "") if chunk.get("stop") else None
         choice = choice_of(chunk.get("content") or "", None, finish)
-        return [{**choice, "ids": chunk.get("tokens") or []}]
+        until = chunk.get("stopping_word") or ""
+        return [{**choice, "ids": chunk.get("tokens") or [], "until": until}]
