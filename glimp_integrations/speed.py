@@ -24,7 +24,9 @@ __all__ = ["ModelSpeed", "PairSpeed", "measure", "median"]
 
 _TOKENS = 24
 _COUNTING = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,"
-_WORDS = 160
+# Words of two to four tokens: as much as a model usually has to read of the other's text, since
+# short texts cost more a token than long ones; and a text long enough to slow its continuation.
+_READ, _LONG = 36, 160
 _PAIRS = 5
 _TURNS = 3
 _NOTICED = 1.03  # less is beyond so short a measurement
@@ -40,7 +42,7 @@ class ModelSpeed:
     Attributes:
         request: What a request takes besides its tokens: the way there and back, scheduling.
         token: A generated token at the beginning of a text.
-        prefill: A token of the prompt that is in no cache.
+        prefill: A token of the prompt that is in no cache, of some hundred of them.
         release: From closing a stream until the next request is served, more than usual.
         growth: How much longer a generated token takes for every token before it.
     """
@@ -187,17 +189,18 @@ class _Timing:
 
 async def _measure_one(backend: Backend) -> ModelSpeed:
     await _stream(backend, _COUNTING)  # everything is loaded, connected and cached now
-    long = _long_prompt()
     single = min([await _single(backend, _COUNTING) for _ in range(3)])
-    prefill = min([await _prefill(backend, text, single) for text in (_long_prompt(), long)])
-    # In turn, as the machine may drift meanwhile.
+    prefill = statistics.median([await _prefill(backend, single) for _ in range(_TURNS)])
+    long = _fresh_prompt(_LONG)
+    # In turn, as the machine may drift meanwhile. Medians: what disturbs it now and then is in the
+    # answers' times too.
     near, far = zip(
         *[[await _stream(backend, text) for text in (_COUNTING, long)] for _ in range(_TURNS)],
         strict=True,
     )
     token, growth = _line(near, far)
     return ModelSpeed(
-        request=max(0.0, single - min(timing.token for timing in near)),
+        request=max(0.0, single - statistics.median(timing.token for timing in near)),
         token=token,
         prefill=prefill,
         release=min([await _release(backend, single) for _ in range(2)]),
@@ -208,7 +211,8 @@ async def _measure_one(backend: Backend) -> ModelSpeed:
 def _line(near: Sequence[_Timing], far: Sequence[_Timing]) -> tuple[float, float]:
     """What a token takes behind no text, and more for every token before it."""
     (short, behind), (long, further) = (
-        (min(timing.token for timing in timings), timings[0].behind) for timings in (near, far)
+        (statistics.median(timing.token for timing in timings), timings[0].behind)
+        for timings in (near, far)
     )
     if behind is None or further is None or further <= behind or long < short * _NOTICED:
         return short, 0.0
@@ -253,17 +257,17 @@ async def _single(backend: Backend, prompt: str, report: Report | None = None) -
 _fresh = itertools.count(time.time_ns() % 1_000_000)
 
 
-def _long_prompt() -> str:
+def _fresh_prompt(words: int) -> str:
     """A prompt that no cache knows."""
     start = next(_fresh)
-    return f"{start}: " + " ".join(f"word{(start + i) % 997}" for i in range(_WORDS))
+    return f"{start}: " + " ".join(f"word{(start + i) % 997}" for i in range(words))
 
 
-async def _prefill(backend: Backend, prompt: str, single: float) -> float:
+async def _prefill(backend: Backend, single: float) -> float:
     """Seconds a token of a prompt that no cache knows."""
     report = Report()
-    took = await _single(backend, prompt, report)
-    read = (report.prompt_tokens or 2 * _WORDS) - (report.cached_tokens or 0)
+    took = await _single(backend, _fresh_prompt(_READ), report)
+    read = (report.prompt_tokens or 2 * _READ) - (report.cached_tokens or 0)
     return max(0.0, took - single) / max(1, read)
 
 

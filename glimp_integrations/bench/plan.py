@@ -27,8 +27,9 @@ class BenchPlan:
         arms: From :func:`parse_arms`.
         settings: Routing settings of all arms (``temperature``, ``max_tokens``, ...).
         concurrency: Items answered at the same time; times of more than one say little about one.
-        measure_every: After so many answers the pair's speed is measured again, for rho (some 200
-            tokens of each model); 0: never. Never while several items are answered at once.
+        measure_every: After so many answers the pair's speed is measured again, for rho (some 400
+            tokens of each model); 0: never. Where several items are answered at once, before and
+            behind all of them.
     """
 
     task: Task

@@ -54,23 +54,24 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
         below = 100 * (accuracy.value - accuracy.low)
         above = 100 * (accuracy.high - accuracy.value)
         axes.errorbar(
-            arm.seconds, 100 * accuracy.value,
+            summary.seconds_of(arm), 100 * accuracy.value,
             yerr=[[below], [above]],
             fmt=MARKERS[arm.kind], color=COLOURS[arm.kind], markersize=7, capsize=3,
             elinewidth=0.9, label=f"{number + 1}  {arm.name}",
         )  # fmt: skip
         # Numbers on the points, names in the legend: neighbours' names would cover each other.
         axes.annotate(
-            str(number + 1), (arm.seconds, 100 * accuracy.value), xytext=(7, 5),
+            str(number + 1), (summary.seconds_of(arm), 100 * accuracy.value), xytext=(7, 5),
             textcoords="offset points", fontsize=10, color=COLOURS[arm.kind],
         )  # fmt: skip
-    best = _undominated(arms)
-    axes.plot([a.seconds for a in best], [100 * a.accuracy.value for a in best],
+    best = _undominated(arms, summary)
+    axes.plot([summary.seconds_of(a) for a in best], [100 * a.accuracy.value for a in best],
               color="#9ca3af", linewidth=1, linestyle=":", zorder=0,
               label="frontier: no arm is faster and better")  # fmt: skip
-    axes.set_xlim(0, 1.1 * max(arm.seconds for arm in arms))
+    axes.set_xlim(0, 1.1 * max(summary.seconds_of(arm) for arm in arms))
     axes.set_ylim(0, 100)
-    axes.set_xlabel("seconds per question (mean)")
+    kind = "ideal seconds" if summary.by_ideal else "seconds"
+    axes.set_xlabel(f"{kind} per question (mean)")
     axes.set_ylabel("right answers, %  (bars: 95 % Wilson interval)")
     axes.set_title(f"{_title(summary)}: accuracy over time, n = {max(a.n for a in arms)}")
     axes.grid(alpha=0.25)
@@ -78,10 +79,10 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
     return True
 
 
-def _undominated(arms: list[ArmFigures]) -> list[ArmFigures]:
+def _undominated(arms: list[ArmFigures], summary: Summary) -> list[ArmFigures]:
     """Arms in order of time, each more accurate than all faster ones."""
     kept: list[ArmFigures] = []
-    for arm in sorted(arms, key=lambda a: (a.seconds, -a.accuracy.value)):
+    for arm in sorted(arms, key=lambda a: (summary.seconds_of(a), -a.accuracy.value)):
         if not kept or arm.accuracy.value > kept[-1].accuracy.value:
             kept.append(arm)
     return kept

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from glimp_integrations.bench.plots import write_plots
+from glimp_integrations.bench.stats import Interval
 from glimp_integrations.bench.store import Store
 from glimp_integrations.bench.summary import ArmFigures, Comparison, Summary, summarise
 from glimp_integrations.bench.words import verdict
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "markdown", "rows", "write_report"]
 
 COLUMNS = (
-    "arm", "right", "accuracy", "95 %", "s/item", "rho", "tokens small", "tokens large",
+    "arm", "right", "accuracy", "95 %", "s/item", "ideal s", "rho", "tokens small", "tokens large",
     "large share", "large steps", "discarded", "requests", "unmarked", "cached", "errors", "cost",
 )  # fmt: skip
 
@@ -41,6 +42,7 @@ def _row(arm: ArmFigures) -> list[str]:
         percent(arm.accuracy.value) if arm.n else "",
         interval,
         f"{arm.seconds:.1f}" if arm.n else "",
+        "" if arm.ideal is None else f"{arm.ideal:.1f}",
         "" if arm.rho is None else f"{arm.rho:.2f}",
         f"{arm.small_tokens:,}",
         f"{arm.large_tokens:,}",
@@ -85,9 +87,10 @@ def markdown(summary: Summary) -> str:
         "|" + "---|" + "---:|" * (len(COLUMNS) - 1),
         *("| " + " | ".join(map(_cell, row)) + " |" for row in rows(summary)),
         "",
-        "| arms | items | difference, points | 95 % | McNemar p | time ratio | 95 % |",
+        "| arms | items | difference, points | 95 % | McNemar p | "
+        f"{'ideal time' if summary.by_ideal else 'time'} ratio | 95 % |",
         "|---|---:|---:|---:|---:|---:|---:|",
-        *(_pair(found) for found in summary.comparisons),
+        *(_pair(found, summary.time_of(found)) for found in summary.comparisons),
     ]
     for text in verdict(summary):
         lines += ["", _cell(text)]
@@ -99,8 +102,8 @@ def markdown(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pair(found: Comparison) -> str:
-    delta, time = found.right.difference, found.time
+def _pair(found: Comparison, time: Interval) -> str:
+    delta = found.right.difference
     cells = [
         f"{found.first} / {found.second}",
         str(found.n),

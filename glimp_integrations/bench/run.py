@@ -132,7 +132,10 @@ class _Bench:
                 await self._one(arm, item)
             await self._measure(last=True)
         else:
+            # Nothing else may run meanwhile, so only before and behind the crowd.
+            await self._measure()
             await self._crowd(jobs)
+            await self._measure(last=True)
 
     async def _crowd(self, jobs: Sequence[tuple[Arm, Item]]) -> None:
         waiting = iter(jobs)

@@ -44,7 +44,10 @@ class ArmFigures:
     Attributes:
         accuracy: Share of right answers, Wilson's interval.
         seconds: Mean per item.
-        rho: Measured over ideal time, all items together; ``None`` without measured speed.
+        ideal: Mean of what the decisions take at least, one answer at a time; ``None`` without
+            measured speed.
+        rho: Measured over ideal time, all items together; ``None`` without measured speed, and
+            where several were answered at a time.
         large_share: Of kept tokens.
         step_share: Of glimpsed steps, those the large model wrote; ``None``: none was glimpsed.
         cached: Mean prompt tokens an arm found in a cache at its first step: more in one arm than
@@ -60,6 +63,7 @@ class ArmFigures:
     errors: int
     accuracy: Interval
     seconds: float
+    ideal: float | None
     small_tokens: int
     large_tokens: int
     discarded: int
@@ -84,6 +88,7 @@ class Comparison:
     Attributes:
         right: McNemar's test and the difference of accuracies, first minus second.
         time: Seconds of the first over seconds of the second.
+        ideal: The same of ideal seconds; ``None`` without measured speed.
         cost: Cost of the first over that of the second; ``None`` without prices.
     """
 
@@ -92,6 +97,7 @@ class Comparison:
     n: int
     right: McNemar
     time: Interval
+    ideal: Interval | None
     cost: float | None
 
 
@@ -104,6 +110,19 @@ class Summary:
     comparisons: Sequence[Comparison]
     speed: PairSpeed | None
     concurrency: int
+
+    @property
+    def by_ideal(self) -> bool:
+        """Whether arms are compared by ideal times: seconds in a crowd include waiting."""
+        return self.concurrency > 1 and self.speed is not None
+
+    def time_of(self, found: Comparison) -> Interval:
+        """The ratio of times that tells the arms apart."""
+        return found.ideal if self.by_ideal and found.ideal is not None else found.time
+
+    def seconds_of(self, arm: ArmFigures) -> float:
+        """An arm's mean seconds, of the same kind."""
+        return arm.ideal if self.by_ideal and arm.ideal is not None else arm.seconds
 
     def arm(self, name: str) -> ArmFigures | None:
         """An arm's row by name."""
@@ -164,6 +183,7 @@ def summarise(store: Store, prices: Prices | None = None) -> Summary:
             sum(arm == name for arm, _ in failed),
             shares.get(name),
             prices,
+            alone=concurrency == 1,
         )
         for name in names
     ]
@@ -211,7 +231,13 @@ def _answer(line: Mapping[str, Any], speed: PairSpeed | None) -> Answer:
 
 
 def _figures(
-    name: str, answers: list[Answer], errors: int, share: float | None, prices: Prices | None
+    name: str,
+    answers: list[Answer],
+    errors: int,
+    share: float | None,
+    prices: Prices | None,
+    *,
+    alone: bool,
 ) -> ArmFigures:
     kind = name.partition("@")[0].partition("(")[0].partition(":")[0]
     _, _, at = name.partition("@")
@@ -234,6 +260,7 @@ def _figures(
         errors=errors,
         accuracy=wilson(sum(a.right for a in answers), len(answers)),
         seconds=seconds / len(answers) if answers else math.nan,
+        ideal=ideal / len(answers) if ideal else None,
         small_tokens=small,
         large_tokens=large,
         discarded=sum(t.discarded_tokens for t in traces),
@@ -244,7 +271,7 @@ def _figures(
         ),
         unmarked=sum(not a.marked for a in answers),
         cached=statistics.fmean(told) if told else None,
-        rho=seconds / ideal if ideal else None,
+        rho=seconds / ideal if ideal and alone else None,
         cost=None if prices is None else sum(prices.of(a.usage) for a in answers),
     )
 
@@ -262,11 +289,13 @@ def _compare(
     if prices is not None:
         paid = [sum(prices.of(x.usage) for x in side) for side in (a, b)]
         cost = paid[0] / paid[1] if paid[1] else None
+    ideals = [[x.ideal for x in side if x.ideal is not None] for side in (a, b)]
     return Comparison(
         first,
         second,
         len(shared),
         compare_right([x.right for x in a], [x.right for x in b]),
         ratio([x.seconds for x in a], [x.seconds for x in b]),
+        ratio(*ideals) if shared and all(len(side) == len(shared) for side in ideals) else None,
         cost,
     )

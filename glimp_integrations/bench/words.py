@@ -26,8 +26,9 @@ def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
     parts = []
     against = summary.between(arm.name, large.name) if large is not None else None
     if against is not None and against.n:
-        parts.append(f"{_time(against)} and is {_points(against.right.difference)} the large "
-                     f"model alone in accuracy ({_interval(against.right.difference)} points, "
+        difference = against.right.difference
+        parts.append(f"{_time(summary, against)} and is {_points(difference)} the large model "
+                     f"alone in accuracy ({_interval(difference)} points, "
                      f"McNemar p = {against.right.p:.2g}, {against.n} items)")  # fmt: skip
         if against.cost is not None:
             parts.append(f"costs {100 * against.cost:.0f} % of it")
@@ -59,7 +60,8 @@ def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> st
         found = summary.between(arm.name, large.name)
         if found is None or not found.n:
             continue
-        faster = not math.isnan(found.time.high) and found.time.high < 1
+        time = summary.time_of(found)
+        faster = not math.isnan(time.high) and time.high < 1
         worse = found.right.p < SIGNIFICANT and found.right.difference.value < 0
         if faster and not worse:
             paying.append((arm, found))
@@ -69,7 +71,7 @@ def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> st
             why_not.append(f"{arm.name} is {' and '.join(reasons)}")
     if not paying:
         return "Routing does not pay here: " + ("; ".join(why_not) or "nothing to compare") + "."
-    best = max(paying, key=lambda pair: (pair[0].accuracy.value, -pair[0].seconds))
+    best = max(paying, key=lambda pair: (pair[0].accuracy.value, -summary.seconds_of(pair[0])))
     arm, found = best
     sure = found.right.difference.low > -0.05
     proof = (
@@ -81,7 +83,7 @@ def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> st
     small = next((a for a in summary.arms if a.kind == "small"), None)
     other = summary.between(arm.name, small.name) if small is not None else None
     if other is not None and other.n and other.right.p >= SIGNIFICANT:
-        cheaper = " and takes less time" if other.time.value > 1 else ""
+        cheaper = " and takes less time" if summary.time_of(other).value > 1 else ""
         text += (
             " But it is not shown to be more accurate than the small model alone, which needs no "
             f"large model{cheaper}."
@@ -106,6 +108,12 @@ def _warnings(summary: Summary, routed: list[ArmFigures]) -> list[str]:
         told.append(
             f"Up to {summary.concurrency} questions were answered at a time: seconds include "
             "waiting for each other."
+            + (
+                " Times are compared by the ideal: the tokens both models wrote and read, at the "
+                "speed measured alone, as if one question were asked at a time."
+                if summary.by_ideal
+                else ""
+            )
         )
     if failed := sum(arm.errors for arm in summary.arms):
         told.append(
@@ -128,14 +136,15 @@ def _warnings(summary: Summary, routed: list[ArmFigures]) -> list[str]:
     return told
 
 
-def _time(found: Comparison) -> str:
-    saved = 100 * (1 - found.time.value)
+def _time(summary: Summary, found: Comparison) -> str:
+    time = summary.time_of(found)
+    saved = 100 * (1 - time.value)
     if math.isnan(saved):
         return "takes an unknown time"
     word = f"saves {saved:.0f} %" if saved >= 0 else f"takes {-saved:.0f} % more"
-    if math.isnan(found.time.low):
+    if math.isnan(time.low):
         return f"{word} of the time"
-    low, high = 100 * (1 - found.time.high), 100 * (1 - found.time.low)
+    low, high = 100 * (1 - time.high), 100 * (1 - time.low)
     if saved < 0:
         low, high = -high, -low
     return f"{word} of the time ({low:.0f} to {high:.0f})"

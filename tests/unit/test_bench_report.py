@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,28 @@ from glimp_integrations.bench import Store
 from glimp_integrations.bench.report import markdown, write_report
 from glimp_integrations.bench.summary import Summary, summarise
 from glimp_integrations.bench.words import verdict
+from glimp_integrations.speed import ModelSpeed, PairSpeed
 from glimp_integrations.trace import StepRecord, Trace, Usage
 
 N = 40
 
 
-def line(arm: str, item: int, *, right: bool, seconds: float, cached: int = 5) -> dict[str, Any]:
+def line(
+    arm: str,
+    item: int,
+    *,
+    right: bool,
+    seconds: float,
+    cached: int = 5,
+    concurrency: int = 1,
+    uneven: int = 0,
+) -> dict[str, Any]:
     routed = "@" in arm
     steps = [
         StepRecord(
             index=i, kind="reasoning", text="x", author=author,
             entropy=h if routed else None, estimator="topk_renorm@20", threshold=1.0,
-            tokens=10, discarded_tokens=1, requests=1, prefilled_tokens=50, cached_tokens=cached,
+            tokens=10 + uneven * (item % 3), discarded_tokens=1, requests=1, prefilled_tokens=50, cached_tokens=cached,
             first_token_seconds=0.1, seconds=1.0, end="delimiter",
         )
         for i, (author, h) in enumerate(
@@ -35,7 +46,7 @@ def line(arm: str, item: int, *, right: bool, seconds: float, cached: int = 5) -
                   steps=steps, requests=2, prompt_tokens=50)  # fmt: skip
     return {
         "kind": "answer", "arm": arm, "item": f"q{item}", "digest": "", "settings": "",
-        "concurrency": 1, "seconds": seconds * (1 + item % 3 / 10), "score": float(right),
+        "concurrency": concurrency, "seconds": seconds * (1 + item % 3 / 10), "score": float(right),
         "right": right, "marked": True, "extracted": "4", "reply": "4",
         "trace": trace.model_dump(mode="json"), "usage": Usage().model_dump(mode="json"),
     }  # fmt: skip
@@ -98,6 +109,29 @@ def test_unequal_caches_are_told(tmp_path: Path) -> None:
     made(tmp_path, {"large": 3}, {"large": 4.0}, cached=5)
     summary = made(tmp_path, {"routed@1": 3}, {"routed@1": 2.0}, cached=90)
     assert any("times are not comparable" in text for text in verdict(summary))
+
+
+def test_a_crowd_is_compared_by_what_one_answer_at_a_time_would_take(tmp_path: Path) -> None:
+    right = {"large": 36, "routed@1": 36}
+    seconds = {"large": 4.0, "routed@1": 5.0}
+    plain = made(tmp_path / "plain", right, seconds, concurrency=4, uneven=1)
+    assert not plain.by_ideal
+    assert "not reliably faster" in " ".join(verdict(plain))
+
+    small = ModelSpeed(request=0.0, token=0.01, prefill=0.0, release=0.0)
+    speed = PairSpeed(small, replace(small, token=0.04), logprobs=0.0, slowdown=1.0)
+    with Store(tmp_path / "plain", plain.manifest) as store:
+        store.add({"kind": "speed", "speed": asdict(speed)})
+        summary = summarise(store)
+    large, routed = summary.arm("large"), summary.arm("routed@1")
+    assert large.ideal == pytest.approx(0.8 * 10.975 / 10)
+    assert routed.ideal == pytest.approx(0.625 * large.ideal)
+    assert summary.seconds_of(routed) == routed.ideal and routed.rho is None
+    text = " ".join(verdict(summary))
+    assert "saves 38 % of the time" in text and "Routing pays in time: routed@1" in text
+    assert "compared by the ideal" in text
+    assert "ideal time ratio" in markdown(summary)
+    write_report(Store(tmp_path / "plain"), None, Console(record=True))
 
 
 def test_the_report_is_written_and_nothing_becomes_markup(tmp_path: Path) -> None:

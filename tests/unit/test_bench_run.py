@@ -11,16 +11,13 @@ from typing import Any
 import pytest
 from helpers import model
 
-from glimp_integrations import BackendError, ConfigError, GlimpRouter, RoutingSettings
+from glimp_integrations import BackendError, ConfigError, GlimpRouter
 from glimp_integrations.bench import BenchPlan, Grade, Item, Store, Task, parse_arms, run
 from glimp_integrations.bench.formats import named_format
 from glimp_integrations.bench.order import rounds
 from glimp_integrations.bench.progress import Watcher
 from glimp_integrations.bench.run import manifest_of
 from glimp_integrations.bench.summary import parse_prices, summarise
-
-HAS_LOTS = "random_share" in RoutingSettings.model_fields
-needs_lots = pytest.mark.skipif(not HAS_LOTS, reason="the core has no random_share yet")
 
 
 def task(n: int = 3, wrong: str = "") -> Task:
@@ -226,7 +223,18 @@ def test_speed_gives_rho_and_prices_give_costs(tmp_path: Path) -> None:
     assert small.cost == pytest.approx(expected)
 
 
-@needs_lots
+def test_a_crowd_is_measured_before_and_behind_it(tmp_path: Path) -> None:
+    def goes_on(behind: bytes) -> tuple[bytes, float]:
+        return (b"4 ", 0.1)
+
+    both = [model(goes_on, delay=0.001, generation_prompt="<assistant>\n") for _ in range(2)]
+    settings = {"temperature": 0.0, "max_tokens": 4}
+    what = plan("small,large", 3, settings=settings, measure_every=9, concurrency=2)
+    kinds = [x["kind"] for x in bench(tmp_path, what, GlimpRouter(*both, temperature=0))]
+    assert kinds == ["speed", *["answer"] * 6, "speed"]
+    assert summarise(Store(tmp_path)).by_ideal
+
+
 def test_the_control_takes_the_share_the_routed_arm_had(tmp_path: Path) -> None:
     lines = bench(tmp_path, plan("routed,random", 6))
     share = next(x for x in lines if x["kind"] == "share")

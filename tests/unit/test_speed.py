@@ -126,8 +126,8 @@ def test_a_measured_router_says_so_in_its_traces() -> None:
 
 
 def test_tokens_that_take_longer_behind_more_text_are_noticed() -> None:
-    near = [_Timing(0.020, 40), _Timing(0.022, 40)]
-    token, growth = _line(near, [_Timing(0.030, 540), _Timing(0.040, 540)])
+    near = [_Timing(0.020, 40), _Timing(0.022, 40), _Timing(0.019, 40)]
+    token, growth = _line(near, [_Timing(t, 540) for t in (0.030, 0.040, 0.029)])
     assert (token, growth) == (pytest.approx(0.0192), pytest.approx(0.00002))
     # Less than can be measured, or a server that does not count.
     assert _line(near, [_Timing(0.0203, 540)]) == (0.020, 0.0)

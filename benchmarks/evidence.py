@@ -1,0 +1,109 @@
+"""Many tasks of reasoning-gym with one loaded pair, and one table of them.
+
+    python -m benchmarks.evidence run --out screen --tasks chain_sum,gcd,lcm --n 30 --seed 101 \
+        --arms small,large
+    python -m benchmarks.evidence table screen
+
+What ``glimp bench`` does for one task, for several: a folder each, which goes on where it was
+stopped. Times are ideal ones, from the speed measured before and behind every task, because several
+questions are answered at a time (see docs/bench.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from glimp_integrations import ConfigError, GlimpRouter
+from glimp_integrations.backends import LlamaCppBackend
+from glimp_integrations.bench import BenchPlan, Store, load_task, parse_arms, run
+from glimp_integrations.bench.progress import Bars
+from glimp_integrations.bench.run import manifest_of
+from glimp_integrations.bench.summary import ArmFigures, Summary, summarise
+from glimp_integrations.weights import LARGE, SMALL, ensure
+
+# One measurement before the crowd, and one behind it.
+MEASURE = 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(required=True)
+    asking = commands.add_parser("run", help="answer, or go on")
+    asking.add_argument("--out", type=Path, required=True, help="one folder a task comes in here")
+    asking.add_argument("--tasks", required=True, help="families, separated by commas")
+    asking.add_argument("--n", type=int, default=30)
+    asking.add_argument("--seed", type=int, default=101)
+    asking.add_argument("--arms", default="small,large")
+    asking.add_argument("--format", default="boxed")
+    asking.add_argument("--max-tokens", type=int, default=400)
+    asking.add_argument("--concurrency", type=int, default=4)
+    asking.add_argument("--small", type=Path, help="another small model, a GGUF file")
+    asking.set_defaults(do=answer)
+    showing = commands.add_parser("table", help="one table of all folders")
+    showing.add_argument("out", type=Path, nargs="+")
+    showing.set_defaults(do=table)
+    options = parser.parse_args()
+    options.do(options)
+
+
+def answer(options: argparse.Namespace) -> None:
+    paths = options.small or ensure(SMALL), ensure(LARGE)
+    small, large = (
+        LlamaCppBackend(
+            path, prompt_cache_mib=0, parallel=options.concurrency,
+            context_window=4096 * options.concurrency,
+        )
+        for path in paths
+    )  # fmt: skip
+    settings = {"temperature": 0.0, "max_tokens": options.max_tokens}
+    with GlimpRouter(small, large) as router:
+        for name in options.tasks.split(","):
+            try:
+                task = load_task(name, n=options.n, seed=options.seed, format=options.format)
+            except ConfigError as error:
+                Console(stderr=True).print(f"{name} is left out: {error}", markup=False)
+                continue
+            plan = BenchPlan(task, parse_arms(options.arms), settings, options.concurrency, MEASURE)
+            folder = options.out / name
+            with Store(folder, manifest_of(plan, router)) as store, Bars() as bars:
+                run(plan, router, store, bars)
+    for backend in (small, large):
+        backend.close()
+
+
+def table(options: argparse.Namespace) -> None:
+    print("| task | arm | n | right, 95 % | against large | ideal s | tokens | large steps |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    for out in options.out:
+        for folder in sorted(out.iterdir()):
+            if (folder / "manifest.json").exists():
+                summary = summarise(Store(folder))
+                for arm in summary.arms:
+                    print(_row(folder.name, arm, summary))
+
+
+def _row(task: str, arm: ArmFigures, summary: Summary) -> str:
+    if not arm.n:
+        return f"| {task} | {arm.name} | 0 | | | | | |"
+    low, value, high = (100 * x for x in (arm.accuracy.low, arm.accuracy.value, arm.accuracy.high))
+    found = summary.between(arm.name, "large")
+    against = ""
+    if found is not None and found.n:
+        gap, time = found.right.difference, summary.time_of(found)
+        against = (
+            f"{100 * gap.value:+.0f} ({100 * gap.low:+.0f} to {100 * gap.high:+.0f}), "
+            f"p {found.right.p:.2g}; {time.value:.2f}x time"
+        )
+    cells = [
+        task, arm.name, str(arm.n), f"{value:.0f} % ({low:.0f}-{high:.0f})", against,
+        f"{summary.seconds_of(arm):.1f}", f"{(arm.small_tokens + arm.large_tokens) / arm.n:.0f}",
+        "" if arm.step_share is None else f"{100 * arm.step_share:.0f} %",
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
