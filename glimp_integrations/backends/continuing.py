@@ -95,15 +95,17 @@ async def _went_on(backend: OpenAIBackend, text: str, *, thinks: bool) -> tuple[
 
 async def cached(backend: OpenAIBackend) -> ProbeResult:
     """P7: the same long prompt twice; never a failure, as it costs only time."""
+    # A word is some two tokens here, and the window may be small.
+    size = min(_WORDS, (backend.context_window or 4 * _WORDS) // 4)
     # No other call has begun like this.
-    words = " ".join([uuid.uuid4().hex, *(f"word {number}" for number in range(_WORDS // 2))])
+    words = " ".join([uuid.uuid4().hex, *(f"word {number}" for number in range(size // 2))])
     prompt = words
     if not backend.protocol.exact_text:
         prompt = asked_in_chat(backend, f"Remember this: {words}", "")
     try:
         (_, first), (told, second) = [await _timed(backend, prompt) for _ in range(2)]
     except BackendError as error:
-        return ProbeResult(_P7, "warn", f"a prompt of {_WORDS} words was refused ({error.message})")
+        return ProbeResult(_P7, "warn", f"a prompt of {size} words was refused ({error.message})")
     if told:
         return ProbeResult(_P7, "ok", f"{told} tokens of a repeated prompt were cached")
     remedy = "Each step may read the whole text again: switch prefix caching on, if it is off"

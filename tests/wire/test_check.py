@@ -218,8 +218,15 @@ def test_no_sign_of_a_cache_is_a_warning_and_no_failure(serve: Serve, connect: C
 
 
 def test_prompt_that_does_not_fit_leaves_the_cache_unknown(serve: Serve, connect: Connect) -> None:
-    rows = examine(connect(serve(CHAIN, context_window=100)))
+    # Its owner believes in a larger window than the server has.
+    rows = examine(connect(serve(CHAIN, context_window=100), context_window=4096))
     assert rows["P7"].verdict == "warn" and "was refused" in rows["P7"].detail
+
+
+def test_a_small_window_gets_a_shorter_prompt(serve: Serve, connect: Connect) -> None:
+    server = serve(CHAIN, context_window=600)
+    assert examine(connect(server))["P7"].verdict == "ok"
+    assert len(server.seen("/v1/completions")[-1].body["prompt"].split()) < 160
 
 
 def test_cache_of_a_server_that_tells_nothing_shows_in_its_time(
