@@ -70,7 +70,8 @@ def recorded(path: Path, threshold: float, *, answer_tokens: int) -> Script:
             words = _pieces(f"{number}.{step.index} {step.text.strip()}\n\n", step.tokens)
             tokens += words
             hard = step.author == "large"
-            entropies += [threshold + 1.0 if hard else 0.0] + [0.0] * (len(words) - 1)
+            # Not 0: a certain token has no others beside it, as real models never show.
+            entropies += [threshold + 1.0 if hard else EASY] + [EASY] * (len(words) - 1)
     tokens += ["</think>", "\n\n", *(f" a{i}" for i in range(answer_tokens)), ""]
     entropies += [EASY] * (len(tokens) - len(entropies))
     return Script(tuple(tokens), tuple(entropies))
