@@ -22,8 +22,9 @@ from glimp_integrations.bench import BenchPlan, Store, load_task, parse_arms, ru
 from glimp_integrations.bench.progress import Bars
 from glimp_integrations.bench.run import manifest_of
 from glimp_integrations.bench.summary import ArmFigures, Summary, summarise
-from glimp_integrations.weights import LARGE, SMALL, ensure
+from glimp_integrations.weights import LARGE, SMALL, TINY, ensure
 
+SMALLS = {"qwen2.5-coder-0.5b": SMALL, "smollm2-135m": TINY}
 # One measurement before the crowd, and one behind it.
 MEASURE = 1
 
@@ -40,7 +41,7 @@ def main() -> None:
     asking.add_argument("--format", default="boxed")
     asking.add_argument("--max-tokens", type=int, default=400)
     asking.add_argument("--concurrency", type=int, default=4)
-    asking.add_argument("--small", type=Path, help="another small model, a GGUF file")
+    asking.add_argument("--small", choices=list(SMALLS), default=next(iter(SMALLS)))
     asking.set_defaults(do=answer)
     showing = commands.add_parser("table", help="one table of all folders")
     showing.add_argument("out", type=Path, nargs="+")
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def answer(options: argparse.Namespace) -> None:
-    paths = options.small or ensure(SMALL), ensure(LARGE)
+    paths = ensure(SMALLS[options.small]), ensure(LARGE)
     small, large = (
         LlamaCppBackend(
             path, prompt_cache_mib=0, parallel=options.concurrency,

@@ -209,7 +209,7 @@ class Endpoint(Backend):
         }
         if request.unseen:
             answer: Any = await client.post(path, cast_to=object, body=body, options=options)
-            report.at_once = True
+            report.at_once, report.retried = True, False
             yield answer
             return
         stream: Any = await client.post(

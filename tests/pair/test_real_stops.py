@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
@@ -75,22 +77,28 @@ def test_a_budget_s_last_tokens_are_told_one_by_one(small: LlamaCppBackend) -> N
             assert [(t.text, t.count, t.pending) for t in whole[-5:]] == last
 
 
+@pytest.fixture
+def reports(router: GlimpRouter, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
+    """Reports of all requests of a test."""
+    found: list[Report] = []
+    for backend in (router.small, router.large):
+        plain = backend.generate
+
+        def watched(request: Request, report: Report, plain=plain):  # type: ignore[no-untyped-def]
+            found.append(report)
+            return plain(request, report)
+
+        monkeypatch.setattr(backend, "generate", watched)
+    return found
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"max_step_tokens": 12}, {"max_tokens": 37}, {"answer_marker": "is"}, {"stop": ["step"]}],
 )
 def test_steps_in_one_piece_are_those_of_a_stream(
-    router: GlimpRouter, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    router: GlimpRouter, reports: list[Report], changes: dict[str, Any]
 ) -> None:
-    reports: list[Report] = []
-    for backend in (router.small, router.large):
-        plain = backend.generate
-
-        def watched(request: Request, report: Report, plain=plain):  # type: ignore[no-untyped-def]
-            reports.append(report)
-            return plain(request, report)
-
-        monkeypatch.setattr(backend, "generate", watched)
     question = "A pen costs 3 dollars, a book 5 more. What do 4 of both cost? Think step by step."
     settings: dict[str, Any] = {"strategy": "two_request", "threshold": 0.5, "max_tokens": 120}
     settings |= changes
@@ -143,24 +151,29 @@ def test_nothing_of_the_last_token_is_lost(
     assert report.ended == "until"
 
 
-def test_steps_of_two_request_close_no_stream(
-    router: GlimpRouter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reports: list[Report] = []
-    for backend in (router.small, router.large):
-        plain = backend.generate
-
-        def watched(request: Request, report: Report, plain=plain):  # type: ignore[no-untyped-def]
-            reports.append(report)
-            return plain(request, report)
-
-        monkeypatch.setattr(backend, "generate", watched)
+def test_steps_of_two_request_close_no_stream(router: GlimpRouter, reports: list[Report]) -> None:
     question = "A pen costs 3 dollars, a book 5 more. What do 4 of both cost? Think step by step."
     trace = router.run(question, strategy="two_request", threshold=0.5, max_tokens=160).trace
     assert len(trace.steps) > 2 and {s.author for s in trace.steps} == {"small", "large"}
     # The budget's last token is not waited behind.
     assert [r.ended for r in reports[:-1]].count(None) == 0
     assert [r.ended for r in reports].count("until") >= 2
+
+
+async def test_a_step_in_one_piece_can_be_cancelled(
+    router: GlimpRouter, small: LlamaCppBackend
+) -> None:
+    question = "Write one long paragraph about tea, of three hundred words."
+    options: dict[str, Any] = {"strategy": "two_request", "threshold": 9.0, "max_tokens": 2000}
+    call = asyncio.ensure_future(router.arun(question, **options))
+    await asyncio.sleep(1.5)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    started = time.monotonic()
+    while any(slot["is_processing"] for slot in bridge.call(lambda: small.get("/slots"))):
+        assert time.monotonic() - started < 3, "the server still writes"
+    assert "tea" in (await router.arun(question, max_tokens=40)).answer
 
 
 def test_a_server_that_hides_the_route_is_closed_instead(monkeypatch: pytest.MonkeyPatch) -> None:
