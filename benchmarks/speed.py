@@ -87,7 +87,8 @@ def main() -> None:
     alone_first, behind = hand_overs(router)
     console.print(
         f"hand-over: the large model reads 50 words and writes a token in "
-        f"{1000 * alone_first:.0f} ms, and in {1000 * behind:.0f} ms right behind a step of the small one"
+        f"{1000 * alone_first:.0f} ms, and in {1000 * behind:.0f} ms right "
+        "behind a step of the small one"
     )
     one_by_one = [1000 * x for x in (speed.small.token, speed.large.token)]
     read = [1000 * x for x in (speed.small.prefill, speed.large.prefill)]
