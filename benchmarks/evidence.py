@@ -5,8 +5,7 @@
     python -m benchmarks.evidence table screen
 
 What ``glimp bench`` does for one task, for several: a folder each, which goes on where it was
-stopped. Times are ideal ones, from the speed measured before and behind every task, because several
-questions are answered at a time (see docs/bench.md).
+stopped. On two CPU cores several questions at a time gain nothing, so one is asked at a time.
 """
 
 from __future__ import annotations
@@ -25,8 +24,6 @@ from glimp_integrations.bench.summary import ArmFigures, Summary, summarise
 from glimp_integrations.weights import LARGE, SMALL, TINY, ensure
 
 SMALLS = {"qwen2.5-coder-0.5b": SMALL, "smollm2-135m": TINY}
-# One measurement before the crowd, and one behind it.
-MEASURE = 1
 
 
 def main() -> None:
@@ -40,7 +37,8 @@ def main() -> None:
     asking.add_argument("--arms", default="small,large")
     asking.add_argument("--format", default="boxed")
     asking.add_argument("--max-tokens", type=int, default=400)
-    asking.add_argument("--concurrency", type=int, default=4)
+    asking.add_argument("--concurrency", type=int, default=1)
+    asking.add_argument("--measure-every", type=int, default=0, help="answers; 0: no rho")
     asking.add_argument("--small", choices=list(SMALLS), default=next(iter(SMALLS)))
     asking.set_defaults(do=answer)
     showing = commands.add_parser("table", help="one table of all folders")
@@ -67,7 +65,9 @@ def answer(options: argparse.Namespace) -> None:
             except ConfigError as error:
                 Console(stderr=True).print(f"{name} is left out: {error}", markup=False)
                 continue
-            plan = BenchPlan(task, parse_arms(options.arms), settings, options.concurrency, MEASURE)
+            plan = BenchPlan(
+                task, parse_arms(options.arms), settings, options.concurrency, options.measure_every
+            )
             folder = options.out / name
             with Store(folder, manifest_of(plan, router)) as store, Bars() as bars:
                 run(plan, router, store, bars)
@@ -76,7 +76,7 @@ def answer(options: argparse.Namespace) -> None:
 
 
 def table(options: argparse.Namespace) -> None:
-    print("| task | arm | n | right, 95 % | against large | ideal s | tokens | large steps |")
+    print("| task | arm | n | right, 95 % | against large | s | tokens | large steps |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     for out in options.out:
         for folder in sorted(out.iterdir()):
