@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-from glimp_integrations import prompt
-from glimp_integrations.backends.base import (
-    Backend,
-    Message,
-)
 from glimp_integrations.decisions import Author, Chain, Done, Glimpse, Kept, Step, Write
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.events import (
@@ -22,7 +17,6 @@ from glimp_integrations.events import (
     ToolCallDelta,
 )
 from glimp_integrations.forms.calls import CallReader
-from glimp_integrations.forms.form import Form
 from glimp_integrations.forms.plan import Plan
 from glimp_integrations.pens import Pen
 from glimp_integrations.prepare import prepare, stand_in
@@ -30,6 +24,7 @@ from glimp_integrations.records import Recorder
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.settle import Settler
 from glimp_integrations.speed import PairSpeed
+from glimp_integrations.watch import Call
 
 __all__ = ["route"]
 
@@ -37,23 +32,12 @@ _CHARACTER_TOKENS = 4  # no UTF-8 character has more
 
 
 async def route(
-    settings: RoutingSettings,
-    small: Backend,
-    large: Backend,
-    messages: Sequence[Message],
-    form: Form = prompt.TEXT,
-    speed: PairSpeed | None = None,
-    *,
-    unseen: bool = False,
+    asked: Call, speed: PairSpeed | None = None, *, unseen: bool = False
 ) -> AsyncGenerator[Event, None]:
     """Answer a conversation; yields events, :class:`Finished` last.
 
     Args:
-        settings: The routing settings.
-        small: The small model.
-        large: The large model.
-        messages: The conversation, checked by :func:`prompt.check_messages`.
-        form: Tools, and the form of the answer.
+        asked: What is asked of whom; its messages are checked by :func:`prompt.check_messages`.
         speed: What the pair's tokens and requests take, if it was measured.
         unseen: Only the result is wanted: text may come step by step.
 
@@ -62,10 +46,10 @@ async def route(
         UnsuitableEndpointError: A server lacks what routing needs.
         BackendError: A model failed; ``partial`` holds what was written.
     """
-    ready = await prepare(settings, small, large, messages, form, speed, unseen=unseen)
+    ready = await prepare(asked, speed, unseen=unseen)
     call = _Call(
-        settings, ready.chain, ready.pens, ready.strategy, ready.recorder, Settler(ready.chain),
-        ready.reader, ready.replan,
+        asked.settings, ready.chain, ready.pens, ready.strategy, ready.recorder,
+        Settler(ready.chain), ready.reader, ready.replan,
     )  # fmt: skip
     try:
         async for event in call.events():

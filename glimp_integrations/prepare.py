@@ -35,6 +35,7 @@ from glimp_integrations.records import Recorder
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.speed import PairSpeed
 from glimp_integrations.strategy import choose
+from glimp_integrations.watch import Call
 
 __all__ = ["Prepared", "conditions", "prepare", "stand_in"]
 
@@ -62,24 +63,11 @@ class Prepared:
     replan: Callable[[Author], Plan]
 
 
-async def prepare(
-    settings: RoutingSettings,
-    small: Backend,
-    large: Backend,
-    messages: Sequence[Message],
-    form: Form,
-    speed: PairSpeed | None,
-    *,
-    unseen: bool,
-) -> Prepared:
+async def prepare(asked: Call, speed: PairSpeed | None, *, unseen: bool) -> Prepared:
     """Ask both models, choose a strategy, and make what the loop works with.
 
     Args:
-        settings: The routing settings.
-        small: The small model.
-        large: The large model.
-        messages: The conversation, checked by :func:`prompt.check_messages`.
-        form: Tools, and the form of the answer.
+        asked: What is asked of whom; its messages are checked by :func:`prompt.check_messages`.
         speed: What the pair's tokens and requests take, if it was measured.
         unseen: Only the result is wanted.
 
@@ -89,6 +77,8 @@ async def prepare(
         BackendError: A model failed, and the other may not work alone.
     """
     started = time.perf_counter()
+    settings, small, large = asked.settings, asked.small, asked.large
+    messages, form = asked.messages, asked.form
     PATIENCE.set((settings.timeout, settings.max_retries))
     models: dict[Author, Backend] = {"small": small, "large": large}
     ready, forced, errors = await _ask_both(settings, models, messages, form)

@@ -209,12 +209,8 @@ class GlimpRouter:
             settings = RoutingSettings(
                 **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
             )
-        return watched(
-            Call(settings, self.small, self.large, checked, form),
-            lambda: route(
-                settings, self.small, self.large, checked, form, self.speed, unseen=unseen
-            ),
-        )
+        asked = Call(settings, self.small, self.large, checked, form)
+        return watched(asked, lambda: route(asked, self.speed, unseen=unseen))
 
 
 async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:
