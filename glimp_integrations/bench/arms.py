@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from glimp_integrations.bench.options import read_options
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.settings import RoutingSettings
 
@@ -125,17 +125,10 @@ def _split(text: str) -> list[str]:
 
 
 def _options(spec: str, text: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for item in text.split(",") if text else []:
-        key, separator, value = item.partition("=")
-        if not separator or not value:
-            raise ConfigError(f"arm {spec!r}: {item!r} is no KEY=VALUE")
+    settings = read_options(f"arm {spec!r}", text)
+    for key in settings:
         if key in _OURS or key == "threshold":
             raise ConfigError(f"arm {spec!r}: {key} is not set here; see the arms' kinds and '@'")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value
     return settings
 
 

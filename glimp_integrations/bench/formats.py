@@ -73,10 +73,14 @@ FORMATS: dict[str, Callable[[], Format]] = {
     ),
     "gym": _gym,
     "steps": lambda: Format("steps", " Think step by step.", None, _nothing, marks=False),
+    "short": lambda: Format(
+        "short", "\n\nReply with the answer only, nothing else.", None, _nothing, marks=False
+    ),
     "plain": lambda: Format("plain", "", None, _nothing, marks=False),
 }
 """By name: ``boxed`` and ``tags`` ask for a marked answer, ``gym`` is reasoning-gym's own system
-prompt, ``steps`` only asks to think step by step, ``plain`` adds nothing."""
+prompt, ``steps`` only asks to think step by step, ``short`` asks for the bare answer, ``plain``
+adds nothing."""
 
 
 def named_format(name: str) -> Format:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 from typing import Any
 
 from glimp_integrations.bench.formats import Format
 from glimp_integrations.bench.grading import Reference, is_number
+from glimp_integrations.bench.options import read_options
 from glimp_integrations.bench.tasks import RECOMMENDED, Grade, Item, Task
 from glimp_integrations.errors import ConfigError
 
@@ -15,14 +17,18 @@ __all__ = ["load_family"]
 
 
 def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
-    r"""``n`` questions of a family.
+    r"""``n`` questions of a family, ``NAME`` or ``NAME:OPTION=VALUE,...``.
+
+    Options are the fields of the family's configuration in reasoning-gym, which set how hard its
+    questions are (``chain_sum:max_terms=3,max_digits=2``); values are read as JSON where they can.
 
     The verifier is the family's ``score_answer``, asked about the marked answer. Where the
     reference is a number, math-verify may find it too (``\boxed{\$1,234}``, or a reply that
     forgot its mark): the better of the two grades counts.
 
     Raises:
-        ConfigError: reasoning-gym is missing, has no such family, or cannot make these questions.
+        ConfigError: reasoning-gym is missing, has no such family or option, or cannot make these
+            questions.
     """
     try:
         import reasoning_gym
@@ -31,14 +37,22 @@ def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
         raise ConfigError(
             f"task {name!r} needs reasoning-gym: pip install 'glimp-integrations[bench]'"
         ) from error
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, 3) or RECOMMENDED[:6]
+    family, _, text = name.partition(":")
+    options = read_options(f"task {name!r}", text)
+    if family not in DATASETS:
+        near = difflib.get_close_matches(family, DATASETS, 3) or RECOMMENDED[:6]
         raise ConfigError(
-            f"no task {name!r}: neither a file, nor MODULE:FUNCTION, nor a family of "
+            f"no task {family!r}: neither a file, nor MODULE:FUNCTION, nor a family of "
             f"reasoning-gym; did you mean {', '.join(near)}?"
         )
+    known = {field.name for field in dataclasses.fields(DATASETS[family][1])} - {"seed", "size"}
+    if wrong := sorted(set(options) - known):
+        raise ConfigError(
+            f"task {name!r}: {family} has no option {', '.join(wrong)}; it has "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
     try:
-        dataset = reasoning_gym.create_dataset(name, size=n, seed=seed)
+        dataset = reasoning_gym.create_dataset(family, size=n, seed=seed, **options)
         entries = [dataset[index] for index in range(n)]
     except Exception as error:
         raise ConfigError(

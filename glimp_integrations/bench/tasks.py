@@ -117,8 +117,9 @@ def load_task(
     """A task from its name.
 
     Args:
-        name: A family of reasoning-gym (``gsm_symbolic``, or ``rg:NAME``), a ``.jsonl`` file of
-            questions and answers, or ``MODULE:FUNCTION``, a Python callable (see
+        name: A family of reasoning-gym (``gsm_symbolic``, or ``rg:NAME``), perhaps with its
+            options (``chain_sum:max_terms=3,max_digits=2``), a ``.jsonl`` file of questions and
+            answers, or ``MODULE:FUNCTION``, a Python callable (see
             :mod:`glimp_integrations.bench.callables`).
         n: So many items; ``None``: 30 of a family, all of a file or callable.
         seed: Of the family's generator; files and callables are taken in their order.
@@ -139,7 +140,7 @@ def load_task(
         return load_file(
             Path(name), n=n, style=style, question=question_column, answer=answer_column
         )
-    if kind == "rg" or not rest:
+    if kind == "rg" or not rest or "=" in rest:
         from glimp_integrations.bench.gym import load_family
 
         return load_family(rest if kind == "rg" else name, n=n or 30, seed=seed, style=style)

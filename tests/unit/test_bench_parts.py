@@ -15,6 +15,7 @@ from glimp_integrations.bench.files import LONGEST_LINE
 from glimp_integrations.bench.formats import boxed
 from glimp_integrations.bench.stats import compare_right, difference, ratio, wilson
 from glimp_integrations.bench.summary import parse_prices
+from glimp_integrations.bench.tasks import Grade
 
 
 def test_arms_have_stable_names() -> None:
@@ -142,6 +143,16 @@ def test_bad_files_and_names(tmp_path: Path) -> None:
         load_task(str(tmp_path / "bytes.jsonl"))
     with pytest.raises(ConfigError, match="gsm_symbolic"):
         load_task("gsm_symbolik")
+    for spec, problem in {
+        "chain_sum:max_term=3": "no option max_term; it has .*max_terms",
+        "chain_sum:max_terms=3,seed=1": "no option seed",  # has a place of its own
+        "chain_sum:max_terms=3,": "'' is no KEY=VALUE",
+        "chain_sum:max_terms=": "'max_terms=' is no KEY=VALUE",
+        "chain_sum:max_terms=0": "max_terms must be",
+        "chain_summ:max_terms=3": "did you mean chain_sum",
+    }.items():
+        with pytest.raises(ConfigError, match=problem):
+            load_task(spec)
     with pytest.raises(ConfigError, match="known formats"):
         load_task("gsm_symbolic", format="yaml")
     with pytest.raises(ConfigError, match="n is 0"):
@@ -161,6 +172,14 @@ def test_families_are_graded_by_their_own_verifier() -> None:
     again = load_task("rg:gsm_symbolic", n=3, seed=7)
     assert [i.digest for i in again.items] == [i.digest for i in task.items]
     assert load_task("gsm_symbolic", n=3, seed=8).items[0].digest != item.digest
+    easy = load_task("rg:chain_sum:max_terms=2,max_digits=1", n=9, seed=7)
+    assert easy.name == "chain_sum:max_terms=2,max_digits=1"
+    assert easy.identity["family"] == easy.name  # another difficulty is another task
+    assert all(item.metadata["num_terms"] == 2 for item in easy.items)
+    short = load_task("chain_sum:max_terms=2", n=1, format="short")
+    assert short.grade(short.items[0], f" {short.items[0].answer}\n") == Grade(
+        1.0, short.items[0].answer
+    )
     gym = load_task("chain_sum", n=1, format="gym")
     assert gym.messages(gym.items[0])[0]["role"] == "system"
     assert gym.grade(gym.items[0], f"<answer>{gym.items[0].answer}</answer>").right
