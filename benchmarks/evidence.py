@@ -1,8 +1,11 @@
 """Many tasks of reasoning-gym with one loaded pair, and one table of them.
 
-    python -m benchmarks.evidence run --out screen --tasks chain_sum,gcd,lcm --n 30 --seed 101 \
+    python -m benchmarks.evidence run --out screen --tasks chain_sum gcd lcm --n 30 --seed 101 \
         --arms small,large
     python -m benchmarks.evidence table screen
+    python -m benchmarks.evidence run --out tune --tasks products:max_digits=2 --n 100 --seed 101 \
+        --format short --arms routed@50,large
+    python -m benchmarks.evidence thresholds tune --time 0.72
 
 What ``glimp bench`` does for one task, for several: a folder each, which goes on where it was
 stopped. On two CPU cores several questions at a time gain nothing, so one is asked at a time.
@@ -15,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.replay import replay
 from glimp_integrations import ConfigError, GlimpRouter
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.bench import BenchPlan, Store, load_task, parse_arms, run
@@ -31,7 +35,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     asking = commands.add_parser("run", help="answer, or go on")
     asking.add_argument("--out", type=Path, required=True, help="one folder a task comes in here")
-    asking.add_argument("--tasks", required=True, help="families, separated by commas")
+    asking.add_argument("--tasks", nargs="+", required=True, help="as of glimp bench")
     asking.add_argument("--n", type=int, default=30)
     asking.add_argument("--seed", type=int, default=101)
     asking.add_argument("--arms", default="small,large")
@@ -44,6 +48,10 @@ def main() -> None:
     showing = commands.add_parser("table", help="one table of all folders")
     showing.add_argument("out", type=Path, nargs="+")
     showing.set_defaults(do=table)
+    choosing = commands.add_parser("thresholds", help="what all thresholds would have done")
+    choosing.add_argument("out", type=Path, nargs="+")
+    choosing.add_argument("--time", type=float, default=0.72, help="of the large model's, at most")
+    choosing.set_defaults(do=thresholds)
     options = parser.parse_args()
     options.do(options)
 
@@ -59,7 +67,7 @@ def answer(options: argparse.Namespace) -> None:
     )  # fmt: skip
     settings = {"temperature": 0.0, "max_tokens": options.max_tokens}
     with GlimpRouter(small, large) as router:
-        for name in options.tasks.split(","):
+        for name in options.tasks:
             try:
                 task = load_task(name, n=options.n, seed=options.seed, format=options.format)
             except ConfigError as error:
@@ -78,12 +86,39 @@ def answer(options: argparse.Namespace) -> None:
 def table(options: argparse.Namespace) -> None:
     print("| task | arm | n | right, 95 % | against large | s | tokens | large steps |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
-    for out in options.out:
-        for folder in sorted(out.iterdir()):
-            if (folder / "manifest.json").exists():
-                summary = summarise(Store(folder))
-                for arm in summary.arms:
-                    print(_row(folder.name, arm, summary))
+    for folder in _folders(options.out):
+        summary = summarise(Store(folder))
+        for arm in summary.arms:
+            print(_row(folder.name, arm, summary))
+
+
+def thresholds(options: argparse.Namespace) -> None:
+    """For replies of one step (:mod:`benchmarks.replay`): one row a folder."""
+    print("| task | n | small | large | only large | AUC of H | threshold | share | right | by lot "
+          "| time |")  # fmt: skip
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for folder in _folders(options.out):
+        summary = summarise(Store(folder))
+        glimpsing = [a for a in summary.arms if a.kind == "routed" and not a.large_tokens]
+        large = summary.arm("large")
+        if not glimpsing or large is None:
+            continue
+        try:
+            found = replay(glimpsing[0].answers, large.answers)
+        except ValueError:
+            continue
+        best = found.within(options.time)
+        auc = "" if found.auc is None else f"{found.auc:.2f}"
+        print(
+            f"| {folder.name} | {found.n} | {found.small:.0%} | {found.large:.0%} "
+            f"| {found.only_large / found.n:.0%} | {auc} | {best.threshold:.3g} "
+            f"| {best.share:.0%} | {best.right:.0%} | {best.by_lot:.0%} | {best.time:.2f} |"
+        )
+
+
+def _folders(outs: list[Path]) -> list[Path]:
+    found = [folder for out in outs for folder in sorted(out.iterdir())]
+    return [folder for folder in found if (folder / "manifest.json").exists()]
 
 
 def _row(task: str, arm: ArmFigures, summary: Summary) -> str:
