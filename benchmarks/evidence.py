@@ -14,11 +14,12 @@ stopped. On two CPU cores several questions at a time gain nothing, so one is as
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.replay import replay
+from benchmarks.replay import Replay, replay
 from glimp_integrations import ConfigError, GlimpRouter
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.bench import BenchPlan, Store, load_task, parse_arms, run
@@ -76,7 +77,7 @@ def answer(options: argparse.Namespace) -> None:
             plan = BenchPlan(
                 task, parse_arms(options.arms), settings, options.concurrency, options.measure_every
             )
-            folder = options.out / name
+            folder = options.out / re.sub(r"[^\w.:=,+*-]+", "", name)
             with Store(folder, manifest_of(plan, router)) as store, Bars() as bars:
                 run(plan, router, store, bars)
     for backend in (small, large):
@@ -93,27 +94,32 @@ def table(options: argparse.Namespace) -> None:
 
 
 def thresholds(options: argparse.Namespace) -> None:
-    """For replies of one step (:mod:`benchmarks.replay`): one row a folder."""
-    print("| task | n | small | large | only large | AUC of H | threshold | share | right | by lot "
-          "| time |")  # fmt: skip
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+    """For replies of one step (:mod:`benchmarks.replay`): one row for every arm that glimpses."""
+    print(
+        "| task | arm | n | small | large | only large | AUC of H | threshold | share | right "
+        "| by lot | time |"
+    )
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for folder in _folders(options.out):
         summary = summarise(Store(folder))
-        glimpsing = [a for a in summary.arms if a.kind == "routed" and not a.large_tokens]
         large = summary.arm("large")
-        if not glimpsing or large is None:
-            continue
-        try:
-            found = replay(glimpsing[0].answers, large.answers)
-        except ValueError:
-            continue
-        best = found.within(options.time)
-        auc = "" if found.auc is None else f"{found.auc:.2f}"
-        print(
-            f"| {folder.name} | {found.n} | {found.small:.0%} | {found.large:.0%} "
-            f"| {found.only_large / found.n:.0%} | {auc} | {best.threshold:.3g} "
-            f"| {best.share:.0%} | {best.right:.0%} | {best.by_lot:.0%} | {best.time:.2f} |"
-        )
+        for arm in summary.arms:
+            if arm.kind == "routed" and not arm.large_tokens and large is not None:
+                try:
+                    found = replay(arm.answers, large.answers)
+                except ValueError:
+                    continue
+                print(_threshold_row(f"{folder.name} | {arm.name}", found, options.time))
+
+
+def _threshold_row(name: str, found: Replay, time: float) -> str:
+    best = found.within(time)
+    auc = "" if found.auc is None else f"{found.auc:.2f}"
+    return (
+        f"| {name} | {found.n} | {found.small:.0%} | {found.large:.0%} "
+        f"| {found.only_large / found.n:.0%} | {auc} | {best.threshold:.3g} "
+        f"| {best.share:.0%} | {best.right:.0%} | {best.by_lot:.0%} | {best.time:.2f} |"
+    )
 
 
 def _folders(outs: list[Path]) -> list[Path]:

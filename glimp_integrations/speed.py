@@ -113,11 +113,12 @@ class PairSpeed:
         """Seconds the decisions of a trace take at least: tokens written and read, at their price.
 
         What each model has not read of the prompt and of the other's text is read when it is
-        asked next, the small one for every glimpse.
+        asked next, the small one for every glimpse. What a server had in its cache when the
+        question came need not be read, where it says so.
         """
         models: dict[Author, ModelSpeed] = {"small": self.small, "large": self.large}
         length = trace.prompt_tokens or 0
-        unread: dict[Author, int] = dict.fromkeys(models, length)
+        unread: dict[Author, float] = dict.fromkeys(models, length - _cached_before(trace))
         seconds = 0.0
         for step in trace.steps:
             asked: list[Author] = [step.author]
@@ -130,6 +131,17 @@ class PairSpeed:
             length += step.tokens
             unread["large" if step.author == "small" else "small"] += step.tokens
         return seconds
+
+
+def _cached_before(trace: Trace) -> float:
+    """Tokens of the prompt that were in a cache when the question came, as the first step tells."""
+    first = trace.steps[0] if trace.steps else None
+    if first is None or first.prefilled_tokens is None or not trace.prompt_tokens:
+        return 0.0
+    models = 2 if first.entropy is not None and first.author == "large" else 1
+    # A model's second request of a step reads one token again.
+    read = (first.prefilled_tokens - (first.requests - models)) / models
+    return min(max(trace.prompt_tokens - read, 0.0), float(trace.prompt_tokens))
 
 
 def median(found: Sequence[PairSpeed]) -> PairSpeed:

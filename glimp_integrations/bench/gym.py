@@ -52,6 +52,12 @@ def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
             f"{', '.join(sorted(known)) or 'none'}"
         )
     try:
+        if "datasets" in options:  # of `composite`, a mixture of families
+            from reasoning_gym.composite import DatasetSpec
+
+            options["datasets"] = [
+                DatasetSpec(**{"weight": 1, "config": {}, **part}) for part in options["datasets"]
+            ]
         dataset = reasoning_gym.create_dataset(family, size=n, seed=seed, **options)
         entries = [dataset[index] for index in range(n)]
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from glimp_integrations.errors import ConfigError
@@ -15,13 +16,13 @@ def read_options(owner: str, text: str) -> dict[str, Any]:
 
     Args:
         owner: Whose options these are, for the error.
-        text: ``KEY=VALUE``, separated by commas; may be empty.
+        text: ``KEY=VALUE``, separated by commas; may be empty. A value may have commas of its own.
 
     Raises:
         ConfigError: A part is no ``KEY=VALUE``.
     """
     found: dict[str, Any] = {}
-    for part in text.split(",") if text else []:
+    for part in re.split(r",(?=\s*[A-Za-z_]+=|\s*$)", text) if text else []:
         key, _, value = (piece.strip() for piece in part.partition("="))
         if not key or not value:
             raise ConfigError(f"{owner}: {part!r} is no KEY=VALUE")

@@ -23,6 +23,11 @@ COLUMNS = (
     "arm", "right", "accuracy", "95 %", "s/item", "ideal s", "rho", "tokens small", "tokens large",
     "large share", "large steps", "discarded", "requests", "unmarked", "cached", "errors", "cost",
 )  # fmt: skip
+LEAST_FIRST = (
+    {"requests"}, {"discarded"}, {"cached", "unmarked"}, {"tokens small", "tokens large"},
+    {"large share"}, {"ideal s", "rho"}, {"right"},
+)  # fmt: skip
+"""Columns a narrow terminal goes without, in this order; ``report.md`` has all."""
 
 
 def rows(summary: Summary) -> list[list[str]]:
@@ -41,8 +46,8 @@ def _row(arm: ArmFigures) -> list[str]:
         f"{right}/{arm.n}",
         percent(arm.accuracy.value) if arm.n else "",
         interval,
-        f"{arm.seconds:.1f}" if arm.n else "",
-        "" if arm.ideal is None else f"{arm.ideal:.1f}",
+        _seconds(arm.seconds) if arm.n else "",
+        "" if arm.ideal is None else _seconds(arm.ideal),
         "" if arm.rho is None else f"{arm.rho:.2f}",
         f"{arm.small_tokens:,}",
         f"{arm.large_tokens:,}",
@@ -57,18 +62,36 @@ def _row(arm: ArmFigures) -> list[str]:
     ]
 
 
-def _table(summary: Summary) -> Table:
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _print_table(summary: Summary, console: Console) -> None:
+    cells = rows(summary)
+    # A terminal is narrow: what says nothing in any arm stands in the file only.
+    telling = [i for i in range(len(COLUMNS)) if any(row[i] not in ("", "0") for row in cells)]
+    shown, unbounded = list(telling), console.options.update(max_width=1000)
+    table = _table(summary, cells, shown)
+    for names in LEAST_FIRST:
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            break
+        shown = [i for i in shown if COLUMNS[i] not in names]
+        table = _table(summary, cells, shown)
+    console.print(table)
+    if len(shown) < len(telling):
+        missing = ", ".join(COLUMNS[i] for i in telling if i not in shown)
+        console.print(f"in report.md besides: {missing}", style="dim", highlight=False)
+
+
+def _table(summary: Summary, cells: list[list[str]], shown: list[int]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=Text(str(summary.manifest.get("task"))), title_justify="left")
-    cells = rows(summary)
-    # A terminal is narrow: what says nothing in any arm stands in the file only.
-    telling = [i for i in range(len(COLUMNS)) if any(row[i] not in ("", "0") for row in cells)]
-    for i in telling:
+    for i in shown:
         table.add_column(COLUMNS[i], justify="right" if i else "left", no_wrap=i == 0)
     for row in cells:
-        table.add_row(*(Text(row[i]) for i in telling))
+        table.add_row(*(Text(row[i]) for i in shown))
     return table
 
 
@@ -124,7 +147,7 @@ def _cell(text: str) -> str:
 def write_report(store: Store, prices: Prices | None, console: Console) -> Summary:
     """Print table and verdict; write ``report.md`` and the plots into the folder."""
     summary = summarise(store, prices)
-    console.print(_table(summary))
+    _print_table(summary, console)
     for text in verdict(summary):
         console.print(text, markup=False, highlight=False)
     (store.folder / "report.md").write_text(markdown(summary), encoding="utf-8")

@@ -154,7 +154,8 @@ def _points(difference: Interval) -> str:
     points = 100 * difference.value
     if abs(points) < 0.5:
         return "level with"
-    return f"{abs(points):.0f} points {'above' if points > 0 else 'below'}"
+    number = f"{abs(points):.0f}"
+    return f"{number} point{'' if number == '1' else 's'} {'above' if points > 0 else 'below'}"
 
 
 def _interval(difference: Interval) -> str:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -53,3 +57,29 @@ def test_a_short_bench_and_its_resumption(tmp_path: Path) -> None:
 
 def _steps(line: dict) -> list:
     return Trace.model_validate(line["trace"]).steps
+
+
+def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    command = [
+        str(Path(sys.executable).with_name("glimp")), "bench", "--task",
+        "chain_sum:max_terms=2,max_digits=2", "--format", "short", "--n", "6", "--arms",
+        "small,large", "--measure-every", "0", "--out", str(tmp_path),
+    ]  # fmt: skip
+    path = tmp_path / "results.jsonl"
+    first = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not (path.exists() and path.read_bytes().count(b"\n") >= 2):
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 130, said
+    assert "The same command goes on" in said and "Traceback" not in said
+    before = path.read_bytes()
+    assert 2 <= before.count(b"\n") < 12
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert path.read_bytes().startswith(before), again.stderr
+    assert path.read_bytes().count(b"\n") == 12

@@ -176,6 +176,8 @@ def test_families_are_graded_by_their_own_verifier() -> None:
     assert easy.name == "chain_sum:max_terms=2,max_digits=1"
     assert easy.identity["family"] == easy.name  # another difficulty is another task
     assert all(item.metadata["num_terms"] == 2 for item in easy.items)
+    sums = load_task('basic_arithmetic:operators=["+", "-"],max_terms=3', n=9, seed=7)
+    assert not any("*" in item.question or "/" in item.question for item in sums.items)
     short = load_task("chain_sum:max_terms=2", n=1, format="short")
     assert short.grade(short.items[0], f" {short.items[0].answer}\n") == Grade(
         1.0, short.items[0].answer

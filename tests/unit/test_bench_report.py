@@ -145,6 +145,17 @@ def test_the_report_is_written_and_nothing_becomes_markup(tmp_path: Path) -> Non
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_narrow_terminal_goes_without_columns_and_says_which(tmp_path: Path) -> None:
+    made(tmp_path, {"large": 3, "routed@1": 2}, {"large": 4.0, "routed@1": 2.0})
+    wide, narrow = Console(record=True, width=160), Console(record=True, width=72)
+    write_report(Store(tmp_path), None, wide)
+    write_report(Store(tmp_path), None, narrow)
+    shown = narrow.export_text()
+    assert "besides" not in wide.export_text()
+    assert "…" not in shown and "accuracy" in shown
+    assert "in report.md besides: tokens small" in shown
+
+
 def test_a_folder_without_a_bench_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no manifest\.json"):
         Store(tmp_path)

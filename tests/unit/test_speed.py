@@ -107,6 +107,27 @@ def test_the_ideal_counts_what_is_written_and_what_is_read() -> None:
     assert speed().ideal(empty) == 0.0
 
 
+def test_the_ideal_does_not_read_what_was_in_a_cache() -> None:
+    trace = router().run("?").trace
+    prompt = trace.prompt_tokens
+    assert prompt
+
+    def beginning(**told: object) -> Trace:
+        first = trace.steps[0].model_copy(update=told)
+        return trace.model_copy(update={"steps": [first, *trace.steps[1:]]})
+
+    whole = speed().ideal(trace)
+    # Glimpsed and gone on with: the second request read one token again.
+    gone_on = speed().ideal(beginning(requests=2, prefilled_tokens=prompt - 6 + 1))
+    assert gone_on == pytest.approx(whole - 6 * (0.001 + 0.002))
+    # Handed over: each model read the prompt.
+    handed = {"author": "large", "entropy": 2.0, "requests": 2}
+    all_read = speed().ideal(beginning(**handed, prefilled_tokens=2 * prompt))
+    some = speed().ideal(beginning(**handed, prefilled_tokens=2 * (prompt - 6)))
+    assert some == pytest.approx(all_read - 6 * (0.001 + 0.002))
+    assert speed().ideal(beginning(prefilled_tokens=None)) == pytest.approx(whole)
+
+
 def test_a_measured_router_says_so_in_its_traces() -> None:
     def goes_on(_: bytes) -> tuple[bytes, float]:
         return b"word ", 0.1
