@@ -123,7 +123,7 @@ def calibrate(
         int | None, typer.Option(help="Prompts; default all of a file, 60 of gsm.")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="Of gsm: boxed, tags, gym, steps or plain, as in bench.")
+        str, typer.Option(help="Of gsm: boxed, tags, gym, steps, short or plain, as in bench.")
     ] = "boxed",
     small: Small = None,
     large: Large = None,
@@ -177,7 +177,7 @@ def bench(
         Path | None, typer.Option(help="Only make table and plots of this folder again.")
     ] = None,
     format: Annotated[
-        str, typer.Option(help="How the answer is asked for: boxed, tags, gym, steps or plain.")
+        str, typer.Option(help="How to ask for answers: boxed, tags, gym, steps, short or plain.")
     ] = "boxed",
     question_column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "question",
     answer_column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "answer",
