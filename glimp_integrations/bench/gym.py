@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from glimp_integrations.bench.formats import Format
@@ -72,7 +73,18 @@ def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
         return _score(dataset, by_id[item.id], reply, style)
 
     identity = {"family": name, "seed": seed, "reasoning_gym": _version(reasoning_gym)}
-    return Task(name, items, style, score, identity)
+    return Task(_title(family, options) or name, items, style, score, identity)
+
+
+def _title(family: str, options: Mapping[str, Any]) -> str | None:
+    """A mixture in words a person reads; other tasks are called what the user typed."""
+    if family != "composite":
+        return None
+    parts = []
+    for part in options["datasets"]:
+        config = ",".join(f"{key}={json.dumps(value)}" for key, value in part.config.items())
+        parts.append(f"{part.weight:g} {part.name}({config})")
+    return " + ".join(parts)
 
 
 def _item(name: str, entry: dict[str, Any]) -> Item:

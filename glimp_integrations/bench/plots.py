@@ -70,14 +70,15 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
               color="#9ca3af", linewidth=1, linestyle=":", zorder=0,
               label="frontier: no arm is faster and better")  # fmt: skip
     axes.set_xlim(0, 1.1 * max(summary.seconds_of(arm) for arm in arms))
-    axes.set_ylim(0, 104)  # a marker at 100 % stays whole
+    # Time begins at 0, so that lengths compare; accuracy where the intervals do.
+    lowest = 100 * min(arm.accuracy.low for arm in arms)
+    axes.set_ylim(max(0, 10 * (lowest // 10) - 5), 104)
     kind = "ideal seconds" if summary.by_ideal else "seconds"
     axes.set_xlabel(f"{kind} per question (mean)")
     axes.set_ylabel("right answers, %  (bars: 95 % Wilson interval)")
-    # Over the whole figure: over the axes alone, a long name would run into the legend.
     figure.suptitle(_title(summary, f"accuracy over time, n = {max(a.n for a in arms)}"))
     axes.grid(alpha=0.25)
-    figure.legend(loc="outside right upper", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return True
 
 

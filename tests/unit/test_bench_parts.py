@@ -150,6 +150,7 @@ def test_bad_files_and_names(tmp_path: Path) -> None:
         "chain_sum:max_terms=": "'max_terms=' is no KEY=VALUE",
         "chain_sum:max_terms=0": "max_terms must be",
         "chain_summ:max_terms=3": "did you mean chain_sum",
+        'composite:datasets=[{"name":"no_such"}]': "'no_such' not registered",
     }.items():
         with pytest.raises(ConfigError, match=problem):
             load_task(spec)
@@ -176,6 +177,11 @@ def test_families_are_graded_by_their_own_verifier() -> None:
     assert easy.name == "chain_sum:max_terms=2,max_digits=1"
     assert easy.identity["family"] == easy.name  # another difficulty is another task
     assert all(item.metadata["num_terms"] == 2 for item in easy.items)
+    parts = '[{"name":"products","weight":3,"config":{"max_digits":1}},{"name":"gcd"}]'
+    mixed = load_task(f"composite:datasets={parts}", n=9, seed=7)
+    assert mixed.name == "3 products(max_digits=1) + 1 gcd()"
+    assert {"multiplication" in item.question for item in mixed.items} == {True, False}
+    assert all(mixed.grade(item, f"\\boxed{{{item.answer}}}").right for item in mixed.items)
     sums = load_task('basic_arithmetic:operators=["+", "-"],max_terms=3', n=9, seed=7)
     assert not any("*" in item.question or "/" in item.question for item in sums.items)
     short = load_task("chain_sum:max_terms=2", n=1, format="short")
