@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,8 @@ def load_task(
         raise ConfigError(f"n is {n}; give the number of questions, at least 1")
     style = named_format(format)
     kind, _, rest = name.partition(":")
-    if name.endswith((".jsonl", ".ndjson")) or Path(name).is_file():
+    # os.path: a mixture's name may be longer than a file's, where Path.is_file raises.
+    if name.endswith((".jsonl", ".ndjson")) or os.path.isfile(name):
         from glimp_integrations.bench.files import load_file
 
         return load_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def read(
     """
     path = Path(name).expanduser()
     looks_like_a_file = bool(path.suffix) or len(path.parts) > 1
-    if path.is_file() or (looks_like_a_file and ":" not in name):
+    if os.path.isfile(path) or (looks_like_a_file and ":" not in name):
         return _of_file(path, n, column)
     if n is not None and n < 1:
         raise ConfigError(f"n is {n}; give the number of prompts, at least 1")

@@ -16,6 +16,7 @@ from glimp_integrations.bench.formats import boxed
 from glimp_integrations.bench.stats import compare_right, difference, ratio, wilson
 from glimp_integrations.bench.summary import parse_prices
 from glimp_integrations.bench.tasks import Grade
+from glimp_integrations.calibration.prompts import read
 
 
 def test_arms_have_stable_names() -> None:
@@ -180,6 +181,8 @@ def test_families_are_graded_by_their_own_verifier() -> None:
     parts = '[{"name":"products","weight":3,"config":{"max_digits":1}},{"name":"gcd"}]'
     mixed = load_task(f"composite:datasets={parts}", n=9, seed=7)
     assert mixed.name == "3 products(max_digits=1) + 1 gcd()"
+    longest = f'composite:datasets={parts[:-1]},{{{" " * 300}"name":"lcm"}}]'
+    assert len(load_task(longest, n=2).items) == len(read(longest, n=2, column="question")) == 2
     assert {"multiplication" in item.question for item in mixed.items} == {True, False}
     assert all(mixed.grade(item, f"\\boxed{{{item.answer}}}").right for item in mixed.items)
     sums = load_task('basic_arithmetic:operators=["+", "-"],max_terms=3', n=9, seed=7)
