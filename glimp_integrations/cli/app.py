@@ -110,7 +110,7 @@ def check(
 def calibrate(
     prompts: Annotated[
         str,
-        typer.Option(help="A .jsonl file, a text file with a prompt a line, gsm, or a task of bench."),
+        typer.Option(help="A .jsonl file, a text file (a prompt a line), gsm, a task of bench."),
     ],
     out: Annotated[Path, typer.Option(help="Where the calibration goes.")] = Path(
         "calibration.json"
