@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from glimp_integrations.bench.formats import Format
@@ -72,7 +73,7 @@ def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
     def score(item: Item, reply: str) -> Grade:
         return _score(dataset, by_id[item.id], reply, style)
 
-    identity = {"family": name, "seed": seed, "reasoning_gym": _version(reasoning_gym)}
+    identity = {"family": name, "seed": seed, "reasoning_gym": version("reasoning-gym")}
     return Task(_title(family, options) or name, items, style, score, identity)
 
 
@@ -108,7 +109,3 @@ def _score(dataset: Any, entry: dict[str, Any], reply: str, style: Format) -> Gr
         if other.right or marked is None:
             return Grade(max(score, other.score), other.extracted, grade.marked)
     return grade
-
-
-def _version(module: Any) -> str:
-    return str(getattr(module, "__version__", "unknown"))

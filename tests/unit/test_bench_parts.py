@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,8 @@ def test_families_are_graded_by_their_own_verifier() -> None:
     easy = load_task("rg:chain_sum:max_terms=2,max_digits=1", n=9, seed=7)
     assert easy.name == "chain_sum:max_terms=2,max_digits=1"
     assert easy.identity["family"] == easy.name  # another difficulty is another task
+    # The installed release; the module's own __version__ has stood still since 0.1.19.
+    assert easy.identity["reasoning_gym"] == version("reasoning-gym")
     assert all(item.metadata["num_terms"] == 2 for item in easy.items)
     parts = '[{"name":"products","weight":3,"config":{"max_digits":1}},{"name":"gcd"}]'
     mixed = load_task(f"composite:datasets={parts}", n=9, seed=7)
