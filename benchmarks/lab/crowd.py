@@ -33,7 +33,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks.lab.crowd_arms import ARMS, Work, measure
-from benchmarks.lab.run import SETTINGS, _free_port, _wait_for, ideal
+from benchmarks.lab.run import SETTINGS, free_port, ideal, wait_for
 from benchmarks.lab.script import Script, made_up
 from benchmarks.lab.server import Costs, LabServer, serve
 
@@ -89,14 +89,14 @@ def _servers(setting: str, scripts: list[Script]) -> Iterator[list[tuple[str, ps
     running = []
     try:
         for name, cost in (("small", costs.small), ("large", costs.large)):
-            port = _free_port()
+            port = free_port()
             process = context.Process(
                 target=_serve_one, args=(name, scripts, cost, port), daemon=True
             )
             process.start()
             running.append((port, process))
         for port, _ in running:
-            _wait_for(port)
+            wait_for(port)
         yield [(f"http://127.0.0.1:{port}/v1", psutil.Process(p.pid)) for port, p in running]
     finally:
         for _, process in running:

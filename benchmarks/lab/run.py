@@ -76,14 +76,14 @@ SETTINGS = {
 @contextmanager
 def servers(setting: Setting, scripts: list[Script]) -> Iterator[tuple[str, str]]:
     """Both servers in a process of their own, so that they take no time from the client."""
-    ports = [_free_port(), _free_port()]
+    ports = [free_port(), free_port()]
     process = multiprocessing.get_context("spawn").Process(
         target=_serve, args=(setting, scripts, ports), daemon=True
     )
     process.start()
     try:
         for port in ports:
-            _wait_for(port)
+            wait_for(port)
         yield f"http://127.0.0.1:{ports[0]}/v1", f"http://127.0.0.1:{ports[1]}/v1"
     finally:
         process.terminate()
@@ -95,13 +95,13 @@ def _serve(setting: Setting, scripts: list[Script], ports: list[int]) -> None:
     asyncio.run(serve(both, ports))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
     for _ in range(200):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
