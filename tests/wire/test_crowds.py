@@ -291,7 +291,8 @@ class TestLeftovers:
         last = _objects(pair)
         assert len(small.completions()) == 300
         assert sum(first.values()) > 10
-        assert last == first
+        # Not equality: what earlier tests left may go meanwhile.
+        assert not last - first
         assert pair.backends[0].cancelled == 0
         assert small.accepted <= 2 * 20
 
