@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from operator import itemgetter
 
 import periodictable
 import pycountry
@@ -51,12 +52,9 @@ def _items(*, tuning: bool) -> list[Item]:
         if (lot % 3 == 0) == tuning:
             item = Item(f"{kind}-{answer}", question, answer)
             kinds.setdefault(kind, []).append((lot, item))
-    chosen = [pair for items in kinds.values() for pair in sorted(items, key=_lot)[:EACH]]
-    return [item for _, item in sorted(chosen, key=_lot)]
-
-
-def _lot(pair: tuple[int, Item]) -> int:
-    return pair[0]
+    by_lot = itemgetter(0)
+    chosen = [pair for items in kinds.values() for pair in sorted(items, key=by_lot)[:EACH]]
+    return [item for _, item in sorted(chosen, key=by_lot)]
 
 
 def _asked() -> Iterator[tuple[str, str, str]]:
