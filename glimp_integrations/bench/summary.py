@@ -249,8 +249,7 @@ def _figures(
     ideals = [a.ideal for a in answers if a.ideal is not None]
     ideal = sum(ideals) if len(ideals) == len(answers) else 0.0
     seconds = sum(a.seconds for a in answers)
-    first = [t.steps[0].cached_tokens for t in traces if t.steps]
-    told = [cached for cached in first if cached is not None]
+    told = [found for found in map(_cached, traces) if found is not None]
     return ArmFigures(
         name=name,
         kind=kind,
@@ -274,6 +273,16 @@ def _figures(
         rho=seconds / ideal if ideal and alone else None,
         cost=None if prices is None else sum(prices.of(a.usage) for a in answers),
     )
+
+
+def _cached(trace: Trace) -> float | None:
+    """Prompt tokens a model found in a cache; its second request of a step finds all of them."""
+    first = trace.steps[0] if trace.steps else None
+    if first is None or first.cached_tokens is None:
+        return None
+    models = 2 if first.entropy is not None and first.author == "large" else 1
+    again = max(first.requests - models, 0) * (trace.prompt_tokens or 0)
+    return max(first.cached_tokens - again, 0) / models
 
 
 def _compare(

@@ -159,3 +159,12 @@ def test_a_narrow_terminal_goes_without_columns_and_says_which(tmp_path: Path) -
 def test_a_folder_without_a_bench_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no manifest\.json"):
         Store(tmp_path)
+
+
+def test_a_second_request_of_the_first_step_is_no_cache(tmp_path: Path) -> None:
+    told = line("routed@1", 0, right=True, seconds=1.0)
+    told["trace"]["steps"][0] |= {"requests": 2, "cached_tokens": 5 + 50}  # the prompt has 50
+    with Store(tmp_path, {"task": "t", "settings": {}}) as store:
+        store.add(told)
+    arm = summarise(Store(tmp_path)).arm("routed@1")
+    assert arm is not None and arm.cached == 5
