@@ -9,6 +9,8 @@ conversation replays to the same decisions, and every strategy of the engine sha
     chain (models without tags) ──end of sequence, budget, repetition, stop──> done
                                 ──answer marker, a call begins──> answer ──> done
                                 ──any of these, where the answer has a form──> answer ──> done
+    chain ──the small model begins a call, and the large one answers──> chain, the large
+            model's step: it calls, or says something else
     answer ──a call begins──> answer, bound to the call's form ──> answer ──> done
 """
 
@@ -24,7 +26,18 @@ from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.steps import Cut, Scanner, Terminator
 from glimp_integrations.trace import Author
 
-__all__ = ["Action", "Author", "Chain", "Done", "Glimpse", "Kept", "Step", "StopReason", "Write"]
+__all__ = [
+    "Action",
+    "Author",
+    "Chain",
+    "Done",
+    "Glimpse",
+    "Kept",
+    "Proposal",
+    "Step",
+    "StopReason",
+    "Write",
+]
 
 Phase = Literal["thinking", "chain", "answer", "done"]
 StopReason = Literal[
@@ -36,10 +49,12 @@ CLOSER = "\0closing tag\0"
 # A closing tag and the blank line behind it, generously.
 _TAG_TOKENS = 8
 StepEnd = Literal[
-    "delimiter", "think_end", "eos", "length", "stop", "context_full", "error", "tool_call", "json"
-]
+    "delimiter", "think_end", "eos", "length", "stop", "context_full", "error", "tool_call", "json",
+    "call_proposed",
+]  # fmt: skip
 
 _BEGINS = ("tool_call", "json")
+_BROKEN_OFF = ("error", "call_proposed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +98,35 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposal:
+    """A call that was begun in a chain without tags; whoever writes the answer decides on it.
+
+    Attributes:
+        step: Number of the step in which it was begun.
+        decided_in: Number of the step whose author decides.
+        opening: What it began with.
+    """
+
+    step: int
+    decided_in: int
+    opening: str
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
-    """What a token led to: text to show, whether the step ended, whether text was dropped."""
+    """What a token led to.
+
+    Attributes:
+        shown: Text to show.
+        step_over: The step ended.
+        leftover: Text was dropped behind its end.
+        discarded: Tokens that had been taken for it and are dropped.
+    """
 
     shown: str
     step_over: bool
     leftover: bool
+    discarded: int = 0
 
 
 @dataclass(slots=True)
@@ -116,6 +154,7 @@ class Chain:
     forced: Author | None = None
     phase: Phase = field(init=False, default="chain")
     parts: int = 0  # grows where no stream may run on: at a new phase, at a form's ends
+    proposals: list[Proposal] = field(default_factory=list)
     _scanner: Scanner = field(init=False)
     _written: list[Step | str] = field(default_factory=list)  # what both models continue
     _bound: Bound | None = None  # the form of the running answer
@@ -124,6 +163,7 @@ class Chain:
     _phase_tokens: int = 0
     _separated: bool = False  # a tag or marker stands before the answer
     _blank: bool = True  # nothing of that answer shown yet: skip the white space before it
+    _pieces: list[tuple[int, int]] = field(default_factory=list)  # characters, tokens of the step
 
     def __post_init__(self) -> None:
         self._enter("thinking" if self.closers else "chain")
@@ -154,11 +194,21 @@ class Chain:
     def begin(self, author: Author, entropy: float | None) -> Step:
         """Start the next step."""
         step = Step(len(self.steps), author, entropy, self.phase == "answer")
+        self._pieces = []
+        if self.phase == "chain":
+            self._scanner.opening = (
+                self.plan.shaped if self._proposes(author) else self.plan.opening
+            )
         if self._bound is not None and self._bound.visible:
             step.text = self._lead = self._bound.lead
         self.steps.append(step)
         self._written.append(step)
         return step
+
+    def decides_call(self, step: int) -> bool:
+        """Whether this step is written to decide on a call that the other model began."""
+        last = self.proposals[-1] if self.proposals else None
+        return last is not None and last.step < last.decided_in == step
 
     @property
     def schema(self) -> Mapping[str, Any] | None:
@@ -205,21 +255,26 @@ class Chain:
 
     def take(self, token: Token) -> Kept:
         """A token of the running step's author."""
-        step = self.steps[-1]
+        step, discarded = self.steps[-1], 0
         cut = self._scanner.feed(token.text, divisible=token.divisible)
-        self._keep(step, token.text, cut)
+        proposed = cut.end == "opening" and self._proposes(step.author)
+        self._keep(step, token.text, cut, only_here=proposed)
         self._count(step, token.count)
+        self._pieces.append((len(token.text), token.count))
         shown, self._lead = self._lead + cut.shown, ""
-        if cut.end is not None:
-            end = self.plan.begins if cut.end == "opening" else cut.end
+        if cut.end == "opening":
+            end, discarded = self._begins(step, cut.opening)
             shown += self._end_step(end, cut.opening)
+        elif cut.end is not None:
+            shown += self._end_step(cut.end)
         elif token.text and not token.pending and self.step_room <= 0:
             # Never in the middle of a character: the next author continues text. Nor at an
             # end of sequence, which comes next and is the better reason.
             shown += self._end_step("length")
         # Half a character behind the end is dropped like other surplus: it is not in the text.
         over = step.end is not None
-        return Kept(self._trim(step, shown), over, cut.leftover or (over and token.pending))
+        leftover = cut.leftover or (over and token.pending)
+        return Kept(self._trim(step, shown), over, leftover, discarded)
 
     def ended(self, how: Ended, uncounted: int = 0) -> Kept:
         """The author's output is over, inside the running step.
@@ -246,6 +301,8 @@ class Chain:
         if not self.steps or self.steps[-1].end is not None:
             return Kept("", step_over=True, leftover=False)
         step = self.steps[-1]
+        if self.decides_call(step.index):
+            self.proposals[-1] = replace(self.proposals[-1], decided_in=step.index + 1)
         if self._lead:
             step.text = self._lead = ""  # nothing was written behind it: the other begins with it
         kept = Kept(self._trim(step, self._end_step("error")), step_over=True, leftover=False)
@@ -342,9 +399,44 @@ class Chain:
             return self.settings.answer_by
         if self._bound is not None:
             return "large"  # a form is written in one piece
+        if self.decides_call(len(self.steps)):
+            return "large"
         if self.settings.threshold == float("inf"):
             return "small"
         return "large" if self.settings.threshold < 0 else None
+
+    def _proposes(self, author: Author) -> bool:
+        """Whether a call that this author begins in the chain is for the other to decide on.
+
+        A call is a part of the answer, and with ``answer_by="router"`` the large model's, too. A
+        call that the caller demanded needs no decision.
+        """
+        return (
+            author == "small"
+            and self.phase == "chain"
+            and self.forced is None
+            and self.settings.answer_by != "small"
+            and self.plan.forced is None
+        )
+
+    def _begins(self, step: Step, opening: str) -> tuple[StepEnd, int]:
+        """A call, or the answer's JSON, begins in ``step``: its end, and tokens it loses."""
+        if self.phase != "chain" or self.plan.forced is not None:
+            return self.plan.begins, 0
+        if not self._proposes(step.author):
+            if not self.decides_call(step.index):
+                self.proposals.append(Proposal(step.index, step.index, opening))
+            return "tool_call", 0
+        self.proposals.append(Proposal(step.index, step.index + 1, opening))
+        # Pieces that hold nothing of the kept text were written for nothing.
+        written, dropped = sum(size for size, _ in self._pieces), 0
+        for size, tokens in reversed(self._pieces):
+            written -= size
+            if written < len(step.text):
+                break
+            dropped += tokens
+        self._count(step, -dropped)
+        return "call_proposed", dropped
 
     def _enter(self, phase: Phase) -> None:
         if phase != self.phase:  # a form that begins or ends inside the answer shares its budget
@@ -380,12 +472,18 @@ class Chain:
         self._phase_tokens += tokens
         self._tokens += tokens
 
-    def _keep(self, step: Step, text: str, cut: Cut) -> None:
+    def _keep(self, step: Step, text: str, cut: Cut, *, only_here: bool) -> None:
+        """What stays of a piece; ``only_here``: whatever earlier steps hold stays as it is."""
         if cut.kept >= 0:
             step.text += text[: cut.kept]
             return
         # A terminator began in earlier pieces, perhaps in an earlier step.
         surplus = -cut.kept
+        if only_here and surplus > len(step.text):
+            # It stays open what this is: the one who decides may begin a call behind it.
+            self._scanner.hold(cut.opening[: surplus - len(step.text)])
+            step.text = ""
+            return
         for earlier in reversed(self.steps):
             drop = min(surplus, len(earlier.text))
             earlier.text = earlier.text[: len(earlier.text) - drop]
@@ -457,12 +555,12 @@ class Chain:
         if self.room <= 0:
             return "budget" if self._phase_tokens >= self._budget else "context_full"
         # A step that broke off says nothing about what the model would have written.
-        return "repeated_step" if end != "error" and self._repeats() else None
+        return "repeated_step" if end not in _BROKEN_OFF and self._repeats() else None
 
     def _repeats(self) -> bool:
         """Two equal steps, two steps in turn (A B A B), or nothing but blank lines twice."""
         now = self.steps[-1].is_answer
-        texts = [s.text for s in self.steps if s.is_answer == now and s.end != "error"][-4:]
+        texts = [s.text for s in self.steps if s.is_answer == now and s.end not in _BROKEN_OFF][-4:]
         if len(texts) >= 2 and texts[-1] == texts[-2]:
             return True
         if len(texts) >= 2 and not texts[-1].strip() and not texts[-2].strip():

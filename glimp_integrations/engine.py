@@ -114,7 +114,8 @@ class _Call:
         step = chain.begin(author, entropy)
         part = chain.parts
         answering = step.is_answer
-        yield StepStarted(step.index, author, entropy, answering)
+        decides = chain.decides_call(step.index)
+        yield StepStarted(step.index, author, entropy, answering, decides)
         while True:
             # Who may run on past this step asks for the whole phase at once.
             # The step's cap must not cut a character: a few tokens more, and the chain cuts.
@@ -136,8 +137,8 @@ class _Call:
             # An answer begins: what came before it is reasoning, and is told first.
             for event in self._told(self.settler.settle()):
                 yield event
-        if kept.leftover or chain.parts != part or not self._runs_on(author):
-            await pen.lift()
+        if kept.leftover or kept.discarded or chain.parts != part or not self._runs_on(author):
+            await pen.lift(discarded=kept.discarded)
         if self.settings.keep_warm and author == "small" and isinstance(chain.action, Glimpse):
             self.pens["large"].read_along(chain.context)
         yield StepDone(self.recorder.record(step))

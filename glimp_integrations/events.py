@@ -24,12 +24,22 @@ Kind = Literal["reasoning", "answer"]
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step begins. ``entropy`` is H in nats, ``None`` when no glimpse was made."""
+    """A step begins.
+
+    Attributes:
+        index: Number of the step, from 0.
+        author: Who writes it.
+        entropy: H in nats; ``None``: no glimpse was made.
+        is_answer: It belongs to an answer of its own.
+        decides_call: The small model began a tool call here; what it began was dropped, and the
+            large model decides whether to make one.
+    """
 
     index: int
     author: Author
     entropy: float | None
     is_answer: bool
+    decides_call: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
-from glimp_integrations.show import BEGAN, is_answer, saving, visible
+from glimp_integrations.show import (
+    BEGAN,
+    decides_call,
+    is_answer,
+    proposed_calls,
+    saving,
+    visible,
+)
 from glimp_integrations.trace import RoutedAnswer, StepRecord, Trace
 
 if TYPE_CHECKING:
@@ -34,6 +41,7 @@ _REASONS = {
     "think_end": "end of thinking",
     "eos": "end of the text",
     "context_full": "full context",
+    "call_proposed": "a tool call, for the large model to decide on",
 }
 # Ends of a step that are the rule and need no mention.
 _USUAL = {None, "delimiter", "eos", "think_end", "stop"}
@@ -51,6 +59,8 @@ class _Step:
     threshold: float
     height: float | None
     """H on the scale of the chart, 0 to 100; ``None`` without a glimpse."""
+    decides_call: bool
+    """Whether it was written to decide on a call that the small model began."""
     mark: float | None
     """The threshold on the same scale; ``None`` where it is not on it."""
 
@@ -105,6 +115,7 @@ def _render(template: str, trace: Trace, **more: Any) -> str:
         "top": top,
         "tokens": sum(record.tokens for record in trace.steps),
         "saving": saving(trace),
+        "proposed_calls": proposed_calls(trace),
     }
     return _environment().get_template(template).render(view)
 
@@ -128,6 +139,7 @@ def _step(trace: Trace, record: StepRecord, top: float) -> _Step:
         empty=BEGAN.get(record.end or "", "(nothing)"),
         threshold=threshold,
         height=_percent(_finite(record.entropy), top),
+        decides_call=decides_call(trace, record),
         mark=_percent(_finite(threshold), top),
     )
 

@@ -47,6 +47,7 @@ class LivePrinter:
                     event.entropy,
                     self._threshold,
                     is_answer=event.is_answer,
+                    decides_call=event.decides_call,
                 )
             )
             self._trailing = 1

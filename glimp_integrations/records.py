@@ -12,7 +12,14 @@ from glimp_integrations.entropy import Estimator
 from glimp_integrations.forms.calls import new_ids
 from glimp_integrations.pens import Pen
 from glimp_integrations.settings import RoutingSettings
-from glimp_integrations.trace import ModelUsage, RoutedAnswer, StepRecord, Trace, Usage
+from glimp_integrations.trace import (
+    CallProposal,
+    ModelUsage,
+    RoutedAnswer,
+    StepRecord,
+    Trace,
+    Usage,
+)
 
 __all__ = ["Recorder"]
 
@@ -109,6 +116,7 @@ class Recorder:
             glimpse=self.settings.glimpse,
             random_share=self.settings.random_share,
             steps=records,
+            call_proposals=self._proposals(),
             stop_reason=chain.stop_reason,
             answer_stop=chain.answer_stop,
             requests=sum(pen.requests for pen in self.pens.values()),
@@ -127,6 +135,22 @@ class Recorder:
             tool_calls=reply.calls,
             invalid_tool_calls=reply.invalid,
         )
+
+    def _proposals(self) -> list[CallProposal]:
+        steps = self.chain.steps
+        return [
+            CallProposal(
+                step=proposal.step,
+                proposed_by=steps[proposal.step].author,
+                decided_in=decider.index,
+                decided_by=decider.author,
+                called=decider.end == "tool_call",
+                opening=proposal.opening,
+            )
+            for proposal in self.chain.proposals
+            # The call may have ended before anybody decided.
+            for decider in steps[proposal.decided_in : proposal.decided_in + 1]
+        ]
 
     def _costs(self, usage: Usage, written: int) -> tuple[float | None, float | None]:
         prices = self.settings.prices

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 __all__ = [
     "BEGAN",
     "COLOURS",
+    "decides_call",
     "entropy_bar",
     "is_answer",
     "plain",
+    "proposed_calls",
     "rich_trace",
     "saving",
     "step_header",
@@ -31,12 +33,22 @@ _VISIBLE = {
     **dict.fromkeys(range(0x7F, 0xA0), 0xFFFD),
 }
 # What a step without text began is written anew, by the answer's author.
-BEGAN = {"tool_call": "(began a tool call)", "json": "(began the JSON)"}
+BEGAN = {
+    "tool_call": "(began a tool call)",
+    "call_proposed": "(began a tool call)",
+    "json": "(began the JSON)",
+}
 _BAR = 10  # characters for twice the threshold
 
 
 def step_header(
-    index: int, author: Author, entropy: float | None, threshold: float, *, is_answer: bool
+    index: int,
+    author: Author,
+    entropy: float | None,
+    threshold: float,
+    *,
+    is_answer: bool,
+    decides_call: bool = False,
 ) -> Text:
     """One line above a step: number, author, H in nats against the threshold."""
     from rich.text import Text
@@ -50,6 +62,8 @@ def step_header(
         line.append(entropy_bar(entropy, threshold), style=colour)
         sign = ">" if entropy > threshold else "≤"
         line.append(f" {sign} {threshold:g} nats", style="dim")
+    if decides_call:
+        line.append("  decides on the tool call", style="dim")
     return line
 
 
@@ -86,6 +100,7 @@ def rich_trace(trace: Trace, *, brief: bool = False) -> Group:
             step.entropy,
             float(step.threshold),
             is_answer=is_answer(trace, step),
+            decides_call=decides_call(trace, step),
         )
         header.append(f"  {_spent(step)}", style="dim")
         parts.append(header)
@@ -148,9 +163,23 @@ def totals(trace: Trace) -> Text:
             style="dim",
         )
         line.append(f" ({saving(trace)})" if saving(trace) else "", style="dim")
+    if calls := proposed_calls(trace):
+        line.append(f"\n{calls}", style="dim")
     for error in trace.errors:
         line.append(f"\n{visible(error)}", style="yellow")
     return line
+
+
+def proposed_calls(trace: Trace) -> str:
+    """What became of calls that one model began and the other decided on; empty: none."""
+    handed = [p for p in trace.call_proposals if p.decided_by != p.proposed_by]
+    if not handed:
+        return ""
+    called = sum(p.called for p in handed)
+    return (
+        f"the small model began {len(handed)} tool call{'s' * (len(handed) != 1)}, "
+        f"the large model made {called or 'none'} of them"
+    )
 
 
 def saving(trace: Trace) -> str:
@@ -170,6 +199,11 @@ def plain(trace: Trace) -> str:
         console.quiet = False
         console.print(rich_trace(trace))
     return text.get()
+
+
+def decides_call(trace: Trace, step: StepRecord) -> bool:
+    """Whether a step was written to decide on a call that the other model began."""
+    return any(p.step < p.decided_in == step.index for p in trace.call_proposals)
 
 
 def is_answer(trace: Trace, step: StepRecord) -> bool:

@@ -100,6 +100,10 @@ class Scanner:
         """The step ended for another reason (its cap): a delimiter must not span the border."""
         self._tail = ""
 
+    def hold(self, text: str) -> None:
+        """Text that was cut off stays after all, and may still become an opening."""
+        self._held = text
+
     def flush(self) -> str:
         """The phase is over: what was held back belongs to the text after all."""
         held, self._held = self._held, ""

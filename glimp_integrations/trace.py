@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console, Group
 
 __all__ = [
+    "CallProposal",
     "InvalidToolCall",
     "ModelUsage",
     "RoutedAnswer",
@@ -49,6 +50,22 @@ class StepRecord(_Record):
     )
     seconds: float
     end: str | None = Field(description="Why the step ended.")
+
+
+class CallProposal(_Record):
+    """A tool call begun in a chain without think tags: who proposed it, who decided.
+
+    A call is a part of the answer. Where the small model begins one and the large model writes
+    the answer, what the small one began is dropped, and the large one writes that step freely: it
+    calls, or says something else.
+    """
+
+    step: int = Field(description="Index of the step in which the call was begun.")
+    proposed_by: Author
+    decided_in: int = Field(description="Index of the step whose author decided; often the same.")
+    decided_by: Author
+    called: bool = Field(description="Whether the one who decided made a call.")
+    opening: str = Field(description="What the call began with.")
 
 
 class ModelUsage(_Record):
@@ -108,6 +125,9 @@ class Trace(_Record):
         default=None, description="Set: the large model's steps were drawn by lot."
     )
     steps: list[StepRecord] = []
+    call_proposals: list[CallProposal] = Field(
+        default=[], description="Tool calls begun in a chain without think tags, in order."
+    )
     stop_reason: str | None = Field(default=None, description="Why the chain ended.")
     answer_stop: str | None = Field(default=None, description="Why a separate answer ended.")
     requests: int = 0

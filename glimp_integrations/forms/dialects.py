@@ -90,18 +90,28 @@ def dialect_of(*texts: str | None) -> Dialect:
     return next((d for d in DIALECTS if any(mark in text for mark in d.marks)), PLAIN)
 
 
-def opening(names: Iterable[str]) -> regex.Pattern[str]:
+# Keys of a call in JSON, whatever tool it names, up to where its arguments begin.
+_SHAPED = r'[^"\\\n]{1,64}"\s*,\s*"(?:arguments|parameters)"\s*:'
+
+
+def opening(names: Iterable[str], *, unknown: bool = False) -> regex.Pattern[str]:
     """What begins a call to one of these tools.
 
     A tag always does. JSON without a tag does at the beginning of a line, bare or in a fence,
     once it names one of the tools: other JSON is text like any other. Groups: ``tag`` or
     ``json``; searched with ``partial=True``, so that a beginning is seen before it is whole.
+
+    Args:
+        names: The tools.
+        unknown: JSON that has a call's keys begins one, too, whatever tool it names.
     """
-    known = "|".join(regex.escape(name) for name in names)
+    known = "|".join(regex.escape(name) + '"' for name in names)
+    if unknown:
+        known += "|" + _SHAPED
     tags = "|".join(regex.escape(tag) for tag in TAGS)
     return regex.compile(
         rf"(?P<tag>{tags})|(?m:^)[ \t]*(?P<fence>```[ \t]*\w*[ \t]*\n\s*)?"
         # Two braces: some templates teach them, by an escape too many.
         r'(?P<json>(?:\[\s*)?\{{1,2}\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
-        rf'"name"\s*:\s*"(?:{known})")'
+        rf'"name"\s*:\s*"(?:{known}))'
     )

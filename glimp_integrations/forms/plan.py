@@ -57,6 +57,8 @@ class Plan:
         names: Tools whose calls are looked for.
         opening: What begins a call, or the JSON that was asked for, in text that is not bound
             yet; ``None``: nothing is looked for.
+        shaped: As ``opening``, or JSON shaped like a call of a tool that does not exist: what
+            the small model begins is no call before the answer's author makes one.
         forced: What the answer has to be; ``None``: text, and calls where the model begins one.
         dialect: How the answer's author writes calls.
         tools: The tools that may be called, schemas checked; empty where a call is not bound.
@@ -65,6 +67,7 @@ class Plan:
 
     names: tuple[str, ...] = ()
     opening: regex.Pattern[str] | None = None
+    shaped: regex.Pattern[str] | None = None
     forced: Bound | None = None
     dialect: Dialect = PLAIN
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -136,6 +139,7 @@ def make_plan(form: Form, texts: Sequence[str | None], *, binds: bool, model: st
     plan = Plan(
         names=tuple(form.names),
         opening=opening(form.names) if form.names else None,
+        shaped=opening(form.names, unknown=True) if form.names else None,
         dialect=dialect,
         tools=tuple(tools),
         parallel=form.parallel_tool_calls,
