@@ -11,40 +11,43 @@ it was meant as one. Nothing here raises.
 
 from __future__ import annotations
 
-import json
 import secrets
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import regex
 
 from glimp_integrations.events import ToolCallDelta
-from glimp_integrations.forms.dialects import TAG_CLOSERS, opening
+from glimp_integrations.forms.dialects import GAP, TAG_CLOSERS, opening
+from glimp_integrations.forms.values import Undecided, Value, dump, parsed
+from glimp_integrations.forms.xml import XmlArguments
 from glimp_integrations.trace import InvalidToolCall, ToolCall
 
 __all__ = ["CallReader", "new_ids"]
 
 _FUNCTION_NAME = r"[\w.\-]{1,64}"
-# What stands in front of a call's arguments, its name included.
+_TYPED = rf'(?:"type"{GAP}:{GAP}"function"{GAP},{GAP})?'
+# What stands in front of a call's arguments, its name included; bounded, see ``GAP``.
 _HEAD = regex.compile(
-    r'\s*(?:\[\s*)?\{{1,2}\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
-    r'"name"\s*:\s*"(?P<name>[^"\\]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\S)'
-    rf"|\s*(?:<｜tool▁call▁begin｜>\s*)?function\s*<｜tool▁sep｜>(?P<name>{_FUNCTION_NAME})\s*"
-    r"```json\s*(?=\{)"
-    rf"|\s*(?:<｜tool▁call▁begin｜>\s*)?(?P<name>{_FUNCTION_NAME})<｜tool▁sep｜>\s*(?=\{{)"
-    rf"|\s*(?P<name>{_FUNCTION_NAME})(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?\s*(?=\{{)"
+    rf"{GAP}(?:\[{GAP})?\{{{{1,2}}{GAP}{_TYPED}"
+    rf'"name"{GAP}:{GAP}"(?P<name>[^"\\]{{1,256}}+)"{GAP},{GAP}'
+    rf'"(?:arguments|parameters)"{GAP}:{GAP}(?=\S)'
+    rf"|{GAP}(?:<｜tool▁call▁begin｜>{GAP})?function{GAP}<｜tool▁sep｜>"
+    rf"(?P<name>{_FUNCTION_NAME}){GAP}```json{GAP}(?=\{{)"
+    rf"|{GAP}(?:<｜tool▁call▁begin｜>{GAP})?(?P<name>{_FUNCTION_NAME})<｜tool▁sep｜>{GAP}(?=\{{)"
+    rf"|{GAP}(?P<name>{_FUNCTION_NAME})(?:\[CALL_ID\]\w{{0,64}}+)?(?:\[ARGS\])?{GAP}(?=\{{)"
 )
-_XML = regex.compile(
-    rf"\s*<function=(?P<name>{_FUNCTION_NAME})>(?P<body>.*?)</function>", regex.DOTALL
-)
-_XML_ARGUMENT = regex.compile(
-    rf"<parameter=(?P<name>{_FUNCTION_NAME})>\n?(?P<value>.*?)\n?</parameter>", regex.DOTALL
+_XML_HEAD = regex.compile(rf"{GAP}<function=(?P<name>{_FUNCTION_NAME})>")
+# Without a tag, a call goes on behind its name as JSON does.
+_GOES_ON = regex.compile(
+    rf'(?:\[{GAP})?\{{{{1,2}}{GAP}{_TYPED}"name"{GAP}:{GAP}"[^"\\]{{1,256}}+"{GAP}'
+    rf'(?:\}}|,{GAP}")'
 )
 _CLOSERS = (*TAG_CLOSERS, "</tools>")
 # What may stand behind a call before the next call or text.
-_REST = regex.compile(r"(?:\s|[}\],;]|" + "|".join(map(regex.escape, _CLOSERS)) + ")*")
+_REST = regex.compile(r"(?:\s|[}\],;]|" + "|".join(map(regex.escape, _CLOSERS)) + ")*+")
 _FENCE = "```"
 _END_OF_CALL = regex.compile("|".join(map(regex.escape, (*_CLOSERS, _FENCE))))
 _CLOSER = regex.compile("|".join(map(regex.escape, TAG_CLOSERS)))
@@ -54,13 +57,16 @@ _CLOSER = regex.compile("|".join(map(regex.escape, TAG_CLOSERS)))
 class CallReader:
     """Splits a reply into its text and its tool calls.
 
+    What a piece costs depends on the piece, not on what was held back before it: no beginning is
+    longer than a few hundred characters, and what is longer is read once.
+
     Args:
         names: The tools that may be called. With none, everything is text.
         new_id: From a call's number to its id.
         most: Calls at most; what follows the last of them is dropped.
+        parameters: The tools' schemas, by name: XML does not tell a text from a number.
 
     Attributes:
-        content: The reply without its calls.
         calls: Calls whose arguments are JSON objects.
         invalid: The others.
     """
@@ -68,26 +74,36 @@ class CallReader:
     names: Iterable[str]
     new_id: Callable[[int], str]
     most: int | None = None
-    content: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     calls: list[ToolCall] = field(default_factory=list)
     invalid: list[InvalidToolCall] = field(default_factory=list)
+    _content: list[str] = field(default_factory=list)
     _opening: regex.Pattern[str] | None = None
-    _state: Literal["text", "head", "value", "rest"] = "text"
-    _buffer: str = ""
+    _state: Literal["text", "head", "undecided", "xml", "value", "rest"] = "text"
+    _buffer: str = ""  # not read yet, or the beginning of something
+    _held: list[str] = field(default_factory=list)  # read, and nothing was told of it
     _before: str = "\n"
+    _lead: str = ""  # what stands between the line's beginning and a call without a tag
     _tagged: bool = False
     _fenced: bool = False  # the fence around the call is still open
-    _enclosed: bool = False  # the object around the arguments is still open
+    _enclosed: Value | None = None  # the object around the arguments is still open
     _name: str = ""
     _id: str = ""
-    _arguments: str = ""
-    _value: _Value | None = None
+    _arguments: list[str] = field(default_factory=list)
+    _value: Value = field(default_factory=Value)
+    _xml: XmlArguments = field(default_factory=lambda: XmlArguments(None))
+    _undecided: Undecided = field(default_factory=lambda: Undecided(None))
     _count: int = 0
-    _spaces: str = ""
+    _spaces: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         names = list(self.names)
         self._opening = opening(names) if names else None
+
+    @property
+    def content(self) -> str:
+        """The reply without its calls."""
+        return "".join(self._content)
 
     def read(self, text: str) -> CallReader:
         """Take a whole reply."""
@@ -98,7 +114,7 @@ class CallReader:
     def feed(self, text: str) -> list[str | ToolCallDelta]:
         """Take the next piece; returns what is certain now, in order."""
         if self._opening is None:
-            self.content += text
+            self._content.append(text)
             return [text] if text else []
         if self._is_full:
             return []
@@ -113,15 +129,18 @@ class CallReader:
         told: list[str | ToolCallDelta] = []
         if self._state == "value":
             self._end_value(told, whole=False)
-        elif self._state == "head":
-            self._give_up(self._buffer, told)
+        elif self._state == "xml":
+            self._end_xml(told)
+        elif self._state in ("head", "undecided"):
+            self._give_up(self._all_held(), told)
         elif self._opening is not None and not self._is_full:
-            self._say(self._buffer, told)
-        self._buffer, self._state = "", "text"
+            self._say(self._all_held(), told)
+        self._buffer, self._held, self._state = "", [], "text"
         if self._spaces and not self._count:
-            self.content += self._spaces
-            told.append(self._spaces)
-        self._spaces = ""
+            spaces = "".join(self._spaces)
+            self._content.append(spaces)
+            told.append(spaces)
+        self._spaces = []
         return told
 
     # -- inside ------------------------------------------------------------------------------
@@ -135,9 +154,17 @@ class CallReader:
         return {
             "text": self._read_text,
             "head": self._read_head,
+            "undecided": self._read_undecided,
+            "xml": self._read_xml,
             "value": self._read_value,
             "rest": self._read_rest,
         }[self._state](told)
+
+    def _all_held(self) -> str:
+        """Everything that was read since something began, and nothing was told of."""
+        text = "".join([*self._held, self._buffer])
+        self._held, self._buffer = [], ""
+        return text
 
     def _read_text(self, told: list[str | ToolCallDelta]) -> bool:
         assert self._opening is not None
@@ -148,10 +175,10 @@ class CallReader:
             self._buffer = self._buffer[start:]
             return False
         self._tagged = found["tag"] is not None
+        begin = (found.end("tag") if self._tagged else found.start("json")) - 1
+        self._lead = "" if self._tagged else self._buffer[start:begin]
         self._fenced = self._fenced or found["fence"] is not None
-        self._buffer = self._buffer[
-            (found.end("tag") if self._tagged else found.start("json")) - 1 :
-        ]
+        self._buffer = self._buffer[begin:]
         self._state = "head"
         return True
 
@@ -162,62 +189,75 @@ class CallReader:
         self._before = text[-1]
         words = text.rstrip()
         if not words:
-            self._spaces += text
+            self._spaces.append(text)
             return
-        said = self._spaces + words
-        if self._count and not self.content:
+        said = "".join(self._spaces) + words
+        if self._count and not self._content:
             said = said.lstrip()
-        self._spaces = text[len(words) :]
-        self.content += said
+        self._spaces = [text[len(words) :]] if len(words) < len(text) else []
+        self._content.append(said)
         told.append(said)
 
     def _read_head(self, told: list[str | ToolCallDelta]) -> bool:
-        head = _HEAD.match(self._buffer)
+        head = _HEAD.match(self._buffer, partial=True)
+        if head is not None and head.partial:
+            return False
         if head is not None:
             self._begin(head["name"], told)
-            self._enclosed = head[0].lstrip()[:1] in ("{", "[")
+            self._enclosed = (
+                Value.inside_of_object() if head[0].lstrip()[:1] in ("{", "[") else None
+            )
             self._fenced = self._fenced or _FENCE in head[0]
             self._buffer = self._buffer[head.end() :]
-            self._value = _Value()
-            self._state = "value"
+            self._value, self._state = Value(), "value"
             return True
-        xml = _XML.match(self._buffer)
-        if xml is not None:
-            arguments = {m["name"]: _typed(m["value"]) for m in _XML_ARGUMENT.finditer(xml["body"])}
-            self._whole(xml["name"], _dump(arguments), told)
-            self._buffer = self._buffer[xml.end() :]
-            return True
-        size = self._read_unusual(told)
-        if size:
-            self._buffer = self._buffer[size:]
-            return True
-        end = self._closing_tag() if self._tagged else None
-        if end is None:
+        xml = _XML_HEAD.match(self._buffer, partial=True) if self._tagged else None
+        if xml is not None and xml.partial:
             return False
-        text, self._buffer = self._buffer[:end], self._buffer[end:]
-        self._give_up(text, told)
+        if xml is not None:
+            self._name = xml["name"]
+            self._xml = XmlArguments(self.parameters.get(self._name))
+            self._held, self._buffer = [xml[0]], self._buffer[xml.end() :]
+            self._arguments, self._state = [], "xml"
+            return True
+        if not self._tagged:
+            goes_on = _GOES_ON.match(self._buffer, partial=True)
+            if goes_on is None:
+                self._give_up(self._all_held(), told)
+                return True
+            if goes_on.partial:
+                return False
+        self._undecided = Undecided(_CLOSER if self._tagged else None)
+        self._state = "undecided"
         return True
 
-    def _closing_tag(self) -> int | None:
-        """Where a tag says that the call is over; one inside of an argument does not."""
-        if self._buffer.lstrip().startswith("<function=") and "</function>" not in self._buffer:
-            return None
-        for found in _CLOSER.finditer(self._buffer):
-            if not _in_string(self._buffer[: found.start()]):
-                return found.start()
-        return None
+    def _read_undecided(self, told: list[str | ToolCallDelta]) -> bool:
+        """A call as JSON of any order of keys, or none at all."""
+        size, end = self._undecided.feed(self._buffer)
+        self._held.append(self._buffer[:size])
+        self._buffer = self._buffer[size:]
+        if end is None:
+            return False
+        text = "".join(self._held)
+        if end == "object" and self._read_unusual(text, told):
+            self._held = []
+        elif end == "object" and self._tagged:
+            self._undecided.gave_up, self._held = True, [text]
+        else:
+            self._held = []
+            self._give_up(text, told)
+        return True
 
-    def _read_unusual(self, told: list[str | ToolCallDelta]) -> int:
-        """A call as JSON of any order of keys; how many characters it took, 0 if it is none."""
-        body = self._buffer.lstrip(" \n\r\t[,;")
-        skipped = len(self._buffer) - len(body)
-        if not body.startswith("{"):
-            return 0
+    def _read_unusual(self, text: str, told: list[str | ToolCallDelta]) -> bool:
+        """Whether this is JSON; if it calls nobody, it is given up."""
+        body = text.lstrip(" \n\r\t[,;")
         try:
-            value, size = json.JSONDecoder(strict=False).raw_decode(body)
+            value = parsed(body) if body.startswith("{") else None
         except ValueError:
-            return 0
-        call = value.get("function", value) if isinstance(value, dict) else None
+            return False
+        if not isinstance(value, dict):
+            return False
+        call = value.get("function", value)
         name = call.get("name") if isinstance(call, dict) else call
         if isinstance(call, str):  # {"function": "name", "arguments": {...}}
             call = value
@@ -225,44 +265,74 @@ class CallReader:
         known = {"name", "type", "id", "arguments", "parameters"}
         is_data = not self._tagged and isinstance(call, dict) and not call.keys() <= known
         if not isinstance(call, dict) or not isinstance(name, str) or is_data:
-            self._give_up(body[:size], told)
-            return skipped + size
+            self._give_up(body if self._tagged else text, told)
+            return True
         arguments = call.get("arguments", call.get("parameters", {}))
-        text = arguments if isinstance(arguments, str) else _dump(arguments)
-        self._whole(name, text or "{}", told)
-        return skipped + size
+        self._begin(name, told)
+        self._argue((arguments if isinstance(arguments, str) else dump(arguments)) or "{}", told)
+        self._finish_call()
+        return True
+
+    def _read_xml(self, told: list[str | ToolCallDelta]) -> bool:
+        if not self._arguments:
+            self._held.append(self._buffer)  # too broken to have a name, should it end here
+        pieces, self._buffer = self._xml.feed(self._buffer), ""
+        self._tell_xml(pieces, told)
+        if not self._xml.done:
+            return False
+        self._buffer = self._xml.rest
+        if not self._arguments:  # neither parameters nor nothing: {"city": "Paris"}, or words
+            self._tell_xml([self._xml.text], told)
+        self._finish_call()
+        return True
+
+    def _tell_xml(self, pieces: list[str], told: list[str | ToolCallDelta]) -> None:
+        for piece in pieces:
+            if not self._arguments:
+                self._held = []
+                self._begin(self._name, told)
+            self._argue(piece, told)
+
+    def _end_xml(self, told: list[str | ToolCallDelta]) -> None:
+        self._tell_xml(self._xml.end(), told)
+        if not self._arguments:
+            self._give_up(self._all_held(), told)
+        else:
+            self._finish_call()
 
     def _read_value(self, told: list[str | ToolCallDelta]) -> bool:
-        assert self._value is not None
         size = self._value.feed(self._buffer)
         text = self._buffer if size is None else self._buffer[:size]
         self._buffer = self._buffer[len(text) :]
-        self._arguments += text
         if text and self._value.is_object:
-            told.append(ToolCallDelta(self._count - 1, None, None, text))
+            self._argue(text, told)
+        elif text:
+            self._arguments.append(text)
         if size is None:
             return False
         self._end_value(told, whole=True)
         return True
 
     def _end_value(self, told: list[str | ToolCallDelta], *, whole: bool) -> None:
-        assert self._value is not None
         if not self._value.is_object and (whole or self._arguments):
             # JSON inside a JSON string, nothing, or something that is no object at all.
-            self._arguments = _unquoted(self._arguments) or "{}"
-            told.append(ToolCallDelta(self._count - 1, None, None, self._arguments))
+            text = _unquoted("".join(self._arguments)) or "{}"
+            self._arguments = []
+            self._argue(text, told)
         self._finish_call()
 
     def _read_rest(self, told: list[str | ToolCallDelta]) -> bool:
-        if self._enclosed:
+        if self._enclosed is not None:
             # Whatever else the call's object holds, up to its end or, if that is missing, a tag's.
-            size = _Value(is_object=True, _begun=True, _depth=1).feed(self._buffer)
-            end = _END_OF_CALL.search(self._buffer)
-            if size is None and end is None:
+            end = _END_OF_CALL.search(self._buffer, partial=True)
+            stop = len(self._buffer) if end is None else end.start()
+            size = self._enclosed.feed(self._buffer[:stop])
+            read = stop if size is None else size
+            self._held.append(self._buffer[:read])
+            self._buffer = self._buffer[read:]
+            if size is None and (end is None or end.partial):
                 return False
-            places = [size, end.start() if end else None]
-            self._buffer = self._buffer[min(p for p in places if p is not None) :]
-            self._enclosed = False
+            self._enclosed, self._held = None, []
         rest = _REST.match(self._buffer)
         assert rest is not None  # it may be empty
         if _CLOSER.search(rest[0]):
@@ -277,32 +347,32 @@ class CallReader:
         # Behind a tag, several calls may stand in a row; without one, only names tell.
         self._state = "head" if self._tagged and self._buffer[0] == "{" else "text"
         self._before = "\n"
-        self._spaces = self._spaces or " "
+        self._spaces = self._spaces or [" "]
         return True
 
     def _begin(self, name: str, told: list[str | ToolCallDelta]) -> None:
-        self._name, self._arguments = name, ""
+        self._name, self._arguments = name, []
         self._id = self.new_id(self._count)
         told.append(ToolCallDelta(self._count, self._id, name, ""))
         self._count += 1
 
-    def _whole(self, name: str, arguments: str, told: list[str | ToolCallDelta]) -> None:
-        self._begin(name, told)
-        self._arguments = arguments
-        told.append(ToolCallDelta(self._count - 1, None, None, arguments))
-        self._finish_call()
+    def _argue(self, text: str, told: list[str | ToolCallDelta]) -> None:
+        """More of the arguments."""
+        self._arguments.append(text)
+        told.append(ToolCallDelta(self._count - 1, None, None, text))
 
     def _finish_call(self) -> None:
-        self._state, self._value = "rest", None
+        self._state = "rest"
+        text = "".join(self._arguments)
         try:
-            arguments = json.loads(self._arguments, strict=False)
+            arguments = parsed(text)
             if not isinstance(arguments, dict):
                 raise ValueError(f"expected an object, got {type(arguments).__name__}")
         except ValueError as error:
             self.invalid.append(
                 InvalidToolCall(
                     index=self._count - 1,
-                    id=self._id, name=self._name, text=self._arguments,
+                    id=self._id, name=self._name, text=text,
                     error=f"the arguments are no JSON object: {error}",
                 )
             )  # fmt: skip
@@ -310,13 +380,15 @@ class CallReader:
             self.calls.append(ToolCall(id=self._id, name=self._name, arguments=arguments))
 
     def _give_up(self, text: str, told: list[str | ToolCallDelta]) -> None:
-        """What was meant as a call has not even a name."""
-        text = text.strip()
-        self._state = "rest"
+        """What was meant as a call has not even a name; without a tag, it was not meant as one."""
         if not self._tagged:
             self._state = "text"
-            self._say(text, told)
+            self._fenced = self._fenced and _FENCE not in self._lead
+            self._say(self._lead + text, told)
+            self._lead = ""
             return
+        self._state = "rest"
+        text = text.strip()
         if not text:
             return
         call_id = self.new_id(self._count)
@@ -336,65 +408,9 @@ def new_ids() -> Callable[[int], str]:
     return lambda number: f"{base}{number:03}"[-9:]
 
 
-@dataclass(slots=True)
-class _Value:
-    """Finds the end of a JSON value that arrives in pieces."""
-
-    is_object: bool = False
-    _begun: bool = False
-    _depth: int = 0
-    in_string: bool = False
-    _escaped: bool = False
-
-    def feed(self, text: str) -> int | None:
-        """Characters of ``text`` up to the value's end; ``None`` if it does not end here."""
-        for place, character in enumerate(text):
-            if not self._begun:
-                self._begun, self.is_object = True, character == "{"
-            if self.in_string:
-                if self._escaped:
-                    self._escaped = False
-                elif character == "\\":
-                    self._escaped = True
-                elif character == '"':
-                    self.in_string = False
-                    if self._depth == 0:
-                        return place + 1
-            elif character == '"':
-                self.in_string = True
-            elif character in "{[":
-                self._depth += 1
-            elif character in "}]":
-                self._depth -= 1
-                if self._depth <= 0:
-                    return place + (self._depth == 0)
-            elif self._depth == 0 and character in ",\n":
-                return place
-        return None
-
-
-def _in_string(text: str) -> bool:
-    """Whether JSON that begins like this is inside a string at its end."""
-    value = _Value()
-    begin = text.find("{")
-    return begin >= 0 and value.feed(text[begin:]) is None and value.in_string
-
-
 def _unquoted(text: str) -> str:
     try:
-        value = json.loads(text, strict=False)
+        value = parsed(text)
     except ValueError:
         return text
     return value if isinstance(value, str) else ("{}" if value is None else text)
-
-
-def _typed(text: str) -> Any:
-    """An XML argument: JSON where it is some, else text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

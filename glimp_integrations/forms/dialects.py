@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 import regex
 
-__all__ = ["PLAIN", "TAGS", "TAG_CLOSERS", "Dialect", "dialect_of", "opening"]
+__all__ = ["BLANKS", "GAP", "PLAIN", "TAGS", "TAG_CLOSERS", "Dialect", "dialect_of", "opening"]
+
+# White space inside of a call's beginning: what has more of it in a row is text. A beginning has
+# to be held back until it is known, and so has an end; without a bound, a model that writes blanks
+# for ever makes every reader hold, and search again and again, all of them. Possessive (``+``), as
+# nothing that follows begins with white space.
+BLANKS = r"[ \t]{0,64}+"
+GAP = r"\s{0,64}+"
+# A name, up to where the arguments begin: together these keys are a call's, not some data's.
+_UNKNOWN = rf'[^"\\\n]{{1,64}}+"{GAP},{GAP}"(?:arguments|parameters)"{GAP}:'
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,28 +99,23 @@ def dialect_of(*texts: str | None) -> Dialect:
     return next((d for d in DIALECTS if any(mark in text for mark in d.marks)), PLAIN)
 
 
-# Keys of a call in JSON, whatever tool it names, up to where its arguments begin.
-_SHAPED = r'[^"\\\n]{1,64}"\s*,\s*"(?:arguments|parameters)"\s*:'
-
-
 def opening(names: Iterable[str], *, unknown: bool = False) -> regex.Pattern[str]:
     """What begins a call to one of these tools.
 
     A tag always does. JSON without a tag does at the beginning of a line, bare or in a fence,
     once it names one of the tools: other JSON is text like any other. Groups: ``tag`` or
-    ``json``; searched with ``partial=True``, so that a beginning is seen before it is whole.
+    ``json``; searched with ``partial=True``, so that a beginning is seen before it is whole. No
+    beginning is longer than a few hundred characters and the longest name.
 
     Args:
         names: The tools.
         unknown: JSON that has a call's keys begins one, too, whatever tool it names.
     """
-    known = "|".join(regex.escape(name) + '"' for name in names)
-    if unknown:
-        known += "|" + _SHAPED
+    known = "|".join([*(regex.escape(name) + '"' for name in names), *([_UNKNOWN] * unknown)])
     tags = "|".join(regex.escape(tag) for tag in TAGS)
     return regex.compile(
-        rf"(?P<tag>{tags})|(?m:^)[ \t]*(?P<fence>```[ \t]*\w*[ \t]*\n\s*)?"
+        rf"(?P<tag>{tags})|(?m:^){BLANKS}(?P<fence>```{BLANKS}\w{{0,64}}+{BLANKS}\n{GAP})?"
         # Two braces: some templates teach them, by an escape too many.
-        r'(?P<json>(?:\[\s*)?\{{1,2}\s*(?:"type"\s*:\s*"function"\s*,\s*)?'
-        rf'"name"\s*:\s*"(?:{known}))'
+        rf'(?P<json>(?:\[{GAP})?\{{{{1,2}}{GAP}(?:"type"{GAP}:{GAP}"function"{GAP},{GAP})?'
+        rf'"name"{GAP}:{GAP}"(?:{known}))'
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import regex
@@ -13,7 +13,7 @@ import regex
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.forms import schemas
 from glimp_integrations.forms.calls import CallReader
-from glimp_integrations.forms.dialects import PLAIN, TAGS, Dialect, dialect_of, opening
+from glimp_integrations.forms.dialects import BLANKS, PLAIN, TAGS, Dialect, dialect_of, opening
 from glimp_integrations.forms.form import Form
 
 __all__ = [
@@ -63,6 +63,7 @@ class Plan:
         dialect: How the answer's author writes calls.
         tools: The tools that may be called, schemas checked; empty where a call is not bound.
         parallel: Whether text, and another call, may follow a call.
+        parameters: Schemas of all tools' arguments, as the caller gave them.
     """
 
     names: tuple[str, ...] = ()
@@ -72,6 +73,7 @@ class Plan:
     dialect: Dialect = PLAIN
     tools: tuple[Mapping[str, Any], ...] = ()
     parallel: bool = True
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def begun(self, text: str) -> Bound:
         """How the answer goes on where ``text`` began a call."""
@@ -95,7 +97,8 @@ class Plan:
 
     def reader(self, new_id: Callable[[int], str]) -> CallReader:
         """Splits the answer's text into visible text and calls."""
-        return CallReader(self.names, new_id, most=None if self.parallel else 1)
+        most = None if self.parallel else 1
+        return CallReader(self.names, new_id, most=most, parameters=self.parameters)
 
     @property
     def begins(self) -> Literal["tool_call", "json"]:
@@ -150,6 +153,7 @@ def make_plan(form: Form, texts: Sequence[str | None], *, binds: bool, model: st
         forced = _forced_answer(schema, tools, dialect, binds)
     else:
         return plan
+        parameters={t["function"]["name"]: t["function"].get("parameters") for t in form.tools},
     return replace(plan, forced=forced, opening=_json_begins(plan.opening))
 
 
@@ -205,7 +209,7 @@ def _forced_answer(
 
 def _json_begins(calls: regex.Pattern[str] | None) -> regex.Pattern[str]:
     """Where text turns to the JSON that was asked for: a call's beginning, a fence, a brace."""
-    json_text = r"(?m:^)[ \t]*(?:```[ \t]*(?:json|JSON)[ \t]*\n|\{)"
+    json_text = rf"(?m:^){BLANKS}(?:```{BLANKS}(?:json|JSON){BLANKS}\n|\{{)"
     return regex.compile(json_text if calls is None else f"{calls.pattern}|{json_text}")
 
 
