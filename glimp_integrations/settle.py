@@ -19,6 +19,8 @@ class Settler:
         self._chain = chain
         self._open: list[str] = []  # text of unknown kind, behind what is settled
         self._length = 0  # of it
+        self._first_word: int | None = None  # where in it something is said, first and last
+        self._last_word = -1
         self._settled = 0  # characters that are known to be reasoning
         self._begin = 0  # where the step begins that was shown last
         self._step = 0
@@ -30,6 +32,11 @@ class Settler:
         if not undecided:
             kind = self._decided(step)
             return [TextDelta(text, step.index, step.author, kind)]
+        words = text.rstrip()
+        if words:
+            if self._first_word is None:
+                self._first_word = self._length + len(text) - len(text.lstrip())
+            self._last_word = self._length + len(words) - 1
         self._open.append(text)
         self._length += len(text)
         events: list[Event] = [TextDelta(text, step.index, step.author, None)]
@@ -43,6 +50,7 @@ class Settler:
         begin = max(0, len(self._chain.reasoning) - self._settled)
         parts: list[tuple[str, Kind]] = [(rest[:begin], "reasoning"), (rest[begin:], "answer")]
         self._open, self._length, self._settled = [], 0, 0
+        self._first_word, self._last_word = None, -1
         return [Settled(text, kind) for text, kind in parts if text]
 
     def _before(self, step: Step) -> list[Event]:
@@ -53,10 +61,14 @@ class Settler:
         cut = self._begin - self._settled
         if cut <= 0 or cut >= self._length:
             return []
+        first = self._first_word
+        if first is None or not first < cut <= self._last_word:
+            return []  # one of the two says nothing; only where both do is the text looked at
         rest = "".join(self._open)
-        if not (rest[cut:].strip() and rest[:cut].strip()):
-            return []
-        self._settled, self._open, self._length = self._begin, [rest[cut:]], self._length - cut
+        later = rest[cut:]
+        self._settled, self._open, self._length = self._begin, [later], self._length - cut
+        self._first_word = len(later) - len(later.lstrip())
+        self._last_word -= cut
         return [Settled(rest[:cut], "reasoning")]
 
     def _decided(self, step: Step) -> Kind:

@@ -3,7 +3,9 @@
 Three things are looked for. A *terminator* (the end-of-thinking tag, an answer marker, a stop
 string) and an *opening* (where a tool call or JSON begins) are removed from the text, so nothing
 of them may be shown before they are known. The *delimiter* of a step is kept. Each may lie across
-pieces or inside one.
+pieces or inside one. What a piece costs depends on the piece, not on what is held back: what was
+looked at once is not looked at again, except for the few hundred characters that a call's opening
+may have.
 """
 
 from __future__ import annotations
@@ -48,6 +50,38 @@ class _Found:
     end: Terminator
 
 
+class _Literal:
+    """How much of a terminator the text read so far ends with (Knuth, Morris and Pratt)."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._shorter = _borders(text)
+        self.size = 0  # characters of the terminator, all of them never
+
+    def feed(self, text: str) -> None:
+        """Take text that is kept; the terminator is not in it, nor across its beginning."""
+        most = len(self._text) - 1
+        if len(text) >= most:  # nothing before it matters
+            self.size, text = 0, text[len(text) - most :]
+        size, wanted = self.size, self._text
+        for character in text:
+            while size and wanted[size] != character:
+                size = self._shorter[size - 1]
+            size += wanted[size] == character
+        self.size = size
+
+
+def _borders(text: str) -> list[int]:
+    """For each beginning of a text: the longest shorter one that it ends with."""
+    borders, size = [0] * len(text), 0
+    for place in range(1, len(text)):
+        while size and text[size] != text[place]:
+            size = borders[size - 1]
+        size += text[size] == text[place]
+        borders[place] = size
+    return borders
+
+
 class Scanner:
     """Cuts one phase (the thinking, the answer) into steps.
 
@@ -65,9 +99,11 @@ class Scanner:
     ) -> None:
         self._delimiter = delimiter
         self._terminators = dict(terminators)
+        self._literals = [_Literal(text) for text in self._terminators]
         self.opening = opening
         self._before = "\n"  # the character before the window; a phase begins a line
-        self._held = ""  # could still become a terminator; not shown yet
+        self._held = ""  # could still become a terminator or an opening; not shown yet
+        self._ruled_out = 0  # of what is held: no opening begins there
         self._tail = ""  # end of the running step, for a delimiter across pieces
 
     def feed(self, text: str, *, divisible: bool) -> Cut:
@@ -81,13 +117,16 @@ class Scanner:
         """
         step_end = self._delimiter_end(text, divisible)
         window = self._held + text
-        found = self._first(window)
+        call = self._call(window)
+        found = self._first(window, call)
         # Whichever begins first counts: a stop string may begin with the delimiter, and an
         # end-of-thinking tag behind a delimiter belongs to the next step.
         if found is not None and (step_end is None or found.start - len(self._held) < step_end):
             return self._terminate(window, found, text)
         kept = text if step_end is None else text[:step_end]
-        shown = self._release(self._held + kept)
+        if len(kept) < len(text):
+            call = self._call(self._held + kept)
+        shown = self._release(kept, call)
         self._tail = "" if step_end is not None else self._grow_tail(kept)
         return Cut(
             shown=shown,
@@ -106,11 +145,17 @@ class Scanner:
 
     def flush(self) -> str:
         """The phase is over: what was held back belongs to the text after all."""
-        held, self._held = self._held, ""
+        held = self._held
+        self._forget()
         return held
 
+    def _forget(self) -> None:
+        self._held, self._ruled_out = "", 0
+        for literal in self._literals:
+            literal.size = 0
+
     def _terminate(self, window: str, found: _Found, text: str) -> Cut:
-        self._held = ""
+        self._forget()
         self._tail = ""
         return Cut(
             shown=window[: found.start],
@@ -140,15 +185,14 @@ class Scanner:
         size = self._delimiter_length() - 1
         return (self._tail + kept)[-size:] if size > 0 else ""
 
-    def _first(self, window: str) -> _Found | None:
+    def _first(self, window: str, call: regex.Match[str] | None) -> _Found | None:
         best: _Found | None = None
         for literal, end in self._terminators.items():
-            start = window.find(literal)
+            start = window.find(literal, max(0, len(self._held) - len(literal) + 1))
             if start < 0 or (best is not None and start > best.start):
                 continue
             if best is None or start < best.start or len(literal) > len(best.text):
                 best = _Found(start, literal, end)
-        call = self._call(window)
         if (
             call is not None
             and not call.partial
@@ -161,19 +205,17 @@ class Scanner:
         """Where a call begins, or may turn out to begin; counted from the character before."""
         if self.opening is None:
             return None
-        return self.opening.search(self._before + window, pos=1, partial=True)
+        return self.opening.search(self._before + window, pos=1 + self._ruled_out, partial=True)
 
-    def _release(self, window: str) -> str:
-        hold = 0
-        for literal in self._terminators:
-            for size in range(min(len(literal) - 1, len(window)), hold, -1):
-                if literal.startswith(window[len(window) - size :]):
-                    hold = size
-                    break
-        call = self._call(window)
-        if call is not None and call.partial:
-            hold = max(hold, len(window) - (call.start() - 1))
+    def _release(self, kept: str, call: regex.Match[str] | None) -> str:
+        window = self._held + kept
+        begins = len(window) if call is None else call.start() - 1
+        hold = len(window) - begins
+        for literal in self._literals:
+            literal.feed(kept)
+            hold = max(hold, literal.size)
         cut = len(window) - hold
         self._held = window[cut:]
+        self._ruled_out = begins - cut
         self._before = window[cut - 1] if cut else self._before
         return window[:cut]
