@@ -111,6 +111,8 @@ class Plan:
         return self.opening is not None and self.forced is None and bool(self.tools)
 
 
+_SAYS_WHAT = {"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"}
+
 FREE = Plan()
 """Nothing was asked for but text."""
 
@@ -137,7 +139,12 @@ def make_plan(form: Form, texts: Sequence[str | None], *, binds: bool, model: st
     dialect = dialect_of(*texts)
     schema = None
     if form.schema is not None:
-        schema = schemas.checked(form.schema, what="the answer's schema")
+        what = "the answer's schema"
+        schema = (
+            schemas.checked(form.schema, what=what)
+            if form.strict
+            else schemas.bindable(form.schema, what=what, told=binds)
+        )
     tools = _bindable(form) if form.tools and binds else []
     plan = Plan(
         names=tuple(form.names),
@@ -146,39 +153,36 @@ def make_plan(form: Form, texts: Sequence[str | None], *, binds: bool, model: st
         dialect=dialect,
         tools=tuple(tools),
         parallel=form.parallel_tool_calls,
+        parameters={t["function"]["name"]: t["function"].get("parameters") for t in form.tools},
     )
     if form.forced is not None:
         forced = _forced_call(form, tools, dialect, binds)
     elif schema is not None:
         forced = _forced_answer(schema, tools, dialect, binds)
     else:
+        if tools:  # what a call is bound to is made when one begins, and judged before
+            schemas.calls_schema(tools, dialect.keys, None)
         return plan
-        parameters={t["function"]["name"]: t["function"].get("parameters") for t in form.tools},
     return replace(plan, forced=forced, opening=_json_begins(plan.opening))
 
 
 def _bindable(form: Form) -> list[Mapping[str, Any]]:
-    """The tools that may be called, with checked schemas; none if calls are written freely.
+    """The tools that may be called, with schemas that can be bound; none if calls are free.
 
-    Where an answer has a schema, it is that or a call, so that calls have to be bound as well:
-    arguments that no grammar can keep are then any JSON object.
+    A grammar that cannot keep one tool's schema as it is keeps what it can of it, and the others
+    are bound as ever.
     """
     if form.strict is False and form.forced is None and form.schema is None:
         return []
+    judge = schemas.checked if form.strict else schemas.bindable
     found: list[Mapping[str, Any]] = []
     for tool in form.chosen:
         function = tool["function"]
         parameters = function.get("parameters") or {"type": "object", "properties": {}}
-        try:
-            checked = schemas.checked(
-                parameters, what=f"the arguments of tool {function['name']!r}"
-            )
-        except ConfigError:
-            if form.strict or form.forced is not None:
-                raise
-            if form.schema is None:
-                return []
-            checked = dict(schemas.ANY_OBJECT)
+        what = f"the arguments of tool {function['name']!r}"
+        if isinstance(parameters, Mapping) and not _SAYS_WHAT & parameters.keys():
+            parameters = {"type": "object", **parameters}  # arguments are nothing else
+        checked = judge(parameters, what=what)
         found.append({**tool, "function": {**function, "parameters": checked}})
     return found
 

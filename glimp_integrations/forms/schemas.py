@@ -10,16 +10,24 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.forms.references import children, moved, plain
 
-__all__ = ["ANY_OBJECT", "calls_schema", "checked", "closed", "for_llguidance"]
+__all__ = ["ANY_OBJECT", "bindable", "calls_schema", "checked", "closed", "for_llguidance"]
+
+_log = logging.getLogger(__name__)
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 """JSON mode: any object."""
+
+_NAMES_MORE = ("then", "else", "dependentSchemas", "dependencies", "patternProperties")
 
 # White space as models were taught to write it, and bounded: a weak model that is allowed any may
 # write it for ever, and one that is allowed none goes on with the digits of a last number, where
@@ -41,15 +49,28 @@ def checked(schema: Mapping[str, Any], *, what: str) -> dict[str, Any]:
     Raises:
         ConfigError: It has a keyword that no grammar can keep; the message names it.
     """
-    found = closed(schema)
-    while (complaint := _complaint(found, what)) is not None:
-        unknown = re.fullmatch(r"Unknown format: (.*)", complaint)
-        if unknown is None or not _drop(found, "format", unknown[1]):
-            raise ConfigError(
-                f"{what} cannot be bound by a grammar: {_readable(complaint)}. Leave it out of "
-                "the schema and check the value afterwards"
-            )
-        # An annotation, as JSON Schema has it (2020-12 validation, section 7.2.1).
+    return _fitted(schema, what, loosen=False)[0]
+
+
+def bindable(schema: Mapping[str, Any], *, what: str, told: bool = True) -> dict[str, Any]:
+    """A schema that a grammar can keep, with less in it than was asked for where it has to be.
+
+    What is left out is logged once, by name: whoever takes the values has to check that part.
+
+    Args:
+        schema: JSON schema.
+        what: Whose it is, for the messages.
+        told: Whether to log what is left out.
+
+    Raises:
+        ConfigError: It is no JSON schema, or nothing can follow it.
+    """
+    found, left_out = _fitted(schema, what, loosen=True)
+    if left_out and told:
+        _say_once(
+            f"{what}: no grammar can keep {', '.join(left_out)}, so that the model is bound to the "
+            "rest of the schema only; check that part of the values afterwards"
+        )
     return found
 
 
@@ -103,29 +124,66 @@ def calls_schema(
     return checked({**body, "$defs": shared}, what="a call to one of the tools")
 
 
-def moved(schema: Any, place: str) -> Any:
-    """The schema with its references as they have to be when it lies at ``place``."""
-    if isinstance(schema, Mapping):
-        return {
-            key: place + value[1:]
-            if key == "$ref" and isinstance(value, str) and value.startswith("#")
-            else moved(value, place)
-            for key, value in schema.items()
-        }
-    if isinstance(schema, list):
-        return [moved(item, place) for item in schema]
-    return schema
+def _fitted(
+    schema: Mapping[str, Any], what: str, *, loosen: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """The schema as it can be bound, and what had to be left out for it."""
+    if not isinstance(schema, Mapping):
+        raise ConfigError(f"{what} is no JSON schema: expected an object, got {schema!r:.80}")
+    source, left_out = plain(schema), list[str]()
+    while (complaint := _complaint(found := closed(source), what)) is not None:
+        unknown = re.fullmatch(r"Unknown format: (.*)", complaint)
+        if unknown is not None and _drop(
+            source, lambda s, name=unknown[1]: s["format"] == name, "format"
+        ):
+            continue  # an annotation, as JSON Schema has it (2020-12 validation, section 7.2.1)
+        dropped = _loosened(source, complaint) if loosen else []
+        if dropped:
+            left_out += [name for name in dropped if name not in left_out]
+        else:
+            raise ConfigError(
+                f"{what} cannot be bound by a grammar: {_readable(complaint)}. Leave it out of "
+                "the schema and check the value afterwards"
+            )
+    return found, left_out
+
+
+def _loosened(schema: dict[str, Any], complaint: str) -> list[str]:
+    """Leave out of the schema what is complained of; returns the names of what was found."""
+    keys = re.fullmatch(r"Unimplemented keys: (\[.*\])", complaint)
+    if keys is not None:
+        return [key for key in json.loads(keys[1]) if _drop(schema, lambda _: True, key)]
+    if complaint.startswith("regex parse error"):
+        found = ["pattern"] if _drop(schema, _has_odd_pattern, "pattern") else []
+        if _drop(schema, _has_odd_names, "patternProperties"):
+            found.append("patternProperties")
+        return found
+    if complaint.startswith("Resource "):
+        # Another document, which nobody fetches; or a dialect of JSON Schema that is not known.
+        found = ["$ref"] if _drop(schema, _leads_out, "$ref") else []
+        return found or (["$schema"] if _drop(schema, lambda _: True, "$schema") else [])
+    return []
+
+
+@lru_cache(maxsize=256)
+def _judged(schema: str) -> str | None:
+    from llguidance import LLMatcher
+
+    grammar = LLMatcher.grammar_from_json_schema(schema)
+    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar)
+    return "; ".join(messages) if failed else None
 
 
 def _complaint(schema: Mapping[str, Any], what: str) -> str | None:
-    from llguidance import LLMatcher
-
     try:
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(for_llguidance(schema)))
+        return _judged(json.dumps(for_llguidance(schema)))
     except (TypeError, ValueError) as error:  # no JSON at all
         raise ConfigError(f"{what} is no JSON schema: {error}") from None
-    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar)
-    return "; ".join(messages) if failed else None
+
+
+@lru_cache(maxsize=1024)
+def _say_once(text: str) -> None:
+    _log.warning("%s", text)
 
 
 def _readable(complaint: str) -> str:
@@ -133,23 +191,38 @@ def _readable(complaint: str) -> str:
     return f"keyword {keys[1]} is not supported" if keys else complaint
 
 
-def _drop(schema: Any, keyword: str, value: str) -> bool:
-    """Remove a keyword with this value wherever it stands."""
-    found = False
-    if isinstance(schema, dict):
-        if schema.get(keyword) == value:
-            del schema[keyword]
-            found = True
-        for item in schema.values():
-            found = _drop(item, keyword, value) or found
-    elif isinstance(schema, list):
-        for item in schema:
-            found = _drop(item, keyword, value) or found
+def _drop(schema: Any, wanted: Callable[[dict[str, Any]], bool], key: str) -> bool:
+    """Remove a keyword wherever a schema is of the wanted kind; whether there was one."""
+    if not isinstance(schema, dict):
+        return False
+    found = key in schema and wanted(schema)
+    if found:
+        del schema[key]
+        if key in _NAMES_MORE and "properties" in schema:
+            # It may have named properties that nothing else does.
+            schema.setdefault("additionalProperties", True)
+    for child, _, _ in [*children(schema, part=False)]:
+        found = _drop(child, wanted, key) or found
     return found
 
 
-_MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_DATA = ("enum", "const", "default", "examples", "required")
+def _leads_out(schema: Mapping[str, Any]) -> bool:
+    return not str(schema["$ref"]).startswith("#")
+
+
+def _has_odd_pattern(schema: Mapping[str, Any]) -> bool:
+    return _is_odd({"type": "string", "pattern": schema["pattern"]})
+
+
+def _has_odd_names(schema: Mapping[str, Any]) -> bool:
+    names = schema["patternProperties"]
+    return isinstance(names, dict) and any(
+        _is_odd({"type": "string", "pattern": name}) for name in names
+    )
+
+
+def _is_odd(schema: Mapping[str, Any]) -> bool:
+    return _judged(json.dumps(schema)) is not None
 
 
 def _close(schema: Any, place: str, *, part: bool, parts: set[str]) -> None:
@@ -164,11 +237,11 @@ def _close(schema: Any, place: str, *, part: bool, parts: set[str]) -> None:
         is_object
         and "properties" in schema
         and not part
-        and place not in parts
+        and unquote(place) not in parts
         and not opens & schema.keys()
     ):
         schema["additionalProperties"] = False
-    for child, key, inner in _children(schema, part=part):
+    for child, key, inner in children(schema, part=part):
         _close(child, f"{place}/{key}", part=inner, parts=parts)
 
 
@@ -180,21 +253,7 @@ def _parts(schema: Any, *, part: bool = False) -> set[str]:
     found: set[str] = set()
     if isinstance(schema, dict):
         if "$ref" in schema and (part or "properties" in schema):
-            found.add(str(schema["$ref"]))
-        for child, _, inner in _children(schema, part=part):
+            found.add(unquote(str(schema["$ref"])))
+        for child, _, inner in children(schema, part=part):
             found |= _parts(child, part=inner)
     return found
-
-
-def _children(schema: dict[str, Any], *, part: bool) -> Iterator[tuple[Any, str, bool]]:
-    """The schemas inside of one: schema, place in it, whether it is part of this one."""
-    for key, value in schema.items():
-        if key in _MAPS and isinstance(value, dict):
-            yield from ((child, f"{key}/{name}", False) for name, child in value.items())
-        elif key in ("allOf", "anyOf", "oneOf") and isinstance(value, list):
-            inner = part or key == "allOf" or "properties" in schema
-            yield from ((child, f"{key}/{i}", inner) for i, child in enumerate(value))
-        elif key not in _DATA and isinstance(value, list):
-            yield from ((child, f"{key}/{i}", False) for i, child in enumerate(value))
-        elif key not in _DATA:
-            yield value, key, False

@@ -341,7 +341,7 @@ async def test_json_mode_needs_no_schema(way: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-async def test_a_keyword_no_grammar_keeps_is_named(method: Any) -> None:
+async def test_a_keyword_no_grammar_keeps_is_named_where_it_has_to_be_kept(method: Any) -> None:
     schema = {
         "title": "Numbers",
         "type": "object",
@@ -350,7 +350,7 @@ async def test_a_keyword_no_grammar_keeps_is_named(method: Any) -> None:
     llm = chat("x")
     for way in ("invoke", "astream"):
         with pytest.raises(ConfigError, match="uniqueItems"):
-            await ask(way, llm.with_structured_output(schema, method=method))
+            await ask(way, llm.with_structured_output(schema, method=method, strict=True))
     assert llm.small.requests == llm.large.requests == []
 
 
@@ -469,14 +469,9 @@ async def test_the_text_class_takes_a_response_format_and_no_tools() -> None:
     for name, value in (("tools", [get_weather]), ("tool_choice", "any"), ("strict", True)):
         with pytest.raises(ConfigError, match=f"unknown argument '{name}' for GlimpRouterLLM"):
             llm.invoke("hi", **{name: value})
+    unique = {"schema": {"type": "array", "uniqueItems": True}, "strict": True}
     with pytest.raises(ConfigError, match="uniqueItems"):
-        llm.invoke(
-            "hi",
-            response_format={
-                "type": "json_schema",
-                "json_schema": {"schema": {"type": "array", "uniqueItems": True}},
-            },
-        )
+        llm.invoke("hi", response_format={"type": "json_schema", "json_schema": unique})
 
 
 # -- agents ----------------------------------------------------------------------------------

@@ -509,11 +509,18 @@ def test_an_answer_with_a_schema_may_be_a_call_instead() -> None:
 
 def test_a_tool_that_cannot_be_bound_can_be_called_all_the_same() -> None:
     odd = tool("odd", {"type": "object", "properties": {"x": UNSUPPORTED[0][1]}})
-    found = planned(Form(tools=[tool(), odd]), TEMPLATES["hermes"])
-    assert found.begun("<tool_call>") == Bound(lead="<tool_call>"), "freely"
-    bound = planned(Form(tools=[tool(), odd], schema=NAMED), TEMPLATES["hermes"]).forced
-    assert bound is not None
-    assert bound.schema is None or accepts(bound.schema, '{"name": "odd", "arguments": {"x": "y"}}')
+    one, other = tool(), '{"name": "get_weather", "arguments": {"city": "x"}}'
+    for form in (
+        Form(tools=[one, odd]),
+        Form(tools=[one, odd], tool_choice="any"),
+        Form(tools=[one, odd], tool_choice="any", strict=False),
+        Form(tools=[one, odd], schema=NAMED),
+    ):
+        found = planned(form, TEMPLATES["hermes"])
+        bound = found.begun("<tool_call>")
+        assert accepts(bound.schema, '{"name": "odd", "arguments": {"x": "y"}}')
+        assert accepts(bound.schema, other), "the others can be called"
+        assert not accepts(bound.schema, other.replace("city", "town")), "and stay bound"
 
 
 def test_a_strict_form_needs_a_backend_that_binds() -> None:
@@ -530,7 +537,7 @@ def test_only_the_demanded_tool_has_to_be_bindable() -> None:
     assert bound is not None
     assert accepts(bound.schema, CALL_A) and not accepts(bound.schema, CALL_B)
     with pytest.raises(ConfigError, match="'odd'"):
-        planned(Form(tools=[*TWO, odd], tool_choice="odd"))
+        planned(Form(tools=[*TWO, odd], tool_choice="odd", strict=True))
 
 
 @pytest.mark.parametrize("binds", [True, False])
