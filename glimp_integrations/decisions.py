@@ -196,9 +196,8 @@ class Chain:
         step = Step(len(self.steps), author, entropy, self.phase == "answer")
         self._pieces = []
         if self.phase == "chain":
-            self._scanner.opening = (
-                self.plan.shaped if self._proposes(author) else self.plan.opening
-            )
+            proposes = self._proposes(author)
+            self._scanner.look_for(self.plan.shaped if proposes else self.plan.opening)
         if self._bound is not None and self._bound.visible:
             step.text = self._lead = self._bound.lead
         self.steps.append(step)
@@ -353,7 +352,13 @@ class Chain:
         if whole:
             return "answer"
         spoken = next((s.index for s in reversed(self.steps) if s.text.strip()), 0)
-        return "answer" if step.index >= spoken else "reasoning"
+        return "answer" if step.index >= self.first_of(spoken) else "reasoning"
+
+    def first_of(self, step: int) -> int:
+        """Where the step begins that this one continues: behind a call that was only proposed."""
+        while step and self.steps[step - 1].end == "call_proposed":
+            step -= 1
+        return step
 
     def _split(self) -> tuple[str, str]:
         parts: dict[str, list[str]] = {"reasoning": [], "answer": []}

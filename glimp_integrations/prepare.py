@@ -132,6 +132,7 @@ async def prepare(asked: Call, speed: PairSpeed | None, *, unseen: bool) -> Prep
             (said.can.template, said.prompt.text),
             binds=said.can.binds,
             model=models[author].label,
+            calls=any(m["role"] == "tool" or m.get("tool_calls") for m in messages),
         )
 
     pens: dict[Author, Pen] = {author: pen(author) for author in models}

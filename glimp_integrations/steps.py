@@ -142,6 +142,13 @@ class Scanner:
     def hold(self, text: str) -> None:
         """Text that was cut off stays after all, and may still become an opening."""
         self._held = text
+        for literal in self._literals:
+            literal.feed(text)
+
+    def look_for(self, opening: regex.Pattern[str] | None) -> None:
+        """From here on another pattern is an opening."""
+        if opening is not self.opening:
+            self.opening, self._ruled_out = opening, 0
 
     def flush(self) -> str:
         """The phase is over: what was held back belongs to the text after all."""

@@ -64,9 +64,7 @@ def count_words(text: str) -> int:
 
 
 def main(question: str = QUESTION, max_tokens: int = 256) -> list[AnyMessage]:
-    # The embedded small model would call a tool over and over, and with little doubt (H of 0.2).
-    # So the threshold is low here, and the large model decides nearly always.
-    llm = ChatGlimpRouter(threshold=0.1, temperature=0, max_tokens=max_tokens)
+    llm = ChatGlimpRouter(temperature=0, max_tokens=max_tokens)
     agent = create_agent(llm, [calculator, days_between, count_words], system_prompt=INSTRUCTION)
     messages: list[AnyMessage] = []
     # "values": all messages so far, after every node of the agent.

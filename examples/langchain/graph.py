@@ -57,8 +57,7 @@ def build(llm: ChatGlimpRouter) -> Any:
 
 
 def main(question: str = QUESTION, max_tokens: int = 256) -> dict[str, Any]:
-    # A low threshold, as in agent.py: the small model would call the tool over and over.
-    graph = build(ChatGlimpRouter(threshold=0.1, temperature=0, max_tokens=max_tokens))
+    graph = build(ChatGlimpRouter(temperature=0, max_tokens=max_tokens))
     state: dict[str, Any] = {"messages": [HumanMessage(question)]}
     for update in graph.stream(state, stream_mode=["updates", "values"]):
         match update:

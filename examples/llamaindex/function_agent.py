@@ -92,9 +92,7 @@ async def run(agent: FunctionAgent, question: str, console: Console) -> list[Any
 
 def main(question: str = QUESTION, max_tokens: int = 256) -> list[Any]:
     console = Console(highlight=False)
-    # The embedded small model would call a tool over and over, and with little doubt (H of 0.2).
-    # So the threshold is low here, and the large model decides nearly always.
-    llm = GlimpRouterLLM(threshold=0.1, temperature=0, max_tokens=max_tokens)
+    llm = GlimpRouterLLM(temperature=0, max_tokens=max_tokens)
     agent = FunctionAgent(
         llm=llm, tools=[calculator, days_between, count_words], system_prompt=INSTRUCTION
     )

@@ -80,8 +80,7 @@ async def run(workflow: AgentWorkflow, question: str, console: Console) -> list[
 def main(question: str = QUESTION, max_tokens: int = 256) -> list[Any]:
     console = Console(highlight=False)
     console.print(Panel(Text(question), title="question", title_align="left"))
-    # A low threshold, as in function_agent.py: the small model would call the tool over and over.
-    llm = GlimpRouterLLM(threshold=0.1, temperature=0, max_tokens=max_tokens)
+    llm = GlimpRouterLLM(temperature=0, max_tokens=max_tokens)
     events = asyncio.run(run(build(llm), question, console))
 
     table = Table("agent", "tokens: small", "large", "seconds", title="who wrote what")

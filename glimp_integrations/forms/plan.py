@@ -58,7 +58,8 @@ class Plan:
         opening: What begins a call, or the JSON that was asked for, in text that is not bound
             yet; ``None``: nothing is looked for.
         shaped: As ``opening``, or JSON shaped like a call of a tool that does not exist: what
-            the small model begins is no call before the answer's author makes one.
+            the small model begins is no call before the answer's author makes one. Also where
+            no tool is left to call, but the conversation shows how earlier ones were called.
         forced: What the answer has to be; ``None``: text, and calls where the model begins one.
         dialect: How the answer's author writes calls.
         tools: The tools that may be called, schemas checked; empty where a call is not bound.
@@ -117,7 +118,9 @@ FREE = Plan()
 """Nothing was asked for but text."""
 
 
-def make_plan(form: Form, texts: Sequence[str | None], *, binds: bool, model: str) -> Plan:
+def make_plan(
+    form: Form, texts: Sequence[str | None], *, binds: bool, model: str, calls: bool = False
+) -> Plan:
     """The plan for one conversation.
 
     Args:
@@ -125,12 +128,13 @@ def make_plan(form: Form, texts: Sequence[str | None], *, binds: bool, model: st
         texts: Chat template and rendered prompt of the model that writes the answer.
         binds: Whether that model's backend knows grammars.
         model: Its name, for messages.
+        calls: Whether the conversation holds calls of tools.
 
     Raises:
         ConfigError: A schema cannot be bound; the message names the keyword.
     """
     if not form.tools and form.schema is None:
-        return FREE
+        return replace(FREE, shaped=opening((), unknown=True)) if calls else FREE
     if form.strict and not binds:
         raise ConfigError(
             f"strict=True needs a backend that binds text to a schema, and {model} is behind none "

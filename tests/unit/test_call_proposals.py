@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from helpers import TAGS, result_of, shown, steps
+from helpers import TAGS, result_of, shown, steps, told
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,7 +69,10 @@ def ask(
     options.setdefault("temperature", 0.0)
     router = GlimpRouter(small, large, **options)
     events = list(router.stream("Weather in Paris?", form or Form(tools=TOOLS)))
-    return result_of(events), events
+    result = result_of(events)
+    for kind, text in (("reasoning", result.reasoning), ("answer", result.answer)):
+        assert told(events, kind) == text
+    return result, events
 
 
 def called(result: RoutedAnswer) -> list[tuple[str, Any]]:
@@ -107,6 +110,7 @@ class TestTheLargeModelDecides:
         large = says((r"I look it up\.\n\nOne moment: \n", "it is sunny."))
         result, events = ask(small, large)
         assert shown(events) == "I look it up.\n\nOne moment: \nit is sunny."
+        assert result.answer == "One moment: \nit is sunny."  # one paragraph, of two authors
         assert steps(result, "author", "text") == [
             ("small", "I look it up.\n\n"),
             ("small", "One moment: \n"),
@@ -143,6 +147,20 @@ class TestTheLargeModelDecides:
     def test_whoever_writes_calls(self, answer_by: str):
         small, large = says(("", "<tool_call>")), says(("", "Sunny."))
         assert ask(small, large, answer_by=answer_by)[0].answer == "Sunny."
+
+    @pytest.mark.parametrize("begun", BEGUN)
+    def test_no_tool_is_left_but_the_conversation_shows_how_to_call(self, begun: str):
+        """Such as the last agent of a workflow, which has none of the others' tools."""
+        call = {"id": "1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+        messages = [
+            {"role": "user", "content": "What time is it?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "noon", "tool_call_id": "1"},
+        ]
+        small, large = says(("", f"So:\n{begun}")), says(("So:\n", "It is noon."))
+        with GlimpRouter(small, large, temperature=0) as router:
+            result = router.run(messages)
+        assert result.answer == "So:\nIt is noon."
 
     def test_without_a_glimpse_too(self):
         small, large = says(("", "<tool_call>")), says(("", "Sunny."))
