@@ -56,9 +56,9 @@ class Settler:
     def _before(self, step: Step) -> list[Event]:
         """What is reasoning because ``step`` says something too."""
         # Text held back may be shown in a later step than its own: lengths tell, not time.
-        first = self._chain.first_of(step.index)
-        self._begin += sum(len(s.text) for s in self._chain.steps[self._step : first])
-        self._step = first
+        begun = self._chain.first_of(step.index)
+        self._begin += sum(len(s.text) for s in self._chain.steps[self._step : begun])
+        self._step = begun
         cut = self._begin - self._settled
         if cut <= 0 or cut >= self._length:
             return []

@@ -1,0 +1,261 @@
+"""Every Python block of README and docs runs on the bundled models and does what it says.
+
+They run as they stand, but for two things: models are greedy, so that a result can be looked at,
+and addresses and models that only stand for a reader's own are the bundled ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, ToolMessage
+from llama_index.core import Settings
+from llama_index.core.base.llms.types import ThinkingBlock
+from snippets import ROOT, snippets
+
+from glimp_integrations import GlimpRouter, Trace
+from glimp_integrations.backends import LlamaCppBackend
+from glimp_integrations.weights import LARGE, SMALL, ensure
+from langchain_glimp import ChatGlimpRouter
+from llamaindex_glimp import GlimpRouterLLM
+
+SNIPPETS = snippets()
+RUN_ELSEWHERE = {
+    "bench.md 1": "tests/test_bench_frameworks.py",
+    "bench.md 2": "tests/test_bench_frameworks.py",
+    "llamaindex.md 4": "tests/llamaindex/test_conformance.py",
+    "telemetry.md 1": "tests/test_telemetry.py",
+    "local-models.md 1": "tests/pair/test_hf_real_weights.py",  # needs models of a hub
+}
+"""Blocks that need what this file has not, and the tests that do the same."""
+
+GREEDY = {
+    "ChatGlimpRouter()": "ChatGlimpRouter(temperature=0)",
+    "GlimpRouterLLM()": "GlimpRouterLLM(temperature=0)",
+    "GlimpRouter()": "GlimpRouter(temperature=0)",
+    "GlimpRouter(threshold=0.9)": "GlimpRouter(threshold=0.9, temperature=0)",
+    "    threshold=1.0,  # nats\n": "    threshold=1.0, temperature=0, max_tokens=96\n",
+}
+
+tested: set[str] = set()
+
+
+def run(name: str, space: dict[str, Any], **instead: str) -> str:
+    """Run a block in a namespace; returns what it printed."""
+    tested.add(name)
+    code = SNIPPETS[name].code
+    for old, new in {**GREEDY, **instead}.items():
+        code = code.replace(old, new)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(code, name, "exec"), space)
+    return printed.getvalue()
+
+
+def namespace(**names: Any) -> dict[str, Any]:
+    return {"__name__": "snippet", **names}
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[str, str]]:
+    """Addresses of real llama.cpp servers with the bundled models."""
+    import importlib.util
+
+    path = ROOT / "examples" / "langchain" / "two_endpoints.py"
+    spec = importlib.util.spec_from_file_location("two_endpoints_of_snippets", path)
+    assert spec is not None and spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    running = [example.serve(model) for model in (SMALL, LARGE)]
+    yield tuple(f"{server.listening_address}/v1" for server in running)
+    running.clear()
+
+
+@pytest.fixture(scope="module")
+def readme() -> dict[str, Any]:
+    return namespace()
+
+
+def test_no_block_is_left_out() -> None:
+    source = (ROOT / "tests" / "examples" / "test_snippets.py").read_text(encoding="utf-8")
+    run_here = set(re.findall(r'\brun\(\s*"([\w.-]+\.md \d+)"', source))
+    assert run_here | RUN_ELSEWHERE.keys() == SNIPPETS.keys()
+    assert not run_here & RUN_ELSEWHERE.keys()
+    for place in RUN_ELSEWHERE.values():
+        assert (ROOT / place).is_file()
+
+
+@pytest.mark.pair
+class TestReadme:
+    def test_langchain(self, readme: dict[str, Any]) -> None:
+        printed = run("README.md 1", readme)
+        message = readme["message"]
+        assert "24" in message.content and message.content in printed
+        assert message.additional_kwargs["reasoning_content"] in printed
+        assert {s["author"] for s in message.response_metadata["glimprouter"]["steps"]}
+        assert message.usage_metadata["total_tokens"] > 0
+
+    def test_llamaindex(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Settings, "_llm", None)
+        space = namespace()
+        printed = run("README.md 2", space)
+        response = space["response"]
+        assert "24" in response.text and response.text in printed
+        assert response.additional_kwargs["reasoning_content"].strip()
+        assert response.raw["usage"]["total_tokens"] > 0
+
+    def test_structured_output(self, readme: dict[str, Any]) -> None:
+        run("README.md 3", readme)
+        both = readme["both"]
+        assert both["parsing_error"] is None
+        assert isinstance(both["parsed"], readme["Bill"])
+        assert both["parsed"].total == pytest.approx(8.7)
+        reasoning = both["raw"].additional_kwargs["reasoning_content"]
+        assert reasoning.strip() and not reasoning.lstrip().startswith("{")
+
+    def test_agent_calls_once_and_answers(self, readme: dict[str, Any]) -> None:
+        run("README.md 4", readme)
+        messages = readme["state"]["messages"]
+        calls = [c for m in messages if isinstance(m, AIMessage) for c in m.tool_calls]
+        assert [(c["name"], c["args"]) for c in calls] == [("get_weather", {"city": "Graz"})]
+        assert [m.content for m in messages if isinstance(m, ToolMessage)] == ["Sunny in Graz."]
+        answer = messages[-1]
+        assert isinstance(answer, AIMessage) and not answer.tool_calls
+        assert re.search(r"(?i)sunny|umbrella", answer.text) and "{" not in answer.text
+
+    def test_your_endpoints(self, servers: tuple[str, str]) -> None:
+        small, large = servers
+        printed = run(
+            "README.md 5",
+            namespace(),
+            **{"http://gpu1:8000/v1": small, "http://gpu2:8000/v1": large},
+        )
+        assert len(printed) > 100 and "2" in printed
+
+    def test_without_a_framework(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        space = namespace()
+        printed = run("README.md 6", space)
+        assert "391" in space["result"].answer
+        assert "large share" in printed
+        saved = (tmp_path / "trace.json").read_text(encoding="utf-8")
+        assert Trace.from_json(saved) == space["result"].trace
+
+
+@pytest.mark.pair
+class TestTools:
+    def test_langchain(self) -> None:
+        space = namespace()
+        run("tools.md 1", space)
+        assert space["message"].tool_calls[0]["name"] == "get_weather"
+        assert space["message"].tool_calls[0]["args"] == {"city": "Graz"}
+        for bill in (space["bill"], space["both"]["parsed"]):
+            assert isinstance(bill, space["Bill"]) and bill.total == pytest.approx(7.5)
+        assert space["both"]["raw"].additional_kwargs["reasoning_content"].strip()
+
+    def test_without_a_framework(self) -> None:
+        space = namespace()
+        printed = run("tools.md 2", space)
+        assert "get_weather" in printed and "Graz" in printed
+        assert re.search(r"(?i)anna", space["result"].answer)
+        assert "34" in space["result"].answer
+
+    def test_stored_and_loaded(self) -> None:
+        llm = ChatGlimpRouter(temperature=0, max_tokens=32)
+        space = namespace(llm=llm, ChatGlimpRouter=ChatGlimpRouter)
+        run("tools.md 3", space)
+        assert space["llm"] == llm
+        assert space["llm"].invoke("Say hello.").content.strip()
+
+
+@pytest.mark.pair
+class TestLlamaIndex:
+    def test_settings_chat_and_events(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from llama_index.core.instrumentation import get_dispatcher
+
+        monkeypatch.setattr(Settings, "_llm", None)
+        space = namespace()
+        run("llamaindex.md 1", space)
+        assert isinstance(Settings.llm, GlimpRouterLLM)
+        space["llm"] = Settings.llm
+        run("llamaindex.md 2", space)
+        response = space["response"]
+        assert isinstance(response.message.blocks[0], ThinkingBlock)
+        assert "24" in response.message.content
+        assert Trace.model_validate(response.raw["glimprouter"]).steps
+        handlers = get_dispatcher().event_handlers
+        before = list(handlers)
+        try:
+            run("llamaindex.md 3", space)
+            llm = GlimpRouterLLM(temperature=0, max_tokens=48, step_events=True)
+            capsys.readouterr()
+            llm.complete("What is 2 + 2?")
+            shown = capsys.readouterr().out
+        finally:
+            handlers[:] = before
+        assert re.search(r"^(small|large) (\d|None)", shown, re.MULTILINE) and "step 1" in shown
+
+
+@pytest.mark.pair
+class TestOthers:
+    def test_calibrated_threshold(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        from glimp_integrations.cli.app import main
+
+        monkeypatch.chdir(tmp_path)
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("What is 2 + 2?\nName a colour.\nWhat is 3 * 4?\n", encoding="utf-8")
+        monkeypatch.setattr(
+            "sys.argv",
+            ["glimp", "calibrate", "--prompts", str(prompts), "--out", "pair.json",
+             "--max-tokens", "32"],
+        )  # fmt: skip
+        with contextlib.suppress(SystemExit):
+            main()
+        small, large = (LlamaCppBackend(ensure(model)) for model in (SMALL, LARGE))
+        space = namespace(GlimpRouter=GlimpRouter, small=small, large=large)
+        run("calibration.md 1", space)
+        with space["router"] as router:
+            assert router.settings.threshold >= 0
+
+    def test_letters(self) -> None:
+        printed = run("backends.md 1", namespace())
+        page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
+        told = re.search(r"It prints who wrote what.*?```\n(.*?)```", page, re.DOTALL)
+        assert told is not None
+        seconds = re.compile(r"\d+\.\d s")
+        assert seconds.sub("", printed).strip() == seconds.sub("", told[1]).strip()
+
+    def test_measured_speed(self, servers: tuple[str, str]) -> None:
+        small, large = servers
+        space = namespace(GlimpRouter=GlimpRouter)
+        run(
+            "speed.md 1",
+            space,
+            **{"http://gpu1:8000/v1": small, "http://gpu2:8000/v1": large},
+        )
+        with space["router"]:
+            assert 0 < space["speed"].small.token < space["speed"].large.token < 1
+            assert space["speed"].large.prefill > 0
+
+    def test_many_at_once(self) -> None:
+        questions = ["What is 2 + 2?", "Name a colour."]
+        code = SNIPPETS["speed.md 2"].code
+        inside = "async def many():\n" + "".join(f"    {line}\n" for line in code.splitlines())
+        space = namespace(
+            asyncio=asyncio,
+            questions=questions,
+            llm=ChatGlimpRouter(temperature=0, max_tokens=24),
+            router=GlimpRouter(temperature=0, max_tokens=24),
+        )
+        replaced = {code: inside + "    return messages, results\n"}
+        run("speed.md 2", space, **replaced)
+        messages, results = asyncio.run(space["many"]())
+        assert "4" in messages[0].content and "4" in results[0].answer
+        assert messages[1].content.strip()
