@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal
 
 from glimp_integrations.backends.base import Ended, Token
@@ -565,7 +566,8 @@ class Chain:
     def _repeats(self) -> bool:
         """Two equal steps, two steps in turn (A B A B), or nothing but blank lines twice."""
         now = self.steps[-1].is_answer
-        texts = [s.text for s in self.steps if s.is_answer == now and s.end not in _BROKEN_OFF][-4:]
+        steps = (s for s in reversed(self.steps) if s.is_answer == now)
+        texts = [*islice((s.text for s in steps if s.end not in _BROKEN_OFF), 4)][::-1]
         if len(texts) >= 2 and texts[-1] == texts[-2]:
             return True
         if len(texts) >= 2 and not texts[-1].strip() and not texts[-2].strip():
