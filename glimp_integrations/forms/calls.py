@@ -45,6 +45,8 @@ _GOES_ON = regex.compile(
     rf'(?:\[{GAP})?\{{{{1,2}}{GAP}{_TYPED}"name"{GAP}:{GAP}"[^"\\]{{1,256}}+"{GAP}'
     rf'(?:\}}|,{GAP}")'
 )
+# Characters. Every call in a text moves what follows it.
+_MOST_AT_ONCE = 2048
 _CLOSERS = (*TAG_CLOSERS, "</tools>")
 # What may stand behind a call before the next call or text.
 _REST = regex.compile(r"(?:\s|[}\],;]|" + "|".join(map(regex.escape, _CLOSERS)) + ")*+")
@@ -118,10 +120,11 @@ class CallReader:
             return [text] if text else []
         if self._is_full:
             return []
-        self._buffer += text
         told: list[str | ToolCallDelta] = []
-        while not self._is_full and self._advance(told):
-            pass
+        for at in range(0, len(text), _MOST_AT_ONCE):
+            self._buffer += text[at : at + _MOST_AT_ONCE]
+            while not self._is_full and self._advance(told):
+                pass
         return told
 
     def end(self) -> list[str | ToolCallDelta]:
