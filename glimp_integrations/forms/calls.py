@@ -21,6 +21,7 @@ import regex
 
 from glimp_integrations.events import ToolCallDelta
 from glimp_integrations.forms.dialects import GAP, TAG_CLOSERS, opening
+from glimp_integrations.forms.references import plain
 from glimp_integrations.forms.values import Undecided, Value, dump, parsed
 from glimp_integrations.forms.xml import XmlArguments
 from glimp_integrations.trace import InvalidToolCall, ToolCall
@@ -219,7 +220,8 @@ class CallReader:
             return False
         if xml is not None:
             self._name = xml["name"]
-            self._xml = XmlArguments(self.parameters.get(self._name))
+            parameters = self.parameters.get(self._name)
+            self._xml = XmlArguments(plain(parameters) if isinstance(parameters, Mapping) else None)
             self._held, self._buffer = [xml[0]], self._buffer[xml.end() :]
             self._arguments, self._state = [], "xml"
             return True

@@ -18,8 +18,8 @@ _DATA = ("enum", "const", "default", "examples", "required")
 
 
 def target(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
-    """What ``schema["$ref"]`` leads to; ``None``: nothing in this document."""
-    found: Any = plain(root) if _is_named(root) else root
+    """What ``schema["$ref"]``, a path, leads to; ``None``: nothing in this document."""
+    found: Any = root
     ref = schema["$ref"]
     if not isinstance(ref, str) or not ref.startswith("#"):
         return None
@@ -54,6 +54,8 @@ def plain(schema: Mapping[str, Any]) -> dict[str, Any]:
         for key in ("$ref", "$dynamicRef"):
             ref = _own(part, key)
             path = None if ref is None else _path(ref, base, places)
+            if ref is not None and ref.startswith("#/") and target({"$ref": path}, found) is None:
+                continue  # written by someone who means the root, whatever names lie between
             if path is not None:
                 del part[key]
                 part["$ref"] = path

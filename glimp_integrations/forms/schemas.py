@@ -141,9 +141,10 @@ def _fitted(
         if dropped:
             left_out += [name for name in dropped if name not in left_out]
         else:
+            advice = "Leave it out of the schema and check the value afterwards"
             raise ConfigError(
-                f"{what} cannot be bound by a grammar: {_readable(complaint)}. Leave it out of "
-                "the schema and check the value afterwards"
+                f"{what} cannot be bound by a grammar: {_readable(complaint)}. "
+                f"{'Mend the schema' if loosen else advice}"
             )
     return found, left_out
 

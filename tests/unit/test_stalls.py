@@ -170,10 +170,12 @@ def test_the_scanner_of_steps_stays_linear(lead: str, piece: str, looked_for: st
 @pytest.mark.parametrize("piece", ["a", "ab", "a" * 16, "aab"])
 def test_a_stop_that_stays_possible_for_long(piece: str) -> None:
     stop = "a" * 3000 + "b"
-    stays_linear(
-        lambda: lambda text, s=Scanner(None, {stop: "stop"}): s.feed(text, divisible=False),
-        "", piece,
-    )  # fmt: skip
+
+    def make() -> Read:
+        scanner = Scanner(None, {stop: "stop"})
+        return lambda text: scanner.feed(text, divisible=False)
+
+    stays_linear(make, "", piece)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""Schemas that grammars cannot keep as they are: resolved, loosened and said, or refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.forms import schemas
+from glimp_integrations.forms.form import Form
+from glimp_integrations.forms.plan import make_plan
+from glimp_integrations.forms.references import plain
+
+Schema = dict[str, Any]
+HERMES = "{% if tools %}<tool_call>"
+BYTES = LLTokenizer("byte")
+
+
+def accepts(schema: Any, value: Any) -> bool:
+    """Whether a model bound to the schema could write this."""
+    grammar = LLMatcher.grammar_from_json_schema(json.dumps(schemas.for_llguidance(schema)))
+    matcher = LLMatcher(BYTES, grammar, log_level=0)
+    for byte in json.dumps(value).encode():
+        if matcher.is_stopped() or not matcher.consume_token(byte):
+            return False
+    return bool(matcher.is_accepting())
+
+
+def bindable(schema: Schema) -> Schema:
+    return schemas.bindable(schema, what="it")
+
+
+def tool(parameters: Any, name: str = "odd") -> Schema:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+def planned(form: Form, *, binds: bool = True) -> Any:
+    return make_plan(form, (HERMES, ""), binds=binds, model="the model")
+
+
+# -- references by name ----------------------------------------------------------------------
+
+ADDRESS = "https://example.com/schemas/order"
+NAMED: list[Schema] = [
+    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": "#/$defs/n"}},
+     "$defs": {"n": {"type": "integer"}}},
+    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": "order#/$defs/n"}},
+     "$defs": {"n": {"type": "integer"}}},
+    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": f"{ADDRESS}#/$defs/n"}},
+     "$defs": {"n": {"type": "integer"}}},
+    {"$id": "urn:order", "type": "object", "properties": {"x": {"$ref": "#/$defs/n"}},
+     "$defs": {"n": {"type": "integer"}}},
+    {"type": "object", "properties": {"x": {"$ref": "#count"}},
+     "$defs": {"n": {"$anchor": "count", "type": "integer"}}},
+    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": "order#count"}},
+     "$defs": {"n": {"$anchor": "count", "type": "integer"}}},
+    {"type": "object", "properties": {"x": {"$ref": "count"}},
+     "$defs": {"n": {"$id": "count", "type": "integer"}}},
+    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": "/schemas/count#/$defs/m"}},
+     "$defs": {"n": {"$id": "count", "$defs": {"m": {"type": "integer"}}}}},
+    {"type": "object", "properties": {"x": {"$dynamicRef": "#count"}},
+     "$defs": {"n": {"$dynamicAnchor": "count", "type": "integer"}}},
+    {"type": "object", "properties": {"x": {"$ref": "#/$defs/a~1b%25"}},
+     "$defs": {"a/b%": {"$anchor": "z", "type": "integer"}}},
+    # Not as the standard has it, but as generators write it.
+    {"type": "object", "properties": {"x": {"$id": "here", "allOf": [{"$ref": "#/$defs/n"}]}},
+     "$defs": {"n": {"type": "integer"}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", NAMED, ids=range(len(NAMED)))
+def test_references_by_name_are_resolved_before_the_schema_moves(schema: Schema) -> None:
+    before = json.dumps(schema)
+    found = bindable(schema)
+    assert accepts(found, {"x": 3}) and not accepts(found, {"x": "3"})
+    other = tool({"type": "object", "properties": {}}, "other")
+    for form in (Form([tool(schema), other]), Form([tool(schema), other], "any"),
+                 Form([tool(schema)], schema=schema), Form([tool(schema)], strict=True)):  # fmt: skip
+        for begun in ("<tool_call>", '{"name": "odd"'):
+            bound = planned(form).begun(begun).schema
+            assert accepts(bound, {"name": "odd", "arguments": {"x": 3}})
+            assert not accepts(bound, {"name": "odd", "arguments": {"x": "3"}})
+    assert json.dumps(schema) == before, "the caller's is left alone"
+
+
+def test_names_in_data_and_properties_called_like_them_stay() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"$id": {"type": "string"}, "$ref": {"const": {"$ref": "#/x"}}},
+        "$defs": {"a": {"$anchor": "b"}},
+    }
+    found = plain(schema)
+    assert found["properties"] == schema["properties"]
+    assert schemas.moved(schema, "#/$defs/t")["properties"] == schema["properties"]
+
+
+# -- what no grammar keeps -------------------------------------------------------------------
+
+DECIMAL = {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}
+LISTED = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+ODD: list[tuple[str, Schema, Any, Any]] = [
+    ("uniqueItems", LISTED, [1, 1], ["a"]),
+    ("not", {"type": "string", "not": {"const": "x"}}, "x", 3),
+    ("pattern", {"anyOf": [{"type": "number"}, DECIMAL]}, "1.50", True),
+    ("pattern", {"type": "string", "pattern": r"(a)\1"}, "aa", 3),
+    ("contains", {"type": "array", "items": {"type": "integer"}, "contains": {"const": 1}}, [2],
+     ["a"]),
+    ("propertyNames", {"type": "object", "propertyNames": {"minLength": 3}}, {"abc": 1}, 3),
+    ("patternProperties", {"type": "object", "patternProperties": {"^(?!a)": {"type": "integer"}},
+                           "properties": {"a": {"type": "integer"}}}, {"a": 1, "b": 2}, {"a": "x"}),
+    ("if", {"type": "object", "properties": {"a": {"type": "integer"}}, "if": {},
+            "then": {"properties": {"b": {"type": "integer"}}}}, {"a": 1, "b": 2}, {"a": "x"}),
+    ("dependentRequired", {"type": "object", "properties": {"a": {"type": "integer"}},
+                           "dependentRequired": {"a": ["a"]}}, {"a": 1}, {"b": 1}),
+    ("$ref", {"$ref": "https://example.com/elsewhere"}, {"a": 1}, None),
+]  # fmt: skip
+odd = pytest.mark.parametrize(
+    ("keyword", "schema", "right", "wrong"), ODD, ids=[f"{n}-{o[0]}" for n, o in enumerate(ODD)]
+)
+
+
+@odd
+def test_a_keyword_that_no_grammar_keeps_is_left_out_of_it_and_named_once(
+    keyword: str, schema: Schema, right: Any, wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = {"type": "object", "properties": {"x": schema}, "required": ["x"]}
+    what = f"the arguments of {keyword} {id(caplog)}"
+    with caplog.at_level(logging.WARNING, "glimp_integrations"):
+        found = schemas.bindable(whole, what=what)
+        assert schemas.bindable(whole, what=what) == found
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{what}: no grammar can keep {keyword}")
+    assert accepts(found, {"x": right})
+    assert wrong is None or not accepts(found, {"x": wrong}), "the rest is kept"
+    with pytest.raises(ConfigError):
+        schemas.checked(whole, what="it")
+
+
+@odd
+@pytest.mark.parametrize("choice", ["auto", "any", "odd"])
+@pytest.mark.parametrize("strict", [None, False])
+def test_such_a_tool_leaves_the_others_bound(
+    keyword: str, schema: Schema, right: Any, wrong: Any, choice: str, strict: bool | None
+) -> None:
+    whole = {"type": "object", "properties": {"x": schema}}
+    other = tool({"type": "object", "properties": {"n": {"type": "integer"}}}, "other")
+    form = Form([tool(whole), other], choice, strict)
+    found = planned(form)
+    bound = found.begun("<tool_call>").schema
+    if strict is False and choice == "auto":
+        assert bound is None, "asked for"
+        return
+    assert accepts(bound, {"name": "odd", "arguments": {"x": right}})
+    if choice != "odd":
+        assert accepts(bound, {"name": "other", "arguments": {"n": 1}})
+        assert not accepts(bound, {"name": "other", "arguments": {"n": "1"}})
+    with pytest.raises(ConfigError, match="tool 'odd'"):
+        planned(Form([tool(whole), other], choice, strict=True))
+
+
+@odd
+@pytest.mark.parametrize("binds", [True, False])
+def test_such_an_answer_is_asked_for_everywhere(
+    keyword: str, schema: Schema, right: Any, wrong: Any, binds: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    whole = {"type": "object", "properties": {"x": schema}, "title": f"{binds}"}
+    forced = planned(Form(schema=whole), binds=binds).forced
+    assert (forced.schema is not None) is binds
+    if binds:
+        assert accepts(forced.schema, {"x": right})
+    else:
+        assert caplog.records == [], "nothing is bound, so nothing is missing"
+    with pytest.raises(ConfigError):
+        planned(Form(schema=whole, strict=True), binds=binds)
+
+
+def test_arguments_of_which_nothing_is_left_are_still_an_object() -> None:
+    bound = planned(Form([tool({"not": {"required": ["y"]}})], "any")).forced.schema
+    assert accepts(bound, {"name": "odd", "arguments": {"x": 1}})
+    assert not accepts(bound, {"name": "odd", "arguments": 1})
+
+
+INVALID: list[tuple[Any, str]] = [
+    ({"type": "wat"}, "wat"),
+    ({"type": object}, "no JSON schema"),
+    ("a string", "no JSON schema"),
+    ({"type": "object", "properties": {"a": 5}}, "must be an object or boolean"),
+    ({"type": "object", "properties": {"x": {"$ref": "#/$defs/nobody"}}}, "nobody"),
+    ({"type": "object", "properties": {"x": {"type": "integer", "minimum": 5, "maximum": 3}},
+      "required": ["x"]}, "'x' is unsatisfiable"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "named"), INVALID)
+@pytest.mark.parametrize("choice", ["auto", "any", "odd"])
+def test_what_is_no_schema_is_refused_before_anything_is_written(
+    schema: Any, named: str, choice: str
+) -> None:
+    with pytest.raises(ConfigError, match=named) as caught:
+        planned(Form([tool(schema), tool({"type": "object"}, "other")], choice))
+    assert "the arguments of tool 'odd'" in str(caught.value)
+
+
+@pytest.mark.parametrize("binds", [True, False])
+def test_pydantics_sets_and_decimals(binds: bool) -> None:
+    from decimal import Decimal
+
+    from pydantic import BaseModel
+
+    class Bill(BaseModel):
+        total: Decimal
+        tags: set[str]
+
+    schema = Bill.model_json_schema()
+    schema["properties"]["total"]["anyOf"][1] = DECIMAL  # as pydantic 2.12 and 2.13 have it
+    forced = planned(Form(schema=schema), binds=binds).forced
+    if binds:
+        assert accepts(forced.schema, {"total": "1.50", "tags": ["a", "a"]})
+        assert not accepts(forced.schema, {"total": "1.50", "tags": [1]})

@@ -1,0 +1,267 @@
+"""Arguments in Qwen's XML stand without quotes: the tool's schema says what they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glimp_integrations import GlimpRouter
+from glimp_integrations.backends import ScriptedBackend
+from glimp_integrations.events import ToolCallDelta
+from glimp_integrations.forms.calls import CallReader
+from glimp_integrations.forms.form import Form
+
+Schema = dict[str, Any]
+
+
+def reader(parameters: Schema | None) -> CallReader:
+    return CallReader(["write"], str, parameters={"write": parameters})
+
+
+def written(**given: str) -> str:
+    """A call as Qwen's templates write it."""
+    body = "".join(f"<parameter={k}>\n{v}\n</parameter>\n" for k, v in given.items())
+    return f"<tool_call>\n<function=write>\n{body}</function>\n</tool_call>"
+
+
+def value(text: str, schema: Any, **root: Any) -> Any:
+    """What an argument of this schema is read as, at once and by character."""
+    parameters = {"type": "object", "properties": {"x": schema}, **root}
+    found = []
+    for pieces in ([written(x=text)], written(x=text)):
+        read = reader(parameters)
+        for piece in pieces:
+            read.feed(piece)
+        read.end()
+        assert (read.content, read.invalid) == ("", [])
+        found.append(read.calls[0].arguments["x"])
+    assert repr(found[0]) == repr(found[1])
+    return found[0]
+
+
+STRING = {"type": "string"}
+NULL = {"type": "null"}
+INTEGER = {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1.50}',
+        "2024",
+        "true",
+        "null",
+        '"quoted"',
+        "[1]",
+        "",
+        "1e5",
+        " 7 ",
+        "None",
+        "a\n\nb\n",
+    ],
+)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        STRING,
+        {"type": ["string"]},
+        {"enum": ["2024", "true"]},
+        {"const": "2024"},
+        {"$ref": "#/$defs/text"},
+        {"allOf": [{"$ref": "#/$defs/text"}], "description": "?"},
+        {"anyOf": [STRING, {"type": "string", "format": "date"}]},
+        {"$ref": "#named"},
+    ],
+)
+def test_a_string_stays_the_text_as_it_stands(text: str, schema: Schema) -> None:
+    defs = {"text": STRING, "more": {"$anchor": "named", **STRING}}
+    assert value(text, schema, **{"$defs": defs}) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "schema", "wanted"),
+    [
+        ("2024", INTEGER, 2024),
+        ("-7", INTEGER, -7),
+        ("2.5", {"type": "number"}, 2.5),
+        ("3", {"type": "number"}, 3),
+        ("true", {"type": "boolean"}, True),
+        ("False", {"type": "boolean"}, False),
+        ("null", NULL, None),
+        ("None", {"anyOf": [INTEGER, NULL]}, None),
+        ("[1, 2]", {"type": "array", "items": INTEGER}, [1, 2]),
+        ('{"a": "b"}', {"type": "object"}, {"a": "b"}),
+        ('{"a": "b"}', {"$ref": "#/$defs/thing"}, {"a": "b"}),
+        ("3", {"enum": [1, 2, 3]}, 3),
+        # What is no value of its kind stays text, for whoever checks the arguments.
+        ("two", INTEGER, "two"),
+        ("NaN", {"type": "number"}, "NaN"),
+        ("{'a': 1}", {"type": "object"}, "{'a': 1}"),
+        # Several kinds: what it is exactly, else the text.
+        ("null", {"anyOf": [STRING, NULL]}, None),
+        ("None", {"anyOf": [STRING, NULL]}, "None"),
+        ("nullify", {"anyOf": [STRING, NULL]}, "nullify"),
+        ("2024", {"anyOf": [STRING, NULL]}, "2024"),
+        ("2024", {"type": ["string", "integer"]}, 2024),
+        ("2024.5", {"type": ["string", "integer"]}, "2024.5"),
+        ("2024-01-02", {"type": ["string", "integer"]}, "2024-01-02"),
+        ('{"a": 1}', {"type": ["string", "object"]}, {"a": 1}),
+        ("[1]", {"type": ["string", "object"]}, "[1]"),
+        ("{no", {"type": ["string", "object"]}, "{no"),
+        ("red", {"enum": ["red", 3]}, "red"),
+        ("3", {"enum": ["red", 3]}, 3),
+        # Nothing known: JSON where it is some.
+        ("3", {}, 3),
+        ("3 apples", {}, "3 apples"),
+        ("NaN", {}, "NaN"),
+        ("true", True, True),
+        ("3", {"$ref": "#/$defs/nobody"}, 3),
+        ("3", {"$ref": "#/properties/x"}, 3),
+        ("[" * 5000, {}, "[" * 5000),
+        ("[" * 500 + "]" * 500, {}, "[" * 500 + "]" * 500),
+    ],
+)
+def test_other_kinds_are_read_by_the_schema(text: str, schema: Any, wanted: Any) -> None:
+    found = value(text, schema, **{"$defs": {"thing": {"type": "object"}}})
+    assert (found, type(found)) == (wanted, type(wanted))
+
+
+def test_properties_that_are_described_elsewhere() -> None:
+    base = {"type": "object", "properties": {"x": STRING}}
+    for parameters in (
+        {"$ref": "#/$defs/base", "$defs": {"base": base}},
+        {"allOf": [base, {"type": "object"}]},
+        {"anyOf": [base, {"type": "object", "properties": {"y": INTEGER}}]},
+        {"type": "object", "additionalProperties": STRING},
+    ):
+        read = reader(parameters).read(written(x="2024"))
+        assert read.calls[0].arguments == {"x": "2024"}
+
+
+TEXTS = [
+    "a</function>b", "<parameter=y>no</parameter>!", "</parameter>", "x\n</parameter>\ny",
+    "</tool_call>", "<tool_call>\n<function=other>", "</function>\n</tool_call>\nSo.", "<", "</par",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_tags_inside_of_an_argument_are_text(text: str) -> None:
+    assert value(text, STRING) == text
+    assert value(text, {}) == text
+
+
+def test_a_call_may_lack_some_of_its_ends() -> None:
+    head = "<tool_call>\n<function=write>\n<parameter=x>\n"
+    other = written(y="2")
+    for text, calls in (
+        (f"{head}1\n</parameter>\n</tool_call>", [{"x": "1"}]),
+        (f"{head}1\n</function>\n</tool_call>", [{"x": "1"}]),
+        (f"{head}1\n</function>\n</tool_call>\n{other}", [{"x": "1"}, {"y": "2"}]),
+        (f"{head}1\n</parameter>\n</function>\n{other}", [{"x": "1"}, {"y": "2"}]),
+    ):
+        for pieces in ([text], text):
+            read = reader({"type": "object", "additionalProperties": STRING})
+            for piece in pieces:
+                read.feed(piece)
+            read.end()
+            assert [c.arguments for c in read.calls] == calls
+            assert (read.content, read.invalid) == ("", [])
+
+
+def test_what_stands_in_place_of_parameters_is_not_lost() -> None:
+    around = "<tool_call><function=write>{}</function></tool_call>"
+    read = reader(None).read(around.replace("{}", '{"x": "1"}'))
+    assert [c.arguments for c in read.calls] == [{"x": "1"}]
+    read = reader(None).read(around.replace("{}", "all of it"))
+    assert [(c.name, c.text) for c in read.invalid] == [("write", "all of it")]
+    assert [c.arguments for c in reader(None).read(around.replace("{}", "\n")).calls] == [{}]
+
+
+def test_a_broken_off_argument_is_told_as_far_as_it_came() -> None:
+    text = written(y="1", x="a\nb").partition("b")[0]
+    read = reader({"type": "object", "properties": {"x": STRING}}).read(text)
+    assert [(c.name, c.text) for c in read.invalid] == [("write", '{"y": 1, "x": "a\\n')]
+
+
+# -- in pieces -------------------------------------------------------------------------------
+
+
+def deltas(pieces: Any, parameters: Schema | None) -> tuple[list[str], CallReader]:
+    read = reader(parameters)
+    told = [item for piece in pieces for item in read.feed(piece)] + read.end()
+    return [item.arguments for item in told if isinstance(item, ToolCallDelta)], read
+
+
+@pytest.mark.parametrize("schema", [STRING, {}, {"anyOf": [STRING, NULL]}], ids=str)
+def test_a_long_text_is_told_as_it_is_written(schema: Schema) -> None:
+    lines = [f'Line {n}: "quoted" \\ \u00e9 \u2060\n' for n in range(200)]
+    read = reader({"type": "object", "properties": {"x": schema}})
+    told = [read.feed("<tool_call>\n<function=write>\n<parameter=x>\n")]
+    told += [read.feed(line) for line in lines]
+    assert all(told[1:]), "something with every piece"
+    told.append(read.feed("end\n</parameter>\n</function>\n</tool_call>"))
+    parts = [i.arguments for items in told for i in items if isinstance(i, ToolCallDelta)]
+    wanted = {"x": "".join(lines) + "end"}
+    assert json.loads("".join(parts)) == wanted
+    assert read.calls[0].arguments == wanted
+
+
+PARTS = st.sampled_from([
+    "<tool_call>", "</tool_call>", "<function=write>", "</function>", "<parameter=x>", "\n", " ",
+    "<parameter=n>", "<parameter=u>", "</parameter>", "12", "null", "{", '"', "}", "\\", "word",
+    "<parameter=", "<", "</", "\u00e9", "\U0001f600",
+])  # fmt: skip
+PARAMETERS = {
+    "type": "object",
+    "properties": {"x": STRING, "n": INTEGER, "u": {"type": ["string", "object"]}},
+}
+
+
+@given(st.lists(PARTS, max_size=25), st.booleans(), st.booleans())
+def test_any_pieces_of_xml_give_the_same_calls(parts: list[str], begun: bool, known: bool) -> None:
+    parts = ["<tool_call><function=write>", *parts] if begun else parts
+    parameters = PARAMETERS if known else None
+    wanted, whole = deltas(["".join(parts)], parameters)
+    for pieces in (parts, "".join(parts)):
+        told, read = deltas(pieces, parameters)
+        assert "".join(told) == "".join(wanted)
+        assert (read.content, read.calls, read.invalid) == (
+            whole.content, whole.calls, whole.invalid,
+        )  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(["x", "u"]), st.text(), min_size=1),
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+)
+def test_texts_are_read_back_from_any_pieces(given_texts: dict[str, str], sizes: list[int]) -> None:
+    parameters = {"type": "object", "properties": {"x": STRING, "u": STRING}}
+    text, at, pieces = written(**given_texts), 0, []
+    while at < len(text):
+        pieces.append(text[at : at + sizes[len(pieces) % len(sizes)]])
+        at += len(pieces[-1])
+    told, read = deltas(pieces, parameters)
+    assert [c.arguments for c in read.calls] == [given_texts]
+    assert json.loads("".join(told)) == given_texts
+
+
+def test_the_whole_way_from_a_form_to_a_call() -> None:
+    parameters = {"type": "object", "properties": {"x": STRING, "n": INTEGER}}
+    tool = {"type": "function", "function": {"name": "write", "parameters": parameters}}
+    text = written(x='{"a": 1.50}', n="2024")
+    pieces = [text[at : at + 5] for at in range(0, len(text), 5)]
+    models = [
+        ScriptedBackend(["</think>", "\n\n", *pieces, ""], generation_prompt="<a>\n<think>\n",
+                        template="<function=")
+        for _ in "SL"
+    ]  # fmt: skip
+    with GlimpRouter(*models, threshold=-1) as router:
+        (call,) = router.run("?", Form(tools=[tool])).tool_calls
+        told = [e for e in router.stream("?", Form(tools=[tool])) if isinstance(e, ToolCallDelta)]
+    assert call.arguments == {"x": '{"a": 1.50}', "n": 2024}
+    assert len(told) > 4
+    assert json.loads("".join(e.arguments for e in told)) == call.arguments
