@@ -13,7 +13,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -133,9 +133,7 @@ def _fitted(
     source, left_out = plain(schema), list[str]()
     while (complaint := _complaint(found := closed(source), what)) is not None:
         unknown = re.fullmatch(r"Unknown format: (.*)", complaint)
-        if unknown is not None and _drop(
-            source, lambda s, name=unknown[1]: s["format"] == name, "format"
-        ):
+        if unknown is not None and _drop(source, partial(_has_format, unknown[1]), "format"):
             continue  # an annotation, as JSON Schema has it (2020-12 validation, section 7.2.1)
         dropped = _loosened(source, complaint) if loosen else []
         if dropped:
@@ -205,6 +203,10 @@ def _drop(schema: Any, wanted: Callable[[dict[str, Any]], bool], key: str) -> bo
     for child, _, _ in [*children(schema, part=False)]:
         found = _drop(child, wanted, key) or found
     return found
+
+
+def _has_format(name: str, schema: Mapping[str, Any]) -> bool:
+    return bool(schema["format"] == name)
 
 
 def _leads_out(schema: Mapping[str, Any]) -> bool:

@@ -93,9 +93,11 @@ class Undecided:
             at = stop
             if at == len(text):
                 break
-            if closer is not None and (self._value is None or not self._value.in_string):
+            value = self._value
+            if value is not None and value.in_string:
+                value.feed(text[at])  # a string may hold a tag
+            elif closer is not None:
                 return at, None if closer.partial else "closer"
-            self._value.feed(text[at])  # a string may hold a tag
             at += 1
         return at, None
 

@@ -78,8 +78,13 @@ def test_references_by_name_are_resolved_before_the_schema_moves(schema: Schema)
     found = bindable(schema)
     assert accepts(found, {"x": 3}) and not accepts(found, {"x": "3"})
     other = tool({"type": "object", "properties": {}}, "other")
-    for form in (Form([tool(schema), other]), Form([tool(schema), other], "any"),
-                 Form([tool(schema)], schema=schema), Form([tool(schema)], strict=True)):  # fmt: skip
+    forms = (
+        Form([tool(schema), other]),
+        Form([tool(schema), other], "any"),
+        Form([tool(schema)], schema=schema),
+        Form([tool(schema)], strict=True),
+    )
+    for form in forms:
         for begun in ("<tool_call>", '{"name": "odd"'):
             bound = planned(form).begun(begun).schema
             assert accepts(bound, {"name": "odd", "arguments": {"x": 3}})
