@@ -31,6 +31,7 @@ from glimp_integrations.forms.calls import CallReader
 from glimp_integrations.forms.form import Form
 from glimp_integrations.forms.plan import Plan, make_plan
 from glimp_integrations.pens import Pen, Sampling
+from glimp_integrations.reasoning import kept
 from glimp_integrations.records import Recorder
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.speed import PairSpeed
@@ -214,7 +215,12 @@ async def _ask_both(
             raise known
         with _blame(author):
             text = await prompt.build(
-                models[author], messages, form, show_schema=settings.show_schema
+                models[author],
+                messages,
+                form,
+                show_schema=settings.show_schema,
+                keep_reasoning=settings.keep_reasoning,
+                think_tags=settings.think_tags,
             )
         return _Ready(known, text)
 
@@ -283,7 +289,8 @@ def _lots(settings: RoutingSettings, messages: Sequence[Message]) -> Callable[[]
     """Lots of the random router: one question has the same ones in every run."""
     if settings.random_share is None:
         return None
-    question = json.dumps([*map(dict, messages)], sort_keys=True, default=str)
+    # Earlier reasoning is no part of the question: not every model reads it.
+    question = json.dumps(kept(messages, "never"), sort_keys=True, default=str)
     return random.Random(f"{settings.seed}\0{question}").random  # noqa: S311
 
 

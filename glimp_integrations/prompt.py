@@ -9,17 +9,32 @@ tokenizer reads it as the characters it is.
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
-from glimp_integrations.backends.base import Backend, Message, Rendered
-from glimp_integrations.errors import ConfigError
+from glimp_integrations import reasoning
+from glimp_integrations.backends.base import Backend, Capabilities, Message, Rendered
+from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.forms import plan
 from glimp_integrations.forms.form import Form
+from glimp_integrations.settings import KeepReasoning
 
-__all__ = ["Prompt", "build", "check_messages", "neutralise", "shows_tools"]
+__all__ = [
+    "Prompt",
+    "build",
+    "check_messages",
+    "neutralise",
+    "reasoning_name",
+    "shows_tools",
+]
+
+_log = logging.getLogger(__name__)
+
+ThinkTags = tuple[str, str] | Literal[False] | None
+"""As in the settings: given, none, or to be found."""
 
 # Tags that models are known to think in. The first is by far the commonest.
 KNOWN_TAGS: tuple[tuple[str, str], ...] = (
@@ -135,6 +150,8 @@ async def build(
     *,
     show_schema: bool = True,
     must_fit: bool = True,
+    keep_reasoning: KeepReasoning = "tool_loop",
+    think_tags: ThinkTags = None,
 ) -> Prompt:
     """Render a checked conversation for one model.
 
@@ -144,33 +161,110 @@ async def build(
         form: Tools and schema that are shown to it.
         show_schema: Whether it reads the schema.
         must_fit: Whether a conversation longer than the context window is an error.
+        keep_reasoning: Which reasoning of earlier messages it reads, if its template does.
+        think_tags: As in the settings. A model that is not known to think in tags, or whose
+            thinking is switched off, reads no earlier reasoning.
 
     Raises:
-        ConfigError: It does not fit the model's context window, or has no template.
+        ConfigError: It does not fit the model's context window, has no template, or earlier
+            reasoning is no text.
         BackendError: The server failed.
     """
     can = await backend.capabilities()
-    shown = plan.show_schema(messages, form) if show_schema else messages
+    shown: Sequence[Message] = reasoning.kept(messages, keep_reasoning)
+    shown = plan.show_schema(shown, form) if show_schema else shown
     tools = [await _safe_tool(backend, tool) for tool in form.tools]
-    spoken = [await _safe(backend, m) for m in shown]
+    spoken = [await _safe(backend, m, think_tags or None) for m in shown]
     asked = tools or any(m["role"] == "tool" or m.get("tool_calls") for m in spoken)
     if asked and not await shows_tools(backend):
         spoken, tools = [*plan.write_tools_out(spoken, tools)], []
-    rendered = await (backend.render(spoken, tools) if tools else backend.render(spoken))
-    if (
-        must_fit
-        and rendered.tokens is not None
-        and can.context_window is not None
-        and rendered.tokens >= can.context_window
-    ):
+    prompt = await _render(backend, spoken, tools, think_tags)
+    if must_fit and not _fits(prompt, can):
         index, longest = max(enumerate(messages), key=lambda item: len(item[1]["content"]))
         raise ConfigError(
-            f"the conversation has {rendered.tokens:,} tokens, but {backend.name} has a context "
+            f"the conversation has {prompt.tokens:,} tokens, but {backend.name} has a context "
             f"window of {can.context_window:,} (its longest message is number {index}, of role "
             f"{longest['role']!r}, with {len(longest['content']):,} characters): shorten it, or "
             "serve the model with a larger window"
         )
-    return Prompt(rendered, can.template)
+    return prompt
+
+
+def _fits(prompt: Prompt, can: Capabilities) -> bool:
+    window = can.context_window
+    return prompt.tokens is None or window is None or prompt.tokens < window
+
+
+async def _render(
+    backend: Backend,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]],
+    think_tags: ThinkTags,
+) -> Prompt:
+    """Render with as much of the earlier reasoning as the model takes."""
+    can = await backend.capabilities()
+
+    async def rendered(said: Sequence[Message]) -> Prompt:
+        text = await (backend.render(said, tools) if tools else backend.render(said))
+        return Prompt(text, can.template)
+
+    name = None
+    if think_tags is not False and any("reasoning_content" in m for m in messages):
+        name = await reasoning_name(backend)
+    *thoughtful, plain = reasoning.variants(messages, name)
+    why = ""
+    for said in thoughtful:
+        try:
+            prompt = await rendered(said)
+        except ConfigError as error:  # the template refuses it
+            why = str(error)
+            continue
+        except BackendError as error:
+            if not error.context_full:
+                raise
+            why = str(error)
+            break
+        if not _fits(prompt, can):
+            why = f"it does not fit the context window of {can.context_window:,} tokens"
+            break
+        if not (think_tags or prompt.tags):
+            break  # thinking is switched off, or was never on
+        if why:
+            _left_out(backend, "beside text", why)
+        return prompt
+    prompt = await rendered(plain)
+    if why:
+        _left_out(backend, "of this conversation", why)
+    return prompt
+
+
+def _left_out(backend: Backend, what: str, why: str) -> None:
+    _log.warning("%s does not read the earlier reasoning %s: %s", backend.name, what, why)
+
+
+async def reasoning_name(backend: Backend) -> str | None:
+    """What the model's template, or its server, calls reasoning; ``None``: it reads none.
+
+    One rendering of a short conversation tells, once; none is needed where the template's source
+    does not speak of reasoning.
+
+    Raises:
+        BackendError: The server failed.
+    """
+    if backend.reasoning_name is None:
+        can, found = await backend.capabilities(), None
+        if can.template is None or reasoning.may_read(can.template):
+            try:
+                found = reasoning.name_in((await backend.render(reasoning.PROBE)).text)
+            except ConfigError:
+                pass  # the template refuses calls
+            except BackendError as error:
+                if error.status is None or error.status >= 500:
+                    raise  # else the server takes no such field
+        with suppress(AttributeError):  # a backend that nothing can be written to is asked again
+            backend.reasoning_name = found or ""
+        return found
+    return backend.reasoning_name or None
 
 
 async def shows_tools(backend: Backend) -> bool:
@@ -208,9 +302,13 @@ _SOME_TOOL = {
 }
 
 
-async def _safe(backend: Backend, message: Message) -> Message:
+async def _safe(backend: Backend, message: Message, think_tags: tuple[str, str] | None) -> Message:
     """A message whose texts cannot be read as control tokens."""
     texts = {k: message[k] for k in ("content", "name", "tool_call_id") if message.get(k)}
+    if "reasoning_content" in message:
+        # No tag in a thought may end it, whether the tokenizer has a token for the tag or not.
+        tags = dict.fromkeys(tag for pair in (*KNOWN_TAGS, think_tags or ()) for tag in pair)
+        texts["reasoning_content"] = _defused(message["reasoning_content"], tags)
     safe = {**message, **await _safe_texts(backend, texts)}
     if message.get("tool_calls"):
         safe["tool_calls"] = [
@@ -247,7 +345,14 @@ async def neutralise(backend: Backend, text: str) -> str:
             backend.is_control(literal) if few else Backend.is_control(backend, literal)
         )
         if control:
-            text = text.replace(literal, literal[0] + _JOINER + literal[1:])
+            text = _defused(text, (literal,))
+    return text
+
+
+def _defused(text: str, literals: Iterable[str]) -> str:
+    """A text in which none of the literals stands as it is."""
+    for literal in literals:
+        text = text.replace(literal, literal[0] + _JOINER + literal[1:])
     return text
 
 

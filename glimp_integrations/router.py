@@ -167,7 +167,15 @@ class GlimpRouter:
         checked = check_messages(messages)
 
         async def count() -> int | None:
-            return (await build(self.large, checked, form, must_fit=False)).tokens
+            prompt = await build(
+                self.large,
+                checked,
+                form,
+                must_fit=False,
+                keep_reasoning=self.settings.keep_reasoning,
+                think_tags=self.settings.think_tags,
+            )
+            return prompt.tokens
 
         return bridge.call(count)
 

@@ -26,9 +26,18 @@ from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.trace import ModelUsage, Usage
 
-__all__ = ["PLACES", "Price", "Prices", "RoutingSettings", "Strategy", "public_form"]
+__all__ = [
+    "PLACES",
+    "KeepReasoning",
+    "Price",
+    "Prices",
+    "RoutingSettings",
+    "Strategy",
+    "public_form",
+]
 
 Strategy = Literal["auto", "two_request", "fused", "overlap", "in_process"]
+KeepReasoning = Literal["tool_loop", "never", "always"]
 
 PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
 """Environment variables that name the models."""
@@ -166,6 +175,12 @@ class RoutingSettings(BaseModel):
         default=True,
         description="Where an answer has to follow a JSON schema: both models are told of it, and "
         "asked to think first. False: the conversation stays as it is, only the grammar knows.",
+    )
+    keep_reasoning: KeepReasoning = Field(
+        default="tool_loop",
+        description="Which reasoning of the conversation's assistant messages the models read "
+        "again, where their chat templates have a place for it: 'tool_loop': of those behind the "
+        "last message of the user; 'always': of all; 'never': none. Never part of the reply.",
     )
     on_backend_error: Literal["raise", "small", "large"] = Field(
         default="raise", description="Raise, or go on with the named model alone."

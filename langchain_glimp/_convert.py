@@ -26,6 +26,7 @@ from langchain_core.messages.tool import (
 from glimp_integrations.adapter import RECORD, finish_reason, record
 from glimp_integrations.events import ToolCallDelta
 from glimp_integrations.trace import RoutedAnswer, Usage
+from langchain_glimp._reasoning import reasoning_in
 
 __all__ = [
     "PROVIDER",
@@ -41,7 +42,7 @@ __all__ = [
 
 PROVIDER = "glimprouter"
 
-# Earlier chains of thought are not part of the conversation, whatever block they came in.
+# Earlier chains of thought are no part of the visible text, whatever block they came in.
 _PRIVATE = ("reasoning", "thinking", "redacted_thinking")
 # The same calls are in AIMessage.tool_calls.
 # A stream's blocks are told apart by index, and LangChain counts those of text and reasoning from 0
@@ -51,11 +52,16 @@ _CALLS = ("tool_use", "tool_call", "tool_call_chunk", "input_json_delta", "inval
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """LangChain messages as role, content and tool calls.
+    """LangChain messages as role, content, tool calls and ``reasoning_content``.
 
     Blocks that are no text are passed on, so that the core can name what it cannot read.
     """
-    return [_to_message(message) for message in messages]
+    return [_with_reasoning(_to_message(message), reasoning_in(message)) for message in messages]
+
+
+def _with_reasoning(found: dict[str, Any], reasoning: str) -> dict[str, Any]:
+    """The setting ``keep_reasoning`` and the models' templates decide what becomes of it."""
+    return {**found, "reasoning_content": reasoning} if reasoning else found
 
 
 def _to_message(message: BaseMessage) -> dict[str, Any]:

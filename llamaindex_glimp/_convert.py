@@ -42,10 +42,9 @@ _ROLES = {
 
 
 def to_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """LlamaIndex messages as role, content and tool calls.
+    """LlamaIndex messages as role, content, tool calls and ``reasoning_content``.
 
-    Earlier chains of thought are not part of the conversation. Blocks that are no text are passed
-    on, so that the core can name what it cannot read.
+    Blocks that are no text are passed on, so that the core can name what it cannot read.
     """
     return [_to_message(index, message) for index, message in enumerate(messages)]
 
@@ -65,6 +64,8 @@ def _to_message(index: int, message: ChatMessage) -> dict[str, Any]:
         ) from None
     if calls:
         found["tool_calls"] = calls
+    if reasoning := _reasoning(message):
+        found["reasoning_content"] = reasoning
     for name in ("tool_call_id", "name"):
         if name in message.additional_kwargs and (name == "name" or found["role"] == "tool"):
             found[name] = message.additional_kwargs[name]
@@ -85,6 +86,17 @@ def _content(blocks: Iterable[ContentBlock]) -> str | list[Any]:
         elif not isinstance(block, ThinkingBlock | ToolCallBlock | CachePoint):
             strange.append({"type": block.block_type})
     return strange or "\n".join(texts)
+
+
+def _reasoning(message: ChatMessage) -> str:
+    """The chain of thought behind a message; the setting ``keep_reasoning`` decides about it."""
+    blocks = [block.content for block in message.blocks if isinstance(block, ThinkingBlock)]
+    # Older integrations keep it beside the blocks; Ollama's calls it thinking.
+    older = [message.additional_kwargs.get(name) for name in ("reasoning_content", "thinking")]
+    for texts in (blocks, older[:1], older[1:]):
+        if told := [text for text in texts if isinstance(text, str) and text.strip()]:
+            return "\n\n".join(told)
+    return ""
 
 
 def _calls(message: ChatMessage) -> list[dict[str, Any]]:

@@ -209,6 +209,9 @@ class Backend(ABC):
     """Tokens of prompt and completion together, as far as known without asking."""
     shows_tools: bool | None = None
     """Whether its chat template shows tools; ``None``: the template says, or nobody asked yet."""
+    reasoning_name: str | None = None
+    """What its chat template, or its server, calls the reasoning of earlier messages; empty: it
+    reads none; ``None``: nobody asked yet."""
 
     @abstractmethod
     async def capabilities(self) -> Capabilities:
@@ -226,7 +229,8 @@ class Backend(ABC):
         """Render a conversation with the model's own chat template and generation prompt.
 
         Args:
-            messages: The conversation; the arguments of ``tool_calls`` are JSON text.
+            messages: The conversation; the arguments of ``tool_calls`` are JSON text. Earlier
+                reasoning stands under ``reasoning_name``.
             tools: In OpenAI's format, for templates that read them.
 
         Raises:
