@@ -227,8 +227,9 @@ async def _render(
         if not _fits(prompt, can):
             why = f"it does not fit the context window of {can.context_window:,} tokens"
             break
-        if not (think_tags or prompt.tags):
-            break  # thinking is switched off, or was never on
+        if not (think_tags or prompt.tags):  # thinking is switched off, or was never on
+            why = ""
+            break
         if why:
             _left_out(backend, "beside text", why)
         return prompt

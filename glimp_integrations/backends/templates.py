@@ -69,6 +69,7 @@ def _compiled(source: str) -> Any:
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
     environment.filters["tojson"] = _to_json
+    environment.filters["from_json"] = json.loads  # llama.cpp's, in templates it ships
     return environment.from_string(source)
 
 
