@@ -3,10 +3,11 @@
 Models that are trained to think between tool calls want the thoughts that led to a call back
 while they work on its result. Their chat templates read them from the assistant's messages. The
 name differs: ``reasoning_content`` (Qwen3, DeepSeek-V3.2, GLM-4.5, Kimi-K2-Thinking, MiniMax-M2,
-Nemotron 3), ``thinking`` (gpt-oss, LFM2.5). So does what servers take: vLLM 0.12 to 0.19 drops
-``reasoning_content`` and hands the template what came as ``reasoning``; llama.cpp takes
-``reasoning_content`` alone and renames it for templates that read ``thinking``. So no table
-decides: one rendering of a short conversation shows what arrives.
+Nemotron 3), ``thinking`` (gpt-oss, LFM2.5). So does what servers take: newer versions of vLLM drop
+``reasoning_content`` and hand the template what came as ``reasoning``
+(https://github.com/vllm-project/vllm/issues/38488); llama.cpp takes ``reasoning_content`` alone and
+renames it for templates that read ``thinking`` (``common/chat.cpp``, ``common/parsers``). No table
+keeps up with that: one rendering of a short conversation shows what arrives.
 """
 
 from __future__ import annotations

@@ -217,8 +217,8 @@ class Renaming(Templated):
 @pytest.mark.parametrize(
     ("takes", "gives", "name"),
     [
-        ("reasoning_content", ["reasoning_content"], "Qwen3.5-4B"),  # vLLM to 0.11, SGLang
-        ("reasoning", ["reasoning", "reasoning_content"], "Qwen3.5-4B"),  # vLLM from 0.12
+        ("reasoning_content", ["reasoning_content"], "Qwen3.5-4B"),  # older vLLM
+        ("reasoning", ["reasoning", "reasoning_content"], "Qwen3.5-4B"),  # newer vLLM
         ("reasoning_content", ["reasoning_content", "thinking"], GPT_OSS),  # llama.cpp
         ("thinking", ["reasoning_content"], "Qwen3.5-4B"),  # Ollama
     ],
