@@ -76,6 +76,9 @@ class BackendError(GlimpError):
         retryable: Whether asking again, from the text kept so far, may help.
         context_full: Whether the model's context window was the reason.
         status: HTTP status of the server's refusal, or ``None``.
+        retry_after: Seconds for which the server wants not to be asked again (``Retry-After``);
+            ``None``: it did not say. Requests are repeated after them, unless they are more than
+            ``retries.LONGEST_WAIT``.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class BackendError(GlimpError):
         retryable: bool = False,
         context_full: bool = False,
         status: int | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -97,6 +101,7 @@ class BackendError(GlimpError):
         self.retryable = retryable
         self.context_full = context_full
         self.status = status
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         text = f"{self.role} model: {self.message}" if self.role else self.message

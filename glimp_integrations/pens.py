@@ -18,6 +18,7 @@ from glimp_integrations.backends.base import Backend, Ended, Report, Request, St
 from glimp_integrations.entropy import Estimator, estimate
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.formatting import MOST_SKIPPED
+from glimp_integrations.retries import pause
 from glimp_integrations.trace import Author, ModelUsage
 
 __all__ = ["Pen", "Sampling"]
@@ -26,9 +27,6 @@ Text = Callable[[str], str]
 """From a model's closing tag to the kept text; called only when a request is opened."""
 
 _OVER = ("eos", "context")  # nothing more can come from this model here
-
-# Seconds before the first repeat of a failed request; doubles with every further one.
-_BACKOFF = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,10 +285,11 @@ class Pen:
                 tried = self._report.retried or self._attempts > self.sampling.max_retries
                 # A grammar begins at the beginning: half of what it binds cannot be continued.
                 tried = tried or (self._schema is not None and read > 0)
-                if not error.retryable or tried:
+                wait = pause(self._attempts, error.retry_after)
+                if not error.retryable or tried or wait is None:
                     error.role = self.author
                     raise
-                await asyncio.sleep(_BACKOFF * 2 ** (self._attempts - 1))
+                await asyncio.sleep(wait)
                 # Continuing from the kept text is exact: nothing shown is lost or repeated.
                 single = 1 if alone and not read else room
                 await self._open(

@@ -17,10 +17,11 @@ from glimp_integrations.backends.connections import Connections
 from glimp_integrations.backends.explain import cleaned, explained, public_url, speaks_of_context
 from glimp_integrations.backends.flavours import GENERIC, Flavour
 from glimp_integrations.backends.protocols.base import Ask, Protocol
+from glimp_integrations.backends.sending import Patience, sent
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI, RequestOptions
+    from openai import AsyncOpenAI
 
 __all__ = ["Endpoint"]
 
@@ -118,15 +119,13 @@ class Endpoint(Backend):
         client = await self._connected()
         patience = _patience(at_most=at_most, max_retries=max_retries)
         with self._explained(f"GET {route}"):
-            return await client.get(self.root + route, cast_to=object, options=patience)
+            return await sent(client.get, self.root + route, patience)
 
     async def post(self, route: str, body: Mapping[str, Any]) -> Any:
         """POST to a route beside ``/v1`` (``/tokenize``)."""
         client = await self._connected()
         with self._explained(f"POST {route}"):
-            return await client.post(
-                self.root + route, cast_to=object, body=dict(body), options=_patience()
-            )
+            return await sent(client.post, self.root + route, _patience(), body=dict(body))
 
     async def models(self) -> list[dict[str, Any]] | None:
         """What ``GET /v1/models`` lists; ``None`` where the route does not exist."""
@@ -135,7 +134,7 @@ class Endpoint(Backend):
         patience = _patience(at_most=5.0)
         try:
             with self._explained():
-                answer: Any = await client.get("/models", cast_to=object, options=patience)
+                answer: Any = await sent(client.get, "/models", patience)
         except UnsuitableEndpointError:
             return None
         if isinstance(answer, dict):
@@ -200,23 +199,18 @@ class Endpoint(Backend):
         # Seconds without a token: a text in one piece may take them for each of its tokens.
         tokens = request.max_tokens if request.unseen else 1
         seconds = None if request.timeout is None else request.timeout * tokens
-        report.retried = True  # by the client, as often as allowed
-        # Options of the request: a client with options of its own would be made, and look at the
-        # platform in a thread, for every one.
-        options: RequestOptions = {
-            "timeout": Timeout(seconds, connect=CONNECT_SECONDS),
-            "max_retries": request.max_retries,
-        }
+        report.retried = True  # here, as often as allowed
+        patience = Patience(Timeout(seconds, connect=CONNECT_SECONDS), request.max_retries)
         if request.unseen:
-            answer: Any = await client.post(path, cast_to=object, body=body, options=options)
+            answer: Any = await sent(client.post, path, patience, body=body)
             report.at_once, report.retried = True, False
             yield answer
             return
-        stream: Any = await client.post(
+        stream: Any = await sent(
+            client.post,
             path,
-            cast_to=object,
+            patience,
             body=body,
-            options=options,
             stream=True,
             stream_cls=JsonLines if self.protocol.lines else DrainedStream,
         )
@@ -265,14 +259,14 @@ class Endpoint(Backend):
         report.ended = "context" if cut else ended
 
 
-def _patience(*, at_most: float = math.inf, max_retries: int | None = None) -> RequestOptions:
-    """Options of a small request."""
+def _patience(*, at_most: float = math.inf, max_retries: int | None = None) -> Patience:
+    """Patience with a small request."""
     from openai import Timeout
 
     seconds, retries = PATIENCE.get()
     seconds = at_most if seconds is None else min(seconds, at_most)
     timeout = Timeout(None if seconds == math.inf else seconds, connect=CONNECT_SECONDS)
-    return {"timeout": timeout, "max_retries": retries if max_retries is None else max_retries}
+    return Patience(timeout, retries if max_retries is None else max_retries)
 
 
 def _is_url(url: str) -> bool:
