@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.retries import retry_after, told
 
 __all__ = ["cleaned", "explained", "public_url", "speaks_of_context"]
 
@@ -152,10 +153,12 @@ def _status(error: Any, asked: _Asked) -> Exception:
             status=status,
         )
     fault = "is overloaded or failed" if status == 429 or status >= 500 else "refused the request"
+    rest = retry_after(error.response.headers)
     return asked.failed(
-        f"{fault} (HTTP {status}: {body})",
+        f"{fault} (HTTP {status}: {body}){told(rest)}",
         retryable=status == 429 or status >= 500,
         status=status,
+        retry_after=rest,
     )
 
 
