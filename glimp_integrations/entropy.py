@@ -14,9 +14,36 @@ from typing import Literal
 
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["Estimator", "estimate"]
+__all__ = ["Estimator", "begin_of", "estimate", "measurable"]
 
 Estimator = Literal["topk_renorm", "topk_other", "full"]
+
+# More than rounding (half precision, decimals on the wire) makes of a logarithm of 1, in nats, and
+# of a sum of 1. Twice the likeliest token, or zeros all over, is more.
+_ABOVE_ZERO, _MOST_MASS = 0.01, 1.5
+
+
+def measurable(logprobs: Sequence[float] | None, k: int) -> bool:
+    """Whether these can be the log-probabilities of the k likeliest tokens.
+
+    Fewer are none: a server that shows the written token alone (as some do behind tokens that were
+    drafted for it) would pass for a model without doubt, H = 0. Neither are figures that cannot be
+    logarithms of probabilities: NaN, positive ones, more mass than one distribution has.
+
+    Args:
+        logprobs: Natural logarithms, shape ``(n,)``; ``-inf`` counts as probability 0.
+        k: How many were asked for.
+    """
+    if not logprobs or len(logprobs) < k or any(map(math.isnan, logprobs)):
+        return False
+    if max(logprobs) > _ABOVE_ZERO:
+        return False
+    return 0.0 < math.fsum(map(math.exp, logprobs)) <= _MOST_MASS
+
+
+def begin_of(logprobs: Sequence[float]) -> str:
+    """The first figures, for messages."""
+    return ", ".join(f"{value:.3g}" for value in logprobs[:3]) + ", …" * (len(logprobs) > 3)
 
 
 def estimate(logprobs: Sequence[float], estimator: Estimator) -> float:

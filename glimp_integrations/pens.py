@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from glimp_integrations.backends.base import Backend, Ended, Report, Request, StreamEnd, Token
-from glimp_integrations.entropy import Estimator, estimate
+from glimp_integrations.entropy import Estimator, begin_of, estimate, measurable
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.formatting import MOST_SKIPPED
 from glimp_integrations.retries import pause
@@ -115,7 +115,7 @@ class Pen:
             token = await self._next(ahead, room)
             if token is None and self._ended in _OVER:
                 return None
-            if token is None or (token.logprobs is None and token.measure is None):
+            if token is None or not self._shows(token):
                 return await self._look_only(ahead, token, estimator)
             seen += token.text
             room -= token.count
@@ -132,6 +132,10 @@ class Pen:
         """Whether the glimpse goes on behind what it saw."""
         return self.skips is not None and len(self._pushed) < MOST_SKIPPED and self.skips(seen)
 
+    def _shows(self, token: Token) -> bool:
+        """Whether H can be had of a token."""
+        return token.measure is not None or measurable(token.logprobs, self.top_logprobs)
+
     async def _entropy(self, token: Token, estimator: Estimator) -> float:
         if token.measure is None:
             return estimate(token.logprobs or (), estimator)
@@ -144,24 +148,36 @@ class Pen:
     async def _look_only(self, context: Text, token: Token | None, estimator: Estimator) -> float:
         """The first token came without a distribution of its own.
 
-        It is a character of several tokens, or the server sent several tokens at once: ask for
-        the distribution alone, and generate the token again when it is wanted.
+        It is a character of several tokens, the server sent several tokens at once, or it shows
+        less behind the first token of a stream (speculation): ask for the distribution alone, and
+        generate the token again when it is wanted.
         """
         await self.lift(discarded=token.count if token is not None else 0)
         await self._open(context, 1, logprobs=True, distribution_only=True)
         token = await self._next(context, 1)
-        if token is None or token.logprobs is None:
+        if token is None or not self._shows(token):
             raise UnsuitableEndpointError(
                 probe="P2 logprobs",
                 server=self.backend.label,
-                detail="returned a token without top-k log-probabilities",
-                remedy="Use it as the large model only, or serve it with logprobs enabled",
+                detail=f"returned {self._found(token)} for a token that was asked for alone",
+                remedy="Use it as the large model only, or serve it with log-probabilities of this "
+                "many tokens, before any sampling; `glimp check small` tells what it sends",
             )
+        entropy = await self._entropy(token, estimator)
         if self._stream is not None:
             await self._finish_single()
         self._ended = None
         self.discarded += token.count
-        return estimate(token.logprobs, estimator)
+        return entropy
+
+    def _found(self, token: Token | None) -> str:
+        """What came instead of log-probabilities."""
+        k = self.top_logprobs
+        if token is None or not token.logprobs:
+            return f"no top-k log-probabilities ({k} were asked for)"
+        if len(token.logprobs) < k:
+            return f"{len(token.logprobs)} of {k} requested log-probabilities"
+        return f"figures that are no log-probabilities ({begin_of(token.logprobs)})"
 
     async def read(
         self,

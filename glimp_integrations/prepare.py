@@ -95,7 +95,7 @@ async def prepare(asked: Call, speed: PairSpeed | None, *, unseen: bool) -> Prep
     glimpses = forced is None and 0 <= settings.threshold < math.inf
     estimator = _estimator(settings, cans[0], needed=glimpses)
     draft = _drafter(settings, models, ready) if forced is None else None
-    k = _glimpse_size(small, cans[0]) if glimpses else 0
+    k = _glimpse_size(small, cans[0], estimator) if glimpses else 0
     if glimpses and isinstance(settings.threshold, CalibratedThreshold):
         settings.threshold.compare(Conditions.of(settings, (small, large), cans[0], estimator, k))
     seeds = itertools.count(settings.seed or 0)
@@ -164,8 +164,9 @@ async def conditions(settings: RoutingSettings, small: Backend, large: Backend) 
     """
     with _blame("small"):
         can = await small.capabilities()
-    k = _glimpse_size(small, can)
-    return Conditions.of(settings, (small, large), can, _estimator(settings, can, needed=True), k)
+    estimator = _estimator(settings, can, needed=True)
+    k = _glimpse_size(small, can, estimator)
+    return Conditions.of(settings, (small, large), can, estimator, k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +295,8 @@ def _lots(settings: RoutingSettings, messages: Sequence[Message]) -> Callable[[]
     return random.Random(f"{settings.seed}\0{question}").random  # noqa: S311
 
 
-def _glimpse_size(small: Backend, can: Capabilities) -> int:
+def _glimpse_size(small: Backend, can: Capabilities, estimator: Estimator) -> int:
+    """How many log-probabilities a glimpse asks for."""
     if can.top_logprobs <= 0:
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
@@ -303,18 +305,24 @@ def _glimpse_size(small: Backend, can: Capabilities) -> int:
             + (f" ({can.logprobs_refusal})" if can.logprobs_refusal else ""),
             remedy="Use it as the large model only, or serve it with logprobs enabled",
         )
-    if can.wanted_logprobs is None:
-        return min(TOP_LOGPROBS, can.top_logprobs)
-    if can.top_logprobs < can.wanted_logprobs:
+    k = min(TOP_LOGPROBS, can.top_logprobs) if can.wanted_logprobs is None else can.wanted_logprobs
+    if can.top_logprobs < k:
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
             server=f"small model {small.label}",
-            detail=f"returns {can.top_logprobs} of {can.wanted_logprobs} requested "
-            "log-probabilities",
+            detail=f"returns {can.top_logprobs} of {k} requested log-probabilities",
             remedy=f"Set top_logprobs={can.top_logprobs} on the backend and calibrate the "
-            "threshold for it: entropies of different k are not comparable",
+            "threshold for it: entropies of different k are not comparable"
+            if can.top_logprobs > 1
+            else "Use it as the large model only: one token says nothing of the others",
         )
-    return can.wanted_logprobs
+    if k == 1 and estimator == "topk_renorm":
+        raise ConfigError(
+            f"small model {small.label} is asked for 1 log-probability a token, and "
+            "entropy_estimator 'topk_renorm' finds no doubt in one: H would be 0 at every step. "
+            "Ask for more (top_logprobs=20), or use 'topk_other'"
+        )
+    return k
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from glimp_integrations.backends.endpoint import Endpoint
 from glimp_integrations.backends.explain import public_url
 from glimp_integrations.backends.flavours import FLAVOURS, Flavour, by_host
 from glimp_integrations.backends.protocols.base import Ask
-from glimp_integrations.backends.wire import counted, tokens_of, untempered, without_gaps
+from glimp_integrations.backends.wire import complete, counted, tokens_of, untempered
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
@@ -201,14 +201,14 @@ class OpenAIBackend(Endpoint):
         exact = self.flavour.token_per_chunk
         # The greedy token of a look at the raw distribution is not the one to write.
         peek = self.flavour.warped and request.logprobs > 0 and request.temperature > 0
-        # Where asking for the distribution alone shows more, one with gaps counts as none.
-        again = self.flavour.distribution_body and not request.distribution_only
+        # Where asking for the distribution alone shows more, nothing makes up for a gap.
+        by_text = not self.flavour.distribution_body
         async with aclosing(self.completion(request, report)) as choices:
             before: int | None = 0
             async for choice in choices:
-                tokens = tokens_of(choice, k=request.logprobs, token_per_chunk=exact)
-                if again:
-                    tokens = without_gaps(tokens, request.logprobs)
+                k = request.logprobs
+                tokens = tokens_of(choice, k=k, token_per_chunk=exact, by_text=by_text)
+                tokens = complete(tokens, k)
                 if before is not None:  # else earlier pieces came without a total
                     tokens = counted(tokens, before, report.completion_tokens)
                 for token in tokens:

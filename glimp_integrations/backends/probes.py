@@ -17,10 +17,13 @@ from glimp_integrations.backends.asking import (
     ask_leniently,
     asked_in_chat,
     first_top,
+    lacking,
+    places,
 )
 from glimp_integrations.backends.base import Report
 from glimp_integrations.backends.continuing import cached, continued
-from glimp_integrations.backends.wire import tokens_of, top_logprobs_of
+from glimp_integrations.backends.wire import tokens_of
+from glimp_integrations.entropy import begin_of, measurable
 from glimp_integrations.errors import GlimpError, UnsuitableEndpointError
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ __all__ = ["EndpointReport", "ProbeResult", "check", "first_use", "is_tempered"]
 # "a" is one token everywhere; a BOS makes two. Any template adds several more.
 _RAW_TOKENS = 3
 _USUAL = 20
+# Kinds of routes whose servers can have tokens drafted; and tokens of a stream that tells.
+_DRAFTING, _FEW = ("llama.cpp", "completions"), 4
+_REPEATING = "1 2 3 4 5 6 7 8 9 " * 3 + "1 2 3"
 # Nats; numerical noise between two requests is smaller.
 _SAME = 0.02
 _CANCELS = {
@@ -77,7 +83,8 @@ async def first_use(backend: OpenAIBackend) -> tuple[int, bool, str | None]:
     """Check rawness and log-probabilities with one request.
 
     Returns:
-        How many log-probabilities the server returns, and whether its streams carry them.
+        How many log-probabilities the server returns, whether every token of its streams carries
+        them, and why there are none, as far as that is known.
 
     Raises:
         UnsuitableEndpointError: The prompt is wrapped in a template.
@@ -85,15 +92,22 @@ async def first_use(backend: OpenAIBackend) -> tuple[int, bool, str | None]:
     """
     k = backend.top_logprobs
     refused: list[str] = []
-    report, choices = await ask_leniently(backend, "a", refused=refused)
+    # Servers that let tokens be drafted may show log-probabilities at the first place alone.
+    few = _FEW if k and backend.flavour.protocol in _DRAFTING else 1
+    how: dict[str, Any] = {"max_tokens": few, "distribution_only": True, "refused": refused}
+    report, choices = await ask_leniently(backend, "a", **how)
     _raise_if_wrapped(backend, report)
-    top = first_top(choices)
-    if k and not top and not refused:
+    if k and not refused and not any(places(backend, choices)):
         # Servers may hide the end of sequence, or a token that is half a character, together
         # with its log-probabilities. No model answers both questions so.
-        _, choices = await ask_leniently(backend, "The capital of France is", refused=refused)
-        top = first_top(choices)
-    return len(top or ()) if k else 0, bool(top), next(iter(refused), None)
+        _, choices = await ask_leniently(backend, "The capital of France is", **how)
+    if not k or refused:
+        return 0, False, next(iter(refused), None)
+    found = places(backend, choices)
+    first = next(filter(None, found), ())
+    if len(first) == k and not measurable(first, k):
+        return 0, False, f"what it sends as such are none: {begin_of(first)}"
+    return len(first), bool(first) and lacking(found, k) is None, None
 
 
 async def check(backend: OpenAIBackend) -> EndpointReport:
@@ -166,7 +180,7 @@ async def _logprobs(backend: OpenAIBackend) -> ProbeResult:
             f"Set top_logprobs={most} and calibrate the threshold for it",
         )
     _, choices = await ask(backend, "The capital of France is", logprobs=k)
-    top = first_top(choices)
+    top = next(filter(None, places(backend, choices)), ())
     if not top:
         return ProbeResult(
             "P2 logprobs",
@@ -180,7 +194,17 @@ async def _logprobs(backend: OpenAIBackend) -> ProbeResult:
             "P2 logprobs",
             "fail",
             f"{len(top)} of {k} requested came back ({shape})",
-            f"Set top_logprobs={len(top)} and calibrate the threshold for it",
+            f"Set top_logprobs={len(top)} and calibrate the threshold for it"
+            if len(top) > 1
+            else "Usable as the large model only: one token says nothing of the others",
+        )
+    if not measurable(top, k):
+        return ProbeResult(
+            "P2 logprobs",
+            "fail",
+            f"what came back are no log-probabilities ({begin_of(top)})",
+            "Usable as the large model only, unless the server can be made to report natural "
+            "logarithms of probabilities",
         )
     return ProbeResult(
         "P2 logprobs",
@@ -245,12 +269,19 @@ async def _stream(backend: OpenAIBackend) -> ProbeResult:
     first = next((c for c in choices if c.get("text")), None)
     if first is None:
         return ProbeResult("P4 stream", "warn", f"no text in the stream (finish {finish!r})")
-    if backend.top_logprobs and top_logprobs_of(first) is None:
+    problem = await _unshown(backend, choices)
+    if problem is not None:
         return ProbeResult(
             "P4 stream",
             "warn",
-            "the stream carries no log-probabilities",
-            "Routing falls back to one more request a step (two_request)",
+            problem,
+            "Glimpses are requests of their own (two_request), one more a step"
+            + (
+                ": to save them, serve the small model without speculation (it does no harm on "
+                "the large one's server)"
+                if "speculation" in problem
+                else ""
+            ),
         )
     kept = "8" in "".join(c.get("text") or "" for c in choices)
     sizes = [
@@ -269,6 +300,20 @@ async def _stream(backend: OpenAIBackend) -> ProbeResult:
         if backend.flavour.cancels is False
         else "",
     )
+
+
+async def _unshown(backend: OpenAIBackend, choices: list[dict[str, Any]]) -> str | None:
+    """What log-probabilities streams lack, in words; ``None``: nothing, or none are asked for."""
+    k = backend.top_logprobs
+    if not k:
+        return None
+    problem = lacking(places(backend, choices), k)
+    if problem is None:
+        # That stream soon came to its stop string, and some servers draft only what they have
+        # read before.
+        _, more = await ask_leniently(backend, _REPEATING, max_tokens=2 * _FEW)
+        problem = lacking(places(backend, more), k)
+    return problem
 
 
 def _told_by(backend: OpenAIBackend, last: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ ScriptedToken = tuple[bytes, float]
 
 
 def uniform(entropy: float, k: int = 20) -> tuple[float, ...]:
-    """Top-k log-probabilities, shape ``(<= k,)``, whose renormalised entropy is ``entropy`` nats.
+    """Top-k log-probabilities, shape ``(k,)``, whose renormalised entropy is ``entropy`` nats.
 
     One likely token and up to k - 1 equally unlikely ones, found by bisection.
     """
@@ -38,7 +38,7 @@ def uniform(entropy: float, k: int = 20) -> tuple[float, ...]:
     if not 0.0 <= entropy <= limit:
         raise ValueError(f"entropy must lie in [0, ln {k} = {limit:.3f}] nats, got {entropy}")
     if entropy == 0.0:
-        return (0.0,)
+        return (0.0, *([-math.inf] * (k - 1)))
     low, high = 1.0 / k, 1.0
     for _ in range(60):
         top = (low + high) / 2

@@ -15,15 +15,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from glimp_integrations.backends.base import Report, Token
+from glimp_integrations.entropy import measurable
 
 __all__ = [
+    "complete",
     "counted",
     "note_usage",
+    "shown",
     "tokens_of",
     "top_logprobs_of",
     "untempered",
-    "without_gaps",
 ]
+
+_ALL = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +38,20 @@ class _Entry:
     merged: bool = False  # stands for several tokens
 
 
-def tokens_of(choice: Mapping[str, Any], *, k: int, token_per_chunk: bool) -> list[Token]:
-    """The tokens of one choice of one chunk.
+def tokens_of(
+    choice: Mapping[str, Any], *, k: int, token_per_chunk: bool, by_text: bool = False
+) -> list[Token]:
+    """The tokens of one choice of one chunk, with what log-probabilities came: see ``complete``.
 
     Args:
         choice: ``chunk["choices"][0]``.
         k: How many log-probabilities to keep per token; 0: none.
         token_per_chunk: Without log-probabilities, a chunk is one token.
+        by_text: The likeliest tokens may be named by their text alone, and there is no better way
+            to ask: see ``_named_by_text``.
     """
     text = choice.get("text") or ""
-    entries = _entries(choice, k)
+    entries = _entries(choice, k, by_text=by_text)
     if not entries:
         if not text:
             return []
@@ -74,10 +82,11 @@ def _single(text: str, entry: _Entry) -> Token:
     return Token(text, None, count=2)
 
 
-def _entries(choice: Mapping[str, Any], k: int) -> list[_Entry]:
+def _entries(choice: Mapping[str, Any], k: int, *, by_text: bool = False) -> list[_Entry]:
     logprobs, beside = choice.get("logprobs"), choice.get("top_logprobs")
+    named = _named_by_text if by_text else _named
     if isinstance(logprobs, int | float) and isinstance(beside, Mapping):
-        return [_Entry(choice.get("text") or "", None, _top(list(beside.values()), k))]
+        return [_Entry(choice.get("text") or "", None, named(beside, k))]
     if not isinstance(logprobs, Mapping):
         return []
     if logprobs.get("content"):
@@ -87,7 +96,7 @@ def _entries(choice: Mapping[str, Any], k: int) -> list[_Entry]:
     if isinstance(tops, Mapping):  # Together: of the only token
         tops = [tops]
     return [
-        _Entry(text=text, data=None, logprobs=_top(list((top or {}).values()), k))
+        _Entry(text, None, named(top, k) if isinstance(top, Mapping) else None)
         for text, top in zip(texts, tops, strict=False)
     ]
 
@@ -104,20 +113,65 @@ def _chat_entry(item: Mapping[str, Any], k: int) -> _Entry:
     return _Entry(
         text=item.get("token") or "",
         data=data,
-        logprobs=_top([t["logprob"] for t in tops], k),
+        logprobs=_top([t.get("logprob") for t in _distinct(tops, k)], k),
         merged=merged,
     )
 
 
+def _distinct(tops: Sequence[Mapping[str, Any]], k: int) -> list[Mapping[str, Any]]:
+    """Every token once: servers may list the sampled one again, beside the k likeliest."""
+    if all(top.get("id") is not None for top in tops):
+        return list({top["id"]: top for top in tops}.values())
+    if len(tops) <= k:  # without ids, tokens of the same text may be two
+        return list(tops)
+    return list({(t.get("token"), str(t.get("bytes")), t.get("logprob")): t for t in tops}.values())
+
+
+def _named(tops: Mapping[str, Any], k: int) -> tuple[float, ...] | None:
+    return _top(list(tops.values()), k)
+
+
+def _named_by_text(tops: Mapping[str, Any], k: int) -> tuple[float, ...] | None:
+    """As ``_named``, where tokens without a text of their own may have fallen together.
+
+    Halves of characters and hidden tokens are all called alike, and one name has one value. Where
+    such a name is there and more than half of k are, the lost ones count as impossible: what they
+    had is not known, and no request would tell.
+    """
+    found = _named(tops, k)
+    if found is None or not any(not name or "\ufffd" in name for name in tops):
+        return found
+    lost = k - len(found)
+    return found + (-math.inf,) * lost if 0 < lost < len(found) else found
+
+
 def _top(values: list[Any], k: int) -> tuple[float, ...] | None:
     """The k highest, as servers may add the sampled token as one more."""
-    numbers = [float(v) for v in values if v is not None and not math.isnan(float(v))]
+    numbers = [float(v) for v in values if _is_number(v)]
     return tuple(sorted(numbers, reverse=True)[:k]) if numbers and k else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def shown(choice: Mapping[str, Any], k: int, *, by_text: bool) -> list[tuple[float, ...]]:
+    """The k highest log-probabilities of every token of a choice; empty where none came.
+
+    Characters of several tokens are left out: they have no place of their own. So is text at the
+    end, which a server may have kept back.
+
+    The arguments are those of ``tokens_of``.
+    """
+    entries = _entries(choice, k, by_text=by_text)
+    if not entries and choice.get("text") and not choice.get("finish_reason"):
+        return [()]
+    return [entry.logprobs or () for entry in entries if not entry.merged]
 
 
 def top_logprobs_of(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
     """All log-probabilities of the first token of a choice, highest first."""
-    entries = _entries(choice, k=1_000_000)
+    entries = _entries(choice, _ALL)
     return entries[0].logprobs if entries else None
 
 
@@ -150,10 +204,12 @@ def note_usage(chunk: Mapping[str, Any], report: Report, cached: Sequence[str] =
             report.prompt_tokens = report.cached_tokens + timings["prompt_n"]
 
 
-def without_gaps(tokens: list[Token], k: int) -> list[Token]:
-    """Drop distributions of fewer than k tokens: entries of the same text fell together."""
+def complete(tokens: list[Token], k: int) -> list[Token]:
+    """Drop what are no log-probabilities of the k likeliest tokens, fewer than k among them."""
     return [
-        replace(token, logprobs=None) if token.logprobs and len(token.logprobs) < k else token
+        token
+        if token.logprobs is None or measurable(token.logprobs, k)
+        else replace(token, logprobs=None)
         for token in tokens
     ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
@@ -16,8 +15,6 @@ from glimp_integrations.backends.openai import OpenAIBackend
 from glimp_integrations.errors import BackendError
 from wire.fake_server import GENERATION_PROMPT, FakeServer, _Handler
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES
-
-Connect = Callable[..., OpenAIBackend]
 
 
 class _Resting(_Handler):
@@ -49,52 +46,55 @@ class RestingServer(FakeServer):
         self.times: list[float] = []
 
 
-def run(server: RestingServer, connect: Connect, **options: Any) -> Any:
+def run(server: RestingServer, **options: Any) -> Any:
     with server:
-        backend = connect(server)
-        return GlimpRouter(backend, backend, **{**GREEDY, **options}).run(MESSAGES)
+        backend = OpenAIBackend(server.model, base_url=server.url)
+        try:
+            return GlimpRouter(backend, backend, **{**GREEDY, **options}).run(MESSAGES)
+        finally:
+            backend.close()
 
 
 @pytest.mark.parametrize("status", [429, 503, 408])
-def test_a_server_gets_the_rest_it_asks_for(connect: Connect, status: int) -> None:
+def test_a_server_gets_the_rest_it_asks_for(status: int) -> None:
     server = RestingServer((status, {"Retry-After": "1"}))
-    assert run(server, connect).answer == ANSWER
+    assert run(server).answer == ANSWER
     assert 1.0 <= server.times[1] - server.times[0] < 3.0
 
 
-def test_until_a_date(connect: Connect) -> None:
+def test_until_a_date() -> None:
     # Dates know no fractions: between one and two seconds from now.
     server = RestingServer((503, {"Retry-After": formatdate(time.time() + 2, usegmt=True)}))
-    assert run(server, connect).answer == ANSWER
+    assert run(server).answer == ANSWER
     assert 0.5 <= server.times[1] - server.times[0] < 4.0
 
 
 @pytest.mark.parametrize("said", ["-1", "nan", "whenever", ""])
-def test_nonsense_is_as_if_nothing_was_said(connect: Connect, said: str) -> None:
+def test_nonsense_is_as_if_nothing_was_said(said: str) -> None:
     server = RestingServer((429, {"Retry-After": said}))
-    assert run(server, connect).answer == ANSWER
+    assert run(server).answer == ANSWER
     assert 0.2 <= server.times[1] - server.times[0] < 3.0
 
 
-def test_more_than_anyone_waits_is_told_at_once(connect: Connect) -> None:
+def test_more_than_anyone_waits_is_told_at_once() -> None:
     server = RestingServer((429, {"Retry-After": "3600"}))
     started = time.monotonic()
     with pytest.raises(BackendError, match=r"HTTP 429.*3600 s") as caught:
-        run(server, connect)
+        run(server)
     assert time.monotonic() - started < 5.0
     assert caught.value.retry_after == 3600.0 and caught.value.status == 429
     assert "60 s" in str(caught.value)
     assert len(server.times) == 1
 
 
-def test_after_the_last_attempt_the_wish_is_in_the_error(connect: Connect) -> None:
+def test_after_the_last_attempt_the_wish_is_in_the_error() -> None:
     server = RestingServer((429, {"Retry-After": "1"}))
     with pytest.raises(BackendError, match="1 s of rest") as caught:
-        run(server, connect, max_retries=0)
+        run(server, max_retries=0)
     assert caught.value.retry_after == 1.0 and len(server.times) == 1
 
 
-def test_the_wait_can_be_cancelled(connect: Connect) -> None:
+def test_the_wait_can_be_cancelled() -> None:
     server = RestingServer((429, {"Retry-After": "50"}))
 
     async def given_up() -> float:
@@ -110,12 +110,13 @@ def test_the_wait_can_be_cancelled(connect: Connect) -> None:
         return time.monotonic() - started
 
     with server:
-        backend = connect(server)
+        backend = OpenAIBackend(server.model, base_url=server.url)
         assert asyncio.run(given_up()) < 2.0
         assert len(server.times) == 1
+        backend.close()
 
 
-def test_small_requests_rest_too(connect: Connect) -> None:
+def test_small_requests_rest_too() -> None:
     """``GET`` and ``POST`` beside the completions: the server was asked who it serves."""
 
     class Models(_Handler):
@@ -128,5 +129,5 @@ def test_small_requests_rest_too(connect: Connect) -> None:
 
     server = RestingServer()
     server.handler = Models
-    assert run(server, connect).answer == ANSWER
+    assert run(server).answer == ANSWER
     assert server.times[1] - server.times[0] >= 1.0
