@@ -30,7 +30,8 @@ class DrainedStream(AsyncStream[object]):
             if event.data.startswith("[DONE]"):
                 break
             yield event
-        with suppress(TimeoutError):
+        # The answer is complete: whatever goes wrong here costs a connection, and not the answer.
+        with suppress(Exception):
             async with asyncio.timeout(_END_SECONDS):
                 async for _ in events:
                     pass

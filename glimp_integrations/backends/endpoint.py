@@ -14,7 +14,13 @@ from pydantic import SecretStr
 from glimp_integrations import bridge
 from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
 from glimp_integrations.backends.connections import Connections
-from glimp_integrations.backends.explain import cleaned, explained, public_url, speaks_of_context
+from glimp_integrations.backends.explain import (
+    cleaned,
+    explained,
+    in_words,
+    public_url,
+    speaks_of_context,
+)
 from glimp_integrations.backends.flavours import GENERIC, Flavour
 from glimp_integrations.backends.protocols.base import Ask, Protocol
 from glimp_integrations.backends.sending import Patience, sent
@@ -42,7 +48,7 @@ class Endpoint(Backend):
         extra_body: Fields added to every completion request.
 
     Raises:
-        ConfigError: ``base_url`` is no URL.
+        ConfigError: ``base_url`` is no URL, or ``api_key`` holds what a header cannot carry.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class Endpoint(Backend):
         self.model = model
         self._base_url = base_url.rstrip("/")
         self._key = SecretStr(api_key) if isinstance(api_key, str) else api_key
+        _check_key(self._key)
         self._flavour = flavour
         self._extra_body = dict(extra_body or {})
         self._client: AsyncOpenAI | None = None
@@ -204,7 +211,7 @@ class Endpoint(Backend):
         if request.unseen:
             answer: Any = await sent(client.post, path, patience, body=body)
             report.at_once, report.retried = True, False
-            yield answer
+            yield self._checked(answer)
             return
         stream: Any = await sent(
             client.post,
@@ -219,9 +226,7 @@ class Endpoint(Backend):
         try:
             async with stream:
                 async for chunk in stream:
-                    if isinstance(chunk, dict) and chunk.get("error"):
-                        raise self._stream_error(chunk["error"])
-                    yield chunk
+                    yield self._checked(chunk)
             whole = True
         finally:
             # The client's stream and its generator hold each other: closed here, on this loop,
@@ -232,12 +237,16 @@ class Endpoint(Backend):
             if not whole:
                 self.connections.make_ready(client)
 
-    def _stream_error(self, error: object) -> BackendError:
+    def _checked(self, chunk: Any) -> dict[str, Any]:
+        """A piece of an answer, unless it is something else: an error, or none of the protocol."""
+        if isinstance(chunk, dict) and not chunk.get("error"):
+            return chunk
         secret = self._key.get_secret_value() if self._key is not None else None
-        text = cleaned(error, secret)
-        full = speaks_of_context(text)
-        return BackendError(
-            f"{self.label} sent an error in the stream: {text}",
+        told = in_words(chunk)
+        full = speaks_of_context(told)
+        what = "an error in the stream" if isinstance(chunk, dict) else "what is no JSON object"
+        raise BackendError(
+            f"{self.label} sent {what}: {cleaned(told, secret)}",
             model=self.name,
             url=self.url,
             retryable=not full,
@@ -267,6 +276,16 @@ def _patience(*, at_most: float = math.inf, max_retries: int | None = None) -> P
     seconds = at_most if seconds is None else min(seconds, at_most)
     timeout = Timeout(None if seconds == math.inf else seconds, connect=CONNECT_SECONDS)
     return Patience(timeout, retries if max_retries is None else max_retries)
+
+
+def _check_key(key: SecretStr | None) -> None:
+    """Refused before a request is made: the HTTP library's error would show the key."""
+    text = key.get_secret_value() if key is not None else ""
+    if not (text.isascii() and text.isprintable() and text == text.strip()):
+        raise ConfigError(
+            "api_key holds a line end, a blank at one end, or a character that is not ASCII, which "
+            "no HTTP header can carry: pass the key alone (of a file, read().strip())"
+        )
 
 
 def _is_url(url: str) -> bool:

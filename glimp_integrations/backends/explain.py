@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +12,31 @@ from typing import Any
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.retries import retry_after, told
 
-__all__ = ["cleaned", "explained", "public_url", "speaks_of_context"]
+__all__ = ["cleaned", "explained", "in_words", "public_url", "speaks_of_context"]
 
 _CONTEXT = re.compile(
-    r"context (size|length|window)|maximum context|exceed_context|too long"
+    r"context[ _](size|length|window)|maximum context|exceed_context"
+    # "took too long" is about time
+    r"|(?<!took )(?<!taking )(?<!takes )too long"
     # TGI, and Together in its words
     r"|tokens \+ `?max_new_tokens|must have less than \d+ tokens",
     re.I,
 )
-_BROKEN = {"RemoteProtocolError", "ReadError", "WriteError", "CloseError"}
+_BROKEN = {
+    "RemoteProtocolError",
+    "ReadError",
+    "WriteError",
+    "CloseError",
+    "DecodingError",
+    # Of TLS, where the HTTP library passes them on as they are.
+    "SSLError",
+    "SSLEOFError",
+    "EndOfStream",
+}
 _HTTP_PACKAGES = {"httpx", "httpx2", "httpcore", "httpcore2"}
+# Servers tell errors in a few lines; what lies behind this many bytes is a page, or an attack.
+_BODY_BYTES = 65536
+_SHOWN_CHARACTERS = 600
 
 
 def public_url(url: str) -> str:
@@ -33,6 +49,51 @@ def public_url(url: str) -> str:
 def speaks_of_context(text: str) -> bool:
     """Whether an error's text says that the prompt does not fit."""
     return _CONTEXT.search(text) is not None
+
+
+def in_words(error: object, depth: int = 4) -> str:
+    """What a server sent as its error, as text: its message, and behind it what else it says.
+
+    Args:
+        error: Parsed JSON, of any shape: ``"text"``, ``{"message": ...}``, and either of them under
+            ``"error"``, as in most bodies.
+        depth: Objects to look into, one inside the other.
+    """
+    if isinstance(error, str):
+        return error
+    if not isinstance(error, Mapping) or not depth:
+        return "" if error is None else _as_json(error)
+    rest = {name: value for name, value in error.items() if value not in (None, "", {}, [])}
+    name = next((name for name in ("error", "message", "detail") if name in rest), None)
+    if name is None:
+        return _as_json(rest) if rest else ""
+    told = in_words(rest.pop(name), depth - 1)
+    return f"{told} {_as_json(rest)}" if rest else told
+
+
+def _as_json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return f"({type(value).__name__})"
+
+
+def _body(response: Any) -> str:
+    """What the body of a refusal says.
+
+    Read from its bytes: version 2 of the client shows the whole body as the exception's text,
+    version 3 only the message of an error object.
+    """
+    try:
+        data: bytes = response.content
+    except Exception:  # it was not read, or cannot be unpacked
+        return ""
+    if len(data) <= _BODY_BYTES:
+        try:
+            return in_words(json.loads(data))
+        except (ValueError, RecursionError):  # no JSON, or too much of it
+            pass
+    return data[:_BODY_BYTES].decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +177,19 @@ def _explain(error: Exception, asked: _Asked) -> Exception | None:
     if isinstance(error, openai.APIStatusError):
         return _status(error, asked)
     if isinstance(error, openai.APIError):
-        # The client knows the message of an error object only; some send a text.
-        told = error.body if isinstance(error.body, str) else error
-        text = cleaned(told, secret)
-        full = speaks_of_context(text)
-        return failed(f"sent an error in the stream: {text}", retryable=not full, context_full=full)
+        # The client knows the message of an error object only; some send a text, or a type.
+        told = in_words(error.body) or str(error)
+        full = speaks_of_context(told)
+        return failed(
+            f"sent an error in the stream: {cleaned(told, secret)}",
+            retryable=not full,
+            context_full=full,
+        )
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return failed(
+            f"sent what is no JSON ({cleaned(error, secret)}): is base_url the address of its API?",
+            retryable=True,
+        )
     if from_http:
         return failed(
             f"broke the connection ({type(error).__name__}: {cleaned(error, secret)})",
@@ -130,8 +199,9 @@ def _explain(error: Exception, asked: _Asked) -> Exception | None:
 
 
 def _status(error: Any, asked: _Asked) -> Exception:
-    status, body = error.status_code, cleaned(error.message, asked.secret)
-    if status in (404, 405, 501) and "model" not in body.lower():
+    status, told = error.status_code, _body(error.response)
+    body = cleaned(told or "it does not say why", asked.secret)
+    if status in (404, 405, 501) and "model" not in told.lower():
         return UnsuitableEndpointError(
             probe="P1 rawness",
             server=asked.where,
@@ -145,7 +215,7 @@ def _status(error: Any, asked: _Asked) -> Exception:
             detail=f"does not serve this model (HTTP 404: {body})",
             remedy="Ask GET /v1/models for the names it serves",
         )
-    if status in (400, 413, 422) and speaks_of_context(body):
+    if status in (400, 413, 422) and speaks_of_context(told):
         return asked.failed(
             f"has no room for this conversation ({body}): shorten it, or serve the model with a "
             "larger context window",
@@ -163,8 +233,10 @@ def _status(error: Any, asked: _Asked) -> Exception:
 
 
 def cleaned(error: object, secret: str | None) -> str:
-    """An error's text on one line, without the key."""
+    """An error's text on one line, without the key and without what steers a terminal."""
     text = " ".join(str(error).split()) or type(error).__name__
     if secret:
         text = text.replace(secret, "***")
-    return text if len(text) <= 600 else f"{text[:600]}…"
+    # Half a character pair (surrogate) cannot even be written to a log.
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text[: _SHOWN_CHARACTERS + 1])
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
