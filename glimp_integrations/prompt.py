@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from glimp_integrations import reasoning
+from glimp_integrations import plainer, reasoning
 from glimp_integrations.backends.base import Backend, Capabilities, Message, Rendered
+from glimp_integrations.blocks import each_once, on_a_line, read_blocks
 from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.forms import plan
 from glimp_integrations.forms.form import Form
@@ -78,12 +79,15 @@ class Prompt:
 def check_messages(messages: str | Sequence[Message]) -> list[dict[str, Any]]:
     """Validate a conversation; a plain string is one user message.
 
+    Content in blocks becomes text (:func:`glimp_integrations.blocks.read_blocks`), and what is
+    empty is left out: templates ask whether it is there.
+
     Raises:
         ConfigError: It is empty, or a message has no known role or no text.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    checked = [_check_message(index, message) for index, message in enumerate(messages)]
+    checked = [m for index, given in enumerate(messages) for m in _check_message(index, given)]
     if not checked:
         raise ConfigError("the conversation is empty: give at least one message")
     if all(not m["content"].strip() and not m.get("tool_calls") for m in checked):
@@ -91,7 +95,8 @@ def check_messages(messages: str | Sequence[Message]) -> list[dict[str, Any]]:
     return checked
 
 
-def _check_message(index: int, message: Message) -> dict[str, Any]:
+def _check_message(index: int, message: Message) -> list[dict[str, Any]]:
+    """The message, behind the tool results that stood in its blocks."""
     if not isinstance(message, Mapping) or "role" not in message:
         raise ConfigError(
             f"message {index} is {message!r}; expected a mapping with 'role' and 'content'"
@@ -99,18 +104,20 @@ def _check_message(index: int, message: Message) -> dict[str, Any]:
     role, content = message["role"], message.get("content")
     if role not in ROLES:
         raise ConfigError(f"message {index} has role {role!r}; known roles: {', '.join(ROLES)}")
-    if content is None:
-        content = ""
-    if isinstance(content, list):
-        content = "".join(_block_text(index, block) for block in content)
-    if not isinstance(content, str):
+    if not isinstance(content, str | list | tuple | None):
         raise ConfigError(
             f"message {index} has content of type {type(content).__name__}; expected text"
         )
-    checked = {**message, "content": content}
-    if message.get("tool_calls"):
-        checked["tool_calls"] = [_check_call(index, call) for call in message["tool_calls"]]
-    return checked
+    blocks = [content] if isinstance(content, str) else content or ()
+    found = read_blocks(f"message {index}", role, blocks)
+    if role == "assistant" and isinstance(message.get("refusal"), str):
+        found.text = on_a_line(found.text, message["refusal"])
+    told = each_once(message.get("tool_calls") or (), found.calls)
+    calls = [_check_call(index, call) for call in told]
+    checked = {k: v for k, v in message.items() if k not in ("tool_calls", "refusal")}
+    checked |= {"content": found.text, **({"tool_calls": calls} if calls else {})}
+    results = [m for result in found.results for m in _check_message(index, result)]
+    return [*results, *([] if results and not found.text and not calls else [checked])]
 
 
 def _check_call(index: int, call: Any) -> dict[str, Any]:
@@ -120,27 +127,22 @@ def _check_call(index: int, call: Any) -> dict[str, Any]:
             f"message {index} holds the tool call {call!r}; expected "
             "{'id': ..., 'type': 'function', 'function': {'name': ..., 'arguments': JSON text}}"
         )
-    arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
+    written = function.get("arguments") or {}
+    arguments: Any = written
+    if isinstance(written, str):
         # Read and written anew, so that no escape hides a control token from :func:`neutralise`.
         with suppress(ValueError):
-            arguments = json.loads(arguments, strict=False)
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
+            arguments = json.loads(written, strict=False)
+        arguments = {} if arguments is None else arguments
+    if arguments is not written or not isinstance(written, str):
+        try:
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"message {index} holds a call of {function['name']!r} whose arguments JSON "
+                f"cannot write: {error}"
+            ) from None
     return {**call, "function": {**function, "arguments": arguments}}
-
-
-def _block_text(index: int, block: Any) -> str:
-    if isinstance(block, str):
-        return block
-    kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
-    if kind == "text":
-        if not isinstance(block.get("text"), str):
-            raise ConfigError(f"message {index} holds a text block without a 'text': {block!r}")
-        return str(block["text"])
-    raise ConfigError(
-        f"message {index} holds a block of type {kind!r}; these models read text only"
-    )
 
 
 async def build(
@@ -205,8 +207,7 @@ async def _render(
     can = await backend.capabilities()
 
     async def rendered(said: Sequence[Message]) -> Prompt:
-        text = await (backend.render(said, tools) if tools else backend.render(said))
-        return Prompt(text, can.template)
+        return Prompt(await plainer.render(backend, said, tools), can.template)
 
     name = None
     if think_tags is not False and any("reasoning_content" in m for m in messages):

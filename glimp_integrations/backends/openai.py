@@ -31,6 +31,7 @@ from glimp_integrations.backends.flavours import FLAVOURS, Flavour, by_host
 from glimp_integrations.backends.protocols.base import Ask
 from glimp_integrations.backends.wire import complete, counted, tokens_of, untempered
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
+from glimp_integrations.plainer import broken_calls_as_text, known_roles
 
 if TYPE_CHECKING:
     from glimp_integrations.backends.probes import EndpointReport
@@ -159,7 +160,7 @@ class OpenAIBackend(Endpoint):
     async def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> Rendered:
-        await self.capabilities()
+        can = await self.capabilities()
         if self._chat_template is not None:
             text = templates.render(self._chat_template, messages, self._template_kwargs, tools)
             ids = await self.protocol.ids(self, text, prompt=True)
@@ -168,6 +169,8 @@ class OpenAIBackend(Endpoint):
             return templates.render_with_tokenizer(
                 self._tokenizer, messages, self._template_kwargs, tools
             )
+        # Servers take arguments apart, and answer broken ones with errors of their own.
+        messages = broken_calls_as_text(known_roles(messages, can.template))
         try:
             rendered = await self.protocol.render(self, messages, tools, self._template_kwargs)
         except UnsuitableEndpointError:

@@ -10,6 +10,7 @@ from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.plainer import known_roles
 
 __all__ = [
     "THINKING",
@@ -36,10 +37,9 @@ def render(
     Raises:
         ConfigError: The template is broken or refuses the conversation.
     """
+    messages = known_roles(messages, template)
     if callable(template):
         return template(messages, tools=tools) if tools else template(messages)
-    from jinja2 import TemplateError
-
     try:
         text: str = _compiled(template).render(
             messages=[_parsed(m) for m in messages],
@@ -48,8 +48,15 @@ def render(
             **template_kwargs,
         )
         return text
-    except TemplateError as error:
+    except _failures() as error:
         raise ConfigError(f"the chat template cannot render this conversation: {error}") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a template fails with: its own refusals, and what its filters make of odd values."""
+    from jinja2 import TemplateError
+
+    return TemplateError, TypeError, ValueError, LookupError, AttributeError
 
 
 @functools.lru_cache(maxsize=8)
@@ -132,19 +139,17 @@ def apply(
     Raises:
         ConfigError: There is no template, or it refuses the conversation.
     """
-    from jinja2 import TemplateError
-
     if not tokenizer.chat_template:
         raise ConfigError(f"{name} has no chat template: pass chat_template='<Jinja source>'")
     try:
         text: str = tokenizer.apply_chat_template(
-            [_parsed(m) for m in messages],
+            [_parsed(m) for m in known_roles(messages, tokenizer.chat_template)],
             tools=list(tools) or None,
             tokenize=False,
             add_generation_prompt=True,
             **template_kwargs,
         )
-    except TemplateError as error:
+    except _failures() as error:
         raise ConfigError(
             f"the chat template of {name} refuses this conversation: {error}"
         ) from None

@@ -231,13 +231,13 @@ def test_messages_reach_the_models_with_their_roles() -> None:
     ChatGlimpRouter(**parts).invoke(
         [
             SystemMessage("Be brief."),
-            HumanMessage([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]),
+            HumanMessage([{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]),
             AIMessage("ok", additional_kwargs={"reasoning_content": "secret thoughts"}),
             HumanMessage("go"),
         ]
     )
     prompt = parts["small"].requests[0].prompt
-    assert prompt.startswith("<system>Be brief.\n<user>one two\n<assistant>ok\n<user>go\n")
+    assert prompt.startswith("<system>Be brief.\n<user>one\ntwo\n<assistant>ok\n<user>go\n")
     assert "secret thoughts" not in prompt
 
 

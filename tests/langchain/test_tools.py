@@ -553,10 +553,10 @@ def test_calls_and_results_are_openai_s_messages_for_the_template(status: Any) -
     }
 
 
-def test_results_in_blocks_are_joined() -> None:
-    blocks = [{"type": "text", "text": "Sunny, "}, {"type": "text", "text": "25 degrees."}]
+def test_results_in_blocks_are_lines() -> None:
+    blocks = [{"type": "text", "text": "Sunny"}, {"type": "text", "text": "25 degrees."}]
     told = heard([*weather_asked(), ToolMessage(blocks, tool_call_id="call00001")])[-1]
-    assert told["content"] == "Sunny, 25 degrees."
+    assert told["content"] == "Sunny\n25 degrees."
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,11 @@ class TestConversations:
             next(router(small).stream([]))
         assert small.requests == []
 
-    def test_text_blocks_are_joined(self):
+    def test_text_blocks_are_lines(self):
         small = model()
         content = [{"type": "text", "text": "a"}, "b"]
         router(small).run([{"role": "user", "content": content}])
-        assert small.requests[0].prompt.startswith("<user>ab\n")
+        assert small.requests[0].prompt.startswith("<user>a\nb\n")
 
 
 class TestSettings:
