@@ -10,6 +10,7 @@ from pydantic import PrivateAttr
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.forms.form import Form
 from glimp_integrations.forms.schemas import ANY_OBJECT
+from glimp_integrations.plain import plain
 from glimp_integrations.router import FIXED, GlimpRouter
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace import RoutedAnswer, Usage
@@ -60,16 +61,19 @@ class RoutedModel(RoutingSettings):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that shapes a reply, without secrets: equal for models that answer alike."""
+        """All that shapes a reply, without secrets: equal for models that answer alike.
+
+        JSON data, for tracers and caches.
+        """
         shaping = set(RoutingSettings.model_fields) - FIXED - _NOT_SHAPING
         return {
             "small": self.router.small.label,
             "large": self.router.large.label,
-            **{name: getattr(self, name) for name in sorted(shaping)},
+            **{name: plain(getattr(self, name)) for name in sorted(shaping)},
         }
 
     def call_changes(
-        self, stop: Sequence[str] | None, given: Mapping[str, Any]
+        self, stop: str | Sequence[str] | None, given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Form]:
         """Settings and form of one call, from a framework's keyword arguments.
 
@@ -84,7 +88,7 @@ class RoutedModel(RoutingSettings):
             )
         changes = {name: value for name, value in given.items() if name not in FORM}
         if stop is not None:
-            changes["stop"] = list(stop)
+            changes["stop"] = stop
         return changes, _form({name: given[name] for name in FORM if name in given})
 
 

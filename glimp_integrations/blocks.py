@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -198,6 +199,8 @@ def _add_call(kind: str, block: Mapping[str, Any], found: Content) -> None:
         arguments = block.get("args")
     if kind == "custom_tool_call":  # as LangChain reads them
         arguments = {"__arg1": arguments}
+    if kind == "invalid_tool_call" and name is None and isinstance(arguments, str):
+        found.text = on_a_line(found.text, arguments)  # too broken to be one
     if isinstance(name, str):
         found.calls.append({
             "id": block.get(id_key) or block.get("id"),
@@ -208,10 +211,27 @@ def _add_call(kind: str, block: Mapping[str, Any], found: Content) -> None:
 
 def each_once(told: Sequence[Any], in_blocks: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Calls of a message, which most providers tell twice: in a field, and in blocks."""
-    ids = {call.get("id") for call in told if isinstance(call, Mapping)}
     found = list(told)
     for call in in_blocks:
-        if call["id"] not in ids:
-            ids.add(call["id"])
+        if not any(_is_same(call, other) for other in found):
             found.append(call)
     return found
+
+
+def _is_same(call: Mapping[str, Any], other: Any) -> bool:
+    if not isinstance(other, Mapping):
+        return False
+    if call["id"] is not None and other.get("id") is not None:
+        return bool(call["id"] == other["id"])
+    return _read_call(call) == _read_call(other)
+
+
+def _read_call(call: Mapping[str, Any]) -> Any:
+    function = call.get("function")
+    if not isinstance(function, Mapping):
+        return function
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        with suppress(ValueError):
+            arguments = json.loads(arguments)
+    return function.get("name"), arguments

@@ -15,7 +15,7 @@ import contextvars
 import os
 import queue
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -100,33 +100,64 @@ def _iterate(
         _stop(future, done)
 
 
-def aiterate(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncIterator[T]:
+def aiterate(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
     """Iterate an async generator that runs on the loop, from another loop; see :func:`iterate`."""
-    return _aiterate(make, contextvars.copy_context())
+    return _Items(make)
 
 
-async def _aiterate(
-    make: Callable[[], AsyncGenerator[T, None]], context: contextvars.Context
-) -> AsyncIterator[T]:
-    here = _callers_loop()
-    items: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-    future, done = _start(
-        lambda: _pump(
-            make, lambda item: _ignore(here.call_soon_threadsafe(items.put_nowait, item))
-        ),
-        context,
-    )
-    try:
-        while True:
-            kind, value = await items.get()
-            if kind == "item":
-                yield value
-            elif kind == "end":
-                return
-            else:
-                raise value
-    finally:
-        await _astop(future, done)
+class _Items(AsyncGenerator[T, None]):
+    """Items of work on the loop, read from another.
+
+    No async generator of Python's: a loop that ends closes all of those it knows at the same
+    time, and one that another is just closing says so on standard error. A stream nobody closed
+    ends when it has no reader left: its next item finds the reader's loop closed.
+    """
+
+    def __init__(self, make: Callable[[], AsyncGenerator[T, None]]) -> None:
+        self._make = make
+        self._context = contextvars.copy_context()
+        self._items: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        self._work: tuple[Future[None], threading.Event] | None = None
+        self._over = False
+
+    async def asend(self, value: None) -> T:
+        """The next item; nothing can be sent."""
+        if self._over:
+            raise StopAsyncIteration
+        if self._work is None:
+            # The work must not hold this object: where nobody else does, it is to end.
+            here, items, make = _callers_loop(), self._items, self._make
+
+            def put(item: tuple[str, Any]) -> None:
+                here.call_soon_threadsafe(items.put_nowait, item)
+
+            self._work = _start(lambda: _pump(make, put), self._context)
+        try:
+            kind, item = await self._items.get()
+        except BaseException:
+            await self.aclose()
+            raise
+        if kind == "item":
+            found: T = item
+            return found
+        await self.aclose()
+        raise item if kind == "error" else StopAsyncIteration
+
+    async def athrow(self, typ: Any, val: Any = None, tb: Any = None, /) -> T:
+        """End the work, and raise."""
+        await self.aclose()
+        raise typ if val is None else val
+
+    async def aclose(self) -> None:
+        """End the work, and wait until its generators are closed."""
+        self._over = True
+        work, self._work = self._work, None
+        if work is not None:
+            await _astop(*work)
+
+    def __del__(self) -> None:
+        if self._work is not None:
+            self._work[0].cancel()
 
 
 async def _pump(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from glimp_integrations.plain import plain
 from glimp_integrations.trace import Author, RoutedAnswer, StepRecord
 
 __all__ = [
@@ -110,13 +111,16 @@ _NAMES = {kind: name for name, kind in _TYPES.items()}
 
 
 def to_dict(event: Event) -> dict[str, Any]:
-    """An event as plain JSON data, for frameworks that carry events as dictionaries."""
+    """An event as plain JSON data, for frameworks that carry events as dictionaries.
+
+    Numbers that JSON does not know (an infinite threshold) are text.
+    """
     name = _NAMES[type(event)]
     if isinstance(event, StepDone):
         return {"type": name, "record": event.record.model_dump(mode="json")}
     if isinstance(event, Finished):
         return {"type": name, "result": event.result.model_dump(mode="json")}
-    return {"type": name, **asdict(event)}
+    return {"type": name, **plain(asdict(event))}
 
 
 def from_dict(data: dict[str, Any]) -> Event:
@@ -131,5 +135,7 @@ def from_dict(data: dict[str, Any]) -> Event:
         return StepDone(StepRecord.model_validate(fields["record"]))
     if kind is Finished:
         return Finished(RoutedAnswer.model_validate(fields["result"]))
+    if isinstance(fields.get("entropy"), str):
+        fields["entropy"] = float(fields["entropy"])
     event: Event = kind(**fields)
     return event

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -112,7 +112,7 @@ class GlimpRouter:
         self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
     ) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`stream`."""
-        return _generator(bridge.aiterate(lambda: self._events(messages, changes, form)()))
+        return bridge.aiterate(lambda: self._events(messages, changes, form)())
 
     def pair_facts(self) -> facts.PairFacts:
         """What both models have in common; they are asked, and loaded, by the first call.
@@ -228,7 +228,3 @@ async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:
             if isinstance(event, Finished):
                 return event.result
     raise RuntimeError("the routing loop ended without a result; please report this")
-
-
-def _generator(events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
-    return events  # type: ignore[return-value]  # it is one; the annotation hides aclose()

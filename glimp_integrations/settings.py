@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     SecretStr,
+    StrictStr,
     ValidationError,
     ValidatorFunctionWrapHandler,
     field_serializer,
@@ -24,6 +25,7 @@ from pydantic import (
 from glimp_integrations.calibration.record import PREFIX, CalibratedThreshold
 from glimp_integrations.entropy import Estimator
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.plain import plain
 from glimp_integrations.trace import ModelUsage, Usage
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "RoutingSettings",
     "Strategy",
     "public_form",
+    "stops_of",
 ]
 
 Strategy = Literal["auto", "two_request", "fused", "overlap", "in_process"]
@@ -48,10 +51,15 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: float = Field(ge=0, description="Per million prompt tokens that were computed.")
-    output: float = Field(ge=0, description="Per million generated tokens.")
+    input: float = Field(
+        ge=0, allow_inf_nan=False, description="Per million prompt tokens that were computed."
+    )
+    output: float = Field(ge=0, allow_inf_nan=False, description="Per million generated tokens.")
     cached: float | None = Field(
-        default=None, ge=0, description="Per million cached prompt tokens; None: as input."
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Per million cached prompt tokens; None: as input.",
     )
 
     def of(self, usage: ModelUsage) -> float:
@@ -151,11 +159,15 @@ class RoutingSettings(BaseModel):
         description="(open, close); None: found in the chat template; False: the models do not "
         "think in tags.",
     )
-    temperature: float = Field(default=0.6, ge=0, description="Sampling temperature; 0: greedy.")
+    temperature: float = Field(
+        default=0.6, ge=0, allow_inf_nan=False, description="Sampling temperature; 0: greedy."
+    )
     top_p: float = Field(default=0.95, gt=0, le=1, description="Nucleus sampling.")
     seed: int | None = Field(default=None, description="Sampling seed; None: random.")
-    stop: list[str] | None = Field(
-        default=None, description="Strings that end the visible reply and are not part of it."
+    stop: list[StrictStr] | None = Field(
+        default=None,
+        description="Strings that end the visible reply and are not part of it; one may stand "
+        "alone.",
     )
     strategy: Strategy = Field(
         default="auto", description="How requests are made; never changes decisions."
@@ -203,13 +215,17 @@ class RoutingSettings(BaseModel):
             is_form = name in ("small", "large") and isinstance(value, str)
             yield name, public_form(value) if is_form else value
 
-    @field_serializer("threshold", when_used="json")
-    def _infinity_is_text_in_json(self, value: float) -> float | str:
-        return float(value) if math.isfinite(value) else str(value)
+    @field_serializer("threshold", "timeout", when_used="json")
+    def _infinity_is_text_in_json(self, value: float | None) -> Any:
+        return None if value is None else plain(float(value))
 
     @field_serializer("small", "large")
     def _named_without_password(self, value: Any) -> Any:
         return public_form(value) if isinstance(value, str) else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # What is assigned is not validated, and a text is as easily taken for a list of letters.
+        super().__setattr__(name, stops_of(value) if name == "stop" else value)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -259,12 +275,22 @@ class RoutingSettings(BaseModel):
             raise ValueError("think_tags needs two non-empty texts, such as ('<think>','</think>')")
         return value
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_is_a_list_of_one(cls, value: Any) -> Any:
+        return stops_of(value)
+
     @field_validator("stop")
     @classmethod
     def _stops_are_texts(cls, value: list[str] | None) -> list[str] | None:
         if value and not all(value):
             raise ValueError("an empty stop string would end every reply at once; leave it out")
         return value
+
+
+def stops_of(value: Any) -> Any:
+    """Stop strings as a list: a text alone is one of them, not a list of letters."""
+    return [value] if isinstance(value, str) else value
 
 
 def public_form(form: str) -> str:

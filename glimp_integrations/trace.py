@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from glimp_integrations.plain import plain
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -27,6 +35,10 @@ FORMAT = 1
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_serializer(mode="wrap", when_used="json")
+    def _as_strict_json(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return plain(handler(self))
 
 
 class StepRecord(_Record):

@@ -23,7 +23,8 @@ from glimp_integrations._version import __version__
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished, to_dict
-from glimp_integrations.settings import PLACES, public_form
+from glimp_integrations.plain import plain
+from glimp_integrations.settings import PLACES, public_form, stops_of
 from glimp_integrations.trace import RoutedAnswer
 from langchain_glimp._convert import PROVIDER
 
@@ -68,7 +69,7 @@ class LangChainRouted(RoutedModel):
             ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
         )
         if stop or self.stop:
-            params["ls_stop"] = stop or self.stop
+            params["ls_stop"] = stops_of(stop or self.stop)
         return params
 
     @property
@@ -80,7 +81,10 @@ class LangChainRouted(RoutedModel):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """What is stored otherwise than it is held."""
-        return {} if self.prices is None else {"prices": self.prices.model_dump()}
+        stored = {} if self.prices is None else {"prices": self.prices.model_dump()}
+        # Infinity is no JSON; loading reads the text.
+        endless = {name: plain(getattr(self, name)) for name in ("threshold", "timeout")}
+        return stored | {name: text for name, text in endless.items() if isinstance(text, str)}
 
     @property
     def _serialized(self) -> dict[str, Any]:
@@ -134,8 +138,10 @@ class LangChainRouted(RoutedModel):
         if not self._watched(run_manager, to_chunk):
             changes, form = self.call_changes(stop, _without_framework(kwargs))
             return self.router.run(messages, form, **changes)
-        with closing(self._follow(messages, stop, run_manager, kwargs)) as events:
+        with closing(self._started(messages, stop, kwargs)) as events:
             for event in events:
+                if self.step_events:
+                    _tell(run_manager, event)
                 if to_chunk and run_manager and (chunk := to_chunk(event)) is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 if isinstance(event, Finished):
@@ -154,8 +160,10 @@ class LangChainRouted(RoutedModel):
         if not self._watched(run_manager, to_chunk):
             changes, form = self.call_changes(stop, _without_framework(kwargs))
             return await self.router.arun(messages, form, **changes)
-        async with aclosing(self._afollow(messages, stop, run_manager, kwargs)) as events:
+        async with aclosing(self._astarted(messages, stop, kwargs)) as events:
             async for event in events:
+                if self.step_events:
+                    await _atell(run_manager, event)
                 if to_chunk and run_manager and (chunk := to_chunk(event)) is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 if isinstance(event, Finished):
@@ -166,36 +174,22 @@ class LangChainRouted(RoutedModel):
         """Whether anybody looks at the events; handing each from loop to loop has its price."""
         return self.step_events or bool(to_chunk and run_manager)
 
-    def _follow(
-        self,
-        messages: Any,
-        stop: Sequence[str] | None,
-        run_manager: CallbackManagerForLLMRun | None,
-        kwargs: dict[str, Any],
+    def _started(
+        self, messages: Any, stop: Sequence[str] | None, kwargs: dict[str, Any]
     ) -> Generator[Event, None, None]:
         """Events of one call; closing the iterator stops the models."""
         changes, form = self.call_changes(stop, _without_framework(kwargs))
         events: Any = self.router.stream(messages, form, **changes)
-        with closing(events):
-            for event in events:
-                if self.step_events:
-                    _tell(run_manager, event)
-                yield event
+        return events  # type: ignore[no-any-return]
 
-    async def _afollow(
-        self,
-        messages: Any,
-        stop: Sequence[str] | None,
-        run_manager: AsyncCallbackManagerForLLMRun | None,
-        kwargs: dict[str, Any],
+    def _astarted(
+        self, messages: Any, stop: Sequence[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[Event, None]:
-        """Asynchronous :meth:`_follow`."""
+        """Asynchronous :meth:`_started`."""
+        # No generator around it: a loop that ends closes all of its generators at once, and each
+        # has to be the only one that closes what is inside of it.
         changes, form = self.call_changes(stop, _without_framework(kwargs))
-        async with aclosing(self.router.astream(messages, form, **changes)) as events:
-            async for event in events:
-                if self.step_events:
-                    await _atell(run_manager, event)
-                yield event
+        return self.router.astream(messages, form, **changes)
 
     def _chunks(
         self,
@@ -206,8 +200,10 @@ class LangChainRouted(RoutedModel):
         kwargs: dict[str, Any],
     ) -> Generator[Chunk, None, None]:
         """Events as the framework's chunks, with the callbacks of new text."""
-        with closing(self._follow(messages, stop, run_manager, kwargs)) as events:
+        with closing(self._started(messages, stop, kwargs)) as events:
             for event in events:
+                if self.step_events:
+                    _tell(run_manager, event)
                 if (chunk := to_chunk(event)) is not None:
                     if run_manager:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -222,8 +218,10 @@ class LangChainRouted(RoutedModel):
         kwargs: dict[str, Any],
     ) -> AsyncGenerator[Chunk, None]:
         """Asynchronous :meth:`_chunks`."""
-        async with aclosing(self._afollow(messages, stop, run_manager, kwargs)) as events:
+        async with aclosing(self._astarted(messages, stop, kwargs)) as events:
             async for event in events:
+                if self.step_events:
+                    await _atell(run_manager, event)
                 if (chunk := to_chunk(event)) is not None:
                     if run_manager:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)

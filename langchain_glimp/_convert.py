@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     ChatMessage,
+    FunctionMessage,
     ToolCallChunk,
     convert_to_openai_messages,
 )
@@ -24,6 +26,7 @@ from langchain_core.messages.tool import (
 )
 
 from glimp_integrations.adapter import RECORD, finish_reason, record
+from glimp_integrations.blocks import each_once, read_blocks
 from glimp_integrations.events import ToolCallDelta
 from glimp_integrations.trace import RoutedAnswer, Usage
 from langchain_glimp._reasoning import reasoning_in
@@ -42,19 +45,16 @@ __all__ = [
 
 PROVIDER = "glimprouter"
 
-# Earlier chains of thought are no part of the visible text, whatever block they came in.
-_PRIVATE = ("reasoning", "thinking", "redacted_thinking")
-# The same calls are in AIMessage.tool_calls.
 # A stream's blocks are told apart by index, and LangChain counts those of text and reasoning from 0
 # up, with every change of kind: calls stand where that count never comes.
 _BEFORE_CALLS = 1_000_000
-_CALLS = ("tool_use", "tool_call", "tool_call_chunk", "input_json_delta", "invalid_tool_call")
 
 
 def to_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     """LangChain messages as role, content, tool calls and ``reasoning_content``.
 
-    Blocks that are no text are passed on, so that the core can name what it cannot read.
+    Blocks are passed on as they are: the core reads those of all providers, leaves out what is
+    private to one of them, and names what it cannot read.
     """
     return [_with_reasoning(_to_message(message), reasoning_in(message)) for message in messages]
 
@@ -65,19 +65,44 @@ def _with_reasoning(found: dict[str, Any], reasoning: str) -> dict[str, Any]:
 
 
 def _to_message(message: BaseMessage) -> dict[str, Any]:
-    content = message.content
-    if isinstance(content, list):
-        skip = (*_PRIVATE, *_CALLS)
-        content = [b for b in content if isinstance(b, str) or b.get("type") not in skip]
+    content: Any = message.content
     if isinstance(message, ChatMessage):
         return {"role": message.role, "content": content}
-    # Only for role, tool calls and ids: content was taken above, with its blocks.
-    outline: Any = convert_to_openai_messages(
-        message.model_copy(update={"content": "", "additional_kwargs": {}})
-        if isinstance(message, AIMessage)
-        else message.model_copy(update={"content": ""})
-    )
-    return {**outline, "content": content}
+    plain: dict[str, Any] = {"content": ""}
+    if isinstance(message, AIMessage):
+        plain |= {"additional_kwargs": {}, "tool_calls": []}
+    # Only for role, name and ids.
+    outline: Any = convert_to_openai_messages(message.model_copy(update=plain))
+    if isinstance(message, FunctionMessage):
+        outline["role"] = "tool"
+    found = {**outline, "content": content}
+    return {**found, **_said(message)} if isinstance(message, AIMessage) else found
+
+
+def _said(message: AIMessage) -> dict[str, Any]:
+    """Content, calls and refusal of a model's message, broken calls and older fields included."""
+    blocks: list[Any] = [message.content] if isinstance(message.content, str) else message.content
+    if message.invalid_tool_calls:
+        blocks = [b for b in blocks if isinstance(b, str) or b.get("type") != "invalid_tool_call"]
+    broken = ({**call, "type": "invalid_tool_call"} for call in message.invalid_tool_calls)
+    blocks = [*blocks, *broken]
+    old = message.additional_kwargs.get("function_call")
+    if isinstance(old, Mapping):
+        blocks = [*blocks, {**old, "type": "function_call"}]
+    calls = [
+        {
+            "id": call["id"],
+            "type": "function",
+            "function": {"name": call["name"], "arguments": call["args"]},
+        }
+        for call in message.tool_calls
+    ]
+    found: dict[str, Any] = {"content": blocks}
+    if calls:
+        found["tool_calls"] = calls
+    if refusal := message.additional_kwargs.get("refusal"):
+        found["refusal"] = refusal
+    return found
 
 
 def usage_of(usage: Usage) -> UsageMetadata:
@@ -156,11 +181,11 @@ def _spoiler(text: str) -> str:
 def text_of(message: dict[str, Any]) -> str:
     """All words of a message, those of its tool calls included."""
     content = message["content"]
-    if not isinstance(content, str):
-        blocks = (b if isinstance(b, str) else str(b.get("text", "")) for b in content)
-        content = "".join(blocks)
-    calls = (call["function"] for call in message.get("tool_calls") or ())
-    return " ".join([content, *(f"{call['name']} {call['arguments']}" for call in calls)])
+    blocks = [content] if isinstance(content, str) else content
+    said = read_blocks("a message", message["role"], blocks, strict=False)
+    calls = [call["function"] for call in each_once(message.get("tool_calls") or (), said.calls)]
+    words = (f"{call['name']} {json.dumps(call['arguments'], default=str)}" for call in calls)
+    return " ".join([said.text, *words])
 
 
 def metadata_of(result: RoutedAnswer, model_name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
@@ -12,7 +13,8 @@ from langchain_core.callbacks.manager import (
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import ConfigDict
 
 from glimp_integrations.adapter import token_usage
@@ -62,7 +64,12 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         told = self._chunk if self.streaming else None
-        return self._result([self._answer(p, stop, run_manager, kwargs, told) for p in prompts])
+        # In threads, as Runnable.batch has it; callbacks see the caller's context variables.
+        with ContextThreadPoolExecutor() as threads:
+            answers = threads.map(
+                lambda prompt: self._answer(prompt, stop, run_manager, kwargs, told), prompts
+            )
+            return self._result(list(answers))
 
     async def _agenerate(
         self,
@@ -71,10 +78,44 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        # One after the other: abatch is what runs prompts at the same time.
         told = self._chunk if self.streaming else None
-        return self._result(
-            [await self._aanswer(p, stop, run_manager, kwargs, told) for p in prompts]
+        tasks = [
+            asyncio.ensure_future(self._aanswer(prompt, stop, run_manager, kwargs, told))
+            for prompt in prompts
+        ]
+        try:
+            return self._result(await asyncio.gather(*tasks))
+        finally:  # one failed, or the caller was cancelled: nobody waits for the others
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Answers to several prompts, at the same time, within ``max_concurrency``.
+
+        Each is a call of its own, as with chat models: one that fails takes no other along.
+        """
+        # BaseLLM's own makes one call of all prompts, whose failure is everybody's.
+        return Runnable.batch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Asynchronous :meth:`batch`."""
+        return await Runnable.abatch(
+            self, inputs, config, return_exceptions=return_exceptions, **kwargs
         )
 
     def stream(

@@ -1,0 +1,161 @@
+"""Several prompts at the same time, and streams that nobody closed before their loop ended."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_models import text_model
+from scripts import Listening, tokens
+
+from glimp_integrations import BackendError, bridge
+from glimp_integrations.backends.base import Report, Request
+from langchain_glimp import GlimpRouterLLM
+
+PROMPTS = list("abcdef")
+METHODS = ["abatch", "agenerate", "batch", "generate"]
+
+
+class Crowd(Listening):
+    """Holds every request until ``together`` of them are there, and counts them."""
+
+    def __init__(self, together: int, **options: Any) -> None:
+        super().__init__(tokens("Fine.", ""), generation_prompt="<assistant>\n", **options)
+        self.together = together
+        self.now = self.most = 0
+        self._enough: asyncio.Event | None = None
+
+    async def generate(self, request: Request, report: Report) -> Any:
+        self._enough = self._enough or asyncio.Event()
+        self.now += 1
+        self.most = max(self.most, self.now)
+        if self.now == self.together:
+            self._enough.set()
+        try:
+            await asyncio.wait_for(self._enough.wait(), 10)
+            async for token in super().generate(request, report):
+                yield token
+        finally:
+            self.now -= 1
+
+
+def crowd(together: int) -> tuple[GlimpRouterLLM, Crowd]:
+    backend = Crowd(together)
+    return GlimpRouterLLM(small=backend, large=backend, threshold=-1, temperature=0), backend
+
+
+async def asked(llm: Any, method: str, **kwargs: Any) -> list[str]:
+    called = getattr(llm, method)(PROMPTS, **kwargs)
+    found = await called if method.startswith("a") else called
+    return found if isinstance(found, list) else [g[0].text for g in found.generations]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_prompts_are_answered_at_the_same_time(method: str) -> None:
+    together = 6 if method.startswith("a") else 4  # a pool of threads has four at least
+    llm, backend = crowd(together)
+    assert await asked(llm, method) == ["Fine."] * 6
+    assert backend.most >= together
+
+
+@pytest.mark.parametrize("method", ["abatch", "batch"])
+async def test_no_more_than_allowed_are_answered_at_the_same_time(method: str) -> None:
+    llm, backend = crowd(2)
+    assert await asked(llm, method, config={"max_concurrency": 2}) == ["Fine."] * 6
+    assert backend.most == 2
+
+
+class Fails(Listening):
+    """Fails for one prompt."""
+
+    async def generate(self, request: Request, report: Report) -> Any:
+        if "<user>c\n" in request.prompt:
+            raise BackendError("broken", model=self.name)
+        async for token in super().generate(request, report):
+            yield token
+
+
+@pytest.mark.parametrize("method", ["abatch", "batch"])
+async def test_one_that_fails_takes_no_other_along(method: str) -> None:
+    backend = Fails(tokens("Fine.", ""), generation_prompt="<assistant>\n")
+    llm = GlimpRouterLLM(small=backend, large=backend, temperature=0)
+    answers = await asked(llm, method, return_exceptions=True)
+    assert [type(a) for a in answers] == [str, str, BackendError, str, str, str]
+    with pytest.raises(BackendError, match="broken"):
+        await asked(llm, method)
+
+
+async def test_a_failure_or_a_cancelled_caller_stops_the_others() -> None:
+    backend = Crowd(99)
+    llm = GlimpRouterLLM(small=backend, large=backend, threshold=-1, temperature=0)
+    task = asyncio.ensure_future(llm.agenerate(PROMPTS))
+    while backend.now < 6:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert backend.now == 0
+
+
+def test_usage_and_order_are_those_of_all_prompts() -> None:
+    llm = text_model("Fine.")
+    result = llm.generate(PROMPTS)
+    one = llm.generate(["a"]).llm_output["token_usage"]["total_tokens"]
+    assert result.llm_output["token_usage"]["total_tokens"] == 6 * one
+    assert llm.generate([]).generations == []
+
+
+TAIL = """
+    import asyncio, sys
+    sys.path[:0] = {paths!r}
+    from scripted_models import chat, text_model
+
+    llm = {make}("Fine.", of={{"delay": 0.02}})
+
+    async def main():
+        global kept
+        kept = {stream}
+        async for _ in kept:
+            break
+
+    asyncio.run(main())
+    print("ended")
+"""
+
+
+@pytest.mark.parametrize("make", ["chat", "text_model"])
+@pytest.mark.parametrize(
+    "stream", ["llm.astream('hi')", "llm.router.astream('hi')",
+               "llm.astream_events('hi', version='v2')", "(llm | (lambda x: x)).astream('hi')"],
+)  # fmt: skip
+def test_a_loop_that_ends_with_an_open_stream_is_silent(make: str, stream: str) -> None:
+    here = Path(__file__).parent
+    paths = [str(here), str(here.parent), str(here.parent.parent)]
+    script = textwrap.dedent(TAIL).format(paths=paths, make=make, stream=stream)
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
+async def test_models_stop_when_their_readers_loop_has_ended() -> None:
+    llm = text_model(*["x"] * 2000, of={"delay": 0.005})
+    kept: list[Any] = []
+
+    async def read_one() -> None:
+        kept.append(llm.router.astream("hi"))
+        await anext(kept[0])
+
+    thread = threading.Thread(target=lambda: asyncio.run(read_one()))
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    async with asyncio.timeout(5):
+        while bridge._tasks:
+            await asyncio.sleep(0.01)
+    assert kept
