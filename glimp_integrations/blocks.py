@@ -223,7 +223,7 @@ def _is_same(call: Mapping[str, Any], other: Any) -> bool:
         return False
     if call["id"] is not None and other.get("id") is not None:
         return bool(call["id"] == other["id"])
-    return _read_call(call) == _read_call(other)
+    return bool(_read_call(call) == _read_call(other))
 
 
 def _read_call(call: Mapping[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from langchain_core.output_parsers.openai_tools import (
 )
 from langchain_core.runnables import (
     Runnable,
+    RunnableBranch,
     RunnableGenerator,
     RunnableMap,
     RunnablePassthrough,
@@ -41,10 +42,17 @@ def bind_tools(
 
 
 def openai_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
-    """Tools in OpenAI's format."""
-    return [
-        convert_to_openai_tool(dict(tool) if isinstance(tool, Mapping) else tool) for tool in tools
-    ]
+    """Tools in OpenAI's format, from whatever LangChain takes: Anthropic's and Bedrock's too."""
+    return [_openai_tool(tool) for tool in tools]
+
+
+def _openai_tool(tool: ToolLike) -> dict[str, Any]:
+    if not isinstance(tool, Mapping):
+        return convert_to_openai_tool(tool)
+    given = dict(tool)
+    if given.get("type") == "function" and "function" not in given:
+        del given["type"]  # OpenAI's Responses API; LangChain takes it for a tool of theirs
+    return convert_to_openai_tool(given)
 
 
 def structured(
@@ -54,12 +62,14 @@ def structured(
     method: Method,
     include_raw: bool,
     strict: bool | None,
+    tools: Sequence[ToolLike] | None = None,
     **options: Any,
 ) -> Runnable[LanguageModelInput, Any]:
     """The model behind an output parser.
 
     Raises:
-        ConfigError: The method is unknown, or needs a schema and has none.
+        ConfigError: The method is unknown, or needs a schema and has none; a response format is
+            given beside the schema.
     """
     if method not in ("json_schema", "function_calling", "json_mode"):
         raise ConfigError(
@@ -68,15 +78,25 @@ def structured(
     if schema is None and method != "json_mode":
         raise ConfigError(f"method {method!r} needs a schema: pass a pydantic class, a TypedDict "
                           "or a JSON schema")  # fmt: skip
+    if "response_format" in options:
+        raise ConfigError(
+            "response_format is what with_structured_output makes of its schema: leave it out, or "
+            "bind it without with_structured_output"
+        )
     # LangChain itself turns the schema into what tracers are told.
     told = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
     parser: Any
+    name = None
     if method == "function_calling":
-        name = convert_to_openai_tool(schema)["function"]["name"]
+        name = openai_tools([schema])[0]["function"]["name"]
+        choice = "any" if tools else name
         bound = bind_tools(
-            model, [schema], tool_choice=name, strict=strict, parallel_tool_calls=False,
-            ls_structured_output_format=told, **options,
+            model, [schema, *(tools or ())],
+            **{
+                "tool_choice": choice, "parallel_tool_calls": False, "strict": strict,
+                "ls_structured_output_format": told, **options,
+            },
         )  # fmt: skip
         parser = (
             PydanticToolsParser(tools=[schema], first_tool_only=True)
@@ -90,9 +110,13 @@ def structured(
                 "type": "json_schema",
                 "json_schema": {"schema": _json_schema(schema), "strict": strict},
             }
+        options |= {"tools": openai_tools(tools)} if tools else {}
         bound = model.bind(response_format=wanted, ls_structured_output_format=told, **options)
         parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
     parser = RunnableGenerator(_whole, _awhole) | parser
+    if tools:
+        # The model may call one of them instead: then there is nothing to parse (yet).
+        parser = RunnableBranch((lambda message: _calls_another(message, name), _nothing), parser)
     found: Runnable[LanguageModelInput, Any]
     if not include_raw:
         found = bound | parser
@@ -103,6 +127,16 @@ def structured(
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     found = RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
     return found
+
+
+def _calls_another(message: AIMessage, name: str | None) -> bool:
+    """Whether a message calls tools, and none of this name."""
+    calls = [call["name"] for call in message.tool_calls]
+    return bool(calls) and name not in calls
+
+
+def _nothing(_: AIMessage) -> None:
+    return None
 
 
 def _whole(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
@@ -133,9 +167,31 @@ def _json_schema(schema: Any) -> dict[str, Any]:
     if isinstance(schema, Mapping):
         if "name" in schema and isinstance(schema.get("schema"), Mapping):
             return dict(schema["schema"])  # OpenAI's {"name", "schema"}
-        is_tool = "function" in schema or ("name" in schema and "parameters" in schema)
-        return convert_to_json_schema(dict(schema)) if is_tool else dict(schema)
+        return _tool_schema(schema) if _is_tool(schema) else dict(schema)
     if hasattr(schema, "model_json_schema"):
         found: dict[str, Any] = schema.model_json_schema()
         return found
     return convert_to_json_schema(schema)
+
+
+# What says of a dictionary that it is a JSON schema.
+_KEYWORDS = frozenset({
+    "type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items", "title",
+})  # fmt: skip
+
+
+def _is_tool(schema: Mapping[str, Any]) -> bool:
+    """Whether a dictionary describes a tool: OpenAI's, Anthropic's, Bedrock's."""
+    if "toolSpec" in schema or isinstance(schema.get("function"), Mapping):
+        return True
+    if not isinstance(schema.get("name"), str):
+        return False
+    return bool({"parameters", "input_schema"} & set(schema)) or not _KEYWORDS & set(schema)
+
+
+def _tool_schema(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a tool's arguments, named and described as the tool is."""
+    function = openai_tools([tool])[0]["function"]
+    described = {"title": function["name"], "description": function.get("description")}
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    return {**{k: v for k, v in described.items() if v}, **parameters}

@@ -158,25 +158,37 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
         method: Method = "json_schema",
         include_raw: bool = False,
         strict: bool | None = None,
+        tools: Sequence[ToolLike] | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
         """The model's answer as data. The chain of thought stays free: only the answer is bound.
 
         Args:
-            schema: A pydantic class, a TypedDict, or a JSON schema.
+            schema: A pydantic class, a TypedDict, a JSON schema, or a tool's dictionary (OpenAI's,
+                Anthropic's or Bedrock's), whose parameters are then the schema.
             method: ``"json_schema"``: the answer follows the schema. ``"function_calling"``: as
                 arguments of a tool. ``"json_mode"``: some JSON object, which the conversation
                 has to describe.
             include_raw: Return ``{"raw": message, "parsed": ..., "parsing_error": ...}``.
             strict: As for :meth:`bind_tools`; not for ``"json_mode"``.
-            **kwargs: Bound as they are: routing settings.
+            tools: Tools the model may call instead of answering: the result is then ``None``, and
+                with ``include_raw`` the calls are in ``"raw"``.
+            **kwargs: Bound as they are: ``tool_choice``, ``parallel_tool_calls``, routing
+                settings.
 
         Raises:
-            ConfigError: The method is unknown or lacks a schema; when called: the grammar engine
+            ConfigError: The method is unknown or lacks a schema, or ``response_format`` is given
+                too; when called: the grammar engine
                 cannot express the schema (the message names the keyword).
         """
         return structured(
-            self, schema, method=method, include_raw=include_raw, strict=strict, **kwargs
+            self,
+            schema,
+            method=method,
+            include_raw=include_raw,
+            strict=strict,
+            tools=tools,
+            **kwargs,
         )
 
     @property
