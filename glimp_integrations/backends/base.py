@@ -229,8 +229,9 @@ class Backend(ABC):
         """Render a conversation with the model's own chat template and generation prompt.
 
         Args:
-            messages: The conversation; the arguments of ``tool_calls`` are JSON text. Earlier
-                reasoning stands under ``reasoning_name``.
+            messages: The conversation; the arguments of ``tool_calls`` are JSON text, or what a
+                model once wrote in its place. Earlier reasoning stands under
+                ``reasoning_name``.
             tools: In OpenAI's format, for templates that read them.
 
         Raises:
