@@ -64,6 +64,8 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         told = self._chunk if self.streaming else None
+        if len(prompts) == 1:  # in this thread, where Ctrl-C stops the models
+            return self._result([self._answer(prompts[0], stop, run_manager, kwargs, told)])
         # In threads, as Runnable.batch has it; callbacks see the caller's context variables.
         with ContextThreadPoolExecutor() as threads:
             answers = threads.map(
