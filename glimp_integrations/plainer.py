@@ -9,7 +9,9 @@ for, and what cannot be said at all is refused by name.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from glimp_integrations.backends.base import Backend, Message, Rendered
@@ -19,6 +21,7 @@ from glimp_integrations.forms import plan
 __all__ = ["broken_calls_as_text", "known_roles", "render"]
 
 _INSTRUCTIONS = ("system", "developer")
+_SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")
 
 
 def known_roles(messages: Sequence[Message], template: object) -> list[Message]:
@@ -99,16 +102,38 @@ def _attempts(messages: Sequence[Message]) -> Iterator[list[Message]]:
     first = [*messages]
     yield first
     seen = [first]
-    base = _results_as_text(broken_calls_as_text(first))
+    calls = _short_ids(broken_calls_as_text(first))
+    results = _results_as_text(calls)
     for plainer in (
-        broken_calls_as_text(first),
-        _one_system_message(broken_calls_as_text(first)),
-        _one_system_message(base),
-        _no_system_message(base),
+        calls,
+        _one_system_message(calls),
+        _one_system_message(results),
+        _no_system_message(results),
     ):
         if plainer not in seen:
             seen.append(plainer)
             yield plainer
+
+
+def _short_ids(messages: Sequence[Message]) -> list[Message]:
+    """Ids of calls as nine letters and digits: Mistral's templates refuse those of other models."""
+    found: list[Message] = []
+    for message in messages:
+        ids: dict[str, Any] = {}
+        if message.get("tool_call_id") is not None:
+            ids["tool_call_id"] = _short(message["tool_call_id"])
+        if message.get("tool_calls"):
+            ids["tool_calls"] = [
+                {**call, "id": _short(call["id"])} if call.get("id") is not None else call
+                for call in message["tool_calls"]
+            ]
+        found.append({**message, **ids})
+    return found
+
+
+def _short(id: object) -> str:
+    text = str(id)
+    return text if _SHORT_ID.fullmatch(text) else sha256(text.encode()).hexdigest()[:9]
 
 
 def _results_as_text(messages: Sequence[Message]) -> list[Message]:

@@ -431,3 +431,27 @@ def test_a_whole_call_on_the_way_reaches_both_models() -> None:
         (told,) = backend.conversations
         assert told[1]["tool_calls"][0]["function"]["arguments"] == '{"city": Graz'
         assert told[2]["content"] == "Error: no JSON"
+
+
+# Of Mistral's kind: ids of nine letters and digits, in the call and in its result.
+NINE = (
+    "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or () %}"
+    "{% if c.id | length != 9 %}{{ raise_exception('Tool call IDs should be alphanumeric strings "
+    "with length 9!') }}{% endif %}<{{ c.id }}>{% endfor %}"
+    "{% if m.role == 'tool' %}{% if m.tool_call_id | length != 9 %}{{ raise_exception('9!') }}"
+    "{% endif %}</{{ m.tool_call_id }}>{% endif %}{% endfor %}{% if tools %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("id", ["toolu_01A09q90qw90lq917835lq9", "functions.look:0", "1", "ä" * 9])
+def test_ids_of_other_models_are_made_what_the_template_wants(id: str) -> None:
+    asked = {"role": "assistant", "content": "", "tool_calls": [{**CALL, "id": id}]}
+    said = shown(NINE, USER, asked, {"role": "tool", "tool_call_id": id, "content": "20 C"})
+    begun, _, rest = said.removeprefix("hi<").partition(">")
+    assert rest == f"20 C</{begun}>" and len(begun) == 9
+
+
+def test_ids_that_fit_stay_as_they_are() -> None:
+    asked = {"role": "assistant", "content": "", "tool_calls": [{**CALL, "id": "abcdefgh0"}]}
+    result = {"role": "tool", "tool_call_id": "abcdefgh0", "content": "20 C"}
+    assert shown(NINE, USER, asked, result) == "hi<abcdefgh0>20 C</abcdefgh0>"
