@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.instrumentation.events.llm import (
@@ -20,14 +21,23 @@ from llama_index.core.types import Model, PydanticProgramMode
 from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel, ValidationError
 
+from llamaindex_glimp._asked import veiled, without_tool_words
+
 __all__ = ["Predicting"]
 
 _dispatcher = get_dispatcher(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Predicting(FunctionCallingLLM):
     """An LLM whose ``response_format`` binds the answer alone."""
 
+    stream_structured_predict: ClassVar[Any] = veiled(LLM.stream_structured_predict)
+    astream_structured_predict: ClassVar[Any] = veiled(
+        FunctionCallingLLM.astream_structured_predict
+    )
+
+    @veiled
     def structured_predict(
         self,
         output_cls: type[Model],
@@ -40,13 +50,15 @@ class Predicting(FunctionCallingLLM):
         Args:
             output_cls: A pydantic class.
             prompt: Template of the conversation.
-            llm_kwargs: As for :meth:`chat`.
+            llm_kwargs: As for :meth:`chat`. What is said of tool calls means nothing here, and
+                is left out as LlamaIndex's own programs do.
             **prompt_args: Values of the template's variables.
 
         Raises:
             ConfigError: The grammar engine cannot express the class's schema.
             OutputParserException: The answer was cut off, or is no such object.
         """
+        llm_kwargs = without_tool_words(llm_kwargs)
         if not _binds_answer(self):
             found: Model = super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
             return found
@@ -54,6 +66,7 @@ class Predicting(FunctionCallingLLM):
         messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
         return _predicted(_parse(output_cls, self.chat(messages, **kwargs)))
 
+    @veiled
     async def astructured_predict(
         self,
         output_cls: type[Model],
@@ -62,6 +75,7 @@ class Predicting(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Model:
         """Asynchronous :meth:`structured_predict`."""
+        llm_kwargs = without_tool_words(llm_kwargs)
         if not _binds_answer(self):
             found: Model = await super().astructured_predict(
                 output_cls, prompt, llm_kwargs, **prompt_args
@@ -78,6 +92,7 @@ class Predicting(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
+        llm_kwargs = without_tool_words(llm_kwargs)
         if not _binds_answer(self):
             return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
         messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
@@ -92,6 +107,7 @@ class Predicting(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
+        llm_kwargs = without_tool_words(llm_kwargs)
         if not _binds_answer(self):
             return await super()._structured_astream_call(
                 output_cls, prompt, llm_kwargs, **prompt_args
@@ -111,14 +127,14 @@ def _prepare(
     llm: LLM,
     output_cls: type[BaseModel],
     prompt: BasePromptTemplate,
-    llm_kwargs: Mapping[str, Any] | None,
+    llm_kwargs: Mapping[str, Any],
     prompt_args: Mapping[str, Any],
 ) -> tuple[Sequence[ChatMessage], dict[str, Any]]:
     """Messages and arguments of the chat call that predicts."""
     messages = llm._extend_messages(prompt.format_messages(llm=llm, **prompt_args))
     schema = {"name": output_cls.__name__, "schema": output_cls.model_json_schema()}
     wanted = {"type": "json_schema", "json_schema": schema}
-    return messages, {**(llm_kwargs or {}), "response_format": wanted}
+    return messages, {**llm_kwargs, "response_format": wanted}
 
 
 def _parse(output_cls: type[Model], response: ChatResponse) -> Model:
@@ -167,7 +183,12 @@ class _Partial:
             return _parse(self._class, response)
         if not response.delta:
             return None
-        found = process_streaming_objects(response, self._class, cur_objects=self._objects)
+        try:
+            found = process_streaming_objects(response, self._class, cur_objects=self._objects)
+        except Exception as error:
+            # A validator met fields that are not there yet. The whole object is validated anyhow.
+            _log.debug("a part of a %s is no object yet: %r", self._class.__name__, error)
+            return None
         self._objects = [found]
         return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, closing, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -17,20 +18,23 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
     MessageRole,
+    ThinkingBlock,
     ToolCallBlock,
 )
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from glimp_integrations.adapter import FORM
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.events import Event, Finished
 from glimp_integrations.facts import PairFacts
+from glimp_integrations.forms.form import Form
 from glimp_integrations.router import result_of
 from glimp_integrations.trace import RoutedAnswer
+from llamaindex_glimp._asked import reads_first_block, sending, settings_of, veiled
 from llamaindex_glimp._convert import (
     INVALID,
     Growing,
@@ -51,6 +55,8 @@ __all__ = ["GlimpRouterLLM"]
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
 
 _TOOLS = FORM - {"response_format"}
+
+_log = logging.getLogger(__name__)
 
 
 class GlimpRouterLLM(Stored, Predicting):
@@ -115,6 +121,7 @@ class GlimpRouterLLM(Stored, Predicting):
     )
 
     _forms: ClassVar[frozenset[str]] = FORM
+    _told_of_headers: bool = PrivateAttr(default=False)
 
     @classmethod
     def class_name(cls) -> str:
@@ -162,6 +169,7 @@ class GlimpRouterLLM(Stored, Predicting):
 
     # -- Chat and completion --
 
+    @veiled
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation.
@@ -169,20 +177,24 @@ class GlimpRouterLLM(Stored, Predicting):
         Args:
             messages: Text, tool calls and tool results; earlier thinking is left out.
             **kwargs: Routing settings for this call; ``tools``, ``tool_choice``, ``strict``,
-                ``parallel_tool_calls``, ``response_format`` as in OpenAI's API.
+                ``parallel_tool_calls``, ``response_format`` as in OpenAI's API;
+                ``extra_headers``, for the servers that are asked; ``n=1``.
         """
-        return self._whole(self._answer(to_messages(messages), kwargs))
+        return self._whole(self._answer(to_messages(messages), kwargs), kwargs)
 
+    @veiled
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation, piece by piece. Closing the generator stops the models."""
         held = Held(lambda: self._responses(_itself, to_messages(messages), kwargs))
         return held.stream(llm_chat_callback(), self, messages, **kwargs)
 
+    @veiled
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Asynchronous :meth:`chat`. Cancelling it stops the models."""
-        return self._whole(await self._aanswer(to_messages(messages), kwargs))
+        return self._whole(await self._aanswer(to_messages(messages), kwargs), kwargs)
 
+    @veiled
     async def astream_chat(
         self, messages: Sequence[ChatMessage], **kwargs: Any
     ) -> ChatResponseAsyncGen:
@@ -190,6 +202,7 @@ class GlimpRouterLLM(Stored, Predicting):
         held = Held(lambda: self._aresponses(_itself, to_messages(messages), kwargs))
         return await held.astream(llm_chat_callback(), self, messages, **kwargs)
 
+    @veiled
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer a prompt, which the models read as one user message.
@@ -200,8 +213,9 @@ class GlimpRouterLLM(Stored, Predicting):
             **kwargs: As for :meth:`chat`.
         """
         asked = self._asked(prompt, formatted, kwargs)
-        return as_completion(self._whole(self._answer(asked, kwargs)))
+        return as_completion(to_chat_response(self._answer(asked, kwargs), self.pair_name))
 
+    @veiled
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
@@ -211,14 +225,16 @@ class GlimpRouterLLM(Stored, Predicting):
         )
         return held.stream(llm_completion_callback(), self, prompt, **kwargs)
 
+    @veiled
     @llm_completion_callback()
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Asynchronous :meth:`complete`."""
         result = await self._aanswer(self._asked(prompt, formatted, kwargs), kwargs)
-        return as_completion(self._whole(result))
+        return as_completion(to_chat_response(result, self.pair_name))
 
+    @veiled
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
@@ -238,13 +254,37 @@ class GlimpRouterLLM(Stored, Predicting):
             return prompt
         return self.completion_to_prompt(prompt)
 
-    def _whole(self, result: RoutedAnswer) -> ChatResponse:
-        return to_chat_response(result, self.pair_name)
+    def _whole(self, result: RoutedAnswer, kwargs: dict[str, Any]) -> ChatResponse:
+        response = to_chat_response(result, self.pair_name)
+        if reads_first_block(kwargs):
+            response.message.blocks.sort(key=lambda block: isinstance(block, ThinkingBlock))
+        return response
+
+    def call_changes(
+        self, stop: Sequence[str] | None, given: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Form]:
+        """Settings and form of one call; see ``RoutedModel.call_changes``."""
+        return super().call_changes(stop, settings_of(given))
+
+    @contextmanager
+    def _headed(self, kwargs: dict[str, Any]) -> Iterator[None]:
+        """Requests made here carry the call's headers, where there are servers that read them."""
+        with sending(kwargs) as names:
+            deaf = [m.name for m in (self.router.small, self.router.large) if not m.sends_headers]
+            if names and deaf and not self._told_of_headers:
+                self._told_of_headers = True
+                _log.warning(
+                    "extra_headers (%s) are not sent for %s: no server is asked there",
+                    ", ".join(names),
+                    " and ".join(deaf),
+                )
+            yield
 
     def _answer(self, messages: Any, kwargs: dict[str, Any]) -> RoutedAnswer:
         if not self.step_events:  # handing over events nobody looks at has its price
             changes, form = self.call_changes(None, kwargs)
-            return self.router.run(messages, form, **changes)
+            with self._headed(kwargs):
+                return self.router.run(messages, form, **changes)
         last = deque(self._events(messages, kwargs), maxlen=1).pop()
         assert isinstance(last, Finished), last  # that it comes last is the router's promise
         return last.result
@@ -252,7 +292,8 @@ class GlimpRouterLLM(Stored, Predicting):
     async def _aanswer(self, messages: Any, kwargs: dict[str, Any]) -> RoutedAnswer:
         if not self.step_events:
             changes, form = self.call_changes(None, kwargs)
-            return await self.router.arun(messages, form, **changes)
+            with self._headed(kwargs):
+                return await self.router.arun(messages, form, **changes)
         return await result_of(self._aevents(messages, kwargs))
 
     def _responses(
@@ -284,17 +325,23 @@ class GlimpRouterLLM(Stored, Predicting):
     def _events(self, messages: Any, kwargs: dict[str, Any]) -> Generator[Event, None, None]:
         """Events of one call; what cannot be asked for fails here, before the first of them."""
         changes, form = self.call_changes(None, kwargs)
-        events: Any = self.router.stream(messages, form, **changes)
+        with self._headed(kwargs):  # the stream keeps them
+            events: Any = self.router.stream(messages, form, **changes)
         return told(events) if self.step_events else events
 
     def _aevents(self, messages: Any, kwargs: dict[str, Any]) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`_events`."""
         changes, form = self.call_changes(None, kwargs)
-        events = self.router.astream(messages, form, **changes)
+        with self._headed(kwargs):
+            events = self.router.astream(messages, form, **changes)
         return atold(events) if self.step_events else events
 
     # -- Tools --
 
+    predict_and_call: ClassVar[Any] = veiled(Predicting.predict_and_call)
+    apredict_and_call: ClassVar[Any] = veiled(Predicting.apredict_and_call)
+
+    @veiled
     def _prepare_chat_with_tools(
         self,
         tools: Sequence[BaseTool],

@@ -16,6 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from pydantic import SecretStr
+
 from glimp_integrations.entropy import Estimator
 
 __all__ = [
@@ -33,6 +35,9 @@ __all__ = [
 
 PATIENCE: ContextVar[tuple[float | None, int]] = ContextVar("PATIENCE", default=(120.0, 2))
 """Seconds and repetitions the running call allows to requests made on its behalf."""
+
+HEADERS: ContextVar[Mapping[str, SecretStr] | None] = ContextVar("HEADERS", default=None)
+"""HTTP headers the running call adds to requests made on its behalf."""
 
 Message = Mapping[str, Any]
 """``{"role": ..., "content": text}`` and whatever else the chat template reads."""
@@ -212,6 +217,8 @@ class Backend(ABC):
     reasoning_name: str | None = None
     """What its chat template, or its server, calls the reasoning of earlier messages; empty: it
     reads none; ``None``: nobody asked yet."""
+    sends_headers: bool = False
+    """Whether requests go to a server that may read the headers of a call."""
 
     @abstractmethod
     async def capabilities(self) -> Capabilities:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +30,21 @@ class Connections:
 
     Args:
         poke: Makes a request that costs the server next to nothing.
+        headers: What to add to the headers of the request that is about to be sent. Here, because
+            the client writes the headers it is handed itself into its log.
 
     Attributes:
         opened: Connections made so far.
         round_trip: Seconds of the quickest short request; ``None``: none yet.
     """
 
-    def __init__(self, poke: Callable[[], Awaitable[object]]) -> None:
+    def __init__(
+        self, poke: Callable[[], Awaitable[object]], *, headers: Callable[[], Mapping[str, str]]
+    ) -> None:
         self.opened = 0
         self.round_trip: float | None = None
         self._poke = poke
+        self._headers = headers
         self._making: asyncio.Task[None] | None = None
 
     def client(self, **options: Any) -> AsyncOpenAI:
@@ -70,6 +75,7 @@ class Connections:
                 await self._poke()
 
     async def _watch(self, request: Any) -> None:
+        request.headers.update(self._headers())
         sent = 0.0
 
         async def trace(event: str, _: dict[str, Any]) -> None:

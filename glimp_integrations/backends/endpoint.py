@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from glimp_integrations import bridge
-from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
+from glimp_integrations.backends.base import HEADERS, PATIENCE, Backend, Report, Request
 from glimp_integrations.backends.connections import Connections
 from glimp_integrations.backends.explain import (
     cleaned,
@@ -40,6 +40,8 @@ _PASSING = (None, "error", "insufficient_system_resource")
 class Endpoint(Backend):
     """A server and the model asked for there; what is made of its answers is the subclass's.
 
+    Requests carry the headers of the call they are made for (``base.HEADERS``).
+
     Args:
         model: Name of the model on the server, if known.
         base_url: Such as ``"http://gpu1:8000/v1"``.
@@ -50,6 +52,8 @@ class Endpoint(Backend):
     Raises:
         ConfigError: ``base_url`` is no URL, or ``api_key`` holds what a header cannot carry.
     """
+
+    sends_headers = True
 
     def __init__(
         self,
@@ -73,7 +77,9 @@ class Endpoint(Backend):
         self._flavour = flavour
         self._extra_body = dict(extra_body or {})
         self._client: AsyncOpenAI | None = None
-        self.connections = Connections(lambda: self.get("/v1/models", max_retries=0))
+        self.connections = Connections(
+            lambda: self.get("/v1/models", max_retries=0), headers=self._headers
+        )
         self._streams = 0
 
     @property
@@ -155,6 +161,10 @@ class Endpoint(Backend):
 
     def _ask(self, request: Request, stop: Sequence[str]) -> Ask:
         return Ask(self.model, request, self.flavour, self._extra_body, stop)
+
+    def _headers(self) -> dict[str, str]:
+        given = (HEADERS.get() or {}) if self.sends_headers else {}
+        return {name: value.get_secret_value() for name, value in given.items()}
 
     def _explained(self, route: str | None = None) -> AbstractContextManager[None]:
         secret = self._key.get_secret_value() if self._key is not None else None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from glimp_integrations.backends.base import HEADERS
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.retries import retry_after, told
 
@@ -33,6 +34,7 @@ _BROKEN = {
     "SSLEOFError",
     "EndOfStream",
 }
+_SECRET = 8  # characters at least: what is shorter is a word of the message itself
 _HTTP_PACKAGES = {"httpx", "httpx2", "httpcore", "httpcore2"}
 # Servers tell errors in a few lines; what lies behind this many bytes is a page, or an attack.
 _BODY_BYTES = 65536
@@ -233,10 +235,18 @@ def _status(error: Any, asked: _Asked) -> Exception:
 
 
 def cleaned(error: object, secret: str | None) -> str:
-    """An error's text on one line, without the key and without what steers a terminal."""
+    """An error's text on one line, without the key, what the call's headers held, and escapes."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if secret:
-        text = text.replace(secret, "***")
-    # Half a character pair (surrogate) cannot even be written to a log.
+    for hidden in (secret, *_words_of_headers()):
+        if hidden:
+            text = text.replace(hidden, "***")
+    # Half a character pair (surrogate) cannot even be written to a log; other control characters
+    # steer a terminal.
     text = "".join(c if c.isprintable() else "\ufffd" for c in text[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _words_of_headers() -> Iterator[str]:
+    """What may be a secret in the headers of the running call; a server may repeat it."""
+    for value in (HEADERS.get() or {}).values():
+        yield from (word for word in value.get_secret_value().split() if len(word) >= _SECRET)

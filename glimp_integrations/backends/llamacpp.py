@@ -45,6 +45,7 @@ class LlamaCppBackend(OpenAIBackend):
 
     # A stream costs a small model's token 2 % here, and there is no connection that could fail.
     in_one_piece = True
+    sends_headers = False  # it talks to itself
 
     def __init__(
         self,
