@@ -153,9 +153,21 @@ class GlimpRouter:
         """
         return bridge.call(lambda: conditions(self.settings, self.small, self.large))
 
-    def token_ids(self, text: str) -> list[int] | None:
-        """The large model's ids of a text; ``None``: its backend cannot tell."""
-        return bridge.call(lambda: self.large.tokenize(text))
+    def token_ids(self, text: str) -> list[int]:
+        """The large model's ids of a text, nothing added to it.
+
+        Raises:
+            ConfigError: Its backend cannot tell.
+            BackendError: The model failed.
+        """
+        # Splitters count empty texts, too, and servers may refuse them.
+        ids = bridge.call(lambda: self.large.tokenize(text)) if text else []
+        if ids is None:
+            raise ConfigError(
+                f"{self.large.label} does not count tokens: pass tokenizer='<Hugging Face id of "
+                "the model>' to its backend (extra hf), or count with another tokenizer"
+            )
+        return ids
 
     def count_tokens(self, messages: str | Sequence[Message], form: Form = TEXT) -> int | None:
         """Tokens of a conversation as the large model reads it; ``None``: nobody counted.

@@ -19,6 +19,7 @@ from langchain_core.load import dumpd
 from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 from pydantic import Field, model_validator
 
+from glimp_integrations import bridge
 from glimp_integrations._version import __version__
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.errors import ConfigError
@@ -118,10 +119,13 @@ class LangChainRouted(RoutedModel):
             ConfigError: Its backend cannot tell; ``custom_get_token_ids`` can.
         """
         custom = self.custom_get_token_ids  # type: ignore[attr-defined]
-        ids = custom(text) if custom is not None else self.router.token_ids(text)
+        if custom is not None:
+            return list(custom(text))
+        large = self.router.large
+        ids = bridge.call(lambda: large.tokenize(text))
         if ids is None:
             raise ConfigError(
-                f"{self.router.large.label} does not count tokens: pass custom_get_token_ids=..., "
+                f"{large.label} does not count tokens: pass custom_get_token_ids=..., "
                 "or name the model's tokenizer on its backend"
             )
         return list(ids)
