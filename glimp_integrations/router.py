@@ -18,6 +18,7 @@ from glimp_integrations.prepare import conditions
 from glimp_integrations.prompt import TEXT, build, check_messages
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.speed import PairSpeed, measure
+from glimp_integrations.text_protocols import read_by_marks
 from glimp_integrations.trace import RoutedAnswer
 from glimp_integrations.watch import Call, watched
 
@@ -225,6 +226,9 @@ class GlimpRouter:
         settings = self.settings
         if fixed := sorted(FIXED & set(changes)):
             raise ConfigError(f"{', '.join(fixed)}: belongs to the router; make another one")
+        if "untagged_answer" not in changes and (changes.get("stop") or read_by_marks(checked)):
+            # Whoever says where a text ends, or by which marks it is read, reads all of it.
+            changes = {**changes, "untagged_answer": "whole"}
         if changes:
             settings = RoutingSettings(
                 **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
