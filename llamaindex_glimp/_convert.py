@@ -34,6 +34,7 @@ INVALID = "invalid_tool_calls"
 
 _log = logging.getLogger(__name__)
 
+_RESULTS = (MessageRole.TOOL, MessageRole.FUNCTION)
 _ROLES = {
     MessageRole.FUNCTION: "tool",
     MessageRole.CHATBOT: "assistant",
@@ -46,10 +47,11 @@ def to_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
     Blocks that are no text are passed on, so that the core can name what it cannot read.
     """
-    return [_to_message(index, message) for index, message in enumerate(messages)]
+    answered = {m.additional_kwargs.get("tool_call_id") for m in messages if m.role in _RESULTS}
+    return [_to_message(index, message, answered) for index, message in enumerate(messages)]
 
 
-def _to_message(index: int, message: ChatMessage) -> dict[str, Any]:
+def _to_message(index: int, message: ChatMessage, answered: set[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "role": _ROLES.get(message.role, message.role.value),
         "content": _content(message.blocks),
@@ -62,6 +64,13 @@ def _to_message(index: int, message: ChatMessage) -> dict[str, Any]:
             f"message {index} holds a call of {', '.join(names)} whose arguments JSON cannot "
             f"write: {error}"
         ) from None
+    # An agent has told the model that it cannot read these: the model sees what is meant.
+    told = message.additional_kwargs.get(INVALID, ())
+    for call in (call for call in told if call["id"] in answered):
+        if call["name"] is None:
+            found["content"] = "\n".join(filter(None, (found["content"], call["text"])))
+        else:
+            calls.append(_call(call["id"], call["name"], call["text"]))
     if calls:
         found["tool_calls"] = calls
     if reasoning := _reasoning(message):
@@ -106,18 +115,24 @@ def _calls(message: ChatMessage) -> list[dict[str, Any]]:
         old = message.additional_kwargs.get("tool_calls") or ()
         return [call.model_dump() if isinstance(call, BaseModel) else call for call in old]
     return [
-        {
-            "id": block.tool_call_id,
-            "type": "function",
-            "function": {
-                "name": block.tool_name,
-                "arguments": block.tool_kwargs
-                if isinstance(block.tool_kwargs, str)
-                else json.dumps(block.tool_kwargs, ensure_ascii=False),
-            },
-        }
+        _call(
+            block.tool_call_id,
+            block.tool_name,
+            block.tool_kwargs
+            if isinstance(block.tool_kwargs, str)
+            else json.dumps(block.tool_kwargs, ensure_ascii=False),
+        )
         for block in blocks
     ]
+
+
+def _call(call_id: str | None, name: str, arguments: str) -> dict[str, Any]:
+    """A tool call in OpenAI's format."""
+    return {
+        "id": call_id,
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 def to_chat_response(result: RoutedAnswer, model: str) -> ChatResponse:

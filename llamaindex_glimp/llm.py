@@ -48,6 +48,7 @@ from llamaindex_glimp._structured import Predicting
 from llamaindex_glimp.events import atold, told
 
 if TYPE_CHECKING:
+    from llama_index.core.chat_engine.types import AgentChatResponse
     from llama_index.core.tools import BaseTool
 
 __all__ = ["GlimpRouterLLM"]
@@ -338,8 +339,43 @@ class GlimpRouterLLM(Stored, Predicting):
 
     # -- Tools --
 
-    predict_and_call: ClassVar[Any] = veiled(Predicting.predict_and_call)
-    apredict_and_call: ClassVar[Any] = veiled(Predicting.apredict_and_call)
+    @veiled
+    def predict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        error_on_no_tool_call: bool = True,
+        error_on_tool_error: bool = False,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """Answer with what the called tools return; see ``FunctionCallingLLM``."""
+        return super().predict_and_call(
+            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls,
+            error_on_no_tool_call or None,  # type: ignore[arg-type]
+            error_on_tool_error, **kwargs
+        )  # fmt: skip
+
+    @veiled
+    async def apredict_and_call(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        error_on_no_tool_call: bool = True,
+        error_on_tool_error: bool = False,
+        **kwargs: Any,
+    ) -> AgentChatResponse:
+        """Asynchronous :meth:`predict_and_call`."""
+        return await super().apredict_and_call(
+            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls,
+            error_on_no_tool_call or None,  # type: ignore[arg-type]
+            error_on_tool_error, **kwargs
+        )  # fmt: skip
 
     @veiled
     def _prepare_chat_with_tools(
@@ -368,24 +404,29 @@ class GlimpRouterLLM(Stored, Predicting):
         return {"messages": messages, **kwargs}
 
     def get_tool_calls_from_response(
-        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+        self, response: ChatResponse, error_on_no_tool_call: bool | None = True, **kwargs: Any
     ) -> list[ToolSelection]:
         """The calls of a reply; of one that is still written, with arguments as far as they go.
 
+        Args:
+            response: The reply.
+            error_on_no_tool_call: ``False``, as agents ask: what was meant as a call and cannot be
+                read is among them too, under a name that no tool has. The agent answers it with an
+                error, and the model tries again. ``None``: it is left out.
+            **kwargs: Not used.
+
         Raises:
-            ValueError: There is none, and ``error_on_no_tool_call`` is set.
+            ValueError: There is none, and ``error_on_no_tool_call`` is set; or the budget ended
+                inside one, so that the next attempt would end there, too.
         """
         blocks = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
+        broken = response.message.additional_kwargs.get(INVALID, ())
         if not blocks and error_on_no_tool_call:
-            broken = [
-                f" It meant to call {call['name'] or 'something'} ({call['error']}): {call['text']}"
-                for call in response.message.additional_kwargs.get(INVALID, ())
-            ]
             raise ValueError(
                 "Expected at least one tool call, but the reply holds none."
-                + "".join(broken or [f" It reads: {response.message.content!r}"])
+                + (_told(broken) or f" It reads: {response.message.content!r}")
             )
-        return [
+        found = [
             ToolSelection(
                 tool_id=block.tool_call_id or "",
                 tool_name=block.tool_name,
@@ -393,6 +434,29 @@ class GlimpRouterLLM(Stored, Predicting):
             )
             for block in blocks
         ]
+        if broken and error_on_no_tool_call is False:
+            if (response.raw or {}).get("finish_reason") == "length":
+                raise ValueError(
+                    "The reply was cut off inside a tool call: raise max_tokens, or serve the "
+                    f"models with a larger context window.{_told(broken)}"
+                )
+            found += [
+                ToolSelection(
+                    tool_id=call["id"],
+                    # "Tool ... not found" is what agents write around it.
+                    tool_name=f"{call['name'] or 'call'} ({call['error']}; write the call again)",
+                    tool_kwargs={},
+                )
+                for call in broken
+            ]
+        return found
+
+
+def _told(broken: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(
+        f" It meant to call {call['name'] or 'something'} ({call['error']}): {call['text']}"
+        for call in broken
+    )
 
 
 def _itself(response: ChatResponse) -> ChatResponse:

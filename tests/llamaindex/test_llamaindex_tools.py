@@ -274,7 +274,10 @@ async def test_a_broken_call_is_told_of_and_no_call(
     assert (calls(response.message), response.message.content) == ([], "Look.")
     (broken,) = response.message.additional_kwargs["invalid_tool_calls"]
     assert (broken["name"], "Paris" in broken["text"]) == (name, True)
-    assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
+    (told,) = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
+    assert told.tool_id == broken["id"] and told.tool_kwargs == {}
+    assert told.tool_name.startswith(f"{name or 'call'} (") and broken["error"] in told.tool_name
+    assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=None) == []
     with pytest.raises(ValueError, match=f"It meant to call {name or 'something'} .*Paris"):
         llm.get_tool_calls_from_response(response)
 
