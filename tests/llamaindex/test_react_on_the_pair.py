@@ -35,8 +35,7 @@ def price_of(article: str) -> str:
 
 
 async def test_a_react_agent_looks_up_and_answers() -> None:
-    # "whole": thought and action belong together, also where there is an empty line between them.
-    llm = GlimpRouterLLM(temperature=0, max_tokens=96, untagged_answer="whole")
+    llm = GlimpRouterLLM(temperature=0, max_tokens=96)
     formatter = ReActChatFormatter(system_header=HEADER)
     agent = ReActAgent(tools=[price_of], llm=llm, formatter=formatter)
     handler = agent.run("What does a desk lamp cost?", max_iterations=4)
