@@ -29,9 +29,10 @@ _UNSAID = {"stop"} | {
 }
 # What core's FunctionCallingProgram takes out of ``llm_kwargs``.
 _TOOL_WORDS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
-# RFC 9110, 5.1 and 5.5: a name is a token; a value holds no control characters.
+# RFC 9110, 5.1 and 5.5: a name is a token; a value holds no control characters, and neither begins
+# nor ends with white space. The HTTP library writes ASCII, and shows a value it cannot write.
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
 
 
 def settings_of(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,8 +111,8 @@ def _checked(given: Any) -> dict[str, SecretStr]:
             )
         if not _VALUE.fullmatch(value.get_secret_value()):
             raise ConfigError(
-                f"header {name!r} of {_HEADERS} holds characters that a header cannot: line "
-                "breaks, control characters, or others beyond Latin-1"
+                f"header {name!r} of {_HEADERS} holds what a header cannot: line breaks, other "
+                "control characters, white space at an end, or characters beyond ASCII"
             )
     return dict(given)
 

@@ -206,7 +206,10 @@ def test_only_the_model_without_a_server_is_named(
         ({"X-Token": 4711}, "header 'X-Token'.*of type int"),
         ({"X Token": "abc-secret"}, "none of a header: 'X Token'"),
         ({"X-Token": "abc-secret\r\nHost: there"}, "header 'X-Token'.*line breaks"),
-        ({"X-Token": "abc-secret \N{SNOWMAN}"}, "Latin-1"),
+        ({"X-Token": "abc-secret \N{SNOWMAN}"}, "beyond ASCII"),
+        ({"X-Token": "abc-secret caf\xe9"}, "beyond ASCII"),
+        ({"X-Token": "abc-secret\n"}, "header 'X-Token'.*line breaks"),
+        ({"X-Token": " abc-secret"}, "white space at an end"),
         ({1: "abc-secret"}, "none of a header: 1"),
     ],
 )
