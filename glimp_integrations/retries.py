@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-__all__ = ["LONGEST_WAIT", "may_repeat", "pause", "retry_after", "told"]
+__all__ = ["LONGEST_WAIT", "may_repeat", "pause", "retry_after", "rest_in_words"]
 
 LONGEST_WAIT = 60.0
 """Seconds a server can make a call wait before one repetition. Rate limits are mostly counted by
@@ -93,7 +93,7 @@ def pause(
     return whole * (1 + draw()) / 2
 
 
-def told(asked: float | None) -> str:
+def rest_in_words(asked: float | None) -> str:
     """The server's wish, for messages; empty where there is none."""
     if not asked:
         return ""

@@ -11,7 +11,7 @@ from typing import Any
 
 from glimp_integrations.backends.base import HEADERS
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
-from glimp_integrations.retries import retry_after, told
+from glimp_integrations.retries import rest_in_words, retry_after
 
 __all__ = ["cleaned", "explained", "in_words", "public_url", "speaks_of_context"]
 
@@ -227,7 +227,7 @@ def _status(error: Any, asked: _Asked) -> Exception:
     fault = "is overloaded or failed" if status == 429 or status >= 500 else "refused the request"
     rest = retry_after(error.response.headers)
     return asked.failed(
-        f"{fault} (HTTP {status}: {body}){told(rest)}",
+        f"{fault} (HTTP {status}: {body}){rest_in_words(rest)}",
         retryable=status == 429 or status >= 500,
         status=status,
         retry_after=rest,

@@ -19,7 +19,7 @@ from glimp_integrations.backends import sending
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.backends.sending import Patience, sent
 from glimp_integrations.errors import BackendError
-from glimp_integrations.retries import LONGEST_WAIT, may_repeat, pause, retry_after, told
+from glimp_integrations.retries import LONGEST_WAIT, may_repeat, pause, rest_in_words, retry_after
 
 NOW = 1_800_000_000.0
 
@@ -105,9 +105,9 @@ class TestPauses:
         assert not may_repeat(status, {"x-should-retry": "false"})
 
     def test_words(self):
-        assert told(None) == told(0.0) == ""
-        assert told(5.0) == "; it asks for 5 s of rest before the next request"
-        assert told(300.0).endswith("asks for 300 s of rest before the next request, and no call "
+        assert rest_in_words(None) == rest_in_words(0.0) == ""
+        assert rest_in_words(5.0) == "; it asks for 5 s of rest before the next request"
+        assert rest_in_words(300.0).endswith("asks for 300 s of rest before the next request, and no call "
                                     "waits more than 60 s")  # fmt: skip
 
 
