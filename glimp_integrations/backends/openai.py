@@ -29,7 +29,7 @@ from glimp_integrations.backends.endpoint import Endpoint
 from glimp_integrations.backends.explain import public_url
 from glimp_integrations.backends.flavours import FLAVOURS, Flavour, by_host
 from glimp_integrations.backends.protocols.base import Ask
-from glimp_integrations.backends.wire import complete, counted, tokens_of, untempered
+from glimp_integrations.backends.wire import complete, counted, tokens_of, uncounted, untempered
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.plainer import broken_calls_as_text, known_roles
 
@@ -208,12 +208,15 @@ class OpenAIBackend(Endpoint):
         by_text = not self.flavour.distribution_body
         async with aclosing(self.completion(request, report)) as choices:
             before: int | None = 0
+            ahead, k = 0, request.logprobs
             async for choice in choices:
-                k = request.logprobs
                 tokens = tokens_of(choice, k=k, token_per_chunk=exact, by_text=by_text)
                 tokens = complete(tokens, k)
                 if before is not None:  # else earlier pieces came without a total
-                    tokens = counted(tokens, before, report.completion_tokens)
+                    told = report.completion_tokens
+                    tokens = counted(tokens, before, told)
+                    if tokens:
+                        tokens, ahead = uncounted(tokens, ahead, same=told == before)
                 for token in tokens:
                     if self._tempered and request.temperature > 0:
                         token = untempered(token, request.temperature)

@@ -24,6 +24,7 @@ __all__ = [
     "shown",
     "tokens_of",
     "top_logprobs_of",
+    "uncounted",
     "untempered",
 ]
 
@@ -220,6 +221,27 @@ def counted(tokens: list[Token], before: int | None, after: int | None) -> list[
         return tokens
     count = after - (before or 0)
     return [replace(tokens[0], count=count)] if count > 0 else tokens
+
+
+def uncounted(tokens: list[Token], ahead: int, *, same: bool) -> tuple[list[Token], int]:
+    """Take back what :func:`counted` gave to the first of several drafted tokens.
+
+    Older builds of llama.cpp add all tokens that were accepted at once to their total, and then
+    send them one by one.
+
+    Args:
+        tokens: Of one piece, counted.
+        ahead: How many were counted before their text came.
+        same: The server's total is what it was before this piece.
+
+    Returns:
+        The tokens, and how many are counted ahead now.
+    """
+    if len(tokens) != 1:
+        return tokens, 0
+    if same and ahead:
+        return [replace(tokens[0], count=0)], ahead - 1
+    return tokens, tokens[0].count - 1
 
 
 def untempered(token: Token, temperature: float) -> Token:

@@ -1,8 +1,8 @@
 """Servers that show log-probabilities at the first place alone, or fewer than asked for.
 
 The servers here are fakes. llama.cpp's shape behind a drafted token (an empty list beside a
-log-probability of 0) is that of ``tools/server/server-context.cpp``, where accepted tokens leave
-``probs`` unset (ggml-org/llama.cpp, issue 27972).
+log-probability of 0) is that of older builds, where ``tools/server/server-context.cpp`` leaves the
+``probs`` of accepted tokens unset (ggml-org/llama.cpp, issue 27972).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations.backends.base import Token
 from glimp_integrations.backends.openai import OpenAIBackend
-from glimp_integrations.backends.wire import complete, tokens_of
+from glimp_integrations.backends.wire import complete, counted, tokens_of, uncounted
 from glimp_integrations.cli.app import app
 from glimp_integrations.entropy import estimate
 from glimp_integrations.errors import UnsuitableEndpointError
@@ -186,6 +187,27 @@ def test_first_use_is_still_one_request(speculating: Speak, connect: Connect) ->
     server = speculating()
     bridge.call(connect(server).capabilities)
     assert len(server.seen("/v1/completions")) == 1
+
+
+def test_drafted_tokens_are_counted_once() -> None:
+    """Totals as an old llama.cpp sends them: 1, then 4 with each of three accepted tokens."""
+    totals, before, ahead, counts = [1, 4, 4, 4, 5, 8, 8, 8], 0, 0, []
+    for total in totals:
+        tokens = counted([Token("x")], before, total)
+        (token,), ahead = uncounted(tokens, ahead, same=total == before)
+        before = total
+        counts.append(token.count)
+    assert counts == [1, 3, 0, 0, 1, 3, 0, 0]
+
+
+@pytest.mark.parametrize("totals", [[1, 2, 3], [1, 4, 5], [0, 0, 0], [1, 1, 1]])
+def test_other_totals_are_taken_as_before(totals: list[int]) -> None:
+    before, ahead = 0, 0
+    for total in totals:
+        tokens = counted([Token("x")], before, total)
+        found, ahead = uncounted(tokens, ahead, same=total == before)
+        assert found == tokens
+        before = total
 
 
 # -- other shapes ----------------------------------------------------------------------------
