@@ -26,9 +26,9 @@ class Form:
             "parameters"}}``.
         tool_choice: ``"auto"`` (call or answer), ``"none"``, ``"any"`` or ``"required"`` (some
             tool), a tool's name, or ``{"type": "function", "function": {"name": ...}}``.
-        strict: Arguments follow their schema. ``None``: where the schemas and the backend allow
-            it; ``True``: or an error; ``False``: calls are written freely, unless a choice forces
-            them.
+        strict: Arguments follow their schema. ``None``: where the backend allows it, and as far as
+            a grammar can keep the schema; ``True``: or an error; ``False``: calls are written
+            freely, unless a choice forces them.
         parallel_tool_calls: Whether a reply may hold several calls.
         schema: JSON schema of the answer.
 

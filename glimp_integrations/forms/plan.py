@@ -131,7 +131,8 @@ def make_plan(
         calls: Whether the conversation holds calls of tools.
 
     Raises:
-        ConfigError: A schema cannot be bound; the message names the keyword.
+        ConfigError: A schema is none, nothing can follow it, or it cannot be bound and has to be
+            (``strict``); the message names the keyword.
     """
     if not form.tools and form.schema is None:
         return replace(FREE, shaped=opening((), unknown=True)) if calls else FREE
