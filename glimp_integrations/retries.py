@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-__all__ = ["LONGEST_WAIT", "may_repeat", "pause", "retry_after", "rest_in_words"]
+__all__ = ["LONGEST_WAIT", "may_repeat", "pause", "rest_in_words", "retry_after"]
 
 LONGEST_WAIT = 60.0
 """Seconds a server can make a call wait before one repetition. Rate limits are mostly counted by

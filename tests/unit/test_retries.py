@@ -107,8 +107,9 @@ class TestPauses:
     def test_words(self):
         assert rest_in_words(None) == rest_in_words(0.0) == ""
         assert rest_in_words(5.0) == "; it asks for 5 s of rest before the next request"
-        assert rest_in_words(300.0).endswith("asks for 300 s of rest before the next request, and no call "
-                                    "waits more than 60 s")  # fmt: skip
+        assert rest_in_words(300.0).endswith(
+            "asks for 300 s of rest before the next request, and no call waits more than 60 s"
+        )
 
 
 class Slept(list[float]):
