@@ -181,12 +181,17 @@ def ask(agent: Any, arm: str, question: Question) -> tuple[Outcome, list[Any]]:
 
 
 def table(outcomes: list[Outcome]) -> Table:
-    """Totals of every arm."""
+    """Totals of every arm.
+
+    ``no tool``, ``one call`` and ``two calls``: right answers by what a question needs. ``turns``:
+    replies of the models. ``limit``: questions that ran into the recursion limit. ``over large``:
+    time as a share of the large model's alone. ``proposed, made``: calls the small model began, and
+    how many of them the large one made.
+    """
     shown = Table(title="Agents", header_style="bold")
     for heading in (
-        "arm", "right", "no tool needed", "one call", "two calls", "calls", "turns", "to the limit",
-        "empty", "seconds a question", "over large", "small tokens", "large tokens",
-        "proposed / declined",
+        "arm", "right", "no tool", "one call", "two calls", "calls", "turns", "limit", "empty",
+        "s each", "over large", "small tokens", "large tokens", "proposed, made",
     ):  # fmt: skip
         shown.add_column(heading, justify="left" if heading == "arm" else "right")
     arms = list(dict.fromkeys(o.arm for o in outcomes))
@@ -209,7 +214,7 @@ def table(outcomes: list[Outcome]) -> Table:
             ratio,
             f"{sum(o.small_tokens for o in own):,}",
             f"{sum(o.large_tokens for o in own):,}",
-            f"{sum(o.proposed for o in own)} / {sum(o.declined for o in own)}",
+            f"{sum(o.proposed for o in own)}, {sum(o.proposed - o.declined for o in own)}",
         )
     return shown
 
