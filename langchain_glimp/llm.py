@@ -89,7 +89,8 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
             return self._result(await asyncio.gather(*tasks))
         finally:  # one failed, or the caller was cancelled: nobody waits for the others
             for task in tasks:
-                task.cancel()
+                if not task.cancelling():  # twice would not wait until its models have stopped
+                    task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def batch(
