@@ -3,10 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A second environment with the lowest versions pyproject.toml allows, without torch.
+LOWEST := $(VENV)-lowest
+LOWEST_STAMP := $(LOWEST)/.installed
+# Deprecations are of versions to come, which the first environment has; old releases beside new
+# parts of their own warn of them.
+PYTEST_LOWEST := GLIMP_TEST_VERSIONS=lowest $(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning
+PYTEST_HIGHEST := GLIMP_TEST_VERSIONS=highest $(BIN)/python -m pytest
 # The demo needs neither torch nor the tools.
 DEMO := $(VENV)/.demo
 
-.PHONY: help demo test test-slow bench-speed vllm check clean
+.PHONY: help demo test test-highest test-lowest test-slow resolve bench-speed vllm check clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -17,15 +24,27 @@ demo: $(DEMO) ## Watch the embedded pair answer a question through LangChain
 	@echo "== asking it through LangChain"
 	@$(BIN)/python examples/langchain/demo.py
 
-test: $(STAMP) ## Run the test suite (fetches the embedded pair on first use)
+test: test-highest test-lowest ## Run the test suite, on the highest and the lowest versions
+
+test-highest: $(STAMP) ## The whole suite on what pip install gives today (fetches the embedded pair once)
 	@echo "== fetching the embedded pair (1.6 GB, once)"
 	@$(BIN)/glimp pull
-	@echo "== testing"
-	@$(BIN)/pytest
+	@echo "== testing, highest versions"
+	@$(PYTEST_HIGHEST)
 
-test-slow: $(STAMP) ## Run the longer proofs
+test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the lowest versions allowed
+	@echo "== testing, lowest versions"
+	@$(PYTEST_LOWEST) -m "not pair and not slow" --ignore tests/local \
+		--ignore tests/pair --ignore tests/examples --ignore tests/slow \
+		--ignore tests/llamaindex/test_query_engines.py
+
+test-slow: $(STAMP) $(LOWEST_STAMP) ## Run the longer proofs
 	@$(BIN)/glimp pull
-	$(BIN)/pytest -m slow -s
+	$(PYTEST_HIGHEST) -m slow -s
+	$(PYTEST_LOWEST) -m slow -s tests/llamaindex/test_conformance_openai_like.py
+
+resolve: $(STAMP) ## Do both ends of all versions resolve, and do tests and users get the same?
+	@$(BIN)/python tools/versions.py check
 
 bench-speed: $(STAMP) ## Measure speed: the pair here, the laboratory, the client (an hour)
 	@$(BIN)/glimp pull
@@ -44,8 +63,8 @@ check: $(STAMP) ## Lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean: ## Remove the virtual environment and caches (weights are kept)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+clean: ## Remove the virtual environments and caches (weights are kept)
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -62,3 +81,12 @@ $(STAMP): pyproject.toml | $(BIN)/python
 	@echo "== installing, torch included (a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(DEMO)
+
+# Resolved anew whenever pyproject.toml changes; the list is complete, so nothing is added to it.
+$(LOWEST_STAMP): pyproject.toml tools/versions.py $(STAMP)
+	@echo "== installing the lowest versions in $(LOWEST) (a few minutes)"
+	@$(BIN)/python -m venv --clear $(LOWEST)
+	@$(BIN)/python tools/versions.py lowest $(LOWEST)/lowest.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $(LOWEST)/lowest.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import asyncio
+from importlib.metadata import version
 
 import pytest
 from hypothesis import settings
@@ -8,6 +9,11 @@ from hypothesis import settings
 # A pause of a busy machine is no failure; pytest's own timeout catches what hangs.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+def pytest_report_header() -> str:
+    """Which of the two environments of `make test` this is."""
+    return f"openai {version('openai')}"
 
 
 @pytest.fixture(scope="module", autouse=True)

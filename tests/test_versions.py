@@ -1,0 +1,90 @@
+"""Each environment of `make test` has the versions it is there for."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+# What users install; torch's floor is not tested.
+EXTRAS = ("langchain", "llamaindex", "hf", "llamacpp", "bench", "otel")
+DECLARED = [
+    Requirement(text)
+    for text in [
+        *PROJECT["dependencies"],
+        *(text for extra in EXTRAS for text in PROJECT["optional-dependencies"][extra]),
+    ]
+]
+ENDS = os.environ.get("GLIMP_TEST_VERSIONS")
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("versions", ROOT / "tools" / "versions.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(ENDS != "lowest", reason="this is not the environment of the lowest versions")
+@pytest.mark.parametrize("declared", DECLARED, ids=str)
+def test_the_lowest_versions_are_those_declared(declared: Requirement) -> None:
+    if declared.name == "torch":
+        with pytest.raises(PackageNotFoundError):
+            version("torch")
+        return
+    (floor,) = (s.version for s in declared.specifier if s.operator == ">=")
+    have, wanted = Version(version(declared.name)), Version(floor)
+    assert have.release[: len(wanted.release)] == wanted.release, "say in pyproject what is true"
+
+
+@pytest.mark.skipif(ENDS != "highest", reason="this is not the environment of the highest versions")
+def test_the_highest_major_of_the_client_is_what_users_get() -> None:
+    (client,) = (d for d in DECLARED if d.name == "openai")
+    (below,) = (s.version for s in client.specifier if s.operator == "<")
+    assert Version(version("openai")).major == Version(below).major - 1
+
+
+def test_both_majors_of_the_client_are_allowed() -> None:
+    (client,) = (d for d in DECLARED if d.name == "openai")
+    assert client.specifier.contains("2.0.0") and client.specifier.contains("3.57.0")
+
+
+def test_pip_s_settings_reach_uv(tool: ModuleType) -> None:
+    listed = (
+        "global.index-url='https://a/simple'\nglobal.extra-index-url='https://b https://c'\n"
+        "install.index-url='https://d/simple'\nglobal.timeout='9'\n"
+        ":env:.find-links='/x /y'\n:env:.cert='/z.pem'\n"
+    )
+    assert tool.settings_of_pip(listed) == {
+        "UV_DEFAULT_INDEX": "https://d/simple",
+        "UV_INDEX": "https://b https://c",
+        "UV_FIND_LINKS": "/x,/y",
+        "SSL_CERT_FILE": "/z.pem",
+    }
+    assert tool.settings_of_pip("") == {}
+
+
+def test_a_version_that_is_held_back_is_found(tool: ModuleType) -> None:
+    users = tool.versions("openai==3.57.0\nmath-verify[antlr4-13-2]==0.8\n# via x\n")
+    assert users == {"openai": "3.57.0", "math-verify": "0.8"}
+    assert tool.held_back(users, users | {"pytest": "9"}) == {}
+    late = users | {"openai": "2.54.0"}
+    assert tool.held_back(users, late) == {"openai": ("3.57.0", "2.54.0")}
+
+
+def test_no_extra_for_developers_caps_the_client() -> None:
+    extras = PROJECT["optional-dependencies"]
+    for name in ("test", "dev", "examples"):
+        assert not [t for t in extras[name] if re.match(r"llama-index-llms-openai|openai", t)]
