@@ -182,5 +182,6 @@ def _load(tokenizer: str) -> Any:
         ) from error
     try:
         return AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
+    # An ImportError: a folder that holds no fast tokenizer wants packages nobody needs otherwise.
+    except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"tokenizer {tokenizer!r} cannot be loaded: {error}") from error
