@@ -29,7 +29,8 @@ from types import ModuleType
 from typing import Any
 
 from langchain.agents import create_agent
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain.agents.middleware import wrap_tool_call
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.errors import GraphRecursionError
 from rich.console import Console
 from rich.progress import track
@@ -127,6 +128,16 @@ class Outcome:
     large_tokens: int
     proposed: int
     declined: int
+
+
+@wrap_tool_call
+def told(request: Any, handler: Any) -> Any:
+    """What a tool cannot do is told to the model, as agents in production do; it may try again."""
+    try:
+        return handler(request)
+    except Exception as error:
+        call = request.tool_call
+        return ToolMessage(f"Error: {error}", tool_call_id=call["id"], status="error")
 
 
 def example() -> ModuleType:
@@ -243,6 +254,7 @@ def main() -> None:
             ),
             tools,
             system_prompt=program.INSTRUCTION,
+            middleware=[told],
         )
         for arm in options.arm or ARMS
     }
