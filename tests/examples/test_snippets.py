@@ -170,7 +170,8 @@ class TestTools:
         llm = ChatGlimpRouter(temperature=0, max_tokens=32)
         space = namespace(llm=llm, ChatGlimpRouter=ChatGlimpRouter)
         run("tools.md 3", space)
-        assert space["llm"] == llm
+        assert space["llm"] is not llm
+        assert (space["llm"].temperature, space["llm"].max_tokens) == (0, 32)
         assert space["llm"].invoke("Say hello.").content.strip()
 
 
@@ -201,7 +202,7 @@ class TestLlamaIndex:
             shown = capsys.readouterr().out
         finally:
             handlers[:] = before
-        assert re.search(r"^(small|large) (\d|None)", shown, re.MULTILINE) and "step 1" in shown
+        assert re.search(r"(small|large) \d\.\d", shown) and "step 1" in shown
 
 
 @pytest.mark.pair
