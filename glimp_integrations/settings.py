@@ -278,7 +278,12 @@ class RoutingSettings(BaseModel):
     @field_validator("stop", mode="before")
     @classmethod
     def _one_stop_is_a_list_of_one(cls, value: Any) -> Any:
-        return stops_of(value)
+        given = stops_of(value)
+        if given is not None and (
+            isinstance(given, bytes | dict) or not hasattr(given, "__iter__")
+        ):
+            raise ValueError("give one text, or a list of texts, such as ['END']")
+        return given
 
     @field_validator("stop")
     @classmethod
