@@ -8,9 +8,56 @@ closes the outer one.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["Held"]
+__all__ = ["Around", "Held"]
+
+T = TypeVar("T")
+
+
+class Around(AsyncGenerator[T, None]):
+    """A stream around others, which end with it.
+
+    No async generator of Python's: a loop that ends closes all of those it knows at the same time,
+    and one that another is just closing says so on standard error.
+
+    Args:
+        stream: What it yields.
+        *inner: Closed after it.
+        seen: Called with every item, before its reader has it.
+    """
+
+    def __init__(
+        self,
+        stream: AsyncGenerator[T, None],
+        *inner: Callable[[], AsyncGenerator[Any, None]],
+        seen: Callable[[T], None] | None = None,
+    ) -> None:
+        self._stream = stream
+        self._inner = inner
+        self._seen = seen
+
+    async def asend(self, value: None) -> T:
+        """The next item; nothing can be sent."""
+        try:
+            item = await anext(self._stream)
+        except BaseException:
+            await self.aclose()
+            raise
+        if self._seen is not None:
+            self._seen(item)
+        return item
+
+    async def athrow(self, typ: Any, val: Any = None, tb: Any = None, /) -> T:
+        """End the stream, and raise."""
+        await self.aclose()
+        raise typ if val is None else val
+
+    async def aclose(self) -> None:
+        """End the streams."""
+        await self._stream.aclose()
+        for inner in self._inner:
+            await inner().aclose()
 
 
 class Held:
@@ -50,18 +97,10 @@ class Held:
             self._stream = self._make()
             return self._stream
 
-        return self._aclosing(await observe(made)(*args, **kwargs))
+        return Around(await observe(made)(*args, **kwargs), lambda: self._stream)
 
     def _closing(self, observed: Generator[Any, None, None]) -> Generator[Any, None, None]:
         try:
             yield from observed
         finally:
             self._stream.close()
-
-    async def _aclosing(self, observed: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-        try:
-            async for response in observed:
-                yield response
-        finally:
-            await observed.aclose()
-            await self._stream.aclose()

@@ -12,8 +12,8 @@ Sent with ``step_events=True``, on the dispatcher of this module, with the id of
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 from llama_index.core.instrumentation.events import BaseEvent
@@ -22,6 +22,7 @@ from llama_index_instrumentation import get_dispatcher
 
 from glimp_integrations import events as core
 from glimp_integrations.trace import RoutedAnswer, StepRecord
+from llamaindex_glimp._streams import Around
 
 __all__ = [
     "RoutedReplyEvent",
@@ -101,21 +102,15 @@ def told(events: Iterator[core.Event]) -> Generator[core.Event, None, None]:
     return _told(events, active_span_id.get())
 
 
-def atold(events: AsyncIterator[core.Event]) -> AsyncGenerator[core.Event, None]:
+def atold(events: AsyncGenerator[core.Event, None]) -> AsyncGenerator[core.Event, None]:
     """Asynchronous :func:`told`."""
-    return _atold(events, active_span_id.get())
+    span_id = active_span_id.get()
+    return Around(events, seen=lambda event: _tell(event, span_id))
 
 
 def _told(events: Any, span_id: str | None) -> Generator[core.Event, None, None]:
     with closing(events):
         for event in events:
-            _tell(event, span_id)
-            yield event
-
-
-async def _atold(events: Any, span_id: str | None) -> AsyncGenerator[core.Event, None]:
-    async with aclosing(events):
-        async for event in events:
             _tell(event, span_id)
             yield event
 
