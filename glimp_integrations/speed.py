@@ -229,7 +229,9 @@ def _line(near: Sequence[_Timing], far: Sequence[_Timing]) -> tuple[float, float
     if behind is None or further is None or further <= behind or long < short * _NOTICED:
         return short, 0.0
     growth = (long - short) / (further - behind)
-    return max(0.0, short - growth * behind), growth
+    first = short - growth * behind
+    # A token that takes no time is no finding: what grew was the load of the machine.
+    return (first, growth) if first > 0 else (short, 0.0)
 
 
 async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 0) -> _Timing:

@@ -153,6 +153,8 @@ def test_tokens_that_take_longer_behind_more_text_are_noticed() -> None:
     # Less than can be measured, or a server that does not count.
     assert _line(near, [_Timing(0.0203, 540)]) == (0.020, 0.0)
     assert _line(near, [_Timing(0.030, None)]) == (0.020, 0.0)
+    # Load that came while the second text was written: no token takes no time, or less.
+    assert _line(near, [_Timing(3.0, 60)]) == (0.020, 0.0)
 
 
 def test_the_median_of_measurements_and_a_stored_one() -> None:
