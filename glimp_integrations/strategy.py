@@ -64,7 +64,7 @@ def choose(
     if small_can.in_process:
         return "in_process", "the small model runs in this process: its stream pauses at every step"
     if not small_can.streamed_logprobs:
-        return "two_request", "the small model's streams carry no log-probabilities"
+        return "two_request", "the small model's streams lack log-probabilities at some tokens"
     if speed is not None:
         return _cheapest(speed, overlaps=bool(apart))
     if apart:
