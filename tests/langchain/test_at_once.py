@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,12 @@ class Breaks(Crowd):
     """One of them fails once all are there; the others would go on for long."""
 
     async def generate(self, request: Request, report: Report) -> Any:
-        async for token in super().generate(request, report):
-            if "<user>c\n" in request.prompt:
-                raise BackendError("broken", model=self.name)
-            await asyncio.sleep(60)
-            yield token
+        async with aclosing(super().generate(request, report)) as written:
+            async for token in written:
+                if "<user>c\n" in request.prompt:
+                    raise BackendError("broken", model=self.name)
+                await asyncio.sleep(60)
+                yield token
 
 
 async def test_one_that_fails_in_a_call_of_all_stops_the_others() -> None:
