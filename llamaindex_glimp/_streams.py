@@ -41,11 +41,11 @@ class Around(AsyncGenerator[T, None]):
         """The next item; nothing can be sent."""
         try:
             item = await anext(self._stream)
+            if self._seen is not None:
+                self._seen(item)
         except BaseException:
             await self.aclose()
             raise
-        if self._seen is not None:
-            self._seen(item)
         return item
 
     async def athrow(self, typ: Any, val: Any = None, tb: Any = None, /) -> T:
