@@ -27,10 +27,11 @@ from glimp_integrations.forms.values import dump
 __all__ = ["XmlArguments"]
 
 _CLOSERS = "|".join(map(regex.escape, TAG_CLOSERS))
-_PARAMETER = r"<parameter=[^>\n]{1,256}+>"
+# No tag within a name: "<parameter=" before "</tool_call>" is text, and the call ends there.
+_PARAMETER = r"<parameter=[^<>\n]{1,256}+>"
 _NEXT = regex.compile(
     # The newline behind the tag is not the value's.
-    rf"<parameter=(?P<name>[^>\n]{{1,256}}+)>(?:\n|(?=[^\n]))|(?P<end></function>)|(?={_CLOSERS})"
+    rf"<parameter=(?P<name>[^<>\n]{{1,256}}+)>(?:\n|(?=[^\n]))|(?P<end></function>)|(?={_CLOSERS})"
 )
 _END_OF_VALUE = regex.compile(
     rf"\n?(?:</parameter>(?={GAP}(?:{_PARAMETER}|</function>|{_CLOSERS}))"

@@ -226,7 +226,7 @@ class TestRequests:
         small, large = (NotStreamed(CHAIN, generation_prompt=OPENED) for _ in "SL")
         trace = router(small, large).run("?").trace
         assert trace.strategy == "two_request"
-        assert "no log-probabilities" in trace.strategy_reason
+        assert "lack log-probabilities" in trace.strategy_reason
 
 
 class TestEvents:

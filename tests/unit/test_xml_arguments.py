@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glimp_integrations import GlimpRouter
@@ -222,6 +222,7 @@ PARAMETERS = {
 
 
 @given(st.lists(PARTS, max_size=25), st.booleans(), st.booleans())
+@example(["<parameter=", "</tool_call>", "<tool_call>"], True, False)
 def test_any_pieces_of_xml_give_the_same_calls(parts: list[str], begun: bool, known: bool) -> None:
     parts = ["<tool_call><function=write>", *parts] if begun else parts
     parameters = PARAMETERS if known else None
