@@ -65,42 +65,56 @@ QUESTIONS = [
     Question("How many days are there between 2024-01-15 and 2024-03-01?", r"\b46\b", 1),
     Question("What is 3.7 * 418?", r"\b1,?546\.6", 1),
     Question("Which planet is closest to the sun?", r"\bMercury\b", 0),
-    Question('How many words are in "the quick brown fox jumps over the lazy dog"?',
-             r"\b(?:9|nine)\b", 1),
+    Question(
+        'How many words are in "the quick brown fox jumps over the lazy dog"?', r"\b(?:9|nine)\b", 1
+    ),
     Question("Compute (1234 + 5678) * 9.", r"\b62,?208\b", 1),
     Question("Translate 'good morning' into Spanish.", r"(?i)\bbuenos d[ií]as\b", 0),
     Question("How many days lie between 2023-12-24 and 2024-02-29?", r"\b67\b", 1),
     Question("A ticket costs 17.5 euros. What do 23 tickets cost?", r"\b402\.5", 1),
     Question("Name the opposite of 'hot'.", r"(?i)\bcold\b", 0),
     Question("What is 98765 / 5?", r"\b19,?753\b", 1),
-    Question("Multiply 12 by 34, then multiply 56 by 78. Tell me both products.",
-             r"(?s)\b408\b.*\b4,?368\b", 2),
+    Question(
+        "Multiply 12 by 34, then multiply 56 by 78. Tell me both products.",
+        r"(?s)\b408\b.*\b4,?368\b",
+        2,
+    ),
     Question("Who wrote 'Romeo and Juliet'?", r"\bShakespeare\b", 0),
     Question("My rent is 845 euros a month. What is that in a year?", r"\b10,?140\b", 1),
     Question("How many days are there from 2025-01-01 to 2025-12-25?", r"\b358\b", 1),
-    Question('Count the words of this sentence: "to be or not to be that is the question"',
-             r"\b(?:10|ten)\b", 1),
+    Question(
+        'Count the words of this sentence: "to be or not to be that is the question"',
+        r"\b(?:10|ten)\b",
+        1,
+    ),
     Question("What colour do you get when you mix blue and yellow?", r"(?i)\bgreen\b", 0),
     Question("What is 2024 - 1789?", r"\b235\b", 1),
-    Question("A tank holds 1250 litres and loses 37 litres a day. How much is in it after "
-             "12 days?", r"\b806\b", 1),
+    Question(
+        "A tank holds 1250 litres and loses 37 litres a day. How much is in it after 12 days?",
+        r"\b806\b",
+        1,
+    ),
     Question("Is water wet or dry? Answer in one word.", r"(?i)\bwet\b", 0),
     Question("How many days are there between 2020-02-01 and 2020-03-01?", r"\b29\b", 1),
     Question("What is 15 * 15 * 15?", r"\b3,?375\b", 1),
-    Question("Hello! How are you today?", r"(?i)\b(?:hello|hi|fine|well|good|great|help|assist)",
-             0),
+    Question(
+        "Hello! How are you today?", r"(?i)\b(?:hello|hi|fine|well|good|great|help|assist)", 0
+    ),
     Question("What is the chemical symbol of gold?", r"\bAu\b", 0),
     Question("Add 4567, 8901 and 2345.", r"\b15,?813\b", 1),
     Question("How many days are there from 2024-06-15 to 2024-09-01?", r"\b78\b", 1),
-    Question("First count the days between 2024-02-10 and 2024-02-20, then the days between "
-             "2024-05-01 and 2024-05-31. Tell me both numbers.", r"(?s)\b10\b.*\b30\b", 2),
+    Question(
+        "First count the days between 2024-02-10 and 2024-02-20, then the days between "
+        "2024-05-01 and 2024-05-31. Tell me both numbers.",
+        r"(?s)\b10\b.*\b30\b",
+        2,
+    ),
     Question("What is 7 / 8 as a decimal number?", r"\b0?\.875\b", 1),
     Question("Which animal says 'moo'?", r"(?i)\bcow\b", 0),
-    Question('How many words has the title "One Hundred Years of Solitude"?',
-             r"\b(?:5|five)\b", 1),
+    Question('How many words has the title "One Hundred Years of Solitude"?', r"\b(?:5|five)\b", 1),
     Question("What is 45 % of 1280? Use 1280 * 0.45.", r"\b576\b", 1),
     Question("Write the word 'apple' in capital letters.", r"\bAPPLE\b", 0),
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +215,21 @@ def table(outcomes: list[Outcome]) -> Table:
     """
     shown = Table(title="Agents", header_style="bold")
     for heading in (
-        "arm", "right", "no tool", "one call", "two calls", "calls", "turns", "limit", "empty",
-        "s each", "over large", "small tokens", "large tokens", "proposed, made",
-    ):  # fmt: skip
+        "arm",
+        "right",
+        "no tool",
+        "one call",
+        "two calls",
+        "calls",
+        "turns",
+        "limit",
+        "empty",
+        "s each",
+        "over large",
+        "small tokens",
+        "large tokens",
+        "proposed, made",
+    ):
         shown.add_column(heading, justify="left" if heading == "arm" else "right")
     arms = list(dict.fromkeys(o.arm for o in outcomes))
     times = {arm: [o.seconds for o in outcomes if o.arm == arm] for arm in arms}

@@ -112,9 +112,17 @@ def last_number(text: str) -> str:
 def table(names: list[str], lines: list[dict[str, Any]]) -> Table:
     view = Table(title="arms")
     for column in (
-        "arm", "right", "seconds", "vs large", "tokens small", "tokens large",
-        "ms/token", "discarded", "requests", "large steps",
-    ):  # fmt: skip
+        "arm",
+        "right",
+        "seconds",
+        "vs large",
+        "tokens small",
+        "tokens large",
+        "ms/token",
+        "discarded",
+        "requests",
+        "large steps",
+    ):
         view.add_column(column, justify="left" if column == "arm" else "right")
     total = {n: sum(x["seconds"] for x in lines if x["arm"] == n) for n in names}
     for name in names:

@@ -50,9 +50,13 @@ def bare(small: str, _: str, question: str, options: dict[str, Any]) -> int:
         pieces = 0
         async with AsyncOpenAI(base_url=small, api_key="none") as client:
             chunks = await client.completions.create(
-                model="small", prompt=f"<|im_start|>user\n{question}<|im_end|>\n{OPENED}",
-                max_tokens=options["max_thinking_tokens"], temperature=0, logprobs=20, stream=True,
-            )  # fmt: skip
+                model="small",
+                prompt=f"<|im_start|>user\n{question}<|im_end|>\n{OPENED}",
+                max_tokens=options["max_thinking_tokens"],
+                temperature=0,
+                logprobs=20,
+                stream=True,
+            )
             async for _ in chunks:
                 pieces += 1
         return pieces
@@ -80,8 +84,12 @@ def llamaindex(small: str, large: str, question: str, options: dict[str, Any]) -
     return sum(1 for _ in llm.stream_chat([ChatMessage(question)]))
 
 
-ARMS: dict[str, Arm] = {"bare client": bare, "core": core, "LangChain": langchain,
-                        "LlamaIndex": llamaindex}  # fmt: skip
+ARMS: dict[str, Arm] = {
+    "bare client": bare,
+    "core": core,
+    "LangChain": langchain,
+    "LlamaIndex": llamaindex,
+}
 
 
 def main() -> None:
@@ -98,8 +106,12 @@ def main() -> None:
         for number, length in enumerate([400, *options.lengths])
     ]
     # The answer is by the small model too: it is the last token of one stream.
-    settings = {"temperature": 0, "answer_by": "small", "max_thinking_tokens": 40_000,
-                "strategy": "fused"}  # fmt: skip
+    settings = {
+        "temperature": 0,
+        "answer_by": "small",
+        "max_thinking_tokens": 40_000,
+        "strategy": "fused",
+    }
     quick = Costs(decode=0.4)
     figures: dict[str, dict[int, float]] = {}
     with servers(Setting(quick, quick), chains) as (small, large):
@@ -127,8 +139,10 @@ def main() -> None:
 
 
 def table(figures: dict[str, dict[int, float]], lengths: list[int]) -> Table:
-    shown = Table(title="CPU milliseconds of the client per streamed token",
-                  caption=f"20 log-probabilities a token; {platform.machine()}")  # fmt: skip
+    shown = Table(
+        title="CPU milliseconds of the client per streamed token",
+        caption=f"20 log-probabilities a token; {platform.machine()}",
+    )
     shown.add_column("")
     for length in lengths:
         shown.add_column(f"{length:,} tokens", justify="right")
@@ -144,8 +158,12 @@ def draw(figures: dict[str, dict[int, float]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    colours = {"bare client": "#777777", "core": "#0072B2", "LangChain": "#D55E00",
-               "LlamaIndex": "#009E73"}  # fmt: skip
+    colours = {
+        "bare client": "#777777",
+        "core": "#0072B2",
+        "LangChain": "#D55E00",
+        "LlamaIndex": "#009E73",
+    }
     for (name, row), marker in zip(figures.items(), "osD^", strict=False):
         axes.plot(list(row), list(row.values()), marker=marker, color=colours[name], label=name)
     axes.set_xscale("log")

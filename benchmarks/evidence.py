@@ -61,11 +61,13 @@ def answer(options: argparse.Namespace) -> None:
     paths = ensure(SMALLS[options.small]), ensure(LARGE)
     small, large = (
         LlamaCppBackend(
-            path, prompt_cache_mib=0, parallel=options.concurrency,
+            path,
+            prompt_cache_mib=0,
+            parallel=options.concurrency,
             context_window=4096 * options.concurrency,
         )
         for path in paths
-    )  # fmt: skip
+    )
     settings = {"temperature": 0.0, "max_tokens": options.max_tokens}
     with GlimpRouter(small, large) as router:
         for name in options.tasks:
@@ -140,10 +142,15 @@ def _row(task: str, arm: ArmFigures, summary: Summary) -> str:
             f"p {found.right.p:.2g}; {time.value:.2f}x time"
         )
     cells = [
-        task, arm.name, str(arm.n), f"{value:.0f} % ({low:.0f}-{high:.0f})", against,
-        f"{summary.seconds_of(arm):.1f}", f"{(arm.small_tokens + arm.large_tokens) / arm.n:.0f}",
+        task,
+        arm.name,
+        str(arm.n),
+        f"{value:.0f} % ({low:.0f}-{high:.0f})",
+        against,
+        f"{summary.seconds_of(arm):.1f}",
+        f"{(arm.small_tokens + arm.large_tokens) / arm.n:.0f}",
         "" if arm.step_share is None else f"{100 * arm.step_share:.0f} %",
-    ]  # fmt: skip
+    ]
     return "| " + " | ".join(cells) + " |"
 
 

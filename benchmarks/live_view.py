@@ -131,9 +131,10 @@ def llamaindex(models: dict[str, Any], console: Console | None) -> None:
 
 
 WAYS: dict[str, Callable[[dict[str, Any], Console | None], None]] = {
-    "core, glimp ask": core, "LangChain, StepPrinter": langchain,
+    "core, glimp ask": core,
+    "LangChain, StepPrinter": langchain,
     "LlamaIndex, StepPrinter": llamaindex,
-}  # fmt: skip
+}
 
 
 def side_by_side(

@@ -141,9 +141,16 @@ def rho(options: argparse.Namespace) -> dict[str, Any]:
         lines.append(line_of(answer, measured, before, after))
     table = Table(title=f"rho: routed answers, threshold {options.threshold} nats (full)")
     for column in (
-        "answer", "steps", "small tok", "large tok", "read small", "read large", "seconds",
-        "ideal", "rho",
-    ):  # fmt: skip
+        "answer",
+        "steps",
+        "small tok",
+        "large tok",
+        "read small",
+        "read large",
+        "seconds",
+        "ideal",
+        "rho",
+    ):
         table.add_column(column, justify="right")
     for index, line in enumerate(lines, 1):
         table.add_row(
@@ -219,9 +226,10 @@ def together(options: argparse.Namespace) -> dict[str, Any]:
     def continuous(tokens: int) -> int:
         config = greedy(model, tokens)
         done = model.generate_batch(
-            inputs=[ids[0].tolist() for ids in prompts], generation_config=config,
+            inputs=[ids[0].tolist() for ids in prompts],
+            generation_config=config,
             progress_bar=False,
-        )  # fmt: skip
+        )
         return sum(len(output.generated_tokens) for output in done.values())
 
     def ours(parallel: int, routed: bool, at_once: bool) -> Callable[[int], int]:

@@ -86,10 +86,14 @@ def main() -> None:
         index = rag.opened(client, rag.passages(14_000), console)
         for arm, threshold in {**ARMS, "pair": options.threshold}.items():
             llm = GlimpRouterLLM(
-                small=small, large=LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1),
-                threshold=threshold, temperature=0, untagged_answer="whole",
-                max_tokens=options.max_tokens, step_events=True,
-            )  # fmt: skip
+                small=small,
+                large=LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1),
+                threshold=threshold,
+                temperature=0,
+                untagged_answer="whole",
+                max_tokens=options.max_tokens,
+                step_events=True,
+            )
             engines[arm] = CitationQueryEngine.from_args(
                 index, llm, citation_qa_template=rag.PROMPT, similarity_top_k=options.top
             )
@@ -145,10 +149,12 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for arm, own in arms.items():
         ratio = statistics.median(r["seconds"] / a for r, a in zip(own, alone, strict=True))
         shown.add_row(
-            arm, str(len(own)),
+            arm,
+            str(len(own)),
             *(str(sum(row[name] for row in own)) for name in (*counts, *sums)),
-            f"{sum(row['seconds'] for row in own):.0f}", f"{ratio:.2f}",
-        )  # fmt: skip
+            f"{sum(row['seconds'] for row in own):.0f}",
+            f"{ratio:.2f}",
+        )
     return shown
 
 

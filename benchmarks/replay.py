@@ -97,9 +97,14 @@ def replay(small: Sequence[Answer], large: Sequence[Answer]) -> Replay:
         right = sum(a.right for _, a, _ in small_ones) + sum(b.right for _, _, b in large_ones)
         points.append(Point(level, share, right / n, lot / n, seconds / alone))
     return Replay(
-        n, len(pairs) - n, _right(a for _, a, _ in rows) / n, _right(b for _, _, b in rows) / n,
-        sum(b.right and not a.right for _, a, b in rows), _auc(rows), points,
-    )  # fmt: skip
+        n,
+        len(pairs) - n,
+        _right(a for _, a, _ in rows) / n,
+        _right(b for _, _, b in rows) / n,
+        sum(b.right and not a.right for _, a, b in rows),
+        _auc(rows),
+        points,
+    )
 
 
 def _right(answers: Iterable[Answer]) -> int:

@@ -248,9 +248,14 @@ def main() -> None:
                     for kind, shown in (("page", document), ("notebook", cells)):
                         picture = options.folder / f"{name}-{kind}-{scheme}-{width}.png"
                         seen = look(
-                            running, shown, scheme, width, picture,
-                            height=options.height, scale=options.scale,
-                        )  # fmt: skip
+                            running,
+                            shown,
+                            scheme,
+                            width,
+                            picture,
+                            height=options.height,
+                            scale=options.scale,
+                        )
                         console.print(f"{picture}: {', '.join(problems(seen)) or 'right'}")
                         wrong += bool(problems(seen))
     raise SystemExit(1 if wrong else 0)

@@ -121,7 +121,7 @@ def one(router: GlimpRouter, question: str, *, first: int) -> dict[str, Any]:
         "requests": trace.requests,
         "discarded": trace.discarded_tokens,
         "trace": trace,
-    }  # fmt: skip
+    }
     for arm in [two_requests, alone] if first else [alone, two_requests]:
         forget(router)
         row.update(arm(router, question, trace))
@@ -174,7 +174,7 @@ def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, 
     clients = {
         role: OpenAI(base_url=f"{backend.url}/v1", api_key=backend._secret().get_secret_value())
         for role, backend in (("small", router.small), ("large", router.large))
-    }  # fmt: skip
+    }
     checked = check_messages(question)
     prompts = {
         role: bridge.call(lambda b=backend: b.render(checked)).text
@@ -187,13 +187,19 @@ def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, 
     for step in trace.steps:
         if step.entropy is not None:
             clients["small"].completions.create(
-                model="small", prompt=prompts["small"] + text, max_tokens=1, logprobs=20,
+                model="small",
+                prompt=prompts["small"] + text,
+                max_tokens=1,
+                logprobs=20,
                 temperature=0,
-            )  # fmt: skip
+            )
         reply = clients[step.author].completions.create(
-            model=step.author, prompt=prompts[step.author] + text, max_tokens=step.tokens,
-            temperature=0, stop=["\n\n"] if step.entropy is not None else None,
-        )  # fmt: skip
+            model=step.author,
+            prompt=prompts[step.author] + text,
+            max_tokens=step.tokens,
+            temperature=0,
+            stop=["\n\n"] if step.entropy is not None else None,
+        )
         tokens += reply.usage.completion_tokens if reply.usage else 0
         text += step.text
     seconds = time.perf_counter() - started
@@ -228,18 +234,23 @@ def table(rows: list[dict[str, Any]]) -> Table:
     for name, value in (
         ("large steps", f"{total('large_steps') / steps:.0%} of {steps:.0f}"),
         ("large tokens", f"{total('large_tokens') / tokens:.0%} of {tokens:.0f}"),
-        ("seconds: routed / ideal / two requests",
-         f"{total('routed'):.1f} / {total('ideal'):.1f} / {total('two_requests'):.1f}"),
+        (
+            "seconds: routed / ideal / two requests",
+            f"{total('routed'):.1f} / {total('ideal'):.1f} / {total('two_requests'):.1f}",
+        ),
         ("rho routed", f"{total('routed') / total('ideal'):.3f}"),
         ("rho two requests", f"{total('two_requests') / total('ideal'):.3f}"),
-        ("routed against two requests", f"{total('two_requests') / total('routed'):.3f}x "
-         f"(median {statistics.median(ratios):.3f}, {ratios[0]:.3f} to {ratios[-1]:.3f})"),
+        (
+            "routed against two requests",
+            f"{total('two_requests') / total('routed'):.3f}x "
+            f"(median {statistics.median(ratios):.3f}, {ratios[0]:.3f} to {ratios[-1]:.3f})",
+        ),
         ("tokens of two requests", f"{total('two_requests_tokens'):.0f}"),
         ("ms per token: routed / large alone", f"{per_token:.1f} / {alone_per_token:.1f}"),
         ("routed per token against large alone", f"{alone_per_token / per_token:.2f}x"),
         ("requests per 100 steps", f"{100 * total('requests') / steps:.0f}"),
         ("discarded tokens per step", f"{total('discarded') / steps:.2f}"),
-    ):  # fmt: skip
+    ):
         shown.add_row(name, value)
     return shown
 

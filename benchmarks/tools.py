@@ -108,19 +108,33 @@ def prompts() -> list[tuple[str, str, dict[str, Any]]]:
     for i in range(10):
         other = CITIES[(i + 3) % 10]
         found += [
-            (f"What's the weather like in {CITIES[i]} right now?", "get_weather",
-             {"city": CITIES[i]}),
-            (f"Use the tool to work out {317 + 91 * i} times {48 + 7 * i}.", "multiply",
-             {"a": 317 + 91 * i, "b": 48 + 7 * i}),
-            (f"How much is {150 + 25 * i} {MONEY[i]} in {MONEY[(i + 1) % 10]} today?",
-             "convert_currency",
-             {"amount": 150 + 25 * i, "source": MONEY[i], "target": MONEY[(i + 1) % 10]}),
-            (f"Send an e-mail to {NAMES[i]}@example.org with the subject Lunch and ask whether "
-             f"we meet at {11 + i % 3}:30.", "send_email", {"to": f"{NAMES[i]}@example.org"}),
-            (f"Find me a flight from {CITIES[i]} to {other} on 2027-03-{10 + i}.",
-             "search_flights",
-             {"origin": CITIES[i], "destination": other, "date": f"2027-03-{10 + i}"}),
-        ]  # fmt: skip
+            (
+                f"What's the weather like in {CITIES[i]} right now?",
+                "get_weather",
+                {"city": CITIES[i]},
+            ),
+            (
+                f"Use the tool to work out {317 + 91 * i} times {48 + 7 * i}.",
+                "multiply",
+                {"a": 317 + 91 * i, "b": 48 + 7 * i},
+            ),
+            (
+                f"How much is {150 + 25 * i} {MONEY[i]} in {MONEY[(i + 1) % 10]} today?",
+                "convert_currency",
+                {"amount": 150 + 25 * i, "source": MONEY[i], "target": MONEY[(i + 1) % 10]},
+            ),
+            (
+                f"Send an e-mail to {NAMES[i]}@example.org with the subject Lunch and ask whether "
+                f"we meet at {11 + i % 3}:30.",
+                "send_email",
+                {"to": f"{NAMES[i]}@example.org"},
+            ),
+            (
+                f"Find me a flight from {CITIES[i]} to {other} on 2027-03-{10 + i}.",
+                "search_flights",
+                {"origin": CITIES[i], "destination": other, "date": f"2027-03-{10 + i}"},
+            ),
+        ]
     return found
 
 
@@ -199,8 +213,11 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
     def model() -> ScriptedBackend:
         return ScriptedBackend(script, top_logprobs=20)
 
-    settings: dict[str, Any] = {"untagged_answer": "whole", "max_step_tokens": 4000,
-                                "max_tokens": 4000}  # fmt: skip
+    settings: dict[str, Any] = {
+        "untagged_answer": "whole",
+        "max_step_tokens": 4000,
+        "max_tokens": 4000,
+    }
     pair: dict[str, Any] = {"small": model(), "large": model(), **settings}
     router = GlimpRouter(**pair)
     chat, llm = ChatGlimpRouter(**pair), LlamaIndexRouter(**pair)

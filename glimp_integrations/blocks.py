@@ -20,24 +20,56 @@ __all__ = ["Content", "each_once", "on_a_line", "read_blocks"]
 _TEXTS = ("text", "input_text", "output_text")
 # Blocks that a provider writes for itself: thoughts, its own servers' tools, marks for its cache.
 # Whatever of them belongs to the conversation is in the text around them.
-_PRIVATE = frozenset({
-    # thoughts
-    "reasoning", "reasoning_content", "reasoning_text", "summary_text", "thinking",
-    "redacted_thinking", "encrypted_content", "compaction",
-    # tools that the provider's servers called
-    "server_tool_call", "server_tool_call_chunk", "server_tool_result", "server_tool_use",
-    "web_search_call", "web_search_result", "web_search_tool_result", "web_fetch_tool_result",
-    "file_search_call", "code_interpreter_call", "computer_call", "local_shell_call",
-    "shell_call", "apply_patch_call", "tool_search_call", "tool_search_output",
-    "tool_search_tool_result", "mcp_call", "mcp_list_tools", "mcp_approval_request",
-    "mcp_approval_response", "mcp_tool_use", "mcp_tool_result", "code_execution_tool_result",
-    "bash_code_execution_tool_result", "text_editor_code_execution_tool_result",
-    "executable_code", "code_execution_result",
-    # marks
-    "cachePoint", "cache_point", "item_reference",
-    # pieces of calls; the whole call stands elsewhere
-    "tool_call_chunk", "input_json_delta", "function_call_arguments",
-})  # fmt: skip
+_PRIVATE = frozenset(
+    {
+        # thoughts
+        "reasoning",
+        "reasoning_content",
+        "reasoning_text",
+        "summary_text",
+        "thinking",
+        "redacted_thinking",
+        "encrypted_content",
+        "compaction",
+        # tools that the provider's servers called
+        "server_tool_call",
+        "server_tool_call_chunk",
+        "server_tool_result",
+        "server_tool_use",
+        "web_search_call",
+        "web_search_result",
+        "web_search_tool_result",
+        "web_fetch_tool_result",
+        "file_search_call",
+        "code_interpreter_call",
+        "computer_call",
+        "local_shell_call",
+        "shell_call",
+        "apply_patch_call",
+        "tool_search_call",
+        "tool_search_output",
+        "tool_search_tool_result",
+        "mcp_call",
+        "mcp_list_tools",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_tool_use",
+        "mcp_tool_result",
+        "code_execution_tool_result",
+        "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result",
+        "executable_code",
+        "code_execution_result",
+        # marks
+        "cachePoint",
+        "cache_point",
+        "item_reference",
+        # pieces of calls; the whole call stands elsewhere
+        "tool_call_chunk",
+        "input_json_delta",
+        "function_call_arguments",
+    }
+)
 # Of a call: where its id and its arguments are.
 _CALLS = {
     "tool_use": ("id", "input"),
@@ -156,10 +188,24 @@ def _wrapped(where: str, value: Any, found: Content, *, strict: bool) -> str | N
     return _read(where, value, found, strict=strict) if told else None
 
 
-_MEDIA = frozenset({
-    "image", "image_url", "input_image", "image_generation_call", "audio", "input_audio", "video",
-    "video_url", "file", "input_file", "file_data", "media", "document", "container_upload",
-})  # fmt: skip
+_MEDIA = frozenset(
+    {
+        "image",
+        "image_url",
+        "input_image",
+        "image_generation_call",
+        "audio",
+        "input_audio",
+        "video",
+        "video_url",
+        "file",
+        "input_file",
+        "file_data",
+        "media",
+        "document",
+        "container_upload",
+    }
+)
 
 
 def _text(where: str, kind: str, block: Mapping[str, Any], *, strict: bool) -> str | None:
@@ -202,11 +248,13 @@ def _add_call(kind: str, block: Mapping[str, Any], found: Content) -> None:
     if kind == "invalid_tool_call" and name is None and isinstance(arguments, str):
         found.text = on_a_line(found.text, arguments)  # too broken to be one
     if isinstance(name, str):
-        found.calls.append({
-            "id": block.get(id_key) or block.get("id"),
-            "type": "function",
-            "function": {"name": name, "arguments": arguments},
-        })  # fmt: skip
+        found.calls.append(
+            {
+                "id": block.get(id_key) or block.get("id"),
+                "type": "function",
+                "function": {"name": name, "arguments": arguments},
+            }
+        )
 
 
 def each_once(told: Sequence[Any], in_blocks: Sequence[Mapping[str, Any]]) -> list[Any]:

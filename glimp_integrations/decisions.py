@@ -50,9 +50,17 @@ CLOSER = "\0closing tag\0"
 # A closing tag and the blank line behind it, generously.
 _TAG_TOKENS = 8
 StepEnd = Literal[
-    "delimiter", "think_end", "eos", "length", "stop", "context_full", "error", "tool_call", "json",
+    "delimiter",
+    "think_end",
+    "eos",
+    "length",
+    "stop",
+    "context_full",
+    "error",
+    "tool_call",
+    "json",
     "call_proposed",
-]  # fmt: skip
+]
 
 _BEGINS = ("tool_call", "json")
 _BROKEN_OFF = ("error", "call_proposed")

@@ -48,9 +48,15 @@ async def route(
     """
     ready = await prepare(asked, speed, unseen=unseen)
     call = _Call(
-        asked.settings, ready.chain, ready.pens, ready.strategy, ready.recorder,
-        Settler(ready.chain), ready.reader, ready.replan,
-    )  # fmt: skip
+        asked.settings,
+        ready.chain,
+        ready.pens,
+        ready.strategy,
+        ready.recorder,
+        Settler(ready.chain),
+        ready.reader,
+        ready.replan,
+    )
     try:
         async for event in call.events():
             yield event

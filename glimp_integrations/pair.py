@@ -49,8 +49,10 @@ def resolve(settings: RoutingSettings) -> Pair:
         raise ConfigError(
             f"only one model is named: give {missing}=... too, or neither for the embedded pair"
         )
-    backends = [_backend(role, value, settings.api_key) for role, value in
-                (("small", small), ("large", large))]  # fmt: skip
+    backends = [
+        _backend(role, value, settings.api_key)
+        for role, value in (("small", small), ("large", large))
+    ]
     owned = [b for b, given in zip(backends, (small, large), strict=True) if b is not given]
     return Pair(backends[0], backends[1], owned)
 

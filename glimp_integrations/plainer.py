@@ -165,9 +165,9 @@ def _one_system_message(messages: Sequence[Message]) -> list[Message]:
 
 def _no_system_message(messages: Sequence[Message]) -> list[Message]:
     """All instructions said by the user."""
-    return _one_turn_each([
-        {**m, "role": "user"} if m["role"] in _INSTRUCTIONS else m for m in messages
-    ])  # fmt: skip
+    return _one_turn_each(
+        [{**m, "role": "user"} if m["role"] in _INSTRUCTIONS else m for m in messages]
+    )
 
 
 def _one_turn_each(messages: Sequence[Message]) -> list[Message]:

@@ -187,11 +187,13 @@ class _Watching:
         self.span.set_attribute("error.type", self._kind)
         self.span.add_event(
             "exception",
-            _known({
-                "exception.type": f"{type(error).__module__}.{self._kind}",
-                "exception.message": told,
-            }),
-        )  # fmt: skip
+            _known(
+                {
+                    "exception.type": f"{type(error).__module__}.{self._kind}",
+                    "exception.message": told,
+                }
+            ),
+        )
         self.span.set_status(Status(StatusCode.ERROR, told or self._kind))
 
     def end(self) -> None:
@@ -223,11 +225,15 @@ class _Watching:
         if self._running is not None and len(records) == len(self._done):
             event, began = self._running
             span = self._start_step(event.author, began)
-            span.set_attributes(_known({
-                "glimprouter.step.index": event.index,
-                "glimprouter.entropy": event.entropy,
-                "glimprouter.step.end": self._outcome,
-            }))  # fmt: skip
+            span.set_attributes(
+                _known(
+                    {
+                        "glimprouter.step.index": event.index,
+                        "glimprouter.entropy": event.entropy,
+                        "glimprouter.step.end": self._outcome,
+                    }
+                )
+            )
             span.end(end_time=now)
 
     def _start_step(self, author: str, began: int) -> Span:
@@ -239,21 +245,23 @@ class _Watching:
         )
 
     def _of_step(self, record: StepRecord) -> dict[str, Any]:
-        return _known({
-            "glimprouter.step.index": record.index,
-            "glimprouter.step.kind": record.kind,
-            "glimprouter.step.end": record.end,
-            "glimprouter.entropy": record.entropy,
-            "glimprouter.estimator": record.estimator,
-            "glimprouter.threshold": float(record.threshold),
-            "glimprouter.tokens": record.tokens,
-            "glimprouter.tokens.discarded": record.discarded_tokens,
-            "glimprouter.tokens.prefilled": record.prefilled_tokens,
-            "glimprouter.tokens.cached": record.cached_tokens,
-            "glimprouter.requests": record.requests,
-            "glimprouter.first_token.seconds": record.first_token_seconds,
-            "glimprouter.text": record.text if self.captures else None,
-        })  # fmt: skip
+        return _known(
+            {
+                "glimprouter.step.index": record.index,
+                "glimprouter.step.kind": record.kind,
+                "glimprouter.step.end": record.end,
+                "glimprouter.entropy": record.entropy,
+                "glimprouter.estimator": record.estimator,
+                "glimprouter.threshold": float(record.threshold),
+                "glimprouter.tokens": record.tokens,
+                "glimprouter.tokens.discarded": record.discarded_tokens,
+                "glimprouter.tokens.prefilled": record.prefilled_tokens,
+                "glimprouter.tokens.cached": record.cached_tokens,
+                "glimprouter.requests": record.requests,
+                "glimprouter.first_token.seconds": record.first_token_seconds,
+                "glimprouter.text": record.text if self.captures else None,
+            }
+        )
 
     def _count(self, record: StepRecord) -> None:
         found = self.telemetry.metrics

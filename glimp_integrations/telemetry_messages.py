@@ -44,19 +44,23 @@ def ended(result: RoutedAnswer) -> str:
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     if message.get("role") == "tool":
-        parts.append({
-            "type": "tool_call_response",
-            "id": message.get("tool_call_id"),
-            "response": message.get("content"),
-        })  # fmt: skip
+        parts.append(
+            {
+                "type": "tool_call_response",
+                "id": message.get("tool_call_id"),
+                "response": message.get("content"),
+            }
+        )
     elif message.get("content"):
         parts.append({"type": "text", "content": message["content"]})
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
-        parts.append({
-            "type": "tool_call",
-            "id": call.get("id"),
-            "name": function.get("name"),
-            "arguments": function.get("arguments"),
-        })  # fmt: skip
+        parts.append(
+            {
+                "type": "tool_call",
+                "id": call.get("id"),
+                "name": function.get("name"),
+                "arguments": function.get("arguments"),
+            }
+        )
     return {"role": message.get("role"), "parts": parts}

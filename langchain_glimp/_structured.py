@@ -76,8 +76,9 @@ def structured(
             f"method is {method!r}; expected 'json_schema', 'function_calling' or 'json_mode'"
         )
     if schema is None and method != "json_mode":
-        raise ConfigError(f"method {method!r} needs a schema: pass a pydantic class, a TypedDict "
-                          "or a JSON schema")  # fmt: skip
+        raise ConfigError(
+            f"method {method!r} needs a schema: pass a pydantic class, a TypedDict or a JSON schema"
+        )
     if "response_format" in options:
         raise ConfigError(
             "response_format is what with_structured_output makes of its schema: leave it out, or "
@@ -92,12 +93,16 @@ def structured(
         name = openai_tools([schema])[0]["function"]["name"]
         choice = "any" if tools else name
         bound = bind_tools(
-            model, [schema, *(tools or ())],
+            model,
+            [schema, *(tools or ())],
             **{
-                "tool_choice": choice, "parallel_tool_calls": False, "strict": strict,
-                "ls_structured_output_format": told, **options,
+                "tool_choice": choice,
+                "parallel_tool_calls": False,
+                "strict": strict,
+                "ls_structured_output_format": told,
+                **options,
             },
-        )  # fmt: skip
+        )
         parser = (
             PydanticToolsParser(tools=[schema], first_tool_only=True)
             if is_class
@@ -175,9 +180,20 @@ def _json_schema(schema: Any) -> dict[str, Any]:
 
 
 # What says of a dictionary that it is a JSON schema.
-_KEYWORDS = frozenset({
-    "type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "items", "title",
-})  # fmt: skip
+_KEYWORDS = frozenset(
+    {
+        "type",
+        "properties",
+        "$ref",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "enum",
+        "const",
+        "items",
+        "title",
+    }
+)
 
 
 def _is_tool(schema: Mapping[str, Any]) -> bool:

@@ -353,10 +353,15 @@ class GlimpRouterLLM(Stored, Predicting):
     ) -> AgentChatResponse:
         """Answer with what the called tools return; see ``FunctionCallingLLM``."""
         return super().predict_and_call(
-            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls,
+            tools,
+            user_msg,
+            chat_history,
+            verbose,
+            allow_parallel_tool_calls,
             error_on_no_tool_call or None,  # type: ignore[arg-type]
-            error_on_tool_error, **kwargs
-        )  # fmt: skip
+            error_on_tool_error,
+            **kwargs,
+        )
 
     @veiled
     async def apredict_and_call(
@@ -372,10 +377,15 @@ class GlimpRouterLLM(Stored, Predicting):
     ) -> AgentChatResponse:
         """Asynchronous :meth:`predict_and_call`."""
         return await super().apredict_and_call(
-            tools, user_msg, chat_history, verbose, allow_parallel_tool_calls,
+            tools,
+            user_msg,
+            chat_history,
+            verbose,
+            allow_parallel_tool_calls,
             error_on_no_tool_call or None,  # type: ignore[arg-type]
-            error_on_tool_error, **kwargs
-        )  # fmt: skip
+            error_on_tool_error,
+            **kwargs,
+        )
 
     @veiled
     def _prepare_chat_with_tools(

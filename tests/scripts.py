@@ -22,8 +22,13 @@ def tokens(*items: str | tuple[str, float]) -> list[ScriptedToken]:
 
 # An easy step and a hard one, in tags and without: H = 2 goes to the large model.
 THOUGHT = tokens(
-    ("First", 0.1), ".\n\n", ("Then", 2.0), ".\n", "</think>", "\n\n",
-)  # fmt: skip
+    ("First", 0.1),
+    ".\n\n",
+    ("Then", 2.0),
+    ".\n",
+    "</think>",
+    "\n\n",
+)
 REASONING = "First.\n\nThen.\n"
 SPOKEN = tokens(("First", 0.1), ".\n\n", ("Then", 2.0), ".\n\n")
 SPOKEN_TEXT = "First.\n\nThen.\n\n"

@@ -33,8 +33,9 @@ def test_langchain_examples_and_evaluator(task_of: Any) -> None:
     ]
     task = task_of((examples, ExactMatchStringEvaluator(ignore_case=True)))
     assert [(i.question, i.answer) for i in task.items] == [
-        ("Capital of France?", "Paris"), ("Of Italy?", "Rome"),
-    ]  # fmt: skip
+        ("Capital of France?", "Paris"),
+        ("Of Italy?", "Rome"),
+    ]
     assert task.grade(task.items[0], "It is \\boxed{paris}").right
     assert not task.grade(task.items[1], "It is \\boxed{paris}").right
     assert not task.grade(task.items[0], "It is Paris").marked

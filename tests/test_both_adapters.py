@@ -244,9 +244,11 @@ async def test_texts_are_told_alike() -> None:
     assert info is not None
     for text, told, usage, thought in (
         (chain.invoke("hi"), info["glimprouter"], info["token_usage"], info["reasoning_content"]),
-        *((r.text, r.raw["glimprouter"], r.raw["usage"], r.additional_kwargs["reasoning_content"])
-          for r in (whole, streamed)),
-    ):  # fmt: skip
+        *(
+            (r.text, r.raw["glimprouter"], r.raw["usage"], r.additional_kwargs["reasoning_content"])
+            for r in (whole, streamed)
+        ),
+    ):
         assert (text, thought) == (core.answer, core.reasoning)
         assert untimed(told) == untimed(core.trace.model_dump(mode="json"))
         assert usage["total_tokens"] == core.usage.total_tokens

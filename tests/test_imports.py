@@ -8,10 +8,19 @@ import sys
 import pytest
 
 HEAVY = [
-    "torch", "transformers", "numpy", "langchain_core", "llama_index", "xllamacpp",
-    "huggingface_hub", "scipy", "matplotlib", "reasoning_gym", "math_verify",
+    "torch",
+    "transformers",
+    "numpy",
+    "langchain_core",
+    "llama_index",
+    "xllamacpp",
+    "huggingface_hub",
+    "scipy",
+    "matplotlib",
+    "reasoning_gym",
+    "math_verify",
     "opentelemetry",
-]  # fmt: skip
+]
 ALLOWED = {
     # langsmith, which LangChain brings, imports OpenTelemetry's SDK where it is installed.
     "langchain_glimp": {"langchain_core", "opentelemetry"},

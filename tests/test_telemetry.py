@@ -231,9 +231,11 @@ class TestContent:
     def test_secrets_are_nowhere(self, recorded, monkeypatch):
         monkeypatch.setenv(CAPTURE, "true")
         pair = GlimpRouter(
-            f"openai:S@http://user:{SECRET}@127.0.0.1:9/v1", "openai:L@http://127.0.0.1:9/v1",
-            api_key=SECRET, max_retries=0,
-        )  # fmt: skip
+            f"openai:S@http://user:{SECRET}@127.0.0.1:9/v1",
+            "openai:L@http://127.0.0.1:9/v1",
+            api_key=SECRET,
+            max_retries=0,
+        )
         with pair, pytest.raises(BackendError):
             pair.run("q")
         (call,) = recorded.calls
@@ -321,8 +323,11 @@ class TestSwitch:
         runpy.run_path(str(path))["main"](**models())
         lines = capsys.readouterr().out.splitlines()
         assert [line.split(" s  ")[1].split("  ")[0] for line in lines] == [
-            "step small", "step large", "step large", "chat small+large",
-        ]  # fmt: skip
+            "step small",
+            "step large",
+            "step large",
+            "chat small+large",
+        ]
 
     def test_the_entry_point_names_it(self):
         from importlib.metadata import entry_points

@@ -234,8 +234,13 @@ class TestSwitching:
         }
         done = subprocess.run(
             [str(command), sys.executable, str(app)],
-            capture_output=True, text=True, check=True, env=environment, cwd=tmp_path, timeout=120,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+            cwd=tmp_path,
+            timeout=120,
+        )
         assert done.stdout.startswith("Four."), done.stderr
         for name in ("chat small+large", "step large", "glimprouter.steps", "gen_ai.usage"):
             assert name in done.stdout, done.stderr

@@ -59,11 +59,24 @@ def resolve(*extras: str, lowest: bool) -> str:
         overrides = Path(folder) / "overrides.txt"
         overrides.write_text('torch; sys_platform == "never"\n')
         command = [
-            sys.executable, "-m", "uv", "pip", "compile", str(ROOT / "pyproject.toml"),
-            "--quiet", "--no-header", "--no-annotate", "--index-strategy", "unsafe-best-match",
-            "--override", str(overrides), "--python", sys.executable,
-            "--resolution", "lowest-direct" if lowest else "highest",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            str(ROOT / "pyproject.toml"),
+            "--quiet",
+            "--no-header",
+            "--no-annotate",
+            "--index-strategy",
+            "unsafe-best-match",
+            "--override",
+            str(overrides),
+            "--python",
+            sys.executable,
+            "--resolution",
+            "lowest-direct" if lowest else "highest",
+        ]
         for extra in extras:
             command += ["--extra", extra]
         # What is set for uv itself goes before what is set for pip.

@@ -39,9 +39,12 @@ def answer(small: OpenAI, large: OpenAI, question: str, threshold: float) -> Rep
         author = "large" if estimate(values, "topk_renorm") > threshold else "small"
         client = large if author == "large" else small
         step = client.completions.create(
-            model=author, prompt=prompt + text, max_tokens=512, temperature=0,
+            model=author,
+            prompt=prompt + text,
+            max_tokens=512,
+            temperature=0,
             stop=["\n\n", "</think>"],
-        ).choices[0]  # fmt: skip
+        ).choices[0]
         # The server cuts the stop string off and tells which it was.
         text += step.text + str(step.stop_reason)  # type: ignore[attr-defined]
         authors.append(author)

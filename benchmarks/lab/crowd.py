@@ -132,9 +132,13 @@ def _cell(arm: str, at_once: int, options: argparse.Namespace, scripts: list[Scr
 
     cpu = [a - b for (_, a), (_, b) in zip(after, before, strict=True)]
     return Cell(
-        arm, at_once, server_cpu=(cpu[0], cpu[1]),
-        connections=grown("connections"), requests=grown("requests"), **told,
-    )  # fmt: skip
+        arm,
+        at_once,
+        server_cpu=(cpu[0], cpu[1]),
+        connections=grown("connections"),
+        requests=grown("requests"),
+        **told,
+    )
 
 
 def _hear(connection: Connection, client: Any) -> Any:
@@ -165,34 +169,55 @@ def _scripts(options: argparse.Namespace) -> list[Script]:
         made_up(0, steps=1, step_tokens=4, large_share=0, answer_tokens=1),
         *(
             made_up(
-                seed, steps=options.steps, step_tokens=options.step_tokens,
-                large_share=options.large_share, answer_tokens=options.answer_tokens,
+                seed,
+                steps=options.steps,
+                step_tokens=options.step_tokens,
+                large_share=options.large_share,
+                answer_tokens=options.answer_tokens,
             )
             for seed in range(1, max(options.at_once) + 1)
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _table(cells: list[Cell], title: str) -> Table:
     shown = Table(
-        "at once", "arm", "tokens/s", "x one", "x aiohttp", "p50 s", "p95 s", "CPU s / 1k\ntokens",
-        "client\nCPU %", "small\nCPU %", "large\nCPU %", "opened\nsmall, large",
-        "requests\nsmall, large", "memory\n+MB", title=title,
-    )  # fmt: skip
+        "at once",
+        "arm",
+        "tokens/s",
+        "x one",
+        "x aiohttp",
+        "p50 s",
+        "p95 s",
+        "CPU s / 1k\ntokens",
+        "client\nCPU %",
+        "small\nCPU %",
+        "large\nCPU %",
+        "opened\nsmall, large",
+        "requests\nsmall, large",
+        "memory\n+MB",
+        title=title,
+    )
     found = {(cell.arm, cell.at_once): cell for cell in cells}
     for number in sorted({cell.at_once for cell in cells}):
         for cell in (c for c in cells if c.at_once == number):
             one, own = found.get((cell.arm, 1)), found.get(("aiohttp", number))
             shares = [f"{100 * cpu / cell.seconds:.0f}" for cpu in cell.server_cpu]
             shown.add_row(
-                str(number), cell.arm, f"{cell.rate:,.0f}",
+                str(number),
+                cell.arm,
+                f"{cell.rate:,.0f}",
                 f"{cell.rate / one.rate:.1f}" if one else "",
                 f"{cell.rate / own.rate:.2f}" if own else "",
-                f"{cell.p50:.1f}", f"{cell.p95:.1f}", f"{cell.cpu_per_1000:.2f}",
-                f"{100 * cell.client_cpu / cell.seconds:.0f}", *shares,
-                ", ".join(map(str, cell.connections)), ", ".join(map(str, cell.requests)),
+                f"{cell.p50:.1f}",
+                f"{cell.p95:.1f}",
+                f"{cell.cpu_per_1000:.2f}",
+                f"{100 * cell.client_cpu / cell.seconds:.0f}",
+                *shares,
+                ", ".join(map(str, cell.connections)),
+                ", ".join(map(str, cell.requests)),
                 f"{cell.memory / 1e6:.1f}",
-            )  # fmt: skip
+            )
         shown.add_section()
     return shown
 
@@ -201,8 +226,12 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     scripts = _scripts(options)
     todo = [(number, arm) for number in sorted(options.at_once) for arm in options.arms]
     cells = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeElapsedColumn())  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(todo))
         for number, arm in todo:
@@ -211,15 +240,20 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
             progress.advance(task)
     bounds = [ideal(script, SETTINGS[options.setting]) for script in scripts[1:]]
     return {
-        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(),
-                    "python": platform.python_version()},
+        "machine": {
+            "cores": os.cpu_count(),
+            "architecture": platform.machine(),
+            "python": platform.python_version(),
+        },
         "setting": options.setting,
         "strategy": options.strategy,
-        "conversation": {name: getattr(options, name) for name in
-                         ("steps", "step_tokens", "large_share", "answer_tokens")},
+        "conversation": {
+            name: getattr(options, name)
+            for name in ("steps", "step_tokens", "large_share", "answer_tokens")
+        },
         "ideal_seconds": statistics.mean(bounds),
         "cells": [asdict(cell) for cell in cells],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -62,14 +62,16 @@ def measure(work: Work, pipe: Connection) -> None:
         _check(work, said)
         each = [one.seconds for one in said]
         twentieths = statistics.quantiles(each, n=20, method="inclusive") if each[1:] else each
-        pipe.send({
-            "tokens": sum(_count(work.scripts[chain]) for chain in chains),
-            "seconds": seconds,
-            "p50": statistics.median(each),
-            "p95": twentieths[-1],
-            "client_cpu": cpu,
-            "memory": peak.growth,
-        })  # fmt: skip
+        pipe.send(
+            {
+                "tokens": sum(_count(work.scripts[chain]) for chain in chains),
+                "seconds": seconds,
+                "p50": statistics.median(each),
+                "p95": twentieths[-1],
+                "client_cpu": cpu,
+                "memory": peak.growth,
+            }
+        )
     except BaseException as error:  # told to the process that shows it
         pipe.send(f"{work.arm}, {work.at_once} at once: {type(error).__name__}: {error}")
         raise
@@ -142,8 +144,13 @@ def _settings(work: Work) -> dict[str, Any]:
         OpenAIBackend(name, base_url=url, flavour="vllm", chat_template=TEMPLATE, device=url)
         for name, url in (("small", work.small), ("large", work.large))
     )
-    return {"small": small, "large": large, "strategy": work.strategy,
-            "threshold": THRESHOLD, "temperature": 0}  # fmt: skip
+    return {
+        "small": small,
+        "large": large,
+        "strategy": work.strategy,
+        "threshold": THRESHOLD,
+        "temperature": 0,
+    }
 
 
 def _of_record(record: dict[str, Any]) -> Said:

@@ -66,8 +66,13 @@ def draw(figures: dict[str, Any], cells: list[Cell], path: Path) -> None:
     lines(rates, lambda cell: cell.rate)
     one = next((c.rate for c in cells if c.arm == "aiohttp" and c.at_once == 1), None)
     if one is not None:
-        rates.plot(numbers, [one * n for n in numbers], color="#999999", linestyle=":",
-                   label="one conversation, times their number")  # fmt: skip
+        rates.plot(
+            numbers,
+            [one * n for n in numbers],
+            color="#999999",
+            linestyle=":",
+            label="one conversation, times their number",
+        )
     rates.set_yscale("log", base=10)
     _plain(rates, "y")
     rates.set(title="Throughput", ylabel="tokens per second, all conversations (log)")

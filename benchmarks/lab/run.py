@@ -218,10 +218,13 @@ def main() -> None:
         recorded(options.trace, THRESHOLD, answer_tokens=options.answer_tokens)
         if options.trace
         else made_up(
-            options.seed, steps=options.steps, step_tokens=options.step_tokens,
-            large_share=options.large_share, answer_tokens=options.answer_tokens,
+            options.seed,
+            steps=options.steps,
+            step_tokens=options.step_tokens,
+            large_share=options.large_share,
+            answer_tokens=options.answer_tokens,
         )
-    )  # fmt: skip
+    )
     warm = made_up(0, steps=1, step_tokens=4, large_share=0, answer_tokens=1)
     figures = {}
     for name in SETTINGS if options.setting == "all" else [options.setting]:
@@ -236,9 +239,16 @@ def measure(
     bound = ideal(scripts[1], setting)
     alone = sum(bool(t) for t in scripts[1].tokens) * setting.large.decode / 1000
     steps = sum(kind == "step" for kind in _starts(scripts[1]).values())
-    shown = Table("arm", "seconds", "rho", "requests / 100 steps", "discarded / step",
-                  "against the authors'", "against large alone",
-                  title=f"{name}: ideal {bound:.1f} s")  # fmt: skip
+    shown = Table(
+        "arm",
+        "seconds",
+        "rho",
+        "requests / 100 steps",
+        "discarded / step",
+        "against the authors'",
+        "against large alone",
+        title=f"{name}: ideal {bound:.1f} s",
+    )
     rows: dict[str, Any] = {}
     for arm in arms:
         # New servers for every arm: nobody finds another's text in a cache.
@@ -251,11 +261,15 @@ def measure(
         if discarded is not None:
             rows[arm]["discarded"] = discarded / steps
         first = rows[arms[0]]["seconds"]
-        shown.add_row(arm, f"{seconds:.1f}", f"{seconds / bound:.3f}",
-                      f"{100 * requests / steps:.0f}",
-                      "" if discarded is None else f"{discarded / steps:.2f}",
-                      f"{first / seconds:.2f}x",
-                      f"{alone / seconds:.2f}x")  # fmt: skip
+        shown.add_row(
+            arm,
+            f"{seconds:.1f}",
+            f"{seconds / bound:.3f}",
+            f"{100 * requests / steps:.0f}",
+            "" if discarded is None else f"{discarded / steps:.2f}",
+            f"{first / seconds:.2f}x",
+            f"{alone / seconds:.2f}x",
+        )
     console.print(shown)
     return rows
 

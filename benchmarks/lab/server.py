@@ -85,13 +85,15 @@ class LabServer:
     def app(self) -> web.Application:
         """The routes."""
         app = web.Application()
-        app.add_routes([
-            web.get("/v1/models", self._models),
-            web.get("/slots", self._slots),
-            web.get("/counts", self._counts_route),
-            web.post("/tokenize", self._tokenize),
-            web.post("/v1/completions", self._completions),
-        ])  # fmt: skip
+        app.add_routes(
+            [
+                web.get("/v1/models", self._models),
+                web.get("/slots", self._slots),
+                web.get("/counts", self._counts_route),
+                web.post("/tokenize", self._tokenize),
+                web.post("/v1/completions", self._completions),
+            ]
+        )
         return app
 
     async def _models(self, request: web.Request) -> web.Response:
@@ -182,8 +184,12 @@ class LabServer:
         each = self.costs.decode + (self.costs.logprob if body.get("logprobs") else 0.0)
         self._streams += 1
         started, clock = time.perf_counter(), time.perf_counter()
-        usage = {"prompt_tokens": seen, "completion_tokens": 0, "total_tokens": seen,
-                 "prompt_tokens_details": {"cached_tokens": cached}}  # fmt: skip
+        usage = {
+            "prompt_tokens": seen,
+            "completion_tokens": 0,
+            "total_tokens": seen,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
         made, finish, text = 0, "length", ""
         try:
             clock = await self._spend(clock, self.costs.prefill * (seen - cached))
@@ -255,13 +261,19 @@ class LabServer:
                 }
             return {"choices": [choice], "usage": usage}
         if body.get("logprobs"):
-            table = [{"id": number, "token": token, "bytes": list(token.encode()), "logprob": v}
-                     if i == 0 else {"id": -i, "token": f"t{i}", "bytes": [116], "logprob": v}
-                     for i, v in enumerate(logprobs)]  # fmt: skip
+            table = [
+                {"id": number, "token": token, "bytes": list(token.encode()), "logprob": v}
+                if i == 0
+                else {"id": -i, "token": f"t{i}", "bytes": [116], "logprob": v}
+                for i, v in enumerate(logprobs)
+            ]
             choice["logprobs"] = {"content": [{**table[0], "top_logprobs": table}]}
         cached = usage["prompt_tokens_details"]["cached_tokens"]
-        timings = {"predicted_n": usage["completion_tokens"], "cache_n": cached,
-                   "prompt_n": usage["prompt_tokens"] - cached}  # fmt: skip
+        timings = {
+            "predicted_n": usage["completion_tokens"],
+            "cache_n": cached,
+            "prompt_n": usage["prompt_tokens"] - cached,
+        }
         return {"choices": [choice], "timings": timings}
 
 

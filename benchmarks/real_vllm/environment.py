@@ -116,15 +116,26 @@ def _names() -> list[str]:
 
 def _pip(folder: Path, console: Console) -> None:
     command = [
-        str(python(folder)), "-m", "pip", "install", "--no-deps", "--only-binary=:all:",
-        "--no-input", "--disable-pip-version-check", "--progress-bar=off",
-        "--requirement", str(REQUIREMENTS),
-    ]  # fmt: skip
+        str(python(folder)),
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+        "--requirement",
+        str(REQUIREMENTS),
+    ]
     log = folder / "install.log"
     bar = Progress(
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), console=console,
-    )  # fmt: skip
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
     with bar, log.open("w") as output:
         task = bar.add_task("pip", total=len(_names()))
         process = subprocess.Popen(

@@ -109,25 +109,41 @@ def serving(
     folder = environment.environment()
     log = folder / f"serve-{size}-{port}.log"
     command = [
-        str(folder / "bin" / "vllm"), "serve", str(place),
-        "--served-model-name", name,
-        "--host", "127.0.0.1", "--port", str(port),
-        "--dtype", dtype, "--max-model-len", str(window), "--max-num-seqs", "4",
+        str(folder / "bin" / "vllm"),
+        "serve",
+        str(place),
+        "--served-model-name",
+        name,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dtype",
+        dtype,
+        "--max-model-len",
+        str(window),
+        "--max-num-seqs",
+        "4",
         # Compiling pays off after many more tokens than are written here.
         "--enforce-eager",
         # Only whole blocks are kept; on a CPU they have 128 tokens if nothing is said.
-        "--block-size", "32",
+        "--block-size",
+        "32",
         "--enable-prompt-tokens-details",
         "--disable-uvicorn-access-log",
-    ]  # fmt: skip
+    ]
     inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     env = {**inherited, **_OWN, "VLLM_CACHE_ROOT": str(folder / "cache")}
     started = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
             # A group of its own: Ctrl-C reaches this program, which then stops the server.
-            command, stdout=output, stderr=subprocess.STDOUT, env=env, start_new_session=True
-        )  # fmt: skip
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+        )
     root = f"http://127.0.0.1:{port}"
     try:
         _wait(process, root, log, name, console)

@@ -294,10 +294,19 @@ OPENROUTER = Flavour(
 FLAVOURS = {
     flavour.name: flavour
     for flavour in (
-        LLAMA_CPP, VLLM, SGLANG, OLLAMA, TGI, TOGETHER, FIREWORKS, DEEPSEEK, MISTRAL, OPENROUTER,
+        LLAMA_CPP,
+        VLLM,
+        SGLANG,
+        OLLAMA,
+        TGI,
+        TOGETHER,
+        FIREWORKS,
+        DEEPSEEK,
+        MISTRAL,
+        OPENROUTER,
         GENERIC,
     )
-}  # fmt: skip
+}
 
 FORMS = {f.name: f for f in (OLLAMA, TGI, TOGETHER, FIREWORKS, DEEPSEEK, MISTRAL, OPENROUTER)}
 """Flavours with a short form of their own, such as ``ollama:MODEL``."""

@@ -34,8 +34,10 @@ def write_plots(summary: Summary, folder: Path) -> list[Path]:
         ) from error
     written = []
     for name, draw in (
-        ("frontier", _frontier), ("entropy", _entropy), ("share", _share),
-    ):  # fmt: skip
+        ("frontier", _frontier),
+        ("entropy", _entropy),
+        ("share", _share),
+    ):
         # A figure of its own, without pyplot: no window system, no global state.
         figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
         if draw(figure, summary):
@@ -55,20 +57,35 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
         below = 100 * (accuracy.value - accuracy.low)
         above = 100 * (accuracy.high - accuracy.value)
         axes.errorbar(
-            summary.seconds_of(arm), 100 * accuracy.value,
+            summary.seconds_of(arm),
+            100 * accuracy.value,
             yerr=[[below], [above]],
-            fmt=MARKERS[arm.kind], color=COLOURS[arm.kind], markersize=7, capsize=3,
-            elinewidth=0.9, label=f"{number + 1}  {arm.name}",
-        )  # fmt: skip
+            fmt=MARKERS[arm.kind],
+            color=COLOURS[arm.kind],
+            markersize=7,
+            capsize=3,
+            elinewidth=0.9,
+            label=f"{number + 1}  {arm.name}",
+        )
         # Numbers on the points, names in the legend: neighbours' names would cover each other.
         axes.annotate(
-            str(number + 1), (summary.seconds_of(arm), 100 * accuracy.value), xytext=(7, 5),
-            textcoords="offset points", fontsize=10, color=COLOURS[arm.kind],
-        )  # fmt: skip
+            str(number + 1),
+            (summary.seconds_of(arm), 100 * accuracy.value),
+            xytext=(7, 5),
+            textcoords="offset points",
+            fontsize=10,
+            color=COLOURS[arm.kind],
+        )
     best = _undominated(arms, summary)
-    axes.plot([summary.seconds_of(a) for a in best], [100 * a.accuracy.value for a in best],
-              color="#9ca3af", linewidth=1, linestyle=":", zorder=0,
-              label="frontier: no arm is faster and better")  # fmt: skip
+    axes.plot(
+        [summary.seconds_of(a) for a in best],
+        [100 * a.accuracy.value for a in best],
+        color="#9ca3af",
+        linewidth=1,
+        linestyle=":",
+        zorder=0,
+        label="frontier: no arm is faster and better",
+    )
     axes.set_xlim(0, 1.1 * max(summary.seconds_of(arm) for arm in arms))
     # Time begins at 0, so that lengths compare; accuracy where the intervals do.
     lowest = 100 * min(arm.accuracy.low for arm in arms)
@@ -143,8 +160,15 @@ def _histogram(
     else:
         for values, colour, label in zip(groups.values(), colours, named, strict=True):
             if values:
-                axes.hist(values, bins=bins, color=colour, label=label, density=True,
-                          histtype="step", linewidth=1.6)  # fmt: skip
+                axes.hist(
+                    values,
+                    bins=bins,
+                    color=colour,
+                    label=label,
+                    density=True,
+                    histtype="step",
+                    linewidth=1.6,
+                )
     axes.legend(fontsize=8)
     axes.grid(alpha=0.2)
 
@@ -157,13 +181,30 @@ def _share(figure: Figure, summary: Summary) -> bool:
         return False
     axes = figure.add_subplot()
     heights = [100 * (1 - (i + 1) / len(levels)) for i in range(len(levels))]
-    axes.step([0.0, *levels], [100.0, *heights], where="post", color="#64748b", linewidth=1.2,
-              label=f"steps with H above the threshold ({len(levels)} recorded)")  # fmt: skip
+    axes.step(
+        [0.0, *levels],
+        [100.0, *heights],
+        where="post",
+        color="#64748b",
+        linewidth=1.2,
+        label=f"steps with H above the threshold ({len(levels)} recorded)",
+    )
     xs = [arm.threshold or 0.0 for arm in measured]
-    axes.plot(xs, [100 * (arm.step_share or 0) for arm in measured], "o", color=COLOURS["routed"],
-              label="measured: share of glimpsed steps")  # fmt: skip
-    axes.plot(xs, [100 * arm.large_share for arm in measured], "D", color=COLOURS["large"],
-              fillstyle="none", label="measured: share of all tokens")  # fmt: skip
+    axes.plot(
+        xs,
+        [100 * (arm.step_share or 0) for arm in measured],
+        "o",
+        color=COLOURS["routed"],
+        label="measured: share of glimpsed steps",
+    )
+    axes.plot(
+        xs,
+        [100 * arm.large_share for arm in measured],
+        "D",
+        color=COLOURS["large"],
+        fillstyle="none",
+        label="measured: share of all tokens",
+    )
     axes.set_ylim(0, 100)
     axes.set_xlim(left=0)
     axes.set_xlabel("threshold, nats")

@@ -20,13 +20,33 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "markdown", "rows", "write_report"]
 
 COLUMNS = (
-    "arm", "right", "accuracy", "95 %", "s/item", "ideal s", "rho", "tokens small", "tokens large",
-    "large share", "large steps", "discarded", "requests", "unmarked", "cached", "errors", "cost",
-)  # fmt: skip
+    "arm",
+    "right",
+    "accuracy",
+    "95 %",
+    "s/item",
+    "ideal s",
+    "rho",
+    "tokens small",
+    "tokens large",
+    "large share",
+    "large steps",
+    "discarded",
+    "requests",
+    "unmarked",
+    "cached",
+    "errors",
+    "cost",
+)
 LEAST_FIRST = (
-    {"requests"}, {"discarded"}, {"cached", "unmarked"}, {"tokens small", "tokens large"},
-    {"large share"}, {"ideal s", "rho"}, {"right"},
-)  # fmt: skip
+    {"requests"},
+    {"discarded"},
+    {"cached", "unmarked"},
+    {"tokens small", "tokens large"},
+    {"large share"},
+    {"ideal s", "rho"},
+    {"right"},
+)
 """Columns a narrow terminal goes without, in this order; ``report.md`` has all."""
 
 
@@ -119,9 +139,12 @@ def markdown(summary: Summary) -> str:
         lines += ["", _cell(text)]
     if summary.speed is not None:
         small, large = summary.speed.small, summary.speed.large
-        lines += ["", f"Measured, ms a token: written {1000 * small.token:.1f} (small) and "
-                  f"{1000 * large.token:.1f} (large), read {1000 * small.prefill:.1f} and "
-                  f"{1000 * large.prefill:.1f}."]  # fmt: skip
+        lines += [
+            "",
+            f"Measured, ms a token: written {1000 * small.token:.1f} (small) and "
+            f"{1000 * large.token:.1f} (large), read {1000 * small.prefill:.1f} and "
+            f"{1000 * large.prefill:.1f}.",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -250,8 +250,12 @@ class _Bench:
             if line["kind"] == "answer":
                 self.store.add({**line, "kind": "ungraded", "error": _describe(error)})
             raise
-        found = {"score": grade.score, "right": grade.right, "extracted": grade.extracted,
-                 "marked": grade.marked}  # fmt: skip
+        found = {
+            "score": grade.score,
+            "right": grade.right,
+            "extracted": grade.extracted,
+            "marked": grade.marked,
+        }
         stored = {**{k: v for k, v in line.items() if k != "error"}, "kind": "answer", **found}
         self.store.add(stored)
         self.done[stored["arm"], stored["item"]] = stored

@@ -76,9 +76,11 @@ def difference(both: int, only_first: int, only_second: int, neither: int) -> In
         return Interval(math.nan, math.nan, math.nan)
     one, two = wilson(both + only_first, n), wilson(both + only_second, n)
     margins = (
-        (both + only_first) * (only_second + neither)
-        * (both + only_second) * (only_first + neither)
-    )  # fmt: skip
+        (both + only_first)
+        * (only_second + neither)
+        * (both + only_second)
+        * (only_first + neither)
+    )
     across: float = both * neither - only_first * only_second
     if across > 0:
         # Newcombe's continuity correction of the correlation, never below 0.

@@ -27,9 +27,11 @@ def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
     against = summary.between(arm.name, large.name) if large is not None else None
     if against is not None and against.n:
         difference = against.right.difference
-        parts.append(f"{_time(summary, against)} and is {_points(difference)} the large model "
-                     f"alone in accuracy ({_interval(difference)} points, "
-                     f"McNemar p = {against.right.p:.2g}, {against.n} items)")  # fmt: skip
+        parts.append(
+            f"{_time(summary, against)} and is {_points(difference)} the large model "
+            f"alone in accuracy ({_interval(difference)} points, "
+            f"McNemar p = {against.right.p:.2g}, {against.n} items)"
+        )
         if against.cost is not None:
             parts.append(f"costs {100 * against.cost:.0f} % of it")
     small = next((a for a in summary.arms if a.kind == "small"), None)
@@ -47,8 +49,10 @@ def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
             word = "better" if difference.value > 0 else "worse"
         else:
             word = "not shown to be better" if difference.value >= 0 else "not better"
-        parts.append(f"is {word} than drawing the same share of steps by lot "
-                     f"({_interval(difference)} points, p = {control.right.p:.2g})")  # fmt: skip
+        parts.append(
+            f"is {word} than drawing the same share of steps by lot "
+            f"({_interval(difference)} points, p = {control.right.p:.2g})"
+        )
     share = "" if arm.step_share is None else f" ({100 * arm.step_share:.0f} % of steps large)"
     return f"{arm.name}{share} {'; '.join(parts)}." if parts else f"{arm.name}{share} stands alone."
 

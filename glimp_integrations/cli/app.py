@@ -201,15 +201,28 @@ def bench(
         command.report(report, prices)
         return
     command.start(
-        task=task, n=n, seed=seed, arms=arms, thresholds=thresholds, small=small, large=large,
-        out=out or Path(f"bench-{Path(task).stem.replace(':', '-')}"), format=format,
-        question_column=question_column, answer_column=answer_column,
+        task=task,
+        n=n,
+        seed=seed,
+        arms=arms,
+        thresholds=thresholds,
+        small=small,
+        large=large,
+        out=out or Path(f"bench-{Path(task).stem.replace(':', '-')}"),
+        format=format,
+        question_column=question_column,
+        answer_column=answer_column,
         settings={
-            "temperature": temperature, "max_tokens": max_tokens, "seed": seed,
-            "max_thinking_tokens": max_thinking_tokens, "strategy": strategy,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": seed,
+            "max_thinking_tokens": max_thinking_tokens,
+            "strategy": strategy,
         },
-        concurrency=concurrency, measure_every=measure_every, prices=prices,
-    )  # fmt: skip
+        concurrency=concurrency,
+        measure_every=measure_every,
+        prices=prices,
+    )
 
 
 @app.command()

@@ -43,9 +43,13 @@ def start(
     parsed = parse_arms(arms, _numbers(thresholds))
     costs = parse_prices(prices) if prices else None
     items = load_task(
-        task, n=n, seed=seed, format=format,
-        question_column=question_column, answer_column=answer_column,
-    )  # fmt: skip
+        task,
+        n=n,
+        seed=seed,
+        format=format,
+        question_column=question_column,
+        answer_column=answer_column,
+    )
     for note in items.notes:
         _say(note)
     plan = BenchPlan(items, parsed, settings, concurrency, measure_every)

@@ -77,8 +77,11 @@ def _measure(small: str, large: str) -> None:
     console.print(table)
     console.print(f"strategy {strategy!r}: {reason}", highlight=False, markup=False)
     if not speed.apart:
-        console.print("One device: name it on both backends (device=...), so that neither starts "
-                      "before the other has left it.", highlight=False)  # fmt: skip
+        console.print(
+            "One device: name it on both backends (device=...), so that neither starts "
+            "before the other has left it.",
+            highlight=False,
+        )
 
 
 async def _chosen(router: GlimpRouter) -> tuple[str, str]:

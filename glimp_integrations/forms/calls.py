@@ -377,10 +377,12 @@ class CallReader:
             self.invalid.append(
                 InvalidToolCall(
                     index=self._count - 1,
-                    id=self._id, name=self._name, text=text,
+                    id=self._id,
+                    name=self._name,
+                    text=text,
                     error=f"the arguments are no JSON object: {error}",
                 )
-            )  # fmt: skip
+            )
         else:
             self.calls.append(ToolCall(id=self._id, name=self._name, arguments=arguments))
 

@@ -57,19 +57,22 @@ DIALECTS = (
         "hermes", ("<tool_call>",), lead="<tool_call>\n", close="\n</tool_call>", tag="<tool_call>"
     ),
     Dialect(
-        "mistral-args", ("[ARGS]",), lead="```json\n", close="\n```",
+        "mistral-args",
+        ("[ARGS]",),
+        lead="```json\n",
+        close="\n```",
         lead_of_one="[TOOL_CALLS]{name}[ARGS]",
     ),
     Dialect("mistral", ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]"), lead="[TOOL_CALLS][", close="]"),
     Dialect(
-        "deepseek", ("<｜tool▁calls▁begin｜>", "<｜tool▁outputs▁begin｜>"), lead="```json\n",
+        "deepseek",
+        ("<｜tool▁calls▁begin｜>", "<｜tool▁outputs▁begin｜>"),
+        lead="```json\n",
         close="\n```",
         lead_of_one="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
     ),
-    Dialect(
-        "llama", ("<|python_tag|>", "Environment: ipython"), keys=("name", "parameters")
-    ),
-)  # fmt: skip
+    Dialect("llama", ("<|python_tag|>", "Environment: ipython"), keys=("name", "parameters")),
+)
 
 # What a call may begin with, whatever the family.
 TAGS = (

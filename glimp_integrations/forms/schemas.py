@@ -232,8 +232,15 @@ def _close(schema: Any, place: str, *, part: bool, parts: set[str]) -> None:
     """Close what describes an object on its own; see :func:`_parts`."""
     if not isinstance(schema, dict):
         return
-    opens = {"additionalProperties", "patternProperties", "unevaluatedProperties", "$ref",
-             "allOf", "anyOf", "oneOf"}  # fmt: skip
+    opens = {
+        "additionalProperties",
+        "patternProperties",
+        "unevaluatedProperties",
+        "$ref",
+        "allOf",
+        "anyOf",
+        "oneOf",
+    }
     kind = schema.get("type")
     is_object = kind == "object" or (isinstance(kind, list) and "object" in kind)
     if (

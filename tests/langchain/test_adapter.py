@@ -20,13 +20,26 @@ from glimp_integrations.backends import ScriptedBackend
 from langchain_glimp import ChatGlimpRouter, GlimpRouterLLM, StepPrinter
 
 STEPS = [
-    (b"One", 0.1), (b".\n\n", 0.0), (b"Two", 2.0), (b" then", 0.0), (b".\n\n", 0.0),
-    (b"So", 0.5), (b" three", 0.2), (b"", 0.1),
-]  # fmt: skip
+    (b"One", 0.1),
+    (b".\n\n", 0.0),
+    (b"Two", 2.0),
+    (b" then", 0.0),
+    (b".\n\n", 0.0),
+    (b"So", 0.5),
+    (b" three", 0.2),
+    (b"", 0.1),
+]
 THINKING = [
-    (b"First", 0.1), (b".\n\n", 0.0), (b"Then", 2.0), (b".\n", 0.0), (b"</think>", 0.0),
-    (b"\n\n", 0.0), (b"Three", 0.1), (b".", 0.1), (b"", 0.1),
-]  # fmt: skip
+    (b"First", 0.1),
+    (b".\n\n", 0.0),
+    (b"Then", 2.0),
+    (b".\n", 0.0),
+    (b"</think>", 0.0),
+    (b"\n\n", 0.0),
+    (b"Three", 0.1),
+    (b".", 0.1),
+    (b"", 0.1),
+]
 
 
 def models(script: Any = STEPS, **options: Any) -> dict[str, ScriptedBackend]:

@@ -152,9 +152,14 @@ TAIL = """
 
 @pytest.mark.parametrize("make", ["chat", "text_model"])
 @pytest.mark.parametrize(
-    "stream", ["llm.astream('hi')", "llm.router.astream('hi')",
-               "llm.astream_events('hi', version='v2')", "(llm | (lambda x: x)).astream('hi')"],
-)  # fmt: skip
+    "stream",
+    [
+        "llm.astream('hi')",
+        "llm.router.astream('hi')",
+        "llm.astream_events('hi', version='v2')",
+        "(llm | (lambda x: x)).astream('hi')",
+    ],
+)
 def test_a_loop_that_ends_with_an_open_stream_is_silent(make: str, stream: str) -> None:
     here = Path(__file__).parent
     paths = [str(here), str(here.parent), str(here.parent.parent)]

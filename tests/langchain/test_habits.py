@@ -403,9 +403,15 @@ def test_the_profile_tells_what_the_model_can() -> None:
     assert (profile["name"], profile["max_output_tokens"]) == ("tiny+big", 99)
     can = {name for name, value in profile.items() if value is True}
     assert can == {
-        "text_inputs", "text_outputs", "reasoning_output", "tool_calling", "tool_choice",
-        "tool_call_streaming", "structured_output", "temperature",
-    }  # fmt: skip
+        "text_inputs",
+        "text_outputs",
+        "reasoning_output",
+        "tool_calling",
+        "tool_choice",
+        "tool_call_streaming",
+        "structured_output",
+        "temperature",
+    }
     cannot = {name for name, value in profile.items() if value is False}
     assert {"image_inputs", "pdf_inputs", "audio_inputs", "video_inputs", "image_outputs"} < cannot
     assert "max_input_tokens" not in profile, "nobody knows it"
@@ -590,9 +596,11 @@ async def test_prices_make_costs(way: str) -> None:
     told = message.response_metadata["glimprouter"]
     small, large = told["usage"]["small"], told["usage"]["large"]
     wanted = (
-        small["input_tokens"] + 10 * small["output_tokens"]
-        + 100 * large["input_tokens"] + 1000 * large["output_tokens"]
-    ) / 1e6  # fmt: skip
+        small["input_tokens"]
+        + 10 * small["output_tokens"]
+        + 100 * large["input_tokens"]
+        + 1000 * large["output_tokens"]
+    ) / 1e6
     assert told["cost"] == pytest.approx(wanted)
     assert told["large_alone_cost"] > 0
     assert message.usage_metadata["input_tokens"] == small["input_tokens"] + large["input_tokens"]
@@ -655,9 +663,10 @@ async def test_a_failed_call_may_be_repeated(asynchronous: bool) -> None:
     assert message.content == "Hello."
     with pytest.raises(BackendError):
         failing().with_retry(
-            retry_if_exception_type=(BackendError,), stop_after_attempt=2,
+            retry_if_exception_type=(BackendError,),
+            stop_after_attempt=2,
             wait_exponential_jitter=False,
-        ).invoke("hi")  # fmt: skip
+        ).invoke("hi")
 
 
 def test_a_failure_of_a_batch_can_be_returned() -> None:

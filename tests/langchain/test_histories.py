@@ -224,8 +224,13 @@ def test_broken_calls_of_any_shape_are_kept(args: Any, id: Any) -> None:
 
 
 async def test_our_own_broken_call_comes_back() -> None:
-    llm = chat("<tool_call>\n", '{"name": "get_weather", "arguments": {"city": ', "", tags=True,
-               binds=False)  # fmt: skip
+    llm = chat(
+        "<tool_call>\n",
+        '{"name": "get_weather", "arguments": {"city": ',
+        "",
+        tags=True,
+        binds=False,
+    )
     message = await ask("invoke", llm.bind_tools([get_weather]))
     (call,) = message.invalid_tool_calls
     result = ToolMessage("Error", tool_call_id=call["id"])
@@ -441,9 +446,11 @@ async def test_everything_that_is_told_is_strict_json(way: str, threshold: float
 @pytest.mark.parametrize("threshold", [math.inf, -math.inf, 0.5])
 def test_a_stored_model_is_strict_json_and_comes_back(threshold: float) -> None:
     llm = ChatGlimpRouter(
-        small="openai:S@http://127.0.0.1:9/v1", large="openai:L@http://127.0.0.1:9/v1",
-        threshold=threshold, timeout=math.inf,
-    )  # fmt: skip
+        small="openai:S@http://127.0.0.1:9/v1",
+        large="openai:L@http://127.0.0.1:9/v1",
+        threshold=threshold,
+        timeout=math.inf,
+    )
     stored = dumpd(llm)
     assert json.loads(dumps(llm)) == json.loads(json.dumps(stored, allow_nan=False))
     again = load(stored, allowed_objects=[ChatGlimpRouter], valid_namespaces=["langchain_glimp"])

@@ -106,20 +106,35 @@ THOUGHT = "The user wants a hat."
         AIMessage([{"type": "reasoning", "reasoning": THOUGHT}]),
         AIMessage([{"type": "thinking", "thinking": THOUGHT, "signature": "xyz"}]),
         AIMessage([{"type": "reasoning_content", "reasoning_content": {"text": THOUGHT}}]),
-        AIMessage([
-            {"type": "reasoning", "id": "rs_1", "encrypted_content": "xyz",
-             "summary": [{"type": "summary_text", "text": THOUGHT}]},
-        ]),
-        AIMessage("", additional_kwargs={
-            "reasoning": {"id": "rs_1", "summary": [{"type": "summary_text", "text": THOUGHT}]},
-        }),
+        AIMessage(
+            [
+                {
+                    "type": "reasoning",
+                    "id": "rs_1",
+                    "encrypted_content": "xyz",
+                    "summary": [{"type": "summary_text", "text": THOUGHT}],
+                },
+            ]
+        ),
+        AIMessage(
+            "",
+            additional_kwargs={
+                "reasoning": {"id": "rs_1", "summary": [{"type": "summary_text", "text": THOUGHT}]},
+            },
+        ),
         # Said twice, read once.
-        AIMessage([{"type": "reasoning", "reasoning": THOUGHT}, {"type": "text", "text": ""}],
-                  additional_kwargs={"reasoning_content": THOUGHT}),
-        AIMessage([{"type": "thinking", "thinking": THOUGHT},
-                   {"type": "redacted_thinking", "data": "xyz"}]),
+        AIMessage(
+            [{"type": "reasoning", "reasoning": THOUGHT}, {"type": "text", "text": ""}],
+            additional_kwargs={"reasoning_content": THOUGHT},
+        ),
+        AIMessage(
+            [
+                {"type": "thinking", "thinking": THOUGHT},
+                {"type": "redacted_thinking", "data": "xyz"},
+            ]
+        ),
     ],
-)  # fmt: skip
+)
 def test_thoughts_of_any_provider_are_text(message: BaseMessage) -> None:
     assert to_messages([message])[0]["reasoning_content"] == THOUGHT
 

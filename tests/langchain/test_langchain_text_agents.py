@@ -14,8 +14,13 @@ from scripts import HERMES, SPOKEN_TEXT, Listening, model
 from glimp_integrations.backends.base import Report, Request, Token
 from langchain_glimp import ChatGlimpRouter
 
-ACT = ["Thought: I need it.\n\n", "Action: get_weather\n\n", "Action Input: Paris", "\n\n",
-       "Observation: Rain."]  # fmt: skip
+ACT = [
+    "Thought: I need it.\n\n",
+    "Action: get_weather\n\n",
+    "Action Input: Paris",
+    "\n\n",
+    "Observation: Rain.",
+]
 ANSWER = ["Thought: I can answer.\n\n", "Final Answer: It is sunny.\n\n", "Bye."]
 PROMPT = """Tools: {tools}
 Question: the question

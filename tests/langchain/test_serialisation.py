@@ -34,7 +34,7 @@ def restored(stored: Any, **options: Any) -> Any:
         warnings.filterwarnings("ignore", f".*`{function.__name__}`.*", LangChainBetaWarning)
         return function(
             stored, allowed_objects=KINDS, valid_namespaces=["langchain_glimp"], **options
-        )  # fmt: skip
+        )
 
 
 def settings_of(model: Any) -> dict[str, Any]:
@@ -87,10 +87,15 @@ def test_a_chain_with_the_model_loads() -> None:
         warnings.filterwarnings("ignore", ".*`load`.*", LangChainBetaWarning)
         again = load(
             dumpd(chain),
-            allowed_objects=[ChatGlimpRouter, type(chain), *map(type, chain.first.messages),
-                             ChatPromptTemplate, type(chain.first.messages[0].prompt)],
+            allowed_objects=[
+                ChatGlimpRouter,
+                type(chain),
+                *map(type, chain.first.messages),
+                ChatPromptTemplate,
+                type(chain.first.messages[0].prompt),
+            ],
             valid_namespaces=["langchain_glimp"],
-        )  # fmt: skip
+        )
     assert again.last.pair_name == "S+L"
 
 
@@ -115,9 +120,11 @@ def test_secrets_are_stored_by_name_and_read_from_the_environment(
     assert secrets == {
         name: {"lc": 1, "type": "secret", "id": [place]}
         for name, place in (
-            ("small", "GLIMP_SMALL"), ("large", "GLIMP_LARGE"), ("api_key", "GLIMP_API_KEY"),
+            ("small", "GLIMP_SMALL"),
+            ("large", "GLIMP_LARGE"),
+            ("api_key", "GLIMP_API_KEY"),
         )
-    }  # fmt: skip
+    }
     monkeypatch.setenv("GLIMP_SMALL", SECRET_SMALL)
     monkeypatch.setenv("GLIMP_LARGE", SECRET_LARGE)
     monkeypatch.setenv("GLIMP_API_KEY", KEY)

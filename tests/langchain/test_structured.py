@@ -54,8 +54,11 @@ class Numbers(RootModel[list[int]]):
 
 PROPERTIES = {"name": {"type": "string"}, "age": {"type": "integer"}}
 SCHEMA = {
-    "title": "Somebody", "type": "object", "properties": PROPERTIES, "required": ["name", "age"],
-}  # fmt: skip
+    "title": "Somebody",
+    "type": "object",
+    "properties": PROPERTIES,
+    "required": ["name", "age"],
+}
 JSON = ['{"name": "An', 'na", "age"', ": 3", "4}"]
 ANNA = {"name": "Anna", "age": 34}
 METHODS = ["json_schema", "function_calling", "json_mode"]
@@ -111,8 +114,10 @@ def test_the_chain_of_thought_stays_free_and_routed(method: str) -> None:
     assert raw.additional_kwargs["reasoning_content"] == REASONING
     steps = raw.response_metadata["glimprouter"]["steps"]
     assert [(s["author"], s["kind"]) for s in steps] == [
-        ("small", "reasoning"), ("large", "reasoning"), ("large", "answer"),
-    ]  # fmt: skip
+        ("small", "reasoning"),
+        ("large", "reasoning"),
+        ("large", "answer"),
+    ]
     assert bound(llm.small) == [], "thoughts are not bound"
     (request,) = bound(llm.large)
     assert REASONING in request.prompt
@@ -146,8 +151,9 @@ def test_the_answer_is_bound_to_the_schema() -> None:
         schema = request.schema
         assert schema["required"] == ["name", "age"]
         assert {name: p["type"] for name, p in schema["properties"].items()} == {
-            "name": "string", "age": "integer",
-        }  # fmt: skip
+            "name": "string",
+            "age": "integer",
+        }
         assert schema["additionalProperties"] is False
         assert request.prompt.endswith("</think>\n\n```json\n"), "a lead only the model sees"
 
@@ -312,9 +318,9 @@ def test_json_of_another_shape_is_a_parsing_error_of_pydantic_classes() -> None:
 def test_a_broken_call_is_no_data_and_nothing_raises() -> None:
     broken = reply("function_calling", "Person", ['{"name": Anna}'], binds=False)
     llm = chat(*broken, binds=False)
-    both = llm.with_structured_output(
-        Person, method="function_calling", include_raw=True
-    ).invoke("hi")  # fmt: skip
+    both = llm.with_structured_output(Person, method="function_calling", include_raw=True).invoke(
+        "hi"
+    )
     assert both["parsed"] is None
     assert [c["name"] for c in both["raw"].invalid_tool_calls] == ["Person"]
 

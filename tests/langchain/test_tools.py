@@ -41,8 +41,10 @@ JOINER = "\u2060"
 FUNCTIONS = [get_weather, clock]
 TOOLS = [convert_to_openai_tool(tool) for tool in FUNCTIONS]  # once: it takes its time
 PARAMETERS = {
-    "properties": {"city": {"type": "string"}}, "required": ["city"], "type": "object",
-}  # fmt: skip
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "type": "object",
+}
 BROKEN = ["<tool_call>", '\n{"name": "get_weather", "arguments": {"city": Paris', "\n</tool_call>"]
 NAMELESS = ["<tool_call>", '\n{"city": "Paris"}', "\n</tool_call>"]
 WORDS = ["<tool_call>", "\nthe weather, please", "\n</tool_call>"]
@@ -614,10 +616,15 @@ def test_chunks_may_be_sent_back_unmerged_fields_and_all() -> None:
     chunk = AIMessageChunk(
         content="I look.",
         tool_call_chunks=[
-            {"name": "get_weather", "args": '{"city": "Paris"}', "id": "call00001", "index": 2,
-             "type": "tool_call_chunk"},
+            {
+                "name": "get_weather",
+                "args": '{"city": "Paris"}',
+                "id": "call00001",
+                "index": 2,
+                "type": "tool_call_chunk",
+            },
         ],
-    )  # fmt: skip
+    )
     result = ToolMessage("Sunny.", tool_call_id="call00001")
     assert heard([HumanMessage("hi"), chunk, result])[1] == {**CALLED, "content": "I look."}
 

@@ -78,8 +78,10 @@ async def test_a_conversation_goes_on_and_can_be_stored() -> None:
     assert str(await agent.run("And now?", memory=memory)) == SUNNY
     said = [(m["role"], m["content"]) for m in llm.large.conversations[-1] if m["content"]]
     assert said[:3] == [
-        ("user", "Is it sunny?"), ("tool", "Sunny in Paris."), ("assistant", SUNNY),
-    ]  # fmt: skip
+        ("user", "Is it sunny?"),
+        ("tool", "Sunny in Paris."),
+        ("assistant", SUNNY),
+    ]
     for message in memory.get_all():
         assert ChatMessage.model_validate_json(message.model_dump_json()) == message
 

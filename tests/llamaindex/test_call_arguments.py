@@ -35,9 +35,11 @@ SECRET = "hush-hush-4711"
 HEADERS = {"X-Gateway-Token": f"Token {SECRET}", "x-team": "blue"}
 JSON = ['{"name": "Anna"}']
 PREDICTS = [
-    "structured_predict", "astructured_predict",
-    "stream_structured_predict", "astream_structured_predict",
-]  # fmt: skip
+    "structured_predict",
+    "astructured_predict",
+    "stream_structured_predict",
+    "astream_structured_predict",
+]
 
 
 class Person(BaseModel):

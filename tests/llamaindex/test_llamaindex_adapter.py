@@ -77,8 +77,10 @@ async def test_raw_tells_usage_end_and_trace(way: str) -> None:
     assert (raw["model"], raw["finish_reason"]) == ("tiny+big", "stop")
     trace = Trace.model_validate(raw["glimprouter"])
     assert [(step.author, step.kind) for step in trace.steps] == [
-        ("small", "reasoning"), ("large", "reasoning"), ("large", "answer"),
-    ]  # fmt: skip
+        ("small", "reasoning"),
+        ("large", "reasoning"),
+        ("large", "answer"),
+    ]
     assert "".join(step.text for step in trace.steps if step.kind == "answer") == ANSWER
     assert trace.steps[1].entropy == pytest.approx(2.0)
     assert raw["glimprouter"]["usage"]["reasoning_tokens"] == raw["usage"]["reasoning_tokens"]
@@ -123,8 +125,9 @@ async def test_messages_grow_and_deltas_are_of_the_answer(way: str, tags: bool) 
         thought += response.additional_kwargs.get("thinking_delta", "")
         text += response.delta
         assert ["".join(map(str, thoughts(response.message))), response.message.content] == [
-            thought, text,
-        ]  # fmt: skip
+            thought,
+            text,
+        ]
         assert response.message.role == MessageRole.ASSISTANT
     assert (thought, text) == (REASONING if tags else SPOKEN_TEXT, ANSWER)
     assert [r.delta for r in found if r.delta] == (PIECES if tags else [ANSWER])
@@ -189,8 +192,10 @@ async def test_settings_change_for_one_call(way: str) -> None:
     llm = scripted(*PIECES)
     assert authors(await ask(way, llm, threshold=math.inf)) == ["small", "small", "large"]
     assert authors(await ask(way, llm, threshold=-1, answer_by="small")) == [
-        "large", "large", "small",
-    ]  # fmt: skip
+        "large",
+        "large",
+        "small",
+    ]
     assert authors(await ask(way, llm)) == ["small", "large", "large"]
     assert str(await ask(way, llm, stop=["there"])).endswith("Hello ")
 
@@ -269,9 +274,11 @@ async def test_predictions_see_the_system_prompt() -> None:
     assert "".join(llm.stream(template, what="now")) == ANSWER
     assert "".join([text async for text in await llm.astream(template, what="now")]) == ANSWER
     asked = [conversation for conversation in llm.large.conversations if len(conversation) > 1]
-    assert asked == [
-        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why now?"}]
-    ] * 4  # fmt: skip
+    assert (
+        asked
+        == [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why now?"}]]
+        * 4
+    )
 
 
 # -- tools have no place in a text -----------------------------------------------------------

@@ -247,8 +247,12 @@ async def test_a_failure_of_a_model_passes_through(way: str) -> None:
 async def test_objects_grow_once_the_answer_begins(way: str) -> None:
     found = await objects(way, scripted(*answer(JSON)))
     assert [(item.name, item.age) for item in found] == [
-        ("An", None), ("An", None), ("Anna", 3), ("Anna", 34), ("Anna", 34),
-    ], "nothing while the models think"  # fmt: skip
+        ("An", None),
+        ("An", None),
+        ("Anna", 3),
+        ("Anna", 34),
+        ("Anna", 34),
+    ], "nothing while the models think"
     assert type(found[-1]) is Person
 
 

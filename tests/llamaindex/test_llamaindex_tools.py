@@ -66,10 +66,12 @@ async def tooled_replies(way: str, llm: Any, tools: Any = TOOLS, **kwargs: Any) 
         ({"tool_choice": "any"}, ["get_weather", "clock"]),
         ({"tool_choice": "get_weather"}, ["get_weather"]),
         ({"tool_choice": "get_weather", "tool_required": True}, ["get_weather"]),
-        ({"tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
-         ["get_weather"]),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "get_weather"}}},
+            ["get_weather"],
+        ),
     ],
-)  # fmt: skip
+)
 async def test_a_call_is_demanded(way: str, asked: Any, names: list[str]) -> None:
     llm = scripted(*demanded(CALL))
     response = await tooled(way, llm, **asked)

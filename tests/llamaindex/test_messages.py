@@ -197,11 +197,14 @@ def test_arguments_that_json_cannot_write_are_named() -> None:
     [
         PARIS_CALL,
         ChatCompletionMessageToolCall.model_validate(PARIS_CALL),
-        {"id": "1", "type": "function",
-         "function": {"name": "get_weather", "arguments": {"city": "Paris"}}},
+        {
+            "id": "1",
+            "type": "function",
+            "function": {"name": "get_weather", "arguments": {"city": "Paris"}},
+        },
     ],
     ids=["dictionary", "OpenAI's object", "arguments as data"],
-)  # fmt: skip
+)
 def test_calls_are_read_as_older_integrations_kept_them(call: Any) -> None:
     message = ChatMessage(role="assistant", content=None, additional_kwargs={"tool_calls": [call]})
     assert seen(*HI, message)[-1]["tool_calls"] == [PARIS_CALL]

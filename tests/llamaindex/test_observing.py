@@ -103,8 +103,10 @@ async def test_steps_are_told_as_events_of_the_call(way: str) -> None:
     assert len({event.span_id for event in heard.events}) == 1, "all of one call"
     starts, ends = heard.of(RoutedStepStartEvent), heard.of(RoutedStepEndEvent)
     assert [(e.event.author, e.event.is_answer) for e in starts] == [
-        ("small", False), ("large", False), ("large", True),
-    ]  # fmt: skip
+        ("small", False),
+        ("large", False),
+        ("large", True),
+    ]
     assert starts[1].event.entropy == pytest.approx(2.0)
     assert [e.record.author for e in ends] == ["small", "large", "large"]
     texts = [e.event for e in heard.of(RoutedStepInProgressEvent)]

@@ -152,10 +152,12 @@ def test_bound_and_free_requests_side_by_side_are_what_each_is_alone(
     backend = make(kind, "bytes")
 
     async def together() -> list[Answer]:
-        work = asyncio.gather(*(
-            ask(backend, prompt, count, temperature=temperature, **more)
-            for prompt, count, more in requests
-        ))  # fmt: skip
+        work = asyncio.gather(
+            *(
+                ask(backend, prompt, count, temperature=temperature, **more)
+                for prompt, count, more in requests
+            )
+        )
         return await asyncio.wait_for(work, PATIENCE)
 
     with tiny.passes(shared(kind, "bytes")) as seen:

@@ -34,9 +34,15 @@ from glimp_integrations.backends.base import Report, Request
 
 KINDS = ["llama", "gemma2", "mamba", "gpt"]
 PROMPTS = [
-    "so", PROMPT, "the quick brown fox", PROMPT * 3, "wait, let me see", "is it? yes", "a",
+    "so",
+    PROMPT,
+    "the quick brown fox",
+    PROMPT * 3,
+    "wait, let me see",
+    "is it? yes",
+    "a",
     "once upon a time there was a dog. the dog sleeps.\n\n",
-]  # fmt: skip
+]
 COUNTS = [30, 12, 25, 30, 7, 30, 18, 30]
 PATIENCE = 20.0
 """Seconds after which a test has met a hang."""
@@ -77,8 +83,9 @@ class TestTexts:
     def test_threads_do_too(self, make, kind):
         backend = make(kind)
         with ThreadPoolExecutor(8) as pool:
-            answers = pool.map(lambda request: asked(backend, *request),
-                               zip(PROMPTS, COUNTS, strict=True))  # fmt: skip
+            answers = pool.map(
+                lambda request: asked(backend, *request), zip(PROMPTS, COUNTS, strict=True)
+            )
         assert [answer.text for answer in answers] == alone(kind)
 
     def test_so_does_who_comes_while_others_write(self, make, kind):
@@ -381,8 +388,15 @@ class TestOneDevice:
 
     def test_routed_questions_at_once_are_answered_as_alone(self, make):
         small, large = make(), make("gemma2", "other")
-        router = GlimpRouter(small, large, temperature=0, threshold=2.5, max_thinking_tokens=40,
-                             max_step_tokens=10, max_tokens=8)  # fmt: skip
+        router = GlimpRouter(
+            small,
+            large,
+            temperature=0,
+            threshold=2.5,
+            max_thinking_tokens=40,
+            max_step_tokens=10,
+            max_tokens=8,
+        )
         expected = [router.run(question) for question in PROMPTS]
 
         async def all_of_them() -> list[Any]:

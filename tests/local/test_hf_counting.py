@@ -60,8 +60,13 @@ class Counted:
 
     def run(self, question: str = QUESTION, **options: Any) -> RoutedAnswer:
         """Ask; afterwards ``passes`` tells of this question alone."""
-        options = {"temperature": 0, "threshold": self._threshold, "max_thinking_tokens": 120,
-                   "max_step_tokens": 20, "max_tokens": 20} | options  # fmt: skip
+        options = {
+            "temperature": 0,
+            "threshold": self._threshold,
+            "max_thinking_tokens": 120,
+            "max_step_tokens": 20,
+            "max_tokens": 20,
+        } | options
         for model in self.models.values():
             model.requests.clear()
             model.reports.clear()
@@ -107,8 +112,9 @@ class TestARoutedAnswer:
             assert read + written == counted.passes[author].ids
             assert usage.input_tokens - usage.cached_tokens == read
         told = sum(s.prefilled_tokens or 0 for s in result.trace.steps)
-        assert told == sum(r.prompt_tokens - r.cached_tokens for m in counted.models.values()
-                           for r in m.reports)  # fmt: skip
+        assert told == sum(
+            r.prompt_tokens - r.cached_tokens for m in counted.models.values() for r in m.reports
+        )
 
 
 @pytest.mark.parametrize(("small", "large"), PAIRS[:2])

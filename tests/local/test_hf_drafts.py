@@ -31,8 +31,11 @@ from glimp_integrations.backends.scripted import ScriptedBackend
 
 COUNT = 40
 LARGE = [
-    ("llama", "plain"), ("qwen2", "other"), ("gemma2", "plain"), ("gemma3", "plain"),
-]  # fmt: skip
+    ("llama", "plain"),
+    ("qwen2", "other"),
+    ("gemma2", "plain"),
+    ("gemma3", "plain"),
+]
 # A text that repeats itself, so that there is something to look up.
 REPEATED = "let me see. the fox sleeps, and the dog sleeps. let me see. the fox "
 
@@ -87,12 +90,14 @@ class TestGreedyTextIsTheSame:
     small=st.sampled_from([("llama", "plain"), ("gemma3", "other"), ("qwen2", "plain")]),
     turns=st.lists(
         st.tuples(
-            st.sampled_from(["small", "prompt_lookup", "none"]), st.integers(1, 25),
+            st.sampled_from(["small", "prompt_lookup", "none"]),
+            st.integers(1, 25),
             st.integers(0, 8),
         ),
-        min_size=1, max_size=5,
+        min_size=1,
+        max_size=5,
     ),
-)  # fmt: skip
+)
 def test_any_mixture_of_drafts_and_hand_overs_writes_the_same(large, small, turns):
     drafting, plain = backend(*large), backend(*large, cache_bytes=0)
     helper = backend(*small, seed=5)
@@ -122,9 +127,15 @@ class TestRouting:
         def run(draft: str | None) -> Any:
             small, big = make("llama", seed=3), make(*large, seed=7)
             return GlimpRouter(
-                small, big, temperature=0, threshold=threshold, draft=draft, max_tokens=25,
-                max_thinking_tokens=60, max_step_tokens=12,
-            ).run("is it? let me see.")  # fmt: skip
+                small,
+                big,
+                temperature=0,
+                threshold=threshold,
+                draft=draft,
+                max_tokens=25,
+                max_thinking_tokens=60,
+                max_step_tokens=12,
+            ).run("is it? let me see.")
 
         plain, drafted = run(None), run(draft)
         names = ("author", "text", "tokens", "end")
@@ -139,9 +150,14 @@ class TestRouting:
     def test_only_the_large_model_is_helped(self, make):
         small, large = make("llama", seed=3), make("qwen2", seed=7)
         GlimpRouter(
-            small, large, temperature=0, threshold=2.0, draft="small", max_thinking_tokens=40,
+            small,
+            large,
+            temperature=0,
+            threshold=2.0,
+            draft="small",
+            max_thinking_tokens=40,
             max_tokens=5,
-        ).run("is it?")  # fmt: skip
+        ).run("is it?")
         assert {request.draft for request in large.requests} == {small}
         assert {request.draft for request in small.requests} == {None}
 
@@ -314,9 +330,12 @@ class TestWhoCannot:
 
     def test_the_refusal_shows_what_is_lost_and_what_to_do(self, make):
         router = GlimpRouter(
-            make("llama", "bytes"), make("llama", "lossy"), temperature=0, draft="small",
+            make("llama", "bytes"),
+            make("llama", "lossy"),
+            temperature=0,
+            draft="small",
             threshold=-1,
-        )  # fmt: skip
+        )
         with pytest.raises(ConfigError, match=r"reads 'So 3 .* use draft='prompt_lookup'"):
             router.run("is it?")
 

@@ -334,8 +334,15 @@ class TestNumbersThatAreNone:
     def test_the_model_the_step_and_the_written_text_are_told(self, make, value):
         weights = model(seed=3)
         large = make(weights, name="ill-one")
-        router = GlimpRouter(make(), large, temperature=0, threshold=-1, max_step_tokens=6,
-                             max_thinking_tokens=60, max_tokens=5)  # fmt: skip
+        router = GlimpRouter(
+            make(),
+            large,
+            temperature=0,
+            threshold=-1,
+            max_step_tokens=6,
+            max_thinking_tokens=60,
+            max_tokens=5,
+        )
         with passes(weights) as seen:
             whole = router.run("is it?")
         healthy = len(seen) // 2
@@ -379,9 +386,14 @@ class TestNumbersThatAreNone:
         asked(small, "so", 1)
         with meddled(weights, self.spoil(3)):
             found = GlimpRouter(
-                small, make("qwen2"), temperature=0, on_backend_error="large", max_step_tokens=6,
-                max_thinking_tokens=40, max_tokens=5,
-            ).run("is it?")  # fmt: skip
+                small,
+                make("qwen2"),
+                temperature=0,
+                on_backend_error="large",
+                max_step_tokens=6,
+                max_thinking_tokens=40,
+                max_tokens=5,
+            ).run("is it?")
         assert found.trace.steps[-1].author == "large"
         assert "ill-one computed logits" in found.trace.errors[0]
 
@@ -415,9 +427,14 @@ class TestWithModelsElsewhere:
 
     def test_a_large_model_elsewhere_is_fine_for_both(self, make):
         found = GlimpRouter(
-            make(), self.away(), strategy="in_process", entropy_estimator="full", temperature=0,
-            max_thinking_tokens=20, max_tokens=5,
-        ).run("is it?")  # fmt: skip
+            make(),
+            self.away(),
+            strategy="in_process",
+            entropy_estimator="full",
+            temperature=0,
+            max_thinking_tokens=20,
+            max_tokens=5,
+        ).run("is it?")
         assert {step.estimator for step in found.trace.steps} == {"full"}
 
     def test_auto_takes_what_there_is(self, make):
@@ -532,8 +549,9 @@ class TestShortForms:
         assert located(str(folder)) == (str(folder), None)
         assert located(str(gguf)) == (str(tmp_path), "small-q4.gguf")
         assert located(str(tmp_path), gguf_file="small-q4.gguf") == (
-            str(tmp_path), "small-q4.gguf",
-        )  # fmt: skip
+            str(tmp_path),
+            "small-q4.gguf",
+        )
 
     def test_a_home_folder_is_understood(self, folder, monkeypatch):
         monkeypatch.setenv("HOME", str(folder.parent))

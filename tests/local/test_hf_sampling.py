@@ -138,9 +138,9 @@ class TestSampled:
         backend = make()
 
         def distinct(temperature: float) -> int:
-            return len({
-                asked(backend, PROMPT, 1, temperature=temperature, seed=s).text for s in range(30)
-            })  # fmt: skip
+            return len(
+                {asked(backend, PROMPT, 1, temperature=temperature, seed=s).text for s in range(30)}
+            )
 
         assert distinct(0.05) < distinct(1.0) < distinct(20.0)
 
@@ -162,9 +162,11 @@ class TestSampled:
     def test_other_settings_side_by_side_stay_apart(self, make):
         backend = make()
         options = [
-            {"temperature": 0.0}, {"temperature": 0.5, "seed": 1},
-            {"temperature": 2.0, "seed": 1}, {"temperature": 2.0, "top_p": 0.3, "seed": 1},
-        ]  # fmt: skip
+            {"temperature": 0.0},
+            {"temperature": 0.5, "seed": 1},
+            {"temperature": 2.0, "seed": 1},
+            {"temperature": 2.0, "top_p": 0.3, "seed": 1},
+        ]
         alone = [asked(backend, PROMPT, COUNT, **o).text for o in options]
 
         async def together() -> list[Answer]:
@@ -187,10 +189,13 @@ class TestTheEnd:
     @pytest.mark.parametrize(
         ("where", "several"),
         [
-            ("generation_config", True), ("generation_config", False),
-            ("generation", True), ("generation", False), ("tokenizer", False),
+            ("generation_config", True),
+            ("generation_config", False),
+            ("generation", True),
+            ("generation", False),
+            ("tokenizer", False),
         ],
-    )  # fmt: skip
+    )
     def test_any_of_its_ids_ends_the_text(self, make, where, several):
         written = asked(make(), PROMPT, COUNT).tokens
         [last] = tokenizer().encode(written[6].text)[-1:]
@@ -292,9 +297,11 @@ class TestEntropy:
         tail = bare(shared(kind), tokenizer(), ids, 10)
         assert tail == found.text
         written = shared(kind).generate(
-            torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)).long(),
-            do_sample=False, max_new_tokens=10,
-        )  # fmt: skip
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids)).long(),
+            do_sample=False,
+            max_new_tokens=10,
+        )
         logits = shared(kind)(written).logits[0, len(ids) - 1 : -1].float()
         for estimator in ("full", "topk_renorm", "topk_other"):
             expected = [by_hand(row.tolist(), estimator, 7) for row in logits]

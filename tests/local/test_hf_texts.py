@@ -110,8 +110,10 @@ class TestLedger:
         assert own != vocabulary.encode("the")
         ledger.wrote(own, "the")
         assert ledger.ids("once uponthe fox", vocabulary) == [
-            *first, *own, *vocabulary.encode(" fox"),
-        ]  # fmt: skip
+            *first,
+            *own,
+            *vocabulary.encode(" fox"),
+        ]
 
     def test_only_new_text_is_encoded(self):
         vocabulary, ledger = Recorded(tokenizer()), Ledger()

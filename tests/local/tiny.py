@@ -108,10 +108,14 @@ def _metaspace(scheme: str, text: str) -> Tokenizer:
     """Words with their space in front, single bytes for what is no word: as Llama 2 has it."""
     raw = Tokenizer(models.BPE(byte_fallback=True, unk_token="<pad>"))
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
-    raw.decoder = decoders.Sequence([
-        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-        decoders.Strip(" ", 1, 0),
-    ])  # fmt: skip
+    raw.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     bytes_ = [f"<0x{number:02X}>" for number in range(256)]
     trainer = trainers.BpeTrainer(
         vocab_size=420, special_tokens=SPECIAL + bytes_, show_progress=False
@@ -158,14 +162,20 @@ def config(kind: str, size: int, layers: int = 2, **changes: Any) -> Any:
         **changes: Fields over the usual ones.
     """
     common = {
-        "vocab_size": size, "hidden_size": 32, "num_hidden_layers": layers,
-        "pad_token_id": PAD, "bos_token_id": None, "eos_token_id": END,
+        "vocab_size": size,
+        "hidden_size": 32,
+        "num_hidden_layers": layers,
+        "pad_token_id": PAD,
+        "bos_token_id": None,
+        "eos_token_id": END,
         "tie_word_embeddings": False,
-    }  # fmt: skip
+    }
     attention = {
-        "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
-    }  # fmt: skip
+    }
     sliding = {"head_dim": 8, "sliding_window": WINDOW, "query_pre_attn_scalar": 8}
     if kind == "gemma3":  # by default every sixth layer sees everything
         sliding["layer_types"] = [
@@ -173,9 +183,13 @@ def config(kind: str, size: int, layers: int = 2, **changes: Any) -> Any:
         ]
     conv = {"layer_types": ["conv", "full_attention"] * (layers // 2), "conv_L_cache": 3}
     hybrid = {
-        "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1,
-        "mamba_d_state": 8, "mamba_chunk_size": 8,
-    }  # fmt: skip
+        "attn_layer_indices": [1],
+        "mamba_n_heads": 8,
+        "mamba_d_head": 8,
+        "mamba_n_groups": 1,
+        "mamba_d_state": 8,
+        "mamba_chunk_size": 8,
+    }
     mamba = {"num_heads": 8, "head_dim": 8, "n_groups": 1, "chunk_size": 8}
     makers: dict[str, tuple[Any, dict[str, Any]]] = {
         "llama": (LlamaConfig, attention),

@@ -16,8 +16,19 @@ from glimp_integrations.cli.app import app
 
 
 def bench(folder: Path, *more: str) -> str:
-    arguments = ["bench", "--n", "3", "--max-tokens", "16", "--measure-every", "0",
-                 "--arms", "small,large,routed@0.3,random@0.5", "--out", str(folder)]  # fmt: skip
+    arguments = [
+        "bench",
+        "--n",
+        "3",
+        "--max-tokens",
+        "16",
+        "--measure-every",
+        "0",
+        "--arms",
+        "small,large,routed@0.3,random@0.5",
+        "--out",
+        str(folder),
+    ]
     done = CliRunner().invoke(app, [*arguments, *more], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
@@ -61,15 +72,29 @@ def _steps(line: dict) -> list:
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
     command = [
-        str(Path(sys.executable).with_name("glimp")), "bench", "--task",
-        "chain_sum:max_terms=2,max_digits=2", "--format", "short", "--n", "6", "--arms",
-        "small,large", "--measure-every", "0", "--out", str(tmp_path),
-    ]  # fmt: skip
+        str(Path(sys.executable).with_name("glimp")),
+        "bench",
+        "--task",
+        "chain_sum:max_terms=2,max_digits=2",
+        "--format",
+        "short",
+        "--n",
+        "6",
+        "--arms",
+        "small,large",
+        "--measure-every",
+        "0",
+        "--out",
+        str(tmp_path),
+    ]
     path = tmp_path / "results.jsonl"
     first = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 300
     while not (path.exists() and path.read_bytes().count(b"\n") >= 2):
         assert first.poll() is None and time.monotonic() < deadline

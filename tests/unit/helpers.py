@@ -18,11 +18,18 @@ def script(*items: str | tuple[str, float]) -> list[ScriptedToken]:
 
 # Both models agree on every word, so only the routing decides who writes it.
 CHAIN = script(
-    ("Let me think", 0.2), "\n\n",
-    ("2 + 2", 2.0), " = 4", ".\n\n",
-    ("Done.", 0.3), "\n", "</think>",
-    "\n\n", "The answer is 4.", "",
-)  # fmt: skip
+    ("Let me think", 0.2),
+    "\n\n",
+    ("2 + 2", 2.0),
+    " = 4",
+    ".\n\n",
+    ("Done.", 0.3),
+    "\n",
+    "</think>",
+    "\n\n",
+    "The answer is 4.",
+    "",
+)
 REASONING = "Let me think\n\n2 + 2 = 4.\n\nDone.\n"
 ANSWER = "The answer is 4."
 

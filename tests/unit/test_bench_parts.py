@@ -26,15 +26,23 @@ def test_arms_have_stable_names() -> None:
         [0.5, 1.0],
     )
     assert [arm.name for arm in arms] == [
-        "small", "large", "routed@0.5", "routed@1", "routed@1:strategy=fused,max_step_tokens=9",
-        "random@0.25", "random(routed@0.5)", "random(routed@1)",
+        "small",
+        "large",
+        "routed@0.5",
+        "routed@1",
+        "routed@1:strategy=fused,max_step_tokens=9",
+        "random@0.25",
+        "random(routed@0.5)",
+        "random(routed@1)",
         "random(routed@1:strategy=fused,max_step_tokens=9)",
-    ]  # fmt: skip
+    ]
     settings = {arm.name: dict(arm.settings) for arm in arms}
     assert settings["small"] == {"threshold": math.inf, "answer_by": "small"}
     assert settings["routed@1:strategy=fused,max_step_tokens=9"] == {
-        "threshold": 1.0, "strategy": "fused", "max_step_tokens": 9,
-    }  # fmt: skip
+        "threshold": 1.0,
+        "strategy": "fused",
+        "max_step_tokens": 9,
+    }
     assert settings["random@0.25"] == {"random_share": 0.25}
     assert arms[-1].with_share(0.3).settings["random_share"] == 0.3
 
@@ -81,10 +89,12 @@ def write(path: Path, *lines: str) -> str:
 def test_a_question_file(tmp_path: Path) -> None:
     file = write(
         tmp_path / "q.jsonl",
-        "\ufeff" + json.dumps({"question": "1+1?", "answer": 2, "id": "sum"}), "", "   ",
+        "\ufeff" + json.dumps({"question": "1+1?", "answer": 2, "id": "sum"}),
+        "",
+        "   ",
         json.dumps({"question": "Half?", "answer": "\\frac{1}{2}"}),
         json.dumps({"question": "Capital?", "answer": "Paris"}),
-    )  # fmt: skip
+    )
     task = load_task(file)
     assert [item.id for item in task.items] == ["sum", "4", "5"]
     assert task.notes == ["q.jsonl: 2 blank lines skipped"]

@@ -33,24 +33,51 @@ def line(
     routed = "@" in arm
     steps = [
         StepRecord(
-            index=i, kind="reasoning", text="x", author=author,
-            entropy=h if routed else None, estimator="topk_renorm@20", threshold=1.0,
-            tokens=10 + uneven * (item % 3), discarded_tokens=1, requests=1, prefilled_tokens=50,
+            index=i,
+            kind="reasoning",
+            text="x",
+            author=author,
+            entropy=h if routed else None,
+            estimator="topk_renorm@20",
+            threshold=1.0,
+            tokens=10 + uneven * (item % 3),
+            discarded_tokens=1,
+            requests=1,
+            prefilled_tokens=50,
             cached_tokens=cached,
-            first_token_seconds=0.1, seconds=1.0, end="delimiter",
+            first_token_seconds=0.1,
+            seconds=1.0,
+            end="delimiter",
         )
         for i, (author, h) in enumerate(
             [("small", 0.2), ("large", 1.4)] if routed else [(arm, None)] * 2
         )
-    ]  # fmt: skip
-    trace = Trace(small_model="S", large_model="L", strategy="fused", strategy_reason="",
-                  steps=steps, requests=2, prompt_tokens=50)  # fmt: skip
+    ]
+    trace = Trace(
+        small_model="S",
+        large_model="L",
+        strategy="fused",
+        strategy_reason="",
+        steps=steps,
+        requests=2,
+        prompt_tokens=50,
+    )
     return {
-        "kind": "answer", "arm": arm, "item": f"q{item}", "digest": "", "settings": "",
-        "concurrency": concurrency, "seconds": seconds * (1 + item % 3 / 10), "score": float(right),
-        "right": right, "marked": True, "extracted": "4", "reply": "4",
-        "trace": trace.model_dump(mode="json"), "usage": Usage().model_dump(mode="json"),
-    }  # fmt: skip
+        "kind": "answer",
+        "arm": arm,
+        "item": f"q{item}",
+        "digest": "",
+        "settings": "",
+        "concurrency": concurrency,
+        "seconds": seconds * (1 + item % 3 / 10),
+        "score": float(right),
+        "right": right,
+        "marked": True,
+        "extracted": "4",
+        "reply": "4",
+        "trace": trace.model_dump(mode="json"),
+        "usage": Usage().model_dump(mode="json"),
+    }
 
 
 def made(folder: Path, right: dict[str, int], seconds: dict[str, float], **more: int) -> Summary:

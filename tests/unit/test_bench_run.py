@@ -241,9 +241,12 @@ def test_the_control_takes_the_share_the_routed_arm_had(tmp_path: Path) -> None:
     assert share["arm"] == "random(routed@1)" and share["share"] == pytest.approx(1 / 3)
     assert sum(x["arm"] == "random(routed@1)" for x in lines if x["kind"] == "answer") == 6
     steps = [
-        s for x in lines if x["kind"] == "answer" and x["arm"].startswith("random")
-        for s in x["trace"]["steps"] if s["entropy"] is not None
-    ]  # fmt: skip
+        s
+        for x in lines
+        if x["kind"] == "answer" and x["arm"].startswith("random")
+        for s in x["trace"]["steps"]
+        if s["entropy"] is not None
+    ]
     assert {s["author"] for s in steps} == {"small", "large"}
 
 

@@ -25,8 +25,10 @@ JOINER = "\u2060"
 STRATEGIES = ["two_request", "fused"]
 
 CITY = {
-    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
-}  # fmt: skip
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+}
 WEATHER = {
     "type": "function",
     "function": {"name": "get_weather", "description": "Weather of a city.", "parameters": CITY},
@@ -49,9 +51,16 @@ def whole(call: Sequence[str], lead: str = "<tool_call>\n", close: str = "\n</to
 
 # The chain of the other tests, up to the end of thinking: easy, hard, easy.
 THOUGHT = script(
-    ("Let me think", 0.2), "\n\n", ("2 + 2", 2.0), " = 4", ".\n\n", ("Done.", 0.3), "\n",
-    "</think>", "\n\n",
-)  # fmt: skip
+    ("Let me think", 0.2),
+    "\n\n",
+    ("2 + 2", 2.0),
+    " = 4",
+    ".\n\n",
+    ("Done.", 0.3),
+    "\n",
+    "</think>",
+    "\n\n",
+)
 # The same without tags.
 SPOKEN = script(("Let me look", 0.2), ".\n\n", ("It is far", 2.0), ".\n\n")
 SPOKEN_TEXT = "Let me look.\n\nIt is far.\n\n"
@@ -76,9 +85,7 @@ def ask(
     """The result, once the events were seen to add up to it."""
     events = list(router(small, large, **options).stream("Weather in Paris?", form))
     result = result_of(events)
-    assert streamed_calls(events) == [
-        (c.id, c.name, c.arguments) for c in result.tool_calls
-    ]  # fmt: skip
+    assert streamed_calls(events) == [(c.id, c.name, c.arguments) for c in result.tool_calls]
     assert told(events, "reasoning") == result.reasoning
     assert told(events, "answer") == result.answer
     assert shown(events) == result.reasoning + result.answer, "everything was shown once"
@@ -130,9 +137,11 @@ def test_a_demanded_call_is_bound_behind_routed_reasoning(
     result, _ = ask(small, large, form, strategy=strategy)
     assert (result.reasoning, result.answer, called(result)) == (REASONING, "", [PARIS])
     assert steps(result, "author", "kind", "end") == [
-        ("small", "reasoning", "delimiter"), ("large", "reasoning", "delimiter"),
-        ("small", "reasoning", "think_end"), ("large", "answer", "eos"),
-    ]  # fmt: skip
+        ("small", "reasoning", "delimiter"),
+        ("large", "reasoning", "delimiter"),
+        ("small", "reasoning", "think_end"),
+        ("large", "answer", "eos"),
+    ]
     assert bound(small) == [], "only the answer is bound"
     (request,) = bound(large)
     assert request is large.requests[-1]
@@ -143,9 +152,10 @@ def test_a_demanded_call_is_bound_behind_routed_reasoning(
 
 def test_the_record_of_a_call_holds_its_lead_and_close() -> None:
     result, _ = ask(
-        model("<tool_call>\n", *CALL), model("<tool_call>\n", *CALL),
+        model("<tool_call>\n", *CALL),
+        model("<tool_call>\n", *CALL),
         Form(tools=TOOLS, tool_choice="any"),
-    )  # fmt: skip
+    )
     last = result.trace.steps[-1]
     assert last.text == "<tool_call>\n" + "".join(CALL) + "\n</tool_call>"
     assert last.tokens == len(CALL) + 1, "nobody generated the tags"
@@ -374,8 +384,10 @@ def test_a_routed_answer_is_routed_again_behind_a_call() -> None:
     assert (called(result), result.answer) == ([PARIS], "So.")
     answer = [s for s in result.trace.steps if s.kind == "answer"]
     assert [(s.author, s.entropy is None) for s in answer] == [
-        ("small", False), ("large", True), ("small", False),
-    ]  # fmt: skip
+        ("small", False),
+        ("large", True),
+        ("small", False),
+    ]
 
 
 # -- an answer that follows a schema ---------------------------------------------------------
@@ -404,8 +416,9 @@ def test_json_of_the_small_model_is_written_anew_bound(begins: str) -> None:
         large = model("\n```json\n", '{"city": "Paris"}', tags=False)
     result, events = ask(small, large, Form(schema=CITY))
     assert (result.reasoning.rstrip(), result.answer) == (
-        SPOKEN_TEXT.rstrip(), '{"city": "Paris"}',
-    )  # fmt: skip
+        SPOKEN_TEXT.rstrip(),
+        '{"city": "Paris"}',
+    )
     assert "town" not in shown(events) and "`" not in shown(events)
     assert result.trace.stop_reason == "json"
     assert len(bound(large)) == 1
@@ -416,8 +429,9 @@ def test_a_chain_that_ends_without_json_is_followed_by_it() -> None:
     large = model("It is Paris.\n\n", "```json\n", '{"city": "Paris"}', tags=False)
     result, _ = ask(small, large, Form(schema=CITY))
     assert (result.reasoning, result.answer) == (
-        SPOKEN_TEXT + "It is Paris.", '{"city": "Paris"}',
-    )  # fmt: skip
+        SPOKEN_TEXT + "It is Paris.",
+        '{"city": "Paris"}',
+    )
     assert large.requests[-1].prompt.endswith("It is Paris.\n\n```json\n")
     assert (result.trace.stop_reason, result.trace.answer_stop) == ("eos", "eos")
 
@@ -426,10 +440,14 @@ def test_a_chain_that_ran_out_of_budget_is_followed_by_json() -> None:
     small = model("a", "b", "c", tags=False)
     large = ScriptedBackend(
         lambda text: (
-            (b'{"city": "Paris"}', 0.0) if text.endswith(b"```json\n")
-            else (b"", 0.0) if text.endswith(b"}") else (b"x", 0.0)
-        ), binds=True,
-    )  # fmt: skip
+            (b'{"city": "Paris"}', 0.0)
+            if text.endswith(b"```json\n")
+            else (b"", 0.0)
+            if text.endswith(b"}")
+            else (b"x", 0.0)
+        ),
+        binds=True,
+    )
     result, _ = ask(small, large, Form(schema=CITY), max_thinking_tokens=6)
     assert (result.trace.stop_reason, result.answer) == ("budget", '{"city": "Paris"}')
 
@@ -816,9 +834,10 @@ def test_a_result_that_does_not_fit_is_named() -> None:
     ]
     small = model("Ok.", context_window=1000, name="S")
     with pytest.raises(
-        ConfigError, match=r"S has a context window of 1,000 \(its longest message is number 2, "
-        r"of role 'tool', with 1,234 characters\)"
-    ):  # fmt: skip
+        ConfigError,
+        match=r"S has a context window of 1,000 \(its longest message is number 2, "
+        r"of role 'tool', with 1,234 characters\)",
+    ):
         router(small, model("Ok.")).run(messages, Form(tools=TOOLS))
 
 
@@ -852,15 +871,18 @@ def says(
 
 WORDS = st.lists(
     st.sampled_from(["I look.", "Is <b> x?", "Ünder {1}.", "- a\n- b", "```py\nx\n```", "[TOOL"]),
-    unique=True, max_size=3,
-).map("\n\n".join)  # fmt: skip
-CALLS = st.sampled_from([
-    "<tool_call>\n" + "".join(CALL) + "\n</tool_call>",
-    "[TOOL_CALLS]clock[ARGS]{}",
-    "".join(CALL),
-    "```json\n" + "".join(SECOND) + "\n```",
-    "<tool_call>\n<function=clock>\n</function>\n</tool_call>",
-])  # fmt: skip
+    unique=True,
+    max_size=3,
+).map("\n\n".join)
+CALLS = st.sampled_from(
+    [
+        "<tool_call>\n" + "".join(CALL) + "\n</tool_call>",
+        "[TOOL_CALLS]clock[ARGS]{}",
+        "".join(CALL),
+        "```json\n" + "".join(SECOND) + "\n```",
+        "<tool_call>\n<function=clock>\n</function>\n</tool_call>",
+    ]
+)
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 
 
@@ -875,11 +897,12 @@ def test_tokens_of_any_size_lead_to_the_same_reply_and_events(
     def reply(sizes: list[int]) -> tuple[Any, ...]:
         small, large = (
             ScriptedBackend(
-                says(text, sizes), template=HERMES,
+                says(text, sizes),
+                template=HERMES,
                 generation_prompt=OPENED if tags else "<assistant>\n",
             )
             for _ in "SL"
-        )  # fmt: skip
+        )
         result, _ = ask(small, large, Form(tools=TOOLS))
         return result.reasoning, result.answer, called(result), result.invalid_tool_calls
 
@@ -896,11 +919,13 @@ def test_a_bound_call_may_stand_anywhere_in_a_reply(
     text = f"{start}\n</tool_call>\n\n{after}"
     small, large = (
         ScriptedBackend(
-            says(text, sizes, {len(start.encode())}), template=HERMES, binds=True,
+            says(text, sizes, {len(start.encode())}),
+            template=HERMES,
+            binds=True,
             generation_prompt=OPENED if tags else "<assistant>\n",
         )
         for _ in "SL"
-    )  # fmt: skip
+    )
     result, _ = ask(small, large, Form(tools=TOOLS), answer_by=author)
     assert called(result) == [PARIS]
     assert len(bound(small)) == (author == "small")

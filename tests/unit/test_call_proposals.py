@@ -96,9 +96,7 @@ class TestTheLargeModelDecides:
     @pytest.mark.parametrize("begun", BEGUN)
     def test_it_may_make_the_call_and_is_bound_as_ever(self, begun: str):
         small = says(("", begun), name="S")
-        large = says(
-            ("", "<tool_call>\n"), ("<tool_call>\n", WEATHER), name="L", binds=True
-        )  # fmt: skip
+        large = says(("", "<tool_call>\n"), ("<tool_call>\n", WEATHER), name="L", binds=True)
         result, events = ask(small, large)
         assert called(result) == PARIS
         assert result.answer == "" == shown(events)
@@ -174,8 +172,10 @@ class TestNothingElseChanges:
         assert called(result) == PARIS
         (proposal,) = result.trace.call_proposals
         assert (proposal.proposed_by, proposal.decided_by, proposal.called) == (
-            "small", "small", True,
-        )  # fmt: skip
+            "small",
+            "small",
+            True,
+        )
 
     def test_a_demanded_call_needs_no_decision(self):
         small = says(("", "<tool_call>"))
@@ -226,9 +226,10 @@ class TestTheTrace:
     def test_tells_who_proposed_and_who_decided(self):
         small = says(("", "Hm.\n\n<tool_call>"), ("Hm\\.\n\nNo\\.\n\n", WEATHER))
         large = says(
-            ("Hm\\.\n\n", "No.\n\n"), ("Hm\\.\n\nNo\\.\n\n", "<tool_call>\n"),
+            ("Hm\\.\n\n", "No.\n\n"),
+            ("Hm\\.\n\nNo\\.\n\n", "<tool_call>\n"),
             (".*<tool_call>\n", WEATHER),
-        )  # fmt: skip
+        )
         result, events = ask(small, large)
         assert [
             (p.step, p.proposed_by, p.decided_in, p.decided_by, p.called)

@@ -149,10 +149,23 @@ def bare_with_ids(called: Calls) -> str:
 
 
 FAMILIES: list[Callable[[Calls], str]] = [
-    hermes, function_call, xml, llama, llama_typed, llama_tagged, mistral_old, mistral_with_ids,
-    mistral_new, mistral_new_with_ids, deepseek_old, deepseek_new, fenced, fenced_list, bare,
+    hermes,
+    function_call,
+    xml,
+    llama,
+    llama_typed,
+    llama_tagged,
+    mistral_old,
+    mistral_with_ids,
+    mistral_new,
+    mistral_new_with_ids,
+    deepseek_old,
+    deepseek_new,
+    fenced,
+    fenced_list,
+    bare,
     bare_with_ids,
-]  # fmt: skip
+]
 TAGGED = [hermes, xml, llama_tagged, mistral_old, mistral_new, deepseek_old, deepseek_new]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
 ONE: Calls = [("get_weather", {"city": "Paris"})]
@@ -236,8 +249,9 @@ def test_arguments_are_told_as_they_arrive() -> None:
     reader = CallReader(NAMES, number)
     assert reader.feed('<tool_call>{"name": "other", "arguments":') == []
     assert reader.feed(' {"a"') == [
-        ToolCallDelta(0, "id0", "other", ""), ToolCallDelta(0, None, None, '{"a"'),
-    ]  # fmt: skip
+        ToolCallDelta(0, "id0", "other", ""),
+        ToolCallDelta(0, None, None, '{"a"'),
+    ]
     assert reader.feed(": 1}") == [ToolCallDelta(0, None, None, ": 1}")]
     assert reader.feed("}</tool_call>") == reader.end() == []
 
@@ -424,9 +438,21 @@ def test_ids_are_nine_letters_and_digits_and_differ() -> None:
 # -- properties ------------------------------------------------------------------------------
 
 KEYS = st.text("abc_", min_size=1, max_size=5)
-TEXTS = st.text(max_size=8) | st.sampled_from([
-    "}", '"', "\\", "{", "]", "```", "\n```\n", "[TOOL_CALLS]", "<tool_call>", '"}', "\\u2060",
-])  # fmt: skip
+TEXTS = st.text(max_size=8) | st.sampled_from(
+    [
+        "}",
+        '"',
+        "\\",
+        "{",
+        "]",
+        "```",
+        "\n```\n",
+        "[TOOL_CALLS]",
+        "<tool_call>",
+        '"}',
+        "\\u2060",
+    ]
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
@@ -438,10 +464,19 @@ PLAIN_ARGUMENTS = st.dictionaries(
     st.integers() | st.lists(st.integers(), max_size=3) | st.text("ab<{}\" \n'", max_size=8),
     max_size=3,
 ).map(lambda given: {k: v for k, v in given.items() if not isinstance(v, str) or not _json(v)})
-PARAGRAPHS = st.sampled_from([
-    "I look.", "One line.\nAnother.", "a < b <tool", "[1, 2]", '{"name": "nobody"}', "<b>x</b>",
-    "It is `{}`.", "[TOOL", "see ``` there",
-])  # fmt: skip
+PARAGRAPHS = st.sampled_from(
+    [
+        "I look.",
+        "One line.\nAnother.",
+        "a < b <tool",
+        "[1, 2]",
+        '{"name": "nobody"}',
+        "<b>x</b>",
+        "It is `{}`.",
+        "[TOOL",
+        "see ``` there",
+    ]
+)
 
 
 def _json(text: str) -> bool:
@@ -517,11 +552,32 @@ def test_any_pieces_of_a_reply_give_the_same_result(parts: list[str], data: st.D
     add_up(reader, told)
 
 
-FRAGMENTS = st.sampled_from([
-    *TAGS, *TAG_CLOSERS, "```json\n", "```", "\n", "[ARGS]", "<｜tool▁sep｜>", "get_weather",
-    '{"name": "get_weather", "arguments": ', '{"name": "other"', "}", "]", '"', "\\", ",", "null",
-    '{"a": 1}', '"id": "x"', "<function=other>", "<parameter=a>", "</parameter>", "</function>",
-])  # fmt: skip
+FRAGMENTS = st.sampled_from(
+    [
+        *TAGS,
+        *TAG_CLOSERS,
+        "```json\n",
+        "```",
+        "\n",
+        "[ARGS]",
+        "<｜tool▁sep｜>",
+        "get_weather",
+        '{"name": "get_weather", "arguments": ',
+        '{"name": "other"',
+        "}",
+        "]",
+        '"',
+        "\\",
+        ",",
+        "null",
+        '{"a": 1}',
+        '"id": "x"',
+        "<function=other>",
+        "<parameter=a>",
+        "</parameter>",
+        "</function>",
+    ]
+)
 
 
 @given(st.lists(FRAGMENTS | st.text(max_size=6), max_size=12), st.data())
@@ -532,8 +588,10 @@ def test_nothing_that_a_model_may_write_raises(parts: list[str], data: st.DataOb
     add_up(whole, told_at_once)
     add_up(reader, told)
     assert (reader.content, reader.calls, reader.invalid) == (
-        whole.content, whole.calls, whole.invalid,
-    )  # fmt: skip
+        whole.content,
+        whole.calls,
+        whole.invalid,
+    )
 
 
 def test_json_behind_a_closed_call_is_text() -> None:

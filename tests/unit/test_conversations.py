@@ -175,13 +175,20 @@ CALL = {
     [
         {"type": "tool_use", "id": "c1", "name": "look", "input": {"city": "Graz"}},
         {"type": "tool_call", "id": "c1", "name": "look", "args": {"city": "Graz"}},
-        {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "look",
-         "arguments": '{"city": "Graz"}'},
+        {
+            "type": "function_call",
+            "id": "fc_1",
+            "call_id": "c1",
+            "name": "look",
+            "arguments": '{"city": "Graz"}',
+        },
         {"type": "function_call", "id": "c1", "name": "look", "args": {"city": "Graz"}},
-        {"type": "non_standard",
-         "value": {"type": "tool_use", "id": "c1", "name": "look", "input": {"city": "Graz"}}},
+        {
+            "type": "non_standard",
+            "value": {"type": "tool_use", "id": "c1", "name": "look", "input": {"city": "Graz"}},
+        },
     ],
-)  # fmt: skip
+)
 def test_a_call_in_a_block_is_a_call_and_told_twice_it_is_one(block: dict[str, Any]) -> None:
     for told in ([CALL], [], None):
         (message,) = checked("assistant", [*text("I look."), block], tool_calls=told)
@@ -267,9 +274,12 @@ ITEMS = (
 
 def server(template: Any) -> OpenAIBackend:
     return OpenAIBackend(
-        "m", base_url="http://127.0.0.1:9/v1", flavour="together", chat_template=template,
+        "m",
+        base_url="http://127.0.0.1:9/v1",
+        flavour="together",
+        chat_template=template,
         verify="off",
-    )  # fmt: skip
+    )
 
 
 class Local(Listening):
@@ -385,8 +395,11 @@ def test_a_server_that_hides_its_template_gets_a_developer_as_system() -> None:
 
 
 def broken(*more: dict[str, Any]) -> list[dict[str, Any]]:
-    call = {"id": "b1", "type": "function",
-            "function": {"name": "look", "arguments": '{"city": Graz'}}  # fmt: skip
+    call = {
+        "id": "b1",
+        "type": "function",
+        "function": {"name": "look", "arguments": '{"city": Graz'},
+    }
     return [
         USER,
         {"role": "assistant", "content": "I look.", "tool_calls": [*more, call]},

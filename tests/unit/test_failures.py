@@ -33,8 +33,9 @@ def test_small_writes_the_rest(strategy):
     assert (result.reasoning, result.answer) == (REASONING, ANSWER)
     assert len(large.requests) == 1
     assert steps(result, "author", "text", "end")[1:3] == [
-        ("large", "2 + 2 = 4", "error"), ("small", ".\n\n", "delimiter"),
-    ]  # fmt: skip
+        ("large", "2 + 2 = 4", "error"),
+        ("small", ".\n\n", "delimiter"),
+    ]
     assert result.trace.steps[-1].author == "small"
     assert [step.entropy for step in result.trace.steps[2:]] == [None] * 3
     (told_error,) = result.trace.errors

@@ -20,8 +20,10 @@ from glimp_integrations.forms.plan import FREE, Bound, Plan, make_plan
 
 Schema = dict[str, Any]
 CITY: Schema = {
-    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
-}  # fmt: skip
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+}
 BYTES = LLTokenizer("byte")
 
 
@@ -257,8 +259,10 @@ def test_objects_that_say_otherwise_and_mere_data_stay_as_they_are(schema: Schem
 
 
 NAMED: Schema = {
-    "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"],
-}  # fmt: skip
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+}
 BOTH = ('{"name": "x", "city": "y"}', '{"city": "y", "name": "x"}')
 
 
@@ -350,8 +354,9 @@ def test_references_of_a_tools_schema_move_with_it() -> None:
     grown = '{"root": {"kids": [{"kids": []}]}}'
     assert accepts(schema, f'{{"name": "grow", "arguments": {grown}}}')
     assert accepts(schema, '{"name": "count", "arguments": {"root": 3}}')
-    assert accepts(schema, f'{{"name": "grow", "arguments": {{"root": {{"kids": []}}, '
-                           f'"again": {grown}}}}}')  # fmt: skip
+    assert accepts(
+        schema, f'{{"name": "grow", "arguments": {{"root": {{"kids": []}}, "again": {grown}}}}}'
+    )
     assert accepts(schema, grown), "the answer instead of a call"
     assert not accepts(schema, '{"name": "grow", "arguments": {"root": 3}}')
     assert TREE["properties"]["root"] == {"$ref": "#/$defs/node"}, "the caller's is left alone"
@@ -568,11 +573,14 @@ CALLED = {
     "role": "assistant",
     "content": "I look.",
     "tool_calls": [
-        {"id": "1", "type": "function",
-         "function": {"name": "a", "arguments": '{"city": "Paris"}'}},
+        {
+            "id": "1",
+            "type": "function",
+            "function": {"name": "a", "arguments": '{"city": "Paris"}'},
+        },
         {"id": "2", "type": "function", "function": {"name": "b", "arguments": "{}"}},
     ],
-}  # fmt: skip
+}
 
 
 def test_the_schema_stands_behind_the_system_message() -> None:
@@ -619,8 +627,10 @@ def test_calls_and_results_are_written_out_as_the_models_would_write_them() -> N
     assert reader.content == "I look."
     assert [(c.name, c.arguments) for c in reader.calls] == [("a", {"city": "Paris"}), ("b", {})]
     assert [m["content"] for m in found[2:]] == [
-        "Result of a:\nsunny", "Result of 2:\n3", "Result of the tool:\n?",
-    ]  # fmt: skip
+        "Result of a:\nsunny",
+        "Result of 2:\n3",
+        "Result of the tool:\n?",
+    ]
 
 
 def test_a_call_without_text_is_written_out_alone() -> None:

@@ -9,9 +9,18 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.formatting import only_formats
 
 LIST = script(
-    ("- ", 0.1), ("**", 0.1), ("Then", 2.0), " add", ".\n\n",
-    ("First", 0.3), "\n", "</think>", "\n\n", "4", "",
-)  # fmt: skip
+    ("- ", 0.1),
+    ("**", 0.1),
+    ("Then", 2.0),
+    " add",
+    ".\n\n",
+    ("First", 0.3),
+    "\n",
+    "</think>",
+    "\n\n",
+    "4",
+    "",
+)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +57,10 @@ class TestSkippingFormat:
             small, model(LIST, name="L"), strategy=strategy, glimpse="skip_format", threshold=2.5
         ).run("q")
         assert steps(result, "author", "text", "discarded_tokens")[0] == (
-            "small", "- **Then add.\n\n", 0,
-        )  # fmt: skip
+            "small",
+            "- **Then add.\n\n",
+            0,
+        )
         assert result.reasoning == "- **Then add.\n\nFirst\n"
 
     def test_the_papers_way_measures_the_bullet(self, strategy):
@@ -67,9 +78,12 @@ class TestSkippingFormat:
     def test_an_end_behind_formatting_is_the_small_models(self, strategy):
         cut = script("So", "\n\n", "- ", "")
         result = router(
-            model(cut, name="S"), model(cut, name="L"), strategy=strategy, glimpse="skip_format",
+            model(cut, name="S"),
+            model(cut, name="L"),
+            strategy=strategy,
+            glimpse="skip_format",
             think_tags=False,
-        ).run("q")  # fmt: skip
+        ).run("q")
         assert steps(result, "author", "text", "end")[1] == ("small", "- ", "eos")
 
 

@@ -169,11 +169,22 @@ class TestWhatIsShown:
         page = read(router().run("?").trace.to_html())
         text = " ".join(page.text.split())
         for part in (
-            "small S 5 tokens in 2 steps", "large L 5 tokens in 2 steps", "H 0.20 ≤ 1 nats",
-            "H 2.00 > 1 nats", "50% of 10 tokens", "33% of 3 glimpsed steps", "4 requests",
-            "Let me think", "2 + 2 = 4.", "The answer is 4.", "end of thinking",
-            "3 tokens +1 thrown away", "step 3", "answer large", "topk_renorm@20",
-        ):  # fmt: skip
+            "small S 5 tokens in 2 steps",
+            "large L 5 tokens in 2 steps",
+            "H 0.20 ≤ 1 nats",
+            "H 2.00 > 1 nats",
+            "50% of 10 tokens",
+            "33% of 3 glimpsed steps",
+            "4 requests",
+            "Let me think",
+            "2 + 2 = 4.",
+            "The answer is 4.",
+            "end of thinking",
+            "3 tokens +1 thrown away",
+            "step 3",
+            "answer large",
+            "topk_renorm@20",
+        ):
             assert part in text
         assert page.classes("glimp-step") == 4
         assert page.classes("glimp-bar") == 3  # the answer was not glimpsed at
@@ -284,8 +295,11 @@ def test_contrasts_reach_aa(scheme):
     block = re.search(rf"color-scheme: {scheme};([^}}]*)", css)
     colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", block.group(1)))
     grounds = ["ground", "panel", "small-tint", "large-tint"]
-    text = [*product(["ink", "dim", "small", "large"], grounds), ("warn", "warn-tint"),
-            ("on-large", "large")]  # fmt: skip
+    text = [
+        *product(["ink", "dim", "small", "large"], grounds),
+        ("warn", "warn-tint"),
+        ("on-large", "large"),
+    ]
     for ink, ground in text:
         assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
     for fill, ground in product(["small-fill", "large-fill"], grounds):

@@ -105,13 +105,9 @@ TAILS = {
     "Qwen3.5-4B": ("<|im_start|>assistant\n<think>\n", ("<think>", "</think>"), True),
     "GLM-4.6": ("<|assistant|>", ("<think>", "</think>"), False),
     "GLM-4.7-Flash": ("<|assistant|><think>", ("<think>", "</think>"), True),
-    "deepseek-ai-DeepSeek-V3.2": (
-        "</function_results>\n\n<think>", ("<think>", "</think>"), True
-    ),
-    "ByteDance-Seed-OSS": (
-        "<seed:bos>assistant\n", ("<seed:think>", "</seed:think>"), False
-    ),
-}  # fmt: skip
+    "deepseek-ai-DeepSeek-V3.2": ("</function_results>\n\n<think>", ("<think>", "</think>"), True),
+    "ByteDance-Seed-OSS": ("<seed:bos>assistant\n", ("<seed:think>", "</seed:think>"), False),
+}
 SILENT = [
     "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B",
     "HuggingFaceTB-SmolLM3-3B",

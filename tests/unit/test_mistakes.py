@@ -22,9 +22,12 @@ class TestConversations:
 
     def test_unknown_role(self):
         with pytest.raises(ConfigError, match=r"message 1 has role 'wizard'.*assistant"):
-            router().run([
-                {"role": "user", "content": "a"}, {"role": "wizard", "content": "b"},
-            ])  # fmt: skip
+            router().run(
+                [
+                    {"role": "user", "content": "a"},
+                    {"role": "wizard", "content": "b"},
+                ]
+            )
 
     def test_no_role(self):
         with pytest.raises(ConfigError, match=r"message 0.*'role'"):

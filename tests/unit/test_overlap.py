@@ -13,8 +13,16 @@ from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.strategy import choose
 
 HARD = [(b"a", 2.0), (b".\n\n", 0.0)]
-CHAIN = [*HARD, (b"b", 2.0), (b".\n\n", 0.0), (b"c", 0.1), (b".\n\n", 0.0), (b"</think>", 0.1),
-         (b"\n\n", 0.0), (b"x", 0.0)]  # fmt: skip
+CHAIN = [
+    *HARD,
+    (b"b", 2.0),
+    (b".\n\n", 0.0),
+    (b"c", 0.1),
+    (b".\n\n", 0.0),
+    (b"</think>", 0.1),
+    (b"\n\n", 0.0),
+    (b"x", 0.0),
+]
 CAN = Capabilities(top_logprobs=20, streamed_logprobs=True)
 
 
@@ -66,8 +74,15 @@ def test_a_small_model_that_streams_no_logprobs_cannot_overlap() -> None:
 
 
 def test_the_large_model_reads_along_where_it_is_kept_warm() -> None:
-    easy = [(b"a", 0.1), (b".\n\n", 0.0), (b"b", 0.1), (b".\n\n", 0.0), (b"</think>", 0.1),
-            (b"\n\n", 0.0), (b"x", 0.0)]  # fmt: skip
+    easy = [
+        (b"a", 0.1),
+        (b".\n\n", 0.0),
+        (b"b", 0.1),
+        (b".\n\n", 0.0),
+        (b"</think>", 0.1),
+        (b"\n\n", 0.0),
+        (b"x", 0.0),
+    ]
 
     def ask(**options: object) -> tuple[ScriptedBackend, RoutedAnswer]:
         large = ScriptedBackend(easy, generation_prompt=OPENED)
@@ -79,8 +94,10 @@ def test_the_large_model_reads_along_where_it_is_kept_warm() -> None:
     assert kept.reasoning == plain.reasoning == "a.\n\nb.\n\n" and kept.answer == plain.answer
     assert [r.max_tokens for r in warm.requests[:-1]] == [1, 1]
     assert [r.prompt.rpartition(OPENED)[2] for r in warm.requests] == [
-        "a.\n\n", "a.\n\nb.\n\n", cold.requests[0].prompt.rpartition(OPENED)[2],
-    ]  # fmt: skip
+        "a.\n\n",
+        "a.\n\nb.\n\n",
+        cold.requests[0].prompt.rpartition(OPENED)[2],
+    ]
     assert kept.trace.requests == plain.trace.requests + 2
     assert kept.usage.large.output_tokens == plain.usage.large.output_tokens + 2
     assert kept.trace.discarded_tokens == plain.trace.discarded_tokens + 2

@@ -14,10 +14,22 @@ def an_answer(
 ) -> Answer:
     author = "large" if entropy is None else "small"
     step = StepRecord(
-        index=0, kind="answer", text="7", author=author, entropy=entropy, estimator="full",
-        threshold=50.0, tokens=1, discarded_tokens=0, requests=1, prefilled_tokens=None,
-        cached_tokens=None, first_token_seconds=seconds / 2, seconds=seconds, end="eos",
-    )  # fmt: skip
+        index=0,
+        kind="answer",
+        text="7",
+        author=author,
+        entropy=entropy,
+        estimator="full",
+        threshold=50.0,
+        tokens=1,
+        discarded_tokens=0,
+        requests=1,
+        prefilled_tokens=None,
+        cached_tokens=None,
+        first_token_seconds=seconds / 2,
+        seconds=seconds,
+        end="eos",
+    )
     trace = Trace(
         small_model="s", large_model="l", strategy="fused", strategy_reason="", steps=[step] * steps
     )
@@ -33,8 +45,12 @@ def test_every_threshold_is_replayed() -> None:
     assert found.only_large == 2
     assert found.auc == 1.0
     assert [(p.threshold, p.share, p.right) for p in found.points] == [
-        (2.5, 0.0, 0.5), (1.5, 0.25, 0.75), (0.4, 0.5, 1.0), (0.2, 0.75, 1.0), (0.0, 1.0, 0.75),
-    ]  # fmt: skip
+        (2.5, 0.0, 0.5),
+        (1.5, 0.25, 0.75),
+        (0.4, 0.5, 1.0),
+        (0.2, 0.75, 1.0),
+        (0.0, 1.0, 0.75),
+    ]
     # Two by the small model, two by the large one behind a glimpse of a second.
     assert found.points[2].time == (2 * 2.0 + 2 * 5.0) / 16.0
     assert found.points[2].by_lot == pytest.approx((0.5 + 0.75) / 2)

@@ -54,11 +54,26 @@ class TestReadingTheHeader:
     @pytest.mark.parametrize(
         "text",
         [
-            None, "", " ", "-5", "+5", "nan", "inf", "-inf", "1e9", "0x10", "1_000", "٣", "soon",
-            "9" * 400, "Wed, 99 Foo 2026 00:00:00 GMT", "Wed, 21 Oct 99999 07:28:00 GMT", "5 s",
+            None,
+            "",
+            " ",
+            "-5",
+            "+5",
+            "nan",
+            "inf",
+            "-inf",
+            "1e9",
+            "0x10",
+            "1_000",
+            "٣",
+            "soon",
+            "9" * 400,
+            "Wed, 99 Foo 2026 00:00:00 GMT",
+            "Wed, 21 Oct 99999 07:28:00 GMT",
+            "5 s",
             "5, 6",
         ],
-    )  # fmt: skip
+    )
     def test_what_cannot_be_understood_is_not_said(self, text):
         assert said(text) is None
 
@@ -96,9 +111,20 @@ class TestPauses:
 
     @pytest.mark.parametrize(
         ("status", "again"),
-        [(408, True), (409, True), (429, True), (500, True), (503, True), (529, True),
-         (400, False), (401, False), (404, False), (422, False), (501, False)],
-    )  # fmt: skip
+        [
+            (408, True),
+            (409, True),
+            (429, True),
+            (500, True),
+            (503, True),
+            (529, True),
+            (400, False),
+            (401, False),
+            (404, False),
+            (422, False),
+            (501, False),
+        ],
+    )
     def test_statuses_that_pass(self, status, again):
         assert may_repeat(status, {}) is again
         assert may_repeat(status, {"x-should-retry": "true"})
@@ -215,9 +241,13 @@ class Resting(ScriptedBackend):
 def resting(retry_after: float | None, failures: int = 1) -> Resting:
     sound = model()
     broken = Resting(
-        sound._next, name="L", generation_prompt=sound._generation_prompt,
-        fail_after=1, failures=failures, retryable=True,
-    )  # fmt: skip
+        sound._next,
+        name="L",
+        generation_prompt=sound._generation_prompt,
+        fail_after=1,
+        failures=failures,
+        retryable=True,
+    )
     broken.retry_after = retry_after
     return broken
 

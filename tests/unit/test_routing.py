@@ -74,8 +74,10 @@ class TestText:
         result = router(small, large).run("?")
         assert (result.reasoning, result.answer) == ("One.\n\nTwo.\n\n", "42")
         assert steps(result, "author", "kind") == [
-            ("small", "reasoning"), ("large", "reasoning"), ("small", "answer"),
-        ]  # fmt: skip
+            ("small", "reasoning"),
+            ("large", "reasoning"),
+            ("small", "answer"),
+        ]
 
     def test_tags_can_be_switched_off(self):
         result = router(think_tags=False, untagged_answer="whole").run("?")
@@ -121,8 +123,10 @@ class TestText:
         backends = (ScriptedBackend(f, generation_prompt=OPENED) for f in (small, large))
         result = router(*backends, max_tokens=1).run("?")
         assert steps(result, "author", "text")[:-1] == [
-            ("small", "s\n\n"), ("large", "large\n\n"), ("large", ""),
-        ]  # fmt: skip
+            ("small", "s\n\n"),
+            ("large", "large\n\n"),
+            ("large", ""),
+        ]
         assert result.reasoning == "s\n\nlarge\n\n"
 
     @pytest.mark.parametrize(
@@ -150,8 +154,12 @@ class TestRequests:
         result = router(small, large, strategy="two_request").run("?")
         # Glimpse and rest of step 1, glimpse of step 2, glimpse and rest of step 3.
         assert [request.max_tokens == 1 for request in small.requests] == [
-            True, False, True, True, False,
-        ]  # fmt: skip
+            True,
+            False,
+            True,
+            True,
+            False,
+        ]
         assert [request.logprobs for request in small.requests] == [20, 0, 20, 20, 0]
         assert len(large.requests) == 2
         assert result.trace.requests == 7
@@ -203,8 +211,9 @@ class TestRequests:
         small = Merging(tokens)
         result = router(small, ScriptedBackend(tokens), strategy=strategy).run("?")
         assert [(s.author, s.text) for s in result.trace.steps] == [
-            ("small", "One.\n\n"), (author, "é."),
-        ]  # fmt: skip
+            ("small", "One.\n\n"),
+            (author, "é."),
+        ]
         assert result.trace.steps[1].entropy == pytest.approx(entropy, abs=1e-6)
         assert sum(request.distribution_only for request in small.requests) == 1
 
@@ -249,8 +258,10 @@ class TestEvents:
         tokens = script(("One.\n\n", 0.5), ("Two.\n\n", 0.5), ("42", 0.5), "")
         events = list(router(ScriptedBackend(tokens), ScriptedBackend(tokens)).stream("?"))
         assert [(e.text, e.kind) for e in events if isinstance(e, Settled)] == [
-            ("One.\n\n", "reasoning"), ("Two.\n\n", "reasoning"), ("42", "answer"),
-        ]  # fmt: skip
+            ("One.\n\n", "reasoning"),
+            ("Two.\n\n", "reasoning"),
+            ("42", "answer"),
+        ]
         assert shown(events) == "One.\n\nTwo.\n\n42"
 
     def test_held_back_text_is_settled_with_its_own_step(self):

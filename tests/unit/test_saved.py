@@ -25,8 +25,12 @@ FIRST = """{"format": 1, "small_model": "S", "large_model": "L", "strategy": "fu
   "seconds": 1.5, "end": "delimiter", "colour": "red"}],
  "stop_reason": "eos", "answer_stop": null, "requests": 2, "seconds": 1.6, "prompt_tokens": 9,
  "errors": [], "cost": null, "large_alone_cost": null}"""
-BARE = {"steps": [{"text": "a\n\n", "author": "small", "threshold": 1.0},
-                  {"text": "b", "author": "large", "threshold": 1.0}]}  # fmt: skip
+BARE = {
+    "steps": [
+        {"text": "a\n\n", "author": "small", "threshold": 1.0},
+        {"text": "b", "author": "large", "threshold": 1.0},
+    ]
+}
 
 
 def with_step(**changes: Any) -> dict[str, Any]:
@@ -184,9 +188,11 @@ class TestCommand:
     def test_brief_is_one_line_a_step(self, one: Path):
         lines = self.run(one, "--brief").stdout.splitlines()
         assert [line.split()[:3] for line in lines[1:5]] == [
-            ["1", "small", "0.20"], ["2", "large", "2.00"], ["3", "small", "0.30"],
+            ["1", "small", "0.20"],
+            ["2", "large", "2.00"],
+            ["3", "small", "0.30"],
             ["answer", "large", "2"],
-        ]  # fmt: skip
+        ]
 
     def test_html_goes_to_a_file_or_to_standard_output(self, one: Path, tmp_path: Path):
         page = tmp_path / "page.html"

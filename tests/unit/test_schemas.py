@@ -46,30 +46,69 @@ def planned(form: Form, *, binds: bool = True) -> Any:
 
 ADDRESS = "https://example.com/schemas/order"
 NAMED: list[Schema] = [
-    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": "#/$defs/n"}},
-     "$defs": {"n": {"type": "integer"}}},
-    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": "order#/$defs/n"}},
-     "$defs": {"n": {"type": "integer"}}},
-    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": f"{ADDRESS}#/$defs/n"}},
-     "$defs": {"n": {"type": "integer"}}},
-    {"$id": "urn:order", "type": "object", "properties": {"x": {"$ref": "#/$defs/n"}},
-     "$defs": {"n": {"type": "integer"}}},
-    {"type": "object", "properties": {"x": {"$ref": "#count"}},
-     "$defs": {"n": {"$anchor": "count", "type": "integer"}}},
-    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": "order#count"}},
-     "$defs": {"n": {"$anchor": "count", "type": "integer"}}},
-    {"type": "object", "properties": {"x": {"$ref": "count"}},
-     "$defs": {"n": {"$id": "count", "type": "integer"}}},
-    {"$id": ADDRESS, "type": "object", "properties": {"x": {"$ref": "/schemas/count#/$defs/m"}},
-     "$defs": {"n": {"$id": "count", "$defs": {"m": {"type": "integer"}}}}},
-    {"type": "object", "properties": {"x": {"$dynamicRef": "#count"}},
-     "$defs": {"n": {"$dynamicAnchor": "count", "type": "integer"}}},
-    {"type": "object", "properties": {"x": {"$ref": "#/$defs/a~1b%25"}},
-     "$defs": {"a/b%": {"$anchor": "z", "type": "integer"}}},
+    {
+        "$id": ADDRESS,
+        "type": "object",
+        "properties": {"x": {"$ref": "#/$defs/n"}},
+        "$defs": {"n": {"type": "integer"}},
+    },
+    {
+        "$id": ADDRESS,
+        "type": "object",
+        "properties": {"x": {"$ref": "order#/$defs/n"}},
+        "$defs": {"n": {"type": "integer"}},
+    },
+    {
+        "$id": ADDRESS,
+        "type": "object",
+        "properties": {"x": {"$ref": f"{ADDRESS}#/$defs/n"}},
+        "$defs": {"n": {"type": "integer"}},
+    },
+    {
+        "$id": "urn:order",
+        "type": "object",
+        "properties": {"x": {"$ref": "#/$defs/n"}},
+        "$defs": {"n": {"type": "integer"}},
+    },
+    {
+        "type": "object",
+        "properties": {"x": {"$ref": "#count"}},
+        "$defs": {"n": {"$anchor": "count", "type": "integer"}},
+    },
+    {
+        "$id": ADDRESS,
+        "type": "object",
+        "properties": {"x": {"$ref": "order#count"}},
+        "$defs": {"n": {"$anchor": "count", "type": "integer"}},
+    },
+    {
+        "type": "object",
+        "properties": {"x": {"$ref": "count"}},
+        "$defs": {"n": {"$id": "count", "type": "integer"}},
+    },
+    {
+        "$id": ADDRESS,
+        "type": "object",
+        "properties": {"x": {"$ref": "/schemas/count#/$defs/m"}},
+        "$defs": {"n": {"$id": "count", "$defs": {"m": {"type": "integer"}}}},
+    },
+    {
+        "type": "object",
+        "properties": {"x": {"$dynamicRef": "#count"}},
+        "$defs": {"n": {"$dynamicAnchor": "count", "type": "integer"}},
+    },
+    {
+        "type": "object",
+        "properties": {"x": {"$ref": "#/$defs/a~1b%25"}},
+        "$defs": {"a/b%": {"$anchor": "z", "type": "integer"}},
+    },
     # Not as the standard has it, but as generators write it.
-    {"type": "object", "properties": {"x": {"$id": "here", "allOf": [{"$ref": "#/$defs/n"}]}},
-     "$defs": {"n": {"type": "integer"}}},
-]  # fmt: skip
+    {
+        "type": "object",
+        "properties": {"x": {"$id": "here", "allOf": [{"$ref": "#/$defs/n"}]}},
+        "$defs": {"n": {"type": "integer"}},
+    },
+]
 
 
 @pytest.mark.parametrize("schema", NAMED, ids=range(len(NAMED)))
@@ -112,17 +151,46 @@ ODD: list[tuple[str, Schema, Any, Any]] = [
     ("not", {"type": "string", "not": {"const": "x"}}, "x", 3),
     ("pattern", {"anyOf": [{"type": "number"}, DECIMAL]}, "1.50", True),
     ("pattern", {"type": "string", "pattern": r"(a)\1"}, "aa", 3),
-    ("contains", {"type": "array", "items": {"type": "integer"}, "contains": {"const": 1}}, [2],
-     ["a"]),
+    (
+        "contains",
+        {"type": "array", "items": {"type": "integer"}, "contains": {"const": 1}},
+        [2],
+        ["a"],
+    ),
     ("propertyNames", {"type": "object", "propertyNames": {"minLength": 3}}, {"abc": 1}, 3),
-    ("patternProperties", {"type": "object", "patternProperties": {"^(?!a)": {"type": "integer"}},
-                           "properties": {"a": {"type": "integer"}}}, {"a": 1, "b": 2}, {"a": "x"}),
-    ("if", {"type": "object", "properties": {"a": {"type": "integer"}}, "if": {},
-            "then": {"properties": {"b": {"type": "integer"}}}}, {"a": 1, "b": 2}, {"a": "x"}),
-    ("dependentRequired", {"type": "object", "properties": {"a": {"type": "integer"}},
-                           "dependentRequired": {"a": ["a"]}}, {"a": 1}, {"b": 1}),
+    (
+        "patternProperties",
+        {
+            "type": "object",
+            "patternProperties": {"^(?!a)": {"type": "integer"}},
+            "properties": {"a": {"type": "integer"}},
+        },
+        {"a": 1, "b": 2},
+        {"a": "x"},
+    ),
+    (
+        "if",
+        {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}},
+            "if": {},
+            "then": {"properties": {"b": {"type": "integer"}}},
+        },
+        {"a": 1, "b": 2},
+        {"a": "x"},
+    ),
+    (
+        "dependentRequired",
+        {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}},
+            "dependentRequired": {"a": ["a"]},
+        },
+        {"a": 1},
+        {"b": 1},
+    ),
     ("$ref", {"$ref": "https://example.com/elsewhere"}, {"a": 1}, None),
-]  # fmt: skip
+]
 odd = pytest.mark.parametrize(
     ("keyword", "schema", "right", "wrong"), ODD, ids=[f"{n}-{o[0]}" for n, o in enumerate(ODD)]
 )
@@ -170,9 +238,13 @@ def test_such_a_tool_leaves_the_others_bound(
 @odd
 @pytest.mark.parametrize("binds", [True, False])
 def test_such_an_answer_is_asked_for_everywhere(
-    keyword: str, schema: Schema, right: Any, wrong: Any, binds: bool,
+    keyword: str,
+    schema: Schema,
+    right: Any,
+    wrong: Any,
+    binds: bool,
     caplog: pytest.LogCaptureFixture,
-) -> None:  # fmt: skip
+) -> None:
     whole = {"type": "object", "properties": {"x": schema}, "title": f"{binds}"}
     forced = planned(Form(schema=whole), binds=binds).forced
     assert (forced.schema is not None) is binds
@@ -196,9 +268,15 @@ INVALID: list[tuple[Any, str]] = [
     ("a string", "no JSON schema"),
     ({"type": "object", "properties": {"a": 5}}, "must be an object or boolean"),
     ({"type": "object", "properties": {"x": {"$ref": "#/$defs/nobody"}}}, "nobody"),
-    ({"type": "object", "properties": {"x": {"type": "integer", "minimum": 5, "maximum": 3}},
-      "required": ["x"]}, "'x' is unsatisfiable"),
-]  # fmt: skip
+    (
+        {
+            "type": "object",
+            "properties": {"x": {"type": "integer", "minimum": 5, "maximum": 3}},
+            "required": ["x"],
+        },
+        "'x' is unsatisfiable",
+    ),
+]
 
 
 @pytest.mark.parametrize(("schema", "named"), INVALID)

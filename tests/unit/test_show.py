@@ -43,9 +43,11 @@ class TestPlain:
         lines = plain(router().run("?").trace).splitlines()
         headers = [line for line in lines if " model" in line]
         assert [line.split("  ")[:2] for line in headers] == [
-            ["step 1", "small model"], ["step 2", "large model"],
-            ["step 3", "small model"], ["answer", "large model"],
-        ]  # fmt: skip
+            ["step 1", "small model"],
+            ["step 2", "large model"],
+            ["step 3", "small model"],
+            ["answer", "large model"],
+        ]
         assert "H 0.20" in headers[0] and "≤ 1 nats" in headers[0]
         assert "H 2.00" in headers[1] and "> 1 nats" in headers[1]
         assert "H " not in headers[3]
@@ -139,10 +141,16 @@ class TestLivePrinter:
         text = out.file.getvalue()
         position = 0
         for part in (
-            "step 1  small model", "Let me think", "step 2  large model", "2 + 2 = 4.",
-            "step 3  small model", "Done.", "answer  large model", "The answer is 4.",
+            "step 1  small model",
+            "Let me think",
+            "step 2  large model",
+            "2 + 2 = 4.",
+            "step 3  small model",
+            "Done.",
+            "answer  large model",
+            "The answer is 4.",
             "large share 50%",
-        ):  # fmt: skip
+        ):
             position = text.index(part, position)
         assert isinstance(events[-1], Finished)
         assert printer.result is events[-1].result

@@ -132,8 +132,9 @@ def stays_linear(make: Callable[[], Read], lead: str, piece: str) -> None:
 def test_the_reader_of_calls_stays_linear(lead: str, piece: str) -> None:
     stays_linear(
         lambda: CallReader(["get_weather"], str, parameters={"get_weather": PARAMETERS}).feed,
-        lead, piece,
-    )  # fmt: skip
+        lead,
+        piece,
+    )
 
 
 @every_runaway
@@ -190,11 +191,13 @@ def test_the_chain_and_what_settles_it_stay_linear(
     def make() -> Read:
         chain = Chain(
             RoutingSettings(
-                threshold=-1, max_tokens=10**6, max_thinking_tokens=10**6,
+                threshold=-1,
+                max_tokens=10**6,
+                max_thinking_tokens=10**6,
                 max_step_tokens=step_tokens,
             ),
             closers=("</think>",) if tags else (),
-        )  # fmt: skip
+        )
         settler, count = Settler(chain), iter(range(10**6))
         running: list[Step] = []
 
@@ -245,10 +248,35 @@ def test_a_call_with_as_much_white_space_as_it_may_have(blanks: int) -> None:
         assert (reader.content, len(reader.calls)) == ("", 1)
 
 
-SCRAPS = st.sampled_from([
-    " ", BLANKS, "\n", "\t", "```", "```json", "`", "[", "{", "}", "]", '"', '"type"', ":", ",",
-    '"function"', '"name"', '"nobody"', "word", "<", "<tool", "call>", "</", "\\", "1",
-])  # fmt: skip
+SCRAPS = st.sampled_from(
+    [
+        " ",
+        BLANKS,
+        "\n",
+        "\t",
+        "```",
+        "```json",
+        "`",
+        "[",
+        "{",
+        "}",
+        "]",
+        '"',
+        '"type"',
+        ":",
+        ",",
+        '"function"',
+        '"name"',
+        '"nobody"',
+        "word",
+        "<",
+        "<tool",
+        "call>",
+        "</",
+        "\\",
+        "1",
+    ]
+)
 
 
 @given(st.lists(SCRAPS, max_size=40))

@@ -12,8 +12,15 @@ from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.errors import UnsuitableEndpointError
 
 VOCABULARY = {
-    1: "a", 2: ".\n\n", 3: "\n", 4: "\n\n", 5: "\n\n\n", 6: "\n\nFoo", 8: "b\n", 9: "\ufffd",
-}  # fmt: skip
+    1: "a",
+    2: ".\n\n",
+    3: "\n",
+    4: "\n\n",
+    5: "\n\n\n",
+    6: "\n\nFoo",
+    8: "b\n",
+    9: "\ufffd",
+}
 HALVES = {10: b"\xc3", 11: b"\xa9"}  # of an e with an accent
 UNTIL = ("\n\n", "</t>")
 

@@ -15,15 +15,46 @@ from glimp_integrations.backends.scripted import ScriptedBackend, ScriptedToken
 
 PLAIN = "<assistant>\n"
 CHARACTERS = [char.encode() for char in "é🦄"]
-# fmt: off
 ALPHABET = [
-    b"a", b"b", b" ", b".", b"a", b"\n", b"\n", b"\n\n", b"\n\n", b".\n\n", b"\n\n\n", b"a\n\n\n",
-    b"\n\nFoo", b"Foo", b"\na", b"</think>", b"</th", b"ink>", b"a</think>", b".\n\n</think>",
-    b"</think>\n\na", b"Answer:", b"Ans", b"wer:", b"", "é".encode(), "🦄".encode(),
-    b"- ", b"1", b". ", b"**", b"\\[",
-    b"\xc3", b"\xf0\x9f", b"\xf0", b"a\xf0\x9f\xa6", b".\xc3", b"\n\n\xc3",
+    b"a",
+    b"b",
+    b" ",
+    b".",
+    b"a",
+    b"\n",
+    b"\n",
+    b"\n\n",
+    b"\n\n",
+    b".\n\n",
+    b"\n\n\n",
+    b"a\n\n\n",
+    b"\n\nFoo",
+    b"Foo",
+    b"\na",
+    b"</think>",
+    b"</th",
+    b"ink>",
+    b"a</think>",
+    b".\n\n</think>",
+    b"</think>\n\na",
+    b"Answer:",
+    b"Ans",
+    b"wer:",
+    b"",
+    "é".encode(),
+    "🦄".encode(),
+    b"- ",
+    b"1",
+    b". ",
+    b"**",
+    b"\\[",
+    b"\xc3",
+    b"\xf0\x9f",
+    b"\xf0",
+    b"a\xf0\x9f\xa6",
+    b".\xc3",
+    b"\n\n\xc3",
 ]
-# fmt: on
 ENTROPIES = [0.0, 0.5, 0.999, 1.0, 1.001, 1.5, 2.9]
 
 

@@ -143,9 +143,16 @@ def test_properties_that_are_described_elsewhere() -> None:
 
 
 TEXTS = [
-    "a</function>b", "<parameter=y>no</parameter>!", "</parameter>", "x\n</parameter>\ny",
-    "</tool_call>", "<tool_call>\n<function=other>", "</function>\n</tool_call>\nSo.", "<", "</par",
-]  # fmt: skip
+    "a</function>b",
+    "<parameter=y>no</parameter>!",
+    "</parameter>",
+    "x\n</parameter>\ny",
+    "</tool_call>",
+    "<tool_call>\n<function=other>",
+    "</function>\n</tool_call>\nSo.",
+    "<",
+    "</par",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -210,11 +217,32 @@ def test_a_long_text_is_told_as_it_is_written(schema: Schema) -> None:
     assert read.calls[0].arguments == wanted
 
 
-PARTS = st.sampled_from([
-    "<tool_call>", "</tool_call>", "<function=write>", "</function>", "<parameter=x>", "\n", " ",
-    "<parameter=n>", "<parameter=u>", "</parameter>", "12", "null", "{", '"', "}", "\\", "word",
-    "<parameter=", "<", "</", "\u00e9", "\U0001f600",
-])  # fmt: skip
+PARTS = st.sampled_from(
+    [
+        "<tool_call>",
+        "</tool_call>",
+        "<function=write>",
+        "</function>",
+        "<parameter=x>",
+        "\n",
+        " ",
+        "<parameter=n>",
+        "<parameter=u>",
+        "</parameter>",
+        "12",
+        "null",
+        "{",
+        '"',
+        "}",
+        "\\",
+        "word",
+        "<parameter=",
+        "<",
+        "</",
+        "\u00e9",
+        "\U0001f600",
+    ]
+)
 PARAMETERS = {
     "type": "object",
     "properties": {"x": STRING, "n": INTEGER, "u": {"type": ["string", "object"]}},
@@ -231,8 +259,10 @@ def test_any_pieces_of_xml_give_the_same_calls(parts: list[str], begun: bool, kn
         told, read = deltas(pieces, parameters)
         assert "".join(told) == "".join(wanted)
         assert (read.content, read.calls, read.invalid) == (
-            whole.content, whole.calls, whole.invalid,
-        )  # fmt: skip
+            whole.content,
+            whole.calls,
+            whole.invalid,
+        )
 
 
 @given(
@@ -256,10 +286,13 @@ def test_the_whole_way_from_a_form_to_a_call() -> None:
     text = written(x='{"a": 1.50}', n="2024")
     pieces = [text[at : at + 5] for at in range(0, len(text), 5)]
     models = [
-        ScriptedBackend(["</think>", "\n\n", *pieces, ""], generation_prompt="<a>\n<think>\n",
-                        template="<function=")
+        ScriptedBackend(
+            ["</think>", "\n\n", *pieces, ""],
+            generation_prompt="<a>\n<think>\n",
+            template="<function=",
+        )
         for _ in "SL"
-    ]  # fmt: skip
+    ]
     with GlimpRouter(*models, threshold=-1) as router:
         (call,) = router.run("?", Form(tools=[tool])).tool_calls
         told = [e for e in router.stream("?", Form(tools=[tool])) if isinstance(e, ToolCallDelta)]

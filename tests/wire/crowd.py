@@ -46,8 +46,10 @@ class Talk:
         for step, words in enumerate(self.steps):
             end = ".\n" if step == len(self.steps) - 1 else ".\n\n"
             texts = [f"c{self.number}s{step}", *(f" w{i}" for i in range(words)), end]
-            tokens += [(t.encode(), 2.0 if not i and step in self.hard else 0.1)
-                       for i, t in enumerate(texts)]  # fmt: skip
+            tokens += [
+                (t.encode(), 2.0 if not i and step in self.hard else 0.1)
+                for i, t in enumerate(texts)
+            ]
         ending = ["</think>", "\n\n"] if self.tags else ["\n"]
         ending += ["Answer", f" {self.number}", "."]
         return tokens + [(text.encode(), 0.1) for text in ending]

@@ -12,18 +12,45 @@ from wire.fake_server import GENERATION_PROMPT, Tok
 
 # A chain without think tags: easy, hard (H > 1), easy.
 CHAIN: list[Tok | str] = [
-    "First", ",", " look", ".\n\n",
-    (b"Then", 2.0), " a", " hard", " step", ".\n\n",
-    "So", " it", " is", " 42", ".",
-]  # fmt: skip
+    "First",
+    ",",
+    " look",
+    ".\n\n",
+    (b"Then", 2.0),
+    " a",
+    " hard",
+    " step",
+    ".\n\n",
+    "So",
+    " it",
+    " is",
+    " 42",
+    ".",
+]
 REASONING, ANSWER = "First, look.\n\nThen a hard step.\n\n", "So it is 42."
 
 # The same with think tags, characters of several tokens included.
 THOUGHT: list[Tok | str] = [
-    "<think>", "\n", "Caf", (b"\xc3", 0.1), (b"\xa9", 0.1), " first", ".\n\n",
-    (b"Then", 2.0), " a", " hard", " step", ".\n", "</think>", "\n\n",
-    "It", " is", " 42", " \N{GRINNING FACE}", ".",
-]  # fmt: skip
+    "<think>",
+    "\n",
+    "Caf",
+    (b"\xc3", 0.1),
+    (b"\xa9", 0.1),
+    " first",
+    ".\n\n",
+    (b"Then", 2.0),
+    " a",
+    " hard",
+    " step",
+    ".\n",
+    "</think>",
+    "\n\n",
+    "It",
+    " is",
+    " 42",
+    " \N{GRINNING FACE}",
+    ".",
+]
 THOUGHT_REASONING = "Café first.\n\nThen a hard step.\n"
 THOUGHT_ANSWER = "It is 42 \N{GRINNING FACE}."
 

@@ -22,9 +22,11 @@ Connect = Callable[..., OpenAIBackend]
 Serve = Callable[..., "ToolServer"]
 TEMPLATE = PLAIN_TEMPLATE + "{% if tools %}<tool_call>{% endif %}"
 SCHEMA = {
-    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
     "additionalProperties": False,
-}  # fmt: skip
+}
 WEATHER = {
     "type": "function",
     "function": {"name": "get_weather", "description": "Of a city.", "parameters": SCHEMA},
@@ -61,14 +63,17 @@ class ToolServer(FakeServer):
         return ids
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        return "".join(self.ADDED[-1 - i] if i < 0 else super(ToolServer, self).detokenize([i])
-                       for i in ids)  # fmt: skip
+        return "".join(
+            self.ADDED[-1 - i] if i < 0 else super(ToolServer, self).detokenize([i]) for i in ids
+        )
 
     def next_token(self, prompt: str, written: bytes) -> Tok:
         behind = prompt.rpartition(GENERATION_PROMPT)[2].encode() + written
-        return (b"", 0.1) if behind.endswith(b'"Paris"}') or behind.endswith(b"}}") else (
-            super().next_token(prompt, written)
-        )  # fmt: skip
+        return (
+            (b"", 0.1)
+            if behind.endswith(b'"Paris"}') or behind.endswith(b"}}")
+            else (super().next_token(prompt, written))
+        )
 
 
 @pytest.fixture
@@ -274,12 +279,16 @@ def test_tools_and_results_reach_the_server_without_control_tokens(
     server = serve_tools(CHAIN, flavour=flavour)
     function = {**WEATHER["function"], "description": evil}
     calling = {
-        "role": "assistant", "content": "",
-        "tool_calls": [{
-            "id": "abcdefgh0", "type": "function",
-            "function": {"name": "get_weather", "arguments": json.dumps({"city": evil})},
-        }],
-    }  # fmt: skip
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "abcdefgh0",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": json.dumps({"city": evil})},
+            }
+        ],
+    }
     result = {"role": "tool", "tool_call_id": "abcdefgh0", "content": evil}
     backend = connect(server)
     GlimpRouter(backend, backend, **GREEDY).run(
@@ -308,8 +317,9 @@ def test_a_call_over_the_wire(serve_tools: Serve, connect: Connect, flavour: str
         ("get_weather", {"city": "Paris"})
     ]
     assert (result.reasoning, result.answer) == (
-        "First, look.\n\nThen a hard step.\n\n", "Done.",
-    )  # fmt: skip
+        "First, look.\n\nThen a hard step.\n\n",
+        "Done.",
+    )
     (bound,) = [b for b in server.completions() if BINDINGS & b.keys()]
     schema = bound.get("json_schema") or bound["structured_outputs"]["json"]
     assert schema["properties"]["name"] == {"const": "get_weather"}

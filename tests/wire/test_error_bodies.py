@@ -141,9 +141,14 @@ def test_a_full_context_is_known_inside_a_stream(ask: Ask, body: Any) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [FULL.encode(), f"<html><body>{FULL}".encode(), FULL.encode() + b"\xff\xfe\x00",
-     b"[1" + FULL.encode(), FULL.encode() + b" " * 1_000_000],
-)  # fmt: skip
+    [
+        FULL.encode(),
+        f"<html><body>{FULL}".encode(),
+        FULL.encode() + b"\xff\xfe\x00",
+        b"[1" + FULL.encode(),
+        FULL.encode() + b" " * 1_000_000,
+    ],
+)
 def test_a_full_context_is_known_in_text(ask: Ask, data: bytes) -> None:
     assert told(ask(400, data, kind="text/plain")).context_full
     assert told(ask(400, data)).context_full, "also where it is called JSON"
@@ -151,11 +156,21 @@ def test_a_full_context_is_known_in_text(ask: Ask, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"null", b"{}", b'{"error":null}', DEEP, b'{"a":' * 9000,
-     b'{"error":' + b"9" * 9999 + b"}", b"\xff\xfe\x00", b"\x00" * 100,
-     b'{"error":"request took too long"}', b'{"error":NaN}'],
+    [
+        b"",
+        b"null",
+        b"{}",
+        b'{"error":null}',
+        DEEP,
+        b'{"a":' * 9000,
+        b'{"error":' + b"9" * 9999 + b"}",
+        b"\xff\xfe\x00",
+        b"\x00" * 100,
+        b'{"error":"request took too long"}',
+        b'{"error":NaN}',
+    ],
     ids=range(11),
-)  # fmt: skip
+)
 def test_whatever_else_is_sent_is_a_refusal(ask: Ask, data: bytes) -> None:
     error = told(ask(400, data))
     assert (error.context_full, error.retryable, error.status) == (False, False, 400)
@@ -175,10 +190,13 @@ def test_nothing_said_is_said(ask: Ask) -> None:
 
 @pytest.mark.parametrize(
     ("data", "probe"),
-    [(b'{"error":"model \'q\' not found, try pulling it first"}', "P0 identity"),
-     (b'{"message":{"text":"no such model"}}', "P0 identity"),
-     (b"404 page not found", "P1 rawness"), (b'{"detail":"Not Found"}', "P1 rawness")],
-)  # fmt: skip
+    [
+        (b'{"error":"model \'q\' not found, try pulling it first"}', "P0 identity"),
+        (b'{"message":{"text":"no such model"}}', "P0 identity"),
+        (b"404 page not found", "P1 rawness"),
+        (b'{"detail":"Not Found"}', "P1 rawness"),
+    ],
+)
 def test_a_missing_model_is_no_missing_route(ask: Ask, data: bytes, probe: str) -> None:
     assert told(ask(404, data), UnsuitableEndpointError).probe == probe
 
@@ -196,11 +214,16 @@ def test_neither_key_nor_control_characters_are_shown(ask: Ask) -> None:
 
 @pytest.mark.parametrize(
     ("data", "says"),
-    [(b"data: {oops\n\n", "no JSON"), (b"data: \xff\xfe\n\n", "no JSON"),
-     (b"data: " + DEEP + b"\n\n", "no JSON"), (b"data: [1]\n\n", "no JSON object"),
-     (b'data: "text"\n\n', "no JSON object"), (b"data: 5\n\n", "no JSON object")],
+    [
+        (b"data: {oops\n\n", "no JSON"),
+        (b"data: \xff\xfe\n\n", "no JSON"),
+        (b"data: " + DEEP + b"\n\n", "no JSON"),
+        (b"data: [1]\n\n", "no JSON object"),
+        (b'data: "text"\n\n', "no JSON object"),
+        (b"data: 5\n\n", "no JSON object"),
+    ],
     ids=range(6),
-)  # fmt: skip
+)
 def test_a_stream_of_something_else_is_told(ask: Ask, data: bytes, says: str) -> None:
     error = told(ask(0, data))
     assert says in str(error)

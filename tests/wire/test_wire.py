@@ -96,9 +96,14 @@ def test_character_completed_by_a_later_token_has_no_logprobs_of_its_own() -> No
     assert tokens(content("é", entry(b"\xa9", -0.1))) == [Token("é", None, count=2)]
 
 
-@pytest.mark.parametrize(("own", "logprobs", "count"), [
-    (b"\xa9", None, 2), ("é".encode(), (-0.1,), 1), (None, None, 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("own", "logprobs", "count"),
+    [
+        (b"\xa9", None, 2),
+        ("é".encode(), (-0.1,), 1),
+        (None, None, 2),
+    ],
+)
 def test_llama_cpp_writes_the_whole_character_beside_its_last_token(
     own: bytes | None, logprobs: tuple[float, ...] | None, count: int
 ) -> None:
@@ -120,10 +125,13 @@ def test_end_of_sequence_in_legacy_shape_is_empty_and_not_pending() -> None:
     assert tokens(legacy("", ["<|im_end|>"], [{"<|im_end|>": -0.1}])) == [Token("", (-0.1,))]
 
 
-@pytest.mark.parametrize("choice", [
-    content("a", entry(b"a", -0.1, -1.0, -9.0)),
-    legacy("a", ["a"], [{"x": -9.0, "a": -0.1, "b": -1.0}]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "choice",
+    [
+        content("a", entry(b"a", -0.1, -1.0, -9.0)),
+        legacy("a", ["a"], [{"x": -9.0, "a": -0.1, "b": -1.0}]),
+    ],
+)
 def test_one_entry_more_than_asked_for_is_cut_off(choice: dict[str, Any]) -> None:
     assert tokens(choice, k=2) == [Token("a", (-0.1, -1.0))]
 
@@ -137,10 +145,18 @@ def test_minus_infinity_is_kept_and_nan_is_not() -> None:
     assert tokens(choice, k=4) == [Token("a", (-0.1, float("-inf")))]
 
 
-@pytest.mark.parametrize("logprobs", [
-    None, {}, {"content": None}, {"content": []}, {"tokens": [], "top_logprobs": []},
-    {"tokens": None}, "unexpected",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        None,
+        {},
+        {"content": None},
+        {"content": []},
+        {"tokens": [], "top_logprobs": []},
+        {"tokens": None},
+        "unexpected",
+    ],
+)
 def test_without_logprobs_a_chunk_is_text_of_unknown_division(logprobs: Any) -> None:
     assert tokens({"text": "ab", "logprobs": logprobs}) == [Token("ab", divisible=True)]
 
@@ -277,9 +293,15 @@ def test_timings_of_llama_cpp_count_prompt_cache_and_completion() -> None:
     assert report.completion_tokens == 2
 
 
-@pytest.mark.parametrize(("before", "after", "count"), [
-    (None, 1, 1), (3, 6, 3), (None, None, 1), (6, 6, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after", "count"),
+    [
+        (None, 1, 1),
+        (3, 6, 3),
+        (None, None, 1),
+        (6, 6, 1),
+    ],
+)
 def test_running_total_corrects_the_count_of_a_piece(
     before: int | None, after: int | None, count: int
 ) -> None:

@@ -193,8 +193,9 @@ def merge(caches: Sequence[Any], lengths: Sequence[int], new: Callable[[], Any])
         new: Makes an empty cache.
     """
     merged = new()
-    for layer, rows in zip(merged.layers, zip(*(c.layers for c in caches), strict=True),
-                           strict=True):  # fmt: skip
+    for layer, rows in zip(
+        merged.layers, zip(*(c.layers for c in caches), strict=True), strict=True
+    ):
         layer.lazy_initialization(rows[0].keys, rows[0].values)
         layer.keys = _pad([row.keys for row in rows])
         layer.values = _pad([row.values for row in rows])

@@ -26,9 +26,15 @@ __all__ = ["LlamaCpp"]
 _ENDS = {"eos": "stop", "limit": "length", "word": "until"}
 # Of a reply in one piece, which else repeats the prompt and all settings.
 _FIELDS = [
-    "content", "tokens", "stop", "stop_type", "stopping_word", "timings", "tokens_evaluated",
+    "content",
+    "tokens",
+    "stop",
+    "stop_type",
+    "stopping_word",
+    "timings",
+    "tokens_evaluated",
     "tokens_predicted",
-]  # fmt: skip
+]
 _GREEDY = {"top_k": 1, "top_p": 1.0}
 
 

@@ -16,9 +16,16 @@ from glimp_integrations.errors import ConfigError
 
 TEXT = st.text(alphabet=st.one_of(st.characters(), st.sampled_from('\n\r\u2028\x85"\\{}<>/')))
 NASTY = [
-    "", "\n", "\r\n\u2028\x85", '{"messages": []}\n', "<think>\n", "</think>", '"\n"}\n<think>\n',
-    "\ud83d half a pair", "\0",
-]  # fmt: skip
+    "",
+    "\n",
+    "\r\n\u2028\x85",
+    '{"messages": []}\n',
+    "<think>\n",
+    "</think>",
+    '"\n"}\n<think>\n',
+    "\ud83d half a pair",
+    "\0",
+]
 
 
 def conversation(*texts: str) -> list[dict[str, Any]]:

@@ -26,16 +26,28 @@ HOSTED = [flavour for flavour in FORMS.values() if flavour.key is not None]
         ("tgi:any@http://gpu1:8080", "tgi", "any", "http://gpu1:8080"),
         ("tgi:@http://gpu1:8080", "tgi", "the served model", "http://gpu1:8080"),
         ("together:Qwen/Qwen3-32B", "together", "Qwen/Qwen3-32B", "https://api.together.ai/v1"),
-        ("fireworks:accounts/a/deployments/b", "fireworks", "accounts/a/deployments/b",
-         "https://api.fireworks.ai/inference/v1"),
-        ("deepseek:deepseek-v4-pro", "deepseek", "deepseek-v4-pro",
-         "https://api.deepseek.com/beta"),
+        (
+            "fireworks:accounts/a/deployments/b",
+            "fireworks",
+            "accounts/a/deployments/b",
+            "https://api.fireworks.ai/inference/v1",
+        ),
+        (
+            "deepseek:deepseek-v4-pro",
+            "deepseek",
+            "deepseek-v4-pro",
+            "https://api.deepseek.com/beta",
+        ),
         ("mistral:magistral-medium", "mistral", "magistral-medium", "https://api.mistral.ai/v1"),
-        ("openrouter:qwen/qwen3-32b@deepinfra/fp8", "openrouter", "qwen/qwen3-32b",
-         "https://openrouter.ai/api/v1"),
+        (
+            "openrouter:qwen/qwen3-32b@deepinfra/fp8",
+            "openrouter",
+            "qwen/qwen3-32b",
+            "https://openrouter.ai/api/v1",
+        ),
         ("openrouter:q/q@novita@http://h/api/v1", "openrouter", "q/q", "http://h/api/v1"),
     ],
-)  # fmt: skip
+)
 def test_form_names_flavour_model_and_address(form: str, flavour: str, name: str, url: str) -> None:
     backend = parse(form)
     assert isinstance(backend, OpenAIBackend)
@@ -52,10 +64,14 @@ def test_form_that_says_too_little_is_named_with_the_right_ones(form: str) -> No
 
 @pytest.mark.parametrize(
     ("url", "name"),
-    [("https://api.together.xyz/v1", "together"), ("https://api.mistral.ai/v1", "mistral"),
-     ("https://api.deepseek.com/beta", "deepseek"), ("http://gpu1:8000/v1", None),
-     ("http://[", None)],
-)  # fmt: skip
+    [
+        ("https://api.together.xyz/v1", "together"),
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://api.deepseek.com/beta", "deepseek"),
+        ("http://gpu1:8000/v1", None),
+        ("http://[", None),
+    ],
+)
 def test_services_are_known_by_their_hosts(url: str, name: str | None) -> None:
     found = by_host(url)
     assert (found.name if found else None) == name
@@ -78,10 +94,12 @@ def test_hosted_service_is_recognised_without_a_request() -> None:
         ({"base_url": "http://h/v1", "provider": "x"}, ["provider is 'x'"]),
         ({"flavour": "mistral", "model": "m", "top_logprobs": 5}, ["top_logprobs is 5", "large"]),
         ({"flavour": "deepseek", "model": "m", "chat_template": "x"}, ["leave", "chat_template"]),
-        ({"model": "m", "base_url": "https://api.deepseek.com/v1"},
-         ["api.deepseek.com/v1", "https://api.deepseek.com/beta"]),
+        (
+            {"model": "m", "base_url": "https://api.deepseek.com/v1"},
+            ["api.deepseek.com/v1", "https://api.deepseek.com/beta"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused_at_once(options: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         OpenAIBackend(**options)

@@ -183,9 +183,13 @@ def test_options_of_the_owner_join_those_of_the_request(serve: Serve, connect: C
 
 @pytest.mark.parametrize(
     ("wire", "path", "options"),
-    [("ollama", "/v1", {}), ("ollama", "", {"version_only": True}), ("tgi", "", {}),
-     ("tgi", "/v1", {})],
-)  # fmt: skip
+    [
+        ("ollama", "/v1", {}),
+        ("ollama", "", {"version_only": True}),
+        ("tgi", "", {}),
+        ("tgi", "/v1", {}),
+    ],
+)
 def test_own_apis_are_recognised(
     serve: Serve, wire: str, path: str, options: dict[str, Any]
 ) -> None:

@@ -162,9 +162,17 @@ def test_old_ollama_that_shows_a_jinja_template_is_rendered_here(backend: Connec
 
 @pytest.mark.parametrize(
     ("server", "window"),
-    [("sglang", 32768), ("ollama", 4096), ("tgi", 4096), ("together", 40960), ("fireworks", None),
-     ("deepseek", None), ("mistral", 262144), ("openrouter", 40960)],
-)  # fmt: skip
+    [
+        ("sglang", 32768),
+        ("ollama", 4096),
+        ("tgi", 4096),
+        ("together", 40960),
+        ("fireworks", None),
+        ("deepseek", None),
+        ("mistral", 262144),
+        ("openrouter", 40960),
+    ],
+)
 def test_context_window_is_taken_from_where_it_is_told(
     replay: Play, backend: Connect, server: str, window: int | None
 ) -> None:
@@ -200,9 +208,10 @@ def test_retry_waits_as_long_as_the_service_asks(
     limited = load(server, "rate")
     limited["headers"] = {"Retry-After": "0.6"}
     good = next(
-        load(server, name) for owner, name in EXCHANGES
+        load(server, name)
+        for owner, name in EXCHANGES
         if owner == server and "gives" in load(server, name)
-    )  # fmt: skip
+    )
     played = replay(server, limited, good)
     started = time.monotonic()
     tokens, _ = collect(
