@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks.lab.run import TEMPLATE, Setting, servers
 from benchmarks.lab.script import OPENED, made_up
 from benchmarks.lab.server import Costs
-from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends import OpenAIBackend
 
 Arm = Callable[[str, str, str, dict[str, Any]], int]
@@ -188,9 +188,9 @@ def profile(arm: Arm, small: str, large: str, settings: dict[str, Any]) -> None:
         assert threading.current_thread() is not threading.main_thread()
         (loop_profile.enable if on else loop_profile.disable)()
 
-    bridge.call(lambda: switch(True))
+    io_loop.call(lambda: switch(True))
     arm(small, large, "chain 1", settings)
-    bridge.call(lambda: switch(False))
+    io_loop.call(lambda: switch(False))
     pstats.Stats(loop_profile).sort_stats("tottime").print_stats(35)
 
 

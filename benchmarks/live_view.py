@@ -36,7 +36,7 @@ from rich.table import Table
 
 from glimp_integrations import Event, GlimpRouter
 from glimp_integrations.backends import ScriptedBackend
-from glimp_integrations.live import LivePrinter
+from glimp_integrations.trace.live import LivePrinter
 
 RATES = (30, 100)
 """Tokens a second."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 from glimp_integrations import StepRecord, Trace
-from glimp_integrations.saved import load
+from glimp_integrations.trace.files import load
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

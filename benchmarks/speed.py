@@ -13,7 +13,7 @@ Every problem is answered three times in turn, so that all arms see the same mac
 
 Before each, both servers are asked something else, so that no arm finds another's text in their
 caches. rho is the measured time over the ideal: the tokens each model wrote and had to read, at the
-price measured in the same run (``glimp_integrations.speed``, several times, the median).
+price measured in the same run (``glimp_integrations.runtime.speed``, several times, the median).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from glimp_integrations import GlimpRouter, Trace, bridge
+from glimp_integrations import GlimpRouter, Trace, io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Backend, Report, Request
-from glimp_integrations.prompt import check_messages
-from glimp_integrations.speed import PairSpeed, median
+from glimp_integrations.conversation.prompt import check_messages
+from glimp_integrations.runtime.speed import PairSpeed, median
 from glimp_integrations.weights import LARGE, SMALL, ensure
 
 CALIBRATE_EVERY = 5
@@ -144,7 +144,7 @@ def hand_overs(router: GlimpRouter) -> tuple[float, float]:
                     pass
             return time.perf_counter() - started
 
-        return bridge.call(ask)
+        return io_loop.call(ask)
 
     found: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(HAND_OVERS):
@@ -177,7 +177,7 @@ def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, 
     }
     checked = check_messages(question)
     prompts = {
-        role: bridge.call(lambda b=backend: b.render(checked)).text
+        role: io_loop.call(lambda b=backend: b.render(checked)).text
         for role, backend in (("small", router.small), ("large", router.large))
     }
     for client in clients.values():

@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Report, Request
-from glimp_integrations.forms.form import Form
-from glimp_integrations.forms.schemas import checked
-from glimp_integrations.prompt import build
+from glimp_integrations.conversation.prompt import build
+from glimp_integrations.output.json_schema import checked
+from glimp_integrations.output.spec import Form
 from glimp_integrations.weights import LARGE, SMALL, ensure
 
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "number"}}, "required": ["answer"]}
@@ -76,7 +76,7 @@ def answered(router: GlimpRouter, threshold: float | None, item: Any, problems: 
     """One problem in one arm."""
     started, text, share = time.perf_counter(), "", 1.0
     if threshold is None:
-        text = bridge.call(lambda: bound(router, item["question"]))
+        text = io_loop.call(lambda: bound(router, item["question"]))
     else:
         result = router.run(item["question"], FORM, threshold=threshold)
         text, share = result.answer, result.trace.large_share

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from glimp_integrations import Trace
-from glimp_integrations.show import rich_trace
+from glimp_integrations.trace.terminal import rich_trace
 
 # rich's own frame loads a web font; this one uses what the reader has.
 FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" class="t">

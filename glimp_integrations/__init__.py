@@ -14,7 +14,10 @@ if TYPE_CHECKING:
         GlimpError,
         UnsuitableEndpointError,
     )
-    from glimp_integrations.events import (
+    from glimp_integrations.output.spec import Form
+    from glimp_integrations.router import GlimpRouter
+    from glimp_integrations.settings import Price, Prices, RoutingSettings
+    from glimp_integrations.trace.events import (
         Event,
         Finished,
         Settled,
@@ -23,10 +26,7 @@ if TYPE_CHECKING:
         TextDelta,
         ToolCallDelta,
     )
-    from glimp_integrations.forms.form import Form
-    from glimp_integrations.router import GlimpRouter
-    from glimp_integrations.settings import Price, Prices, RoutingSettings
-    from glimp_integrations.trace import (
+    from glimp_integrations.trace.trace import (
         InvalidToolCall,
         ModelUsage,
         RoutedAnswer,
@@ -77,7 +77,7 @@ _HOMES = {
             "TextDelta",
             "ToolCallDelta",
         ],
-        "events",
+        "trace.events",
     ),
     **dict.fromkeys(
         [
@@ -89,9 +89,9 @@ _HOMES = {
             "Trace",
             "Usage",
         ],
-        "trace",
+        "trace.trace",
     ),
-    "Form": "forms.form",
+    "Form": "output.spec",
     **dict.fromkeys(["Price", "Prices", "RoutingSettings"], "settings"),
     "GlimpRouter": "router",
 }

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from pydantic import PrivateAttr
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.forms.form import Form
-from glimp_integrations.forms.schemas import ANY_OBJECT
-from glimp_integrations.plain import plain
+from glimp_integrations.output.json_schema import ANY_OBJECT
+from glimp_integrations.output.spec import Form
 from glimp_integrations.router import FIXED, GlimpRouter
 from glimp_integrations.settings import RoutingSettings
-from glimp_integrations.trace import RoutedAnswer, Usage
+from glimp_integrations.strict_json import plain
+from glimp_integrations.trace.trace import RoutedAnswer, Usage
 
 __all__ = ["RECORD", "RoutedModel", "finish_reason", "record", "token_usage"]
 

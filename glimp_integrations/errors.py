@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from glimp_integrations.trace import RoutedAnswer
+    from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["BackendError", "ConfigError", "GlimpError", "UnsuitableEndpointError"]
 

@@ -6,21 +6,22 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from glimp_integrations import bridge, facts
+from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Backend, Message
-from glimp_integrations.calibration.record import Conditions
-from glimp_integrations.engine import route
+from glimp_integrations.backends.model_strings import resolve
+from glimp_integrations.calibrated_threshold import Conditions
+from glimp_integrations.conversation.prompt import TEXT, build, check_messages
+from glimp_integrations.conversation.text_agents import read_by_marks
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.events import Event, Finished
-from glimp_integrations.forms.form import Form
-from glimp_integrations.pair import resolve
-from glimp_integrations.prepare import conditions
-from glimp_integrations.prompt import TEXT, build, check_messages
+from glimp_integrations.output.spec import Form
+from glimp_integrations.runtime import pair_info
+from glimp_integrations.runtime.call import Call, watched
+from glimp_integrations.runtime.loop import route
+from glimp_integrations.runtime.prepare import conditions
+from glimp_integrations.runtime.speed import PairSpeed, measure
 from glimp_integrations.settings import RoutingSettings
-from glimp_integrations.speed import PairSpeed, measure
-from glimp_integrations.text_protocols import read_by_marks
-from glimp_integrations.trace import RoutedAnswer
-from glimp_integrations.watch import Call, watched
+from glimp_integrations.trace.events import Event, Finished
+from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["FIXED", "GlimpRouter", "result_of"]
 
@@ -59,7 +60,7 @@ class GlimpRouter:
             settings = RoutingSettings(small=small, large=large, **options)
         self.settings = settings
         self._pair = resolve(settings)
-        self.known_facts: facts.PairFacts | None = None
+        self.known_facts: pair_info.PairFacts | None = None
         self.speed: PairSpeed | None = None
 
     @property
@@ -89,13 +90,13 @@ class GlimpRouter:
             UnsuitableEndpointError: A server lacks what routing needs.
             BackendError: A model failed; ``.partial`` holds what was written.
         """
-        return bridge.call(lambda: result_of(self._events(messages, changes, form, unseen=True)()))
+        return io_loop.call(lambda: result_of(self._events(messages, changes, form, unseen=True)()))
 
     async def arun(
         self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
     ) -> RoutedAnswer:
         """Asynchronous :meth:`run`. Cancelling it stops the models."""
-        return await bridge.acall(
+        return await io_loop.acall(
             lambda: result_of(self._events(messages, changes, form, unseen=True)())
         )
 
@@ -107,15 +108,15 @@ class GlimpRouter:
         Closing the iterator stops the models.
         """
         # No generator itself: context variables (tracing spans) are those of this call.
-        return bridge.iterate(lambda: self._events(messages, changes, form)())
+        return io_loop.iterate(lambda: self._events(messages, changes, form)())
 
     def astream(
         self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
     ) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`stream`."""
-        return bridge.aiterate(lambda: self._events(messages, changes, form)())
+        return io_loop.aiterate(lambda: self._events(messages, changes, form)())
 
-    def pair_facts(self) -> facts.PairFacts:
+    def pair_facts(self) -> pair_info.PairFacts:
         """What both models have in common; they are asked, and loaded, by the first call.
 
         Raises:
@@ -123,7 +124,7 @@ class GlimpRouter:
             UnsuitableEndpointError: One cannot be used.
         """
         if self.known_facts is None:
-            self.known_facts = bridge.call(lambda: facts.ask_once(self.small, self.large))
+            self.known_facts = io_loop.call(lambda: pair_info.ask_once(self.small, self.large))
         return self.known_facts
 
     def measure(self) -> PairSpeed:
@@ -135,11 +136,11 @@ class GlimpRouter:
             BackendError: A model failed.
             UnsuitableEndpointError: One cannot be used.
         """
-        return bridge.call(self._measure)
+        return io_loop.call(self._measure)
 
     async def ameasure(self) -> PairSpeed:
         """Asynchronous :meth:`measure`."""
-        return await bridge.acall(self._measure)
+        return await io_loop.acall(self._measure)
 
     async def _measure(self) -> PairSpeed:
         self.speed = await measure(self.small, self.large)
@@ -152,7 +153,7 @@ class GlimpRouter:
             BackendError: The small model cannot be reached.
             UnsuitableEndpointError: It cannot be glimpsed at.
         """
-        return bridge.call(lambda: conditions(self.settings, self.small, self.large))
+        return io_loop.call(lambda: conditions(self.settings, self.small, self.large))
 
     def token_ids(self, text: str) -> list[int]:
         """The large model's ids of a text, nothing added to it.
@@ -162,7 +163,7 @@ class GlimpRouter:
             BackendError: The model failed.
         """
         # Splitters count empty texts, too, and servers may refuse them.
-        ids = bridge.call(lambda: self.large.tokenize(text)) if text else []
+        ids = io_loop.call(lambda: self.large.tokenize(text)) if text else []
         if ids is None:
             raise ConfigError(
                 f"{self.large.label} does not count tokens: pass tokenizer='<Hugging Face id of "
@@ -190,7 +191,7 @@ class GlimpRouter:
             )
             return prompt.tokens
 
-        return bridge.call(count)
+        return io_loop.call(count)
 
     def close(self) -> None:
         """Release backends that were made from short forms. Never touches yours."""
@@ -200,7 +201,7 @@ class GlimpRouter:
     async def aclose(self) -> None:
         """Asynchronous :meth:`close`."""
         for backend in self._pair.owned:
-            await bridge.acall(backend.aclose)
+            await io_loop.acall(backend.aclose)
 
     def __enter__(self) -> GlimpRouter:
         return self

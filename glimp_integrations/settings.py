@@ -22,11 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from glimp_integrations.calibration.record import PREFIX, CalibratedThreshold
-from glimp_integrations.entropy import Estimator
+from glimp_integrations.calibrated_threshold import PREFIX, CalibratedThreshold
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.plain import plain
-from glimp_integrations.trace import ModelUsage, Usage
+from glimp_integrations.method.entropy import Estimator
+from glimp_integrations.strict_json import plain
+from glimp_integrations.trace.trace import ModelUsage, Usage
 
 __all__ = [
     "PLACES",

@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_glimp.chat import ChatGlimpRouter
-    from langchain_glimp.llm import GlimpRouterLLM
+    from langchain_glimp.chat_models import ChatGlimpRouter
+    from langchain_glimp.llms import GlimpRouterLLM
     from langchain_glimp.printer import StepPrinter
 
 __all__ = ["ChatGlimpRouter", "GlimpRouterLLM", "StepPrinter"]
 
-_HOMES = {"ChatGlimpRouter": "chat", "GlimpRouterLLM": "llm", "StepPrinter": "printer"}
+_HOMES = {"ChatGlimpRouter": "chat_models", "GlimpRouterLLM": "llms", "StepPrinter": "printer"}
 
 
 def __getattr__(name: str) -> Any:

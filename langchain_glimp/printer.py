@@ -7,14 +7,14 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 
-from glimp_integrations.events import from_dict
-from glimp_integrations.live import LivePrinter
-from langchain_glimp._calls import STEP_EVENT
+from glimp_integrations.trace.events import from_dict
+from glimp_integrations.trace.live import LivePrinter
+from langchain_glimp._base import STEP_EVENT
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from glimp_integrations.trace import RoutedAnswer
+    from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["StepPrinter"]
 

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llamaindex_glimp.base import GlimpRouterLLM
     from llamaindex_glimp.events import (
         RoutedReplyEvent,
         RoutedStepEndEvent,
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
         RoutedStepStartEvent,
         RoutingEvent,
     )
-    from llamaindex_glimp.llm import GlimpRouterLLM
     from llamaindex_glimp.printer import StepPrinter
 
 __all__ = [
@@ -26,7 +26,7 @@ __all__ = [
     "StepPrinter",
 ]
 
-_HOMES = {"GlimpRouterLLM": "llm", "StepPrinter": "printer"}
+_HOMES = {"GlimpRouterLLM": "base", "StepPrinter": "printer"}
 
 
 def __getattr__(name: str) -> Any:

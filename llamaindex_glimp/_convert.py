@@ -24,8 +24,8 @@ from pydantic import BaseModel
 
 from glimp_integrations.adapter import RECORD, finish_reason, record, token_usage
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.events import Event, Finished, Settled, TextDelta, ToolCallDelta
-from glimp_integrations.trace import RoutedAnswer
+from glimp_integrations.trace.events import Event, Finished, Settled, TextDelta, ToolCallDelta
+from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["INVALID", "Growing", "as_completion", "to_chat_response", "to_messages"]
 

@@ -20,9 +20,9 @@ from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index_instrumentation import get_dispatcher
 
-from glimp_integrations import events as core
-from glimp_integrations.trace import RoutedAnswer, StepRecord
-from llamaindex_glimp._streams import Around
+from glimp_integrations.trace import events as core
+from glimp_integrations.trace.trace import RoutedAnswer, StepRecord
+from llamaindex_glimp._streaming import Around
 
 __all__ = [
     "RoutedReplyEvent",
@@ -41,7 +41,7 @@ class RoutingEvent(BaseEvent):
     """Something happened on the way to a reply."""
 
     event: Any
-    """The core's event, from ``glimp_integrations.events``."""
+    """The core's event, from ``glimp_integrations.trace.events``."""
 
     @classmethod
     def class_name(cls) -> str:

@@ -8,13 +8,13 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from pydantic import PrivateAttr
 
-from glimp_integrations.live import LivePrinter
+from glimp_integrations.trace.live import LivePrinter
 from llamaindex_glimp.events import RoutingEvent
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from glimp_integrations.trace import RoutedAnswer
+    from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["StepPrinter"]
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glimp_integrations.backends import ScriptedBackend, templates
+from glimp_integrations.backends import ScriptedBackend, chat_templates
 from glimp_integrations.backends.base import Message, Rendered, Report, Request, Token
 
 FOLDER = Path(__file__).parent / "templates"
@@ -39,14 +39,14 @@ class Templated(ScriptedBackend):
     ) -> None:
         super().__init__(script, template=template if shown else None, **options)
         self._source = template
-        self._kwargs = {**templates.THINKING, **(template_kwargs or {})}
+        self._kwargs = {**chat_templates.THINKING, **(template_kwargs or {})}
         self.prompts: list[str] = []
         """Everything that was rendered."""
 
     async def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> Rendered:
-        text = templates.render(self._source, messages, self._kwargs, tools)
+        text = chat_templates.render(self._source, messages, self._kwargs, tools)
         self.prompts.append(text)
         return Rendered(text, tokens=len(text))
 

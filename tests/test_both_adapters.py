@@ -12,9 +12,9 @@ from langchain_core.messages import AIMessage, HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock, ToolCallBlock
 from scripts import CALL, NOON, OPENED, demanded, of_own_accord, pair, tokens
 
-from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends import ScriptedBackend
-from glimp_integrations.forms.form import Form
+from glimp_integrations.output.spec import Form
 from langchain_glimp import ChatGlimpRouter
 from langchain_glimp import GlimpRouterLLM as LangChainText
 from llamaindex_glimp import GlimpRouterLLM
@@ -262,9 +262,9 @@ class TestNobodyLooks:
         """The ways in by which events were handed over."""
         used: list[str] = []
         for name in ("iterate", "aiterate"):
-            way = getattr(bridge, name)
+            way = getattr(io_loop, name)
             monkeypatch.setattr(
-                bridge, name, lambda make, name=name, way=way: used.append(name) or way(make)
+                io_loop, name, lambda make, name=name, way=way: used.append(name) or way(make)
             )
         return used
 

@@ -24,8 +24,8 @@ from glimp_integrations import GlimpRouter
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.errors import BackendError
+from glimp_integrations.runtime.call import watchers
 from glimp_integrations.telemetry import GlimpInstrumentor
-from glimp_integrations.watch import watchers
 from langchain_glimp import ChatGlimpRouter
 from llamaindex_glimp import GlimpRouterLLM
 

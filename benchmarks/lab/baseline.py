@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from openai import OpenAI
 
 from benchmarks.lab.script import OPENED
-from glimp_integrations.entropy import estimate
+from glimp_integrations.method.entropy import estimate
 
 __all__ = ["Reply", "answer"]
 

@@ -7,8 +7,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from glimp_integrations.saved import load, parse
-from glimp_integrations.trace import FORMAT, Trace
+from glimp_integrations.trace.files import load, parse
+from glimp_integrations.trace.trace import FORMAT, Trace
 
 __all__ = ["OPENED", "Script", "made_up", "recorded"]
 

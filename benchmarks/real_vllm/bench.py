@@ -14,7 +14,7 @@ from openai import OpenAI
 
 from benchmarks.real_vllm import models
 from benchmarks.real_vllm.server import Server
-from glimp_integrations import GlimpRouter, RoutedAnswer, bridge
+from glimp_integrations import GlimpRouter, RoutedAnswer, io_loop
 from glimp_integrations.backends import (
     Backend,
     HuggingFaceBackend,
@@ -24,8 +24,8 @@ from glimp_integrations.backends import (
     Request,
     Token,
 )
-from glimp_integrations.entropy import estimate
-from glimp_integrations.prompt import build, check_messages
+from glimp_integrations.conversation.prompt import build, check_messages
+from glimp_integrations.method.entropy import estimate
 from glimp_integrations.weights import LARGE, ensure
 
 __all__ = ["Bench", "Proof", "Result", "look", "questions", "read", "rendered", "timed"]
@@ -162,7 +162,7 @@ def questions(n: int) -> list[str]:
 
 def rendered(backend: Backend, question: str) -> str:
     """A question as the model reads it."""
-    return bridge.call(lambda: build(backend, check_messages(question))).text
+    return io_loop.call(lambda: build(backend, check_messages(question))).text
 
 
 def read(
@@ -176,7 +176,7 @@ def read(
         async with aclosing(tokens):
             return [token async for token in tokens]
 
-    return bridge.call(collect), report
+    return io_loop.call(collect), report
 
 
 def look(backend: Backend, prompt: str, notes: dict[str, Any] | None = None) -> float:
@@ -192,4 +192,4 @@ def look(backend: Backend, prompt: str, notes: dict[str, Any] | None = None) -> 
                 return estimate(token.logprobs or (), "topk_renorm")
         raise AssertionError("no token")
 
-    return bridge.call(first)
+    return io_loop.call(first)

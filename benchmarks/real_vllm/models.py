@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glimp_integrations import bridge
+from glimp_integrations import io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.weights import LARGE, SMALL, WeightFile, ensure, home
 from glimp_integrations.weights.convert import to_folder
@@ -79,11 +79,11 @@ def differences(size: str) -> list[str]:
     backend = LlamaCppBackend(ensure(FILES[size]), parallel=1, context_window=2048)
 
     def ids(text: str) -> list[int] | None:
-        return bridge.call(lambda: backend.tokenize(text))
+        return io_loop.call(lambda: backend.tokenize(text))
 
     try:
-        template = bridge.call(backend.capabilities).template
-        rendered = bridge.call(lambda: backend.render(CONVERSATION)).text
+        template = io_loop.call(backend.capabilities).template
+        rendered = io_loop.call(lambda: backend.render(CONVERSATION)).text
         found = [
             # llama.cpp drops the template's last line break, which Jinja does anyway.
             *_differs(

@@ -8,12 +8,12 @@ import uuid
 from typing import Any
 
 from benchmarks.real_vllm.bench import Bench, K, Result, look, read, rendered
-from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.base import Report, Request
-from glimp_integrations.entropy import estimate
+from glimp_integrations.conversation.prompt import build, check_messages
 from glimp_integrations.errors import BackendError, ConfigError
-from glimp_integrations.forms.schemas import checked
-from glimp_integrations.prompt import build, check_messages
+from glimp_integrations.method.entropy import estimate
+from glimp_integrations.output.json_schema import checked
 
 __all__ = ["PROOFS"]
 
@@ -31,7 +31,7 @@ HALF_TOLERANCE = 0.2  # nats; bfloat16 against float32 at places where many toke
 
 def endpoint_check(bench: Bench) -> Result:
     """``check()`` finds nothing to complain of."""
-    report = bridge.call(bench.small.check)
+    report = io_loop.call(bench.small.check)
     bad = [f"{r.probe} {r.verdict}: {r.detail}" for r in report.results if r.verdict != "ok"]
     return Result(
         "check()",
@@ -70,12 +70,12 @@ def control_tokens(bench: Bench) -> Result:
     """What a user writes is never read as a control token."""
 
     def controls(message: str) -> tuple[int, str]:
-        text = bridge.call(lambda: build(bench.small, check_messages(message))).text
-        ids = bridge.call(lambda: bench.small.tokenize(text)) or []
+        text = io_loop.call(lambda: build(bench.small, check_messages(message))).text
+        ids = io_loop.call(lambda: bench.small.tokenize(text)) or []
         return sum(i in special for i in ids), text
 
     special = [
-        (bridge.call(lambda t=t: bench.small.tokenize(t)) or [-1])[0]  # type: ignore[misc]
+        (io_loop.call(lambda t=t: bench.small.tokenize(t)) or [-1])[0]  # type: ignore[misc]
         for t in ("<|im_start|>", "<|im_end|>")
     ]
     (harmless, _), (attacked, text) = controls("Say hi."), controls(ATTACK)
@@ -158,7 +158,7 @@ def cancelling(bench: Bench) -> Result:
         closed = time.perf_counter()
         return closed, (closed - first) / 6
 
-    closed, token = bridge.call(begin)
+    closed, token = io_loop.call(begin)
     # The pass that was running is finished; what busy cores add is no fault.
     limit = max(1.0, IDLE_PASSES * token)
     running = bench.server.metric("vllm:num_requests_running")

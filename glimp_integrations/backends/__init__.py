@@ -14,9 +14,9 @@ if TYPE_CHECKING:
         Request,
         Token,
     )
-    from glimp_integrations.backends.huggingface import HuggingFaceBackend
+    from glimp_integrations.backends.hf.backend import HuggingFaceBackend
+    from glimp_integrations.backends.http.openai import OpenAIBackend
     from glimp_integrations.backends.llamacpp import LlamaCppBackend
-    from glimp_integrations.backends.openai import OpenAIBackend
     from glimp_integrations.backends.scripted import ScriptedBackend
 
 __all__ = [
@@ -33,9 +33,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "HuggingFaceBackend": "huggingface",
+    "HuggingFaceBackend": "hf.backend",
     "LlamaCppBackend": "llamacpp",
-    "OpenAIBackend": "openai",
+    "OpenAIBackend": "http.openai",
     "ScriptedBackend": "scripted",
 }
 

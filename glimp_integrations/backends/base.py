@@ -3,7 +3,7 @@
 A backend continues *exact text*: no chat, no hidden prompt, no clean-up. To add one, subclass
 :class:`Backend` and write three coroutines; ``docs/backends.md`` walks through an example.
 
-All coroutines of a backend run on one event loop (``glimp_integrations.bridge``), whoever calls
+All coroutines of a backend run on one event loop (``glimp_integrations.io_loop``), whoever calls
 and from whichever thread, so ordinary asyncio locks and one HTTP client are enough.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 
 from pydantic import SecretStr
 
-from glimp_integrations.entropy import Estimator
+from glimp_integrations.method.entropy import Estimator
 
 __all__ = [
     "Backend",
@@ -95,7 +95,7 @@ class Request:
         max_retries: Attempts to connect again before anything was generated.
         draft: Who proposes tokens for the model to accept or refuse (speculative decoding): a
             backend, ``"prompt_lookup"``, or ``None``. Never changes greedy text.
-        schema: JSON schema, checked by ``forms.schemas``, that the whole continuation has to
+        schema: JSON schema, checked by ``output.json_schema``, that the whole continuation has to
             follow, and nothing behind it; only for backends that ``bind``.
         until: Nothing is wanted behind the token that completes one of these texts. A backend that
             can (``Capabilities.stops``) ends the stream there; others go on until they are stopped.
@@ -277,9 +277,9 @@ class Backend(ABC):
 
     def close(self) -> None:
         """Synchronous :meth:`aclose`."""
-        from glimp_integrations import bridge
+        from glimp_integrations import io_loop
 
-        bridge.call(self.aclose)
+        io_loop.call(self.aclose)
 
     @property
     def label(self) -> str:

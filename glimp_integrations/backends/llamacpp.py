@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from glimp_integrations import bridge
-from glimp_integrations.backends.flavours import LLAMA_CPP
+from glimp_integrations import io_loop
 from glimp_integrations.backends.gguf import is_gguf
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.backends.http.servers import LLAMA_CPP
 from glimp_integrations.errors import BackendError, ConfigError
 
 __all__ = ["LlamaCppBackend"]
@@ -114,7 +114,7 @@ class LlamaCppBackend(OpenAIBackend):
                 self._server = await asyncio.to_thread(self._serve, path)
                 address = self._server.listening_address
                 self._base_url, self.url = f"{address}/v1", address
-                bridge.at_exit(self.aclose)
+                io_loop.at_exit(self.aclose)
 
     def _serve(self, path: Path) -> Any:
         try:

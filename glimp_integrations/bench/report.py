@@ -10,7 +10,7 @@ from glimp_integrations.bench.plots import write_plots
 from glimp_integrations.bench.stats import Interval
 from glimp_integrations.bench.store import Store
 from glimp_integrations.bench.summary import ArmFigures, Comparison, Summary, summarise
-from glimp_integrations.bench.words import verdict
+from glimp_integrations.bench.verdict import verdict
 from glimp_integrations.settings import Prices
 
 if TYPE_CHECKING:

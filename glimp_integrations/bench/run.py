@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from glimp_integrations.bench.arms import Arm
-from glimp_integrations.bench.order import Slots, rounds
 from glimp_integrations.bench.plan import BenchPlan, manifest_of, settings_hash
 from glimp_integrations.bench.progress import Watcher
+from glimp_integrations.bench.schedule import Slots, rounds
 from glimp_integrations.bench.store import Store
 from glimp_integrations.bench.tasks import Item
 from glimp_integrations.errors import ConfigError, GlimpError, UnsuitableEndpointError
 from glimp_integrations.router import GlimpRouter
-from glimp_integrations.trace import RoutedAnswer
+from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["BenchPlan", "arun", "manifest_of", "run"]
 

@@ -11,9 +11,9 @@ from typing import Any
 from glimp_integrations.bench.stats import Interval, McNemar, compare_right, ratio, wilson
 from glimp_integrations.bench.store import Store
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.runtime.speed import PairSpeed, median
 from glimp_integrations.settings import Price, Prices
-from glimp_integrations.speed import PairSpeed, median
-from glimp_integrations.trace import Trace, Usage
+from glimp_integrations.trace.trace import Trace, Usage
 
 __all__ = ["Answer", "ArmFigures", "Comparison", "Summary", "parse_prices", "summarise"]
 

@@ -137,7 +137,7 @@ def load_task(
     kind, _, rest = name.partition(":")
     # os.path: a mixture's name may be longer than a file's, where Path.is_file raises.
     if name.endswith((".jsonl", ".ndjson")) or os.path.isfile(name):
-        from glimp_integrations.bench.files import load_file
+        from glimp_integrations.bench.question_files import load_file
 
         return load_file(
             Path(name), n=n, style=style, question=question_column, answer=answer_column

@@ -1,6 +1,6 @@
 """A threshold for a wanted share of large steps: found by ``fit``, kept as a ``record``."""
 
-from glimp_integrations.calibration.record import (
+from glimp_integrations.calibrated_threshold import (
     CalibratedThreshold,
     Calibration,
     CalibrationWarning,

@@ -20,7 +20,7 @@ from typing import Any
 
 from glimp_integrations._version import __version__
 from glimp_integrations.backends.base import Message
-from glimp_integrations.calibration.record import Calibration, Conditions
+from glimp_integrations.calibrated_threshold import Calibration, Conditions
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.router import GlimpRouter
 

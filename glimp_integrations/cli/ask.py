@@ -6,8 +6,8 @@ from contextlib import closing
 from typing import Any
 
 from glimp_integrations.errors import GlimpError
-from glimp_integrations.live import LivePrinter
 from glimp_integrations.router import GlimpRouter
+from glimp_integrations.trace.live import LivePrinter
 
 __all__ = ["run"]
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from glimp_integrations.calibrated_threshold import PREFIX, Calibration
 from glimp_integrations.calibration.fit import Prompt, calibrate
-from glimp_integrations.calibration.record import PREFIX, Calibration
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.router import GlimpRouter
 

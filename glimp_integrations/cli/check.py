@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from glimp_integrations import bridge
-from glimp_integrations.backends.openai import OpenAIBackend
-from glimp_integrations.backends.probes import EndpointReport
+from glimp_integrations import io_loop
+from glimp_integrations.backends.http.check import EndpointReport
+from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.backends.model_strings import parse
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.pair import parse
 from glimp_integrations.router import GlimpRouter
-from glimp_integrations.strategy import choose
+from glimp_integrations.runtime.strategy import choose
 
 __all__ = ["run"]
 
@@ -51,7 +51,7 @@ def _examine(form: str, role: str, *, must_serve: bool) -> bool:
             raise ConfigError(f"{form!r} is no endpoint; check takes forms of servers")
         return True  # a model of this process has nothing to examine, but a speed
     try:
-        report = bridge.call(backend.check)
+        report = io_loop.call(backend.check)
     finally:
         backend.close()
     _print(report)
@@ -66,7 +66,7 @@ def _measure(small: str, large: str) -> None:
     console = Console()
     with GlimpRouter(small, large) as router, console.status("measuring both models"):
         speed = router.measure()
-        strategy, reason = bridge.call(lambda: _chosen(router))
+        strategy, reason = io_loop.call(lambda: _chosen(router))
     table = Table(title="milliseconds, nothing else running", title_justify="left")
     for column in ("", "small", "large"):
         table.add_column(column, justify="left" if not column else "right")

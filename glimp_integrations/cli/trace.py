@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.saved import Saved, load, parse
-from glimp_integrations.show import COLOURS, rich_trace, visible
-from glimp_integrations.trace import FORMAT, Trace
+from glimp_integrations.trace.files import Saved, load, parse
+from glimp_integrations.trace.terminal import COLOURS, rich_trace, visible
+from glimp_integrations.trace.trace import FORMAT, Trace
 
 __all__ = ["run"]
 
@@ -21,7 +21,7 @@ def run(file: str, html: str | None, number: int | None, title: str | None, brie
     """Show a saved trace in the terminal, or write it as a page.
 
     Args:
-        file: One trace or many; see :mod:`glimp_integrations.saved`.
+        file: One trace or many; see :mod:`glimp_integrations.trace.files`.
         html: Where the page goes; ``"-"`` is standard output. ``None``: the terminal.
         number: Which of the file's traces, from 1.
         title: Heading of the page. ``None``: what the trace's record is called, or the file's name.

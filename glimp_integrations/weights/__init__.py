@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from glimp_integrations.weights.catalog import LARGE, SMALL, TINY, WeightFile
-from glimp_integrations.weights.pull import ensure, home
+from glimp_integrations.weights.download import ensure, home
 
 __all__ = ["LARGE", "SMALL", "TINY", "WeightFile", "ensure", "home"]

@@ -15,7 +15,7 @@ import pytest
 from scripted_models import text_model
 from scripts import Listening, tokens
 
-from glimp_integrations import BackendError, bridge
+from glimp_integrations import BackendError, io_loop
 from glimp_integrations.backends.base import Report, Request
 from langchain_glimp import GlimpRouterLLM
 
@@ -182,6 +182,6 @@ async def test_models_stop_when_their_readers_loop_has_ended() -> None:
     thread.start()
     await asyncio.to_thread(thread.join)
     async with asyncio.timeout(5):
-        while bridge._tasks:
+        while io_loop._tasks:
             await asyncio.sleep(0.01)
     assert kept

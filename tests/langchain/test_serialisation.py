@@ -239,7 +239,7 @@ def test_callbacks_are_told_what_runs() -> None:
     llm.invoke("hi", config={"callbacks": [seen]})
     list(llm.stream("hi", config={"callbacks": [seen]}))
     for told in seen.told:
-        assert told["serialized"]["id"] == ["langchain_glimp", "chat", "ChatGlimpRouter"]
+        assert told["serialized"]["id"] == ["langchain_glimp", "chat_models", "ChatGlimpRouter"]
         assert told["serialized"]["kwargs"]["threshold"] == 0.5
         assert told["invocation_params"]["routing"]["threshold"] == 0.5
         assert told["metadata"]["ls_model_name"] == "tiny+big"

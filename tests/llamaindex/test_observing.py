@@ -28,7 +28,8 @@ from rich.console import Console
 from scripted_llms import STREAMS, TOOLS, WAYS, ask, begin, endless, listening, replies, scripted
 from scripts import CALL, REASONING, demanded
 
-from glimp_integrations import BackendError, ConfigError, Finished, events
+from glimp_integrations import BackendError, ConfigError, Finished
+from glimp_integrations.trace import events
 from llamaindex_glimp import (
     RoutedReplyEvent,
     RoutedStepEndEvent,

@@ -33,7 +33,7 @@ from llama_index.vector_stores.qdrant import QdrantVectorStore
 from pydantic import Field
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from glimp_integrations.trace import RoutedAnswer
+from glimp_integrations.trace.trace import RoutedAnswer
 from llamaindex_glimp import GlimpRouterLLM, RoutedReplyEvent
 
 pytestmark = pytest.mark.pair

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from glimp_integrations.backends.hf import devices
+from glimp_integrations.backends.hf import device_thread
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,5 +47,5 @@ def make() -> Iterator[Callable[..., tiny.Watched]]:
 def own_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Models of this test share a thread with no other test's."""
     with monkeypatch.context() as patched:
-        patched.setattr(devices, "_threads", {})
+        patched.setattr(device_thread, "_threads", {})
         yield

@@ -13,14 +13,14 @@ import torch
 from tiny import END, PROMPT, Answer, Watched, ask, asked, on_loop, shared, tokenizer
 
 from glimp_integrations import ConfigError, GlimpRouter
-from glimp_integrations.backends.hf.bindings import Binding, make_tokenizer
-from glimp_integrations.forms import schemas
-from glimp_integrations.forms.form import Form
+from glimp_integrations.backends.hf.grammar import Binding, make_tokenizer
+from glimp_integrations.output import json_schema
+from glimp_integrations.output.spec import Form
 
 Make = Callable[..., Watched]
 COUNT = 300
 PATIENCE = 60.0
-CITY = schemas.checked(
+CITY = json_schema.checked(
     {
         "type": "object",
         "properties": {
@@ -32,7 +32,7 @@ CITY = schemas.checked(
     },
     what="the answer's schema",
 )
-CHOICE = schemas.checked({"enum": ["yes", "no", 7, None]}, what="a choice")
+CHOICE = json_schema.checked({"enum": ["yes", "no", 7, None]}, what="a choice")
 WEATHER = {
     "type": "function",
     "function": {

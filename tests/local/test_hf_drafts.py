@@ -340,12 +340,12 @@ class TestWhoCannot:
             router.run("is it?")
 
     def test_nothing_is_translated_where_nothing_differs(self, make, monkeypatch):
-        from glimp_integrations.backends.hf import drafts
+        from glimp_integrations.backends.hf import speculative
 
         def refuse(*_: Any, **__: Any) -> None:
             raise AssertionError("translated")
 
-        monkeypatch.setattr(drafts, "AssistedCandidateGeneratorDifferentTokenizers", refuse)
+        monkeypatch.setattr(speculative, "AssistedCandidateGeneratorDifferentTokenizers", refuse)
         assert asked(make("qwen2"), PROMPT, 5, draft=make("llama")).text
 
     def test_an_unknown_way_to_draft_is_refused(self, make):

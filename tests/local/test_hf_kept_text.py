@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny import PROMPT, Watched, ask, backend, bare, on_loop, shared, tokenizer
 
 from glimp_integrations import GlimpRouter, RoutedAnswer
-from glimp_integrations.backends.hf.texts import Ledger, Vocabulary
+from glimp_integrations.backends.hf.token_text import Ledger, Vocabulary
 
 KINDS = ["llama", "qwen2", "gemma2", "gemma3", "mamba", "mamba2", "lfm2", "bamba", "gpt"]
 QUIET = settings(

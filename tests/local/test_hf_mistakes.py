@@ -31,8 +31,8 @@ from tiny import (
 from transformers import AutoModelForCausalLM
 
 import glimp_integrations.backends
-from glimp_integrations import BackendError, ConfigError, GlimpError, GlimpRouter, pair
-from glimp_integrations.backends import HuggingFaceBackend
+from glimp_integrations import BackendError, ConfigError, GlimpError, GlimpRouter
+from glimp_integrations.backends import HuggingFaceBackend, model_strings
 from glimp_integrations.backends.hf import loading
 from glimp_integrations.backends.hf.loading import Source
 from glimp_integrations.backends.scripted import ScriptedBackend
@@ -512,7 +512,7 @@ class TestSecrets:
 class TestShortForms:
     @pytest.fixture(autouse=True)
     def _nothing_shared(self, monkeypatch):
-        monkeypatch.setattr(pair, "_by_form", {})
+        monkeypatch.setattr(model_strings, "_by_form", {})
 
     @pytest.mark.parametrize(
         ("form", "name"),
@@ -526,14 +526,14 @@ class TestShortForms:
         ],
     )
     def test_a_form_is_a_backend_with_a_short_name(self, form, name):
-        backend = pair.parse(form)
+        backend = model_strings.parse(form)
         assert isinstance(backend, HuggingFaceBackend)
         assert backend.name == name
 
     @pytest.mark.parametrize("form", ["hf:", "hf", "huggingface:org/model"])
     def test_what_is_none_is_told_the_forms(self, form):
         with pytest.raises(ConfigError, match=r"small is .*which names no model.*'hf:ORG/MODEL'"):
-            pair.parse(form, role="small")
+            model_strings.parse(form, role="small")
 
     def test_places(self, folder, tmp_path):
         gguf = tmp_path / "small-q4.gguf"

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import DONE, PROMPT, THINK, tokenizer
 
-from glimp_integrations.backends.hf.texts import Ledger, Speller, Vocabulary
+from glimp_integrations.backends.hf.token_text import Ledger, Speller, Vocabulary
 
 UNKNOWN = "\ufffd"
 # A replacement character looks like half a character until something follows it.

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, OpenAIGPTConfig, PreTrainedTokenizerFast
 
-from glimp_integrations.backends.hf.texts import Ledger, Vocabulary
+from glimp_integrations.backends.hf.token_text import Ledger, Vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -28,10 +28,10 @@ from transformers import (
     Qwen2Config,
 )
 
-from glimp_integrations import bridge
+from glimp_integrations import io_loop
 from glimp_integrations.backends import HuggingFaceBackend
 from glimp_integrations.backends.base import Report, Request, Token
-from glimp_integrations.backends.hf.texts import Speller, Vocabulary
+from glimp_integrations.backends.hf.token_text import Speller, Vocabulary
 
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 PAD, START, END, THINK, DONE = range(len(SPECIAL))
@@ -309,20 +309,20 @@ async def ask(backend: HuggingFaceBackend, prompt: str, count: int, **options: A
 
 def asked(backend: HuggingFaceBackend, prompt: str, count: int, **options: Any) -> Answer:
     """Synchronous :func:`ask`."""
-    return bridge.call(lambda: ask(backend, prompt, count, **options))
+    return io_loop.call(lambda: ask(backend, prompt, count, **options))
 
 
 def settled(backend: HuggingFaceBackend) -> HuggingFaceBackend:
     """The backend, once its thread has done what was asked of it (the ends of requests, too)."""
     engine = backend._engine
     if engine is not None:
-        bridge.call(lambda: engine.run(lambda: None))
+        io_loop.call(lambda: engine.run(lambda: None))
     return backend
 
 
 def on_loop(function: Callable[[], Awaitable[Any]]) -> Any:
     """Run a coroutine function on the project's loop."""
-    return bridge.call(function)
+    return io_loop.call(function)
 
 
 def encoded(text: str, tokens: str = "plain") -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 
 from glimp_integrations import GlimpRouter
 from glimp_integrations.backends import LlamaCppBackend
-from glimp_integrations.pair import embedded
+from glimp_integrations.backends.model_strings import embedded
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ from contextlib import aclosing, closing
 
 import pytest
 
-from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends import (
     Backend,
     HuggingFaceBackend,
@@ -15,7 +15,7 @@ from glimp_integrations.backends import (
     Report,
     Request,
 )
-from glimp_integrations.entropy import Estimator, estimate
+from glimp_integrations.method.entropy import Estimator, estimate
 from glimp_integrations.weights import SMALL, TINY, WeightFile, ensure
 
 SLOW = pytest.mark.slow  # loading the 0.5B alone takes most of a minute
@@ -43,7 +43,7 @@ def qwen() -> Iterator[HuggingFaceBackend]:
 def count_tokens(backend: HuggingFaceBackend) -> list[int]:
     """Counts ids on their way into the model itself, beside the backend's own book-keeping."""
     seen: list[int] = []
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     assert backend._engine is not None
     backend._engine.runner.model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
@@ -79,7 +79,7 @@ def test_two_tokenizers_write_one_chain_and_no_token_is_computed_twice(
 
 def length(backend: HuggingFaceBackend, reply: str) -> int:
     """Tokens of the question and a reply, as the model itself would encode them."""
-    prompt = bridge.call(lambda: backend.render([{"role": "user", "content": QUESTION}])).text
+    prompt = io_loop.call(lambda: backend.render([{"role": "user", "content": QUESTION}])).text
     assert backend._engine is not None
     return len(backend._engine.vocabulary.encode(prompt + reply))
 
@@ -173,7 +173,7 @@ def compare_entropies(
             question = problem["question"] + " Think step by step."
             trace = writer.run(question).trace
             messages = [{"role": "user", "content": question}]
-            text = bridge.call(lambda m=messages: local.render(m)).text
+            text = io_loop.call(lambda m=messages: local.render(m)).text
             notes: dict[str, object] = {}
             for step in trace.steps:
                 if step.entropy is not None:
@@ -208,4 +208,4 @@ def look(backend: Backend, text: str, notes: dict[str, object], estimator: Estim
                 return await token.measure(estimator, 20)
         raise AssertionError("no token")
 
-    return bridge.call(first)
+    return io_loop.call(first)

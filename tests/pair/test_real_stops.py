@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations import Finished, GlimpRouter, RoutedAnswer, bridge
+from glimp_integrations import Finished, GlimpRouter, RoutedAnswer, io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.weights import SMALL, ensure
@@ -26,7 +26,7 @@ def written(
         async with aclosing(backend.generate(request, report)) as tokens:
             return [token async for token in tokens], report
 
-    return bridge.call(go)
+    return io_loop.call(go)
 
 
 def cut(tokens: list[Token], *until: str) -> tuple[str, int]:
@@ -40,7 +40,7 @@ def cut(tokens: list[Token], *until: str) -> tuple[str, int]:
 
 
 def prompt_of(backend: LlamaCppBackend, question: str = ASKED) -> str:
-    return bridge.call(lambda: backend.render([{"role": "user", "content": question}])).text
+    return io_loop.call(lambda: backend.render([{"role": "user", "content": question}])).text
 
 
 @pytest.mark.parametrize("unseen", [False, True])
@@ -134,7 +134,7 @@ def forced() -> Iterator[dict[str, LlamaCppBackend]]:
     made = {}
     for text in ("\n\n\n", "\n", ".\n\n", " \n\n\n"):
         plain = LlamaCppBackend(ensure(SMALL), parallel=1, context_window=512)
-        ids = bridge.call(lambda b=plain, t=text: b.tokenize(t))
+        ids = io_loop.call(lambda b=plain, t=text: b.tokenize(t))
         assert len(ids) == 1, (text, ids)
         plain.close()
         made[text] = LlamaCppBackend(
@@ -181,13 +181,13 @@ async def test_a_call_without_a_reader_can_be_cancelled(
     with pytest.raises(asyncio.CancelledError):
         await call
     started = time.monotonic()
-    while any(slot["is_processing"] for slot in bridge.call(lambda: small.get("/slots"))):
+    while any(slot["is_processing"] for slot in io_loop.call(lambda: small.get("/slots"))):
         assert time.monotonic() - started < 3, "the server still writes"
     assert "tea" in (await router.arun(question, max_tokens=40)).answer.lower()
 
 
 def test_a_server_that_hides_the_route_is_closed_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    from glimp_integrations.backends.protocols.llamacpp import LlamaCpp
+    from glimp_integrations.backends.http.protocols.llamacpp import LlamaCpp
 
     path = LlamaCpp.path
 
@@ -201,5 +201,5 @@ def test_a_server_that_hides_the_route_is_closed_instead(monkeypatch: pytest.Mon
     tokens, report = written(backend, prompt_of(backend), "\n\n")
     assert [t.text for t in tokens] == [t.text for t in whole]
     assert report.ended == "length"
-    assert not bridge.call(backend.capabilities).stops
+    assert not io_loop.call(backend.capabilities).stops
     backend.close()

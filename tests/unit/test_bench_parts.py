@@ -12,8 +12,8 @@ import pytest
 from glimp_integrations import ConfigError
 from glimp_integrations.bench import load_task, parse_arms
 from glimp_integrations.bench.arms import Arm
-from glimp_integrations.bench.files import LONGEST_LINE
 from glimp_integrations.bench.formats import boxed
+from glimp_integrations.bench.question_files import LONGEST_LINE
 from glimp_integrations.bench.stats import compare_right, difference, ratio, wilson
 from glimp_integrations.bench.summary import parse_prices
 from glimp_integrations.bench.tasks import Grade

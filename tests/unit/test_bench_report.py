@@ -13,9 +13,9 @@ from glimp_integrations import ConfigError
 from glimp_integrations.bench import Store
 from glimp_integrations.bench.report import markdown, write_report
 from glimp_integrations.bench.summary import Summary, summarise
-from glimp_integrations.bench.words import verdict
-from glimp_integrations.speed import ModelSpeed, PairSpeed
-from glimp_integrations.trace import StepRecord, Trace, Usage
+from glimp_integrations.bench.verdict import verdict
+from glimp_integrations.runtime.speed import ModelSpeed, PairSpeed
+from glimp_integrations.trace.trace import StepRecord, Trace, Usage
 
 N = 40
 

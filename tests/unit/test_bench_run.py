@@ -14,9 +14,9 @@ from helpers import model
 from glimp_integrations import BackendError, ConfigError, GlimpRouter
 from glimp_integrations.bench import BenchPlan, Grade, Item, Store, Task, parse_arms, run
 from glimp_integrations.bench.formats import named_format
-from glimp_integrations.bench.order import rounds
 from glimp_integrations.bench.progress import Watcher
 from glimp_integrations.bench.run import manifest_of
+from glimp_integrations.bench.schedule import rounds
 from glimp_integrations.bench.summary import parse_prices, summarise
 
 

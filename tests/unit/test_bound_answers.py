@@ -15,8 +15,8 @@ from glimp_integrations import BackendError, ConfigError, GlimpRouter, RoutedAns
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Capabilities, Message, Rendered, Request
 from glimp_integrations.backends.scripted import ScriptedToken
-from glimp_integrations.events import Event, StepStarted, ToolCallDelta
-from glimp_integrations.forms.form import Form
+from glimp_integrations.output.spec import Form
+from glimp_integrations.trace.events import Event, StepStarted, ToolCallDelta
 
 HERMES = "{% if tools %}<tool_call>{% endif %}"
 LLAMA = "{% if tools %}Environment: ipython{% endif %}"

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from helpers import ANSWER, CHAIN, OPENED, model, result_of, router
 
-from glimp_integrations import BackendError, Finished, StepDone, TextDelta, bridge
+from glimp_integrations import BackendError, Finished, StepDone, TextDelta, io_loop
 from glimp_integrations.backends.scripted import ScriptedBackend
 
 SLOW = 0.02  # seconds a token
@@ -219,9 +219,9 @@ class TestWithoutALoop:
             started.append(True)
             yield 1
 
-        for make in (lambda: bridge.acall(work), lambda: anext(bridge.aiterate(items))):
+        for make in (lambda: io_loop.acall(work), lambda: anext(io_loop.aiterate(items))):
             assert isinstance(self.by_hand(make), RuntimeError)
-        bridge.call(_number)  # whatever was started before has run by now
+        io_loop.call(_number)  # whatever was started before has run by now
         assert started == []
 
     def test_the_thread_may_have_a_loop_afterwards(self):
@@ -313,10 +313,10 @@ async def _numbers():
 
 
 def test_the_bridge_itself():
-    assert bridge.call(_number) == 7
-    assert list(bridge.iterate(_numbers)) == [0, 1, 2]
-    assert asyncio.run(bridge.acall(_number)) == 7
-    assert asyncio.run(collect(bridge.aiterate(_numbers))) == [0, 1, 2]
+    assert io_loop.call(_number) == 7
+    assert list(io_loop.iterate(_numbers)) == [0, 1, 2]
+    assert asyncio.run(io_loop.acall(_number)) == 7
+    assert asyncio.run(collect(io_loop.aiterate(_numbers))) == [0, 1, 2]
 
 
 def test_streams_see_the_context_they_were_asked_for_in():
@@ -329,6 +329,6 @@ def test_streams_see_the_context_they_were_asked_for_in():
         return [item async for item in items]
 
     token = who.set("the asker")
-    one, other = bridge.iterate(names), bridge.aiterate(names)
+    one, other = io_loop.iterate(names), io_loop.aiterate(names)
     who.reset(token)
     assert list(one) == asyncio.run(read(other)) == ["the asker"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from glimp_integrations import GlimpRouter, RoutedAnswer, Trace
 from glimp_integrations.backends import ScriptedBackend
-from glimp_integrations.events import Event, StepStarted
-from glimp_integrations.forms.form import Form
+from glimp_integrations.output.spec import Form
+from glimp_integrations.trace.events import Event, StepStarted
 
 HERMES = "{% if tools %}<tool_call>{% endif %}"
 TOOLS = [

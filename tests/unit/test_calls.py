@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimp_integrations.events import ToolCallDelta
-from glimp_integrations.forms.calls import CallReader, new_ids
-from glimp_integrations.forms.dialects import TAG_CLOSERS, TAGS
-from glimp_integrations.trace import ToolCall
+from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
+from glimp_integrations.output.tool_parser import CallReader, new_ids
+from glimp_integrations.trace.events import ToolCallDelta
+from glimp_integrations.trace.trace import ToolCall
 
 NAMES = ["get_weather", "other"]
 Arguments = dict[str, Any]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from scripts import Listening, model
 
-from glimp_integrations import ConfigError, Form, GlimpRouter, bridge, prompt
-from glimp_integrations.backends import OpenAIBackend, templates
+from glimp_integrations import ConfigError, Form, GlimpRouter, io_loop
+from glimp_integrations.backends import OpenAIBackend, chat_templates
 from glimp_integrations.backends.base import Capabilities, Message, Rendered
+from glimp_integrations.conversation import prompt
 
 USER = {"role": "user", "content": "hi"}
 
@@ -289,13 +290,13 @@ class Local(Listening):
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> Rendered:
         self.conversations.append([dict(m) for m in messages])
-        return Rendered(templates.render(self._template, messages, {}, tools))
+        return Rendered(chat_templates.render(self._template, messages, {}, tools))
 
 
 def shown(template: Any, *messages: dict[str, Any], form: Form | None = None) -> str:
     backend = Local([], template=template)
     told = prompt.check_messages(messages)
-    return bridge.call(lambda: prompt.build(backend, told, form or Form())).text
+    return io_loop.call(lambda: prompt.build(backend, told, form or Form())).text
 
 
 SCHEMA = Form(schema={"type": "object", "properties": {"city": {"type": "string"}}})
@@ -313,7 +314,7 @@ def test_a_developer_speaks_as_system_where_the_template_knows_none() -> None:
 def test_a_function_gets_a_developer_as_system() -> None:
     told = [{"role": "developer", "content": "Be brief."}, USER]
     seen: list[Any] = []
-    templates.render(lambda messages: str(seen.extend(messages)), told, {})
+    chat_templates.render(lambda messages: str(seen.extend(messages)), told, {})
     assert seen == [{"role": "system", "content": "Be brief."}, USER]
     assert told[0]["role"] == "developer", "and the conversation stays as it was"
 
@@ -369,7 +370,7 @@ def test_text_that_is_written_otherwise_is_not_missing(template: str) -> None:
 def test_a_conversation_that_arrives_is_rendered_once() -> None:
     backend = Local([], template=QWEN)
     told = prompt.check_messages([{"role": "system", "content": "Be brief."}, USER])
-    bridge.call(lambda: prompt.build(backend, told))
+    io_loop.call(lambda: prompt.build(backend, told))
     assert len(backend.conversations) == 1
 
 
@@ -386,7 +387,7 @@ def test_a_server_that_hides_its_template_gets_a_developer_as_system() -> None:
     broken = {**CALL, "function": {"name": "look", "arguments": '{"city": Gr'}}
     asked = {"role": "assistant", "content": "", "tool_calls": [broken]}
     told = prompt.check_messages([{"role": "developer", "content": "a"}, USER, asked])
-    bridge.call(lambda: backend.render(told))
+    io_loop.call(lambda: backend.render(told))
     assert [m["role"] for m in sent] == ["system", "user", "assistant"]
     assert "tool_calls" not in sent[2] and '"arguments": {"city": Gr' in sent[2]["content"]
 

@@ -9,7 +9,7 @@ from helpers import TAGS
 
 from glimp_integrations import RoutingSettings
 from glimp_integrations.backends.base import Token
-from glimp_integrations.decisions import Chain, Done, Glimpse, Kept, Write
+from glimp_integrations.method.chain import Chain, Done, Glimpse, Kept, Write
 
 
 def chain(*, tags: tuple[str, str] | None = TAGS, window: int | None = None, **options) -> Chain:

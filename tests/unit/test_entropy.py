@@ -7,7 +7,7 @@ import math
 import pytest
 
 from glimp_integrations import ConfigError
-from glimp_integrations.entropy import estimate
+from glimp_integrations.method.entropy import estimate
 
 
 def logs(*probs: float) -> list[float]:

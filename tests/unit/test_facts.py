@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import pytest
 from helpers import OPENED, model, router
 
-from glimp_integrations import BackendError, ConfigError, bridge
+from glimp_integrations import BackendError, ConfigError, io_loop
 from glimp_integrations.backends.base import Rendered
 from glimp_integrations.backends.scripted import ScriptedBackend
-from glimp_integrations.facts import PairFacts
-from glimp_integrations.prompt import shows_tools
+from glimp_integrations.conversation.prompt import shows_tools
+from glimp_integrations.runtime.pair_info import PairFacts
 
 TOOLS = "{% if tools %}<tool_call>{% endif %}"
 
@@ -139,18 +139,18 @@ class TestShowsTools:
     @pytest.mark.parametrize(("takes", "wanted"), [(True, True), (False, False), (None, False)])
     def test_without_a_template_two_renderings_tell_once(self, takes, wanted):
         backend = asked(takes)
-        assert [bridge.call(lambda: shows_tools(backend)) for _ in range(3)] == [wanted] * 3
+        assert [io_loop.call(lambda: shows_tools(backend)) for _ in range(3)] == [wanted] * 3
         assert backend.rendered == 2
 
     def test_a_template_is_read_instead(self):
         for template, wanted in ((TOOLS, True), ("plain", False)):
             backend = asked(True, template=template)
-            assert bridge.call(lambda b=backend: shows_tools(b)) is wanted
+            assert io_loop.call(lambda b=backend: shows_tools(b)) is wanted
             assert backend.rendered == 0
 
     def test_backends_are_told_apart(self):
         one, two = asked(True), asked(False)
-        assert [bridge.call(lambda b=b: shows_tools(b)) for b in (one, two)] == [True, False]
+        assert [io_loop.call(lambda b=b: shows_tools(b)) for b in (one, two)] == [True, False]
 
     def test_a_backend_may_be_a_dataclass(self):
         @dataclass
@@ -160,7 +160,7 @@ class TestShowsTools:
             def __post_init__(self):
                 super().__init__([], name=self.name)
 
-        assert bridge.call(lambda: shows_tools(Plain())) is True
+        assert io_loop.call(lambda: shows_tools(Plain())) is True
 
 
 class TestCopies:

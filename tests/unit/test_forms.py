@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.forms import plan, schemas
-from glimp_integrations.forms.calls import CallReader
-from glimp_integrations.forms.dialects import DIALECTS, PLAIN, TAGS, dialect_of
-from glimp_integrations.forms.form import Form
-from glimp_integrations.forms.plan import FREE, Bound, Plan, make_plan
+from glimp_integrations.output import constraints, json_schema
+from glimp_integrations.output.constraints import FREE, Bound, Plan, make_plan
+from glimp_integrations.output.spec import Form
+from glimp_integrations.output.tool_formats import DIALECTS, PLAIN, TAGS, dialect_of
+from glimp_integrations.output.tool_parser import CallReader
 
 Schema = dict[str, Any]
 CITY: Schema = {
@@ -37,7 +37,7 @@ def tool(name: str = "get_weather", parameters: Schema | None = CITY) -> Schema:
 def accepts(schema: Mapping[str, Any] | None, text: str) -> bool:
     """Whether a model bound to the schema could write exactly this."""
     assert schema is not None
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps(schemas.for_llguidance(schema)))
+    grammar = LLMatcher.grammar_from_json_schema(json.dumps(json_schema.for_llguidance(schema)))
     matcher = LLMatcher(BYTES, grammar, log_level=0)
     for byte in text.encode():
         if matcher.is_stopped() or not matcher.consume_token(byte):
@@ -46,7 +46,7 @@ def accepts(schema: Mapping[str, Any] | None, text: str) -> bool:
 
 
 def checked(schema: Schema) -> Schema:
-    return schemas.checked(schema, what="the answer's schema")
+    return json_schema.checked(schema, what="the answer's schema")
 
 
 def planned(form: Form, template: str = "", *, binds: bool = True, prompt: str = "") -> Plan:
@@ -305,7 +305,7 @@ def test_white_space_in_json_is_bounded() -> None:
 
 def test_a_call_is_a_name_and_the_arguments_of_its_tool() -> None:
     tools = [tool(), tool("count", {"type": "object", "properties": {"n": {"type": "integer"}}})]
-    schema = schemas.calls_schema(tools, ("name", "arguments"), None)
+    schema = json_schema.calls_schema(tools, ("name", "arguments"), None)
     assert accepts(schema, '{"name": "get_weather", "arguments": {"city": "x"}}')
     assert accepts(schema, '{"name": "count", "arguments": {"n": 3}}')
     for other in (
@@ -318,13 +318,13 @@ def test_a_call_is_a_name_and_the_arguments_of_its_tool() -> None:
 
 
 def test_the_family_says_what_name_and_arguments_are_called() -> None:
-    schema = schemas.calls_schema([tool()], ("name", "parameters"), None)
+    schema = json_schema.calls_schema([tool()], ("name", "parameters"), None)
     assert accepts(schema, '{"name": "get_weather", "parameters": {"city": "x"}}')
     assert not accepts(schema, '{"name": "get_weather", "arguments": {"city": "x"}}')
 
 
 def test_a_tool_without_parameters_takes_an_object() -> None:
-    schema = schemas.calls_schema([tool("now", None)], ("name", "arguments"), None)
+    schema = json_schema.calls_schema([tool("now", None)], ("name", "arguments"), None)
     bound = planned(Form([tool("now", None)], "any")).forced
     assert bound is not None
     for found in (schema, bound.schema):
@@ -348,7 +348,7 @@ TREE: Schema = {
 
 def test_references_of_a_tools_schema_move_with_it() -> None:
     same_name = {**TREE, "$defs": {"node": {"type": "integer"}}}
-    schema = schemas.calls_schema(
+    schema = json_schema.calls_schema(
         [tool("grow", TREE), tool("count", same_name)], ("name", "arguments"), also=TREE
     )
     grown = '{"root": {"kids": [{"kids": []}]}}'
@@ -584,7 +584,7 @@ CALLED = {
 
 
 def test_the_schema_stands_behind_the_system_message() -> None:
-    first, second = plan.show_schema([SYSTEM, USER], Form(schema=CITY))
+    first, second = constraints.show_schema([SYSTEM, USER], Form(schema=CITY))
     assert first["content"].startswith("Be brief.\n\n")
     assert json.dumps(CITY) in first["content"]
     assert second == USER
@@ -593,20 +593,20 @@ def test_the_schema_stands_behind_the_system_message() -> None:
 
 def test_without_a_system_message_it_stands_in_front_of_the_first_question() -> None:
     other = {"role": "assistant", "content": "Hello."}
-    first, second, third = plan.show_schema([other, USER, USER], Form(schema=CITY))
+    first, second, third = constraints.show_schema([other, USER, USER], Form(schema=CITY))
     assert first == other
     assert json.dumps(CITY) in second["content"]
     assert second["content"].endswith("\n\nWeather?")
     assert third == USER
 
 
-@pytest.mark.parametrize("form", [Form(), Form(schema=schemas.ANY_OBJECT), Form([tool()])])
+@pytest.mark.parametrize("form", [Form(), Form(schema=json_schema.ANY_OBJECT), Form([tool()])])
 def test_where_there_is_no_schema_to_tell_nothing_is_told(form: Form) -> None:
-    assert plan.show_schema([SYSTEM, USER], form) == [SYSTEM, USER]
+    assert constraints.show_schema([SYSTEM, USER], form) == [SYSTEM, USER]
 
 
 def test_tools_written_out_are_told_with_how_to_call_them() -> None:
-    (message,) = plan.write_tools_out([USER], TWO)
+    (message,) = constraints.write_tools_out([USER], TWO)
     text = message["content"]
     for one in TWO:
         assert json.dumps(one["function"]) in text
@@ -620,7 +620,7 @@ def test_calls_and_results_are_written_out_as_the_models_would_write_them() -> N
         {"role": "tool", "tool_call_id": "2", "content": "3"},
         {"role": "tool", "content": "?"},
     ]
-    found = plan.write_tools_out([USER, CALLED, *results], [])
+    found = constraints.write_tools_out([USER, CALLED, *results], [])
     assert [m["role"] for m in found] == ["user", "assistant", "user", "user", "user"]
     assert found[0] == USER, "without tools there is nothing to explain"
     reader = CallReader(["a", "b"], str).read(found[1]["content"])
@@ -634,12 +634,12 @@ def test_calls_and_results_are_written_out_as_the_models_would_write_them() -> N
 
 
 def test_a_call_without_text_is_written_out_alone() -> None:
-    (message,) = plan.write_tools_out([{**CALLED, "content": ""}], [])
+    (message,) = constraints.write_tools_out([{**CALLED, "content": ""}], [])
     assert message["content"].startswith("```json\n")
 
 
 def test_tools_are_told_even_where_nobody_asked_anything() -> None:
-    first, second = plan.write_tools_out([CALLED], TWO)
+    first, second = constraints.write_tools_out([CALLED], TWO)
     assert first["role"] == "user" and json.dumps(TWO[0]["function"]) in first["content"]
     assert second["role"] == "assistant"
 
@@ -649,7 +649,7 @@ def test_tools_are_told_even_where_nobody_asked_anything() -> None:
     [("{% if tools %}", True), ("{{ tools | tojson }}", True), ("{{ builtin_toolset }}", False)],
 )
 def test_whether_a_template_reads_tools(template: str, knows: bool) -> None:
-    assert plan.knows_tools(template) is knows
+    assert constraints.knows_tools(template) is knows
 
 
 # -- properties ------------------------------------------------------------------------------
@@ -686,7 +686,9 @@ def example(schema: Schema) -> Any:
 def test_what_follows_a_schema_may_be_written(schema: Schema) -> None:
     assert accepts(checked(schema), json.dumps(example(schema)))
     call = json.dumps({"name": "a", "arguments": example(schema)})
-    made = schemas.calls_schema([tool("a", schema), tool("b")], ("name", "arguments"), also=CITY)
+    made = json_schema.calls_schema(
+        [tool("a", schema), tool("b")], ("name", "arguments"), also=CITY
+    )
     assert accepts(made, call)
 
 

@@ -6,7 +6,7 @@ import pytest
 from helpers import model, router, script, steps
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.formatting import only_formats
+from glimp_integrations.method.format_tokens import only_formats
 
 LIST = script(
     ("- ", 0.1),

@@ -14,8 +14,8 @@ from helpers import model, router, script
 from benchmarks.screenshots import made_up
 from glimp_integrations import Price, Prices, Trace
 from glimp_integrations.backends.scripted import ScriptedBackend
-from glimp_integrations.html import _environment, _folded
-from glimp_integrations.trace import InvalidToolCall, RoutedAnswer, StepRecord, ToolCall
+from glimp_integrations.trace.html import _environment, _folded
+from glimp_integrations.trace.trace import InvalidToolCall, RoutedAnswer, StepRecord, ToolCall
 
 VOID = {"meta", "link", "img", "br", "hr", "rect", "line"}
 

@@ -14,9 +14,9 @@ from real_templates import Templated, source
 from glimp_integrations import ConfigError, GlimpRouter
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Message, Rendered
+from glimp_integrations.conversation.prompt import Prompt, build
 from glimp_integrations.errors import BackendError
-from glimp_integrations.prepare import _lots
-from glimp_integrations.prompt import Prompt, build
+from glimp_integrations.runtime.prepare import _lots
 from glimp_integrations.settings import RoutingSettings
 
 JOINER = "\u2060"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from glimp_integrations.backends import Backend, Capabilities, Rendered, Token
 from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.backends.scripted import ScriptedBackend, uniform
-from glimp_integrations.entropy import estimate, measurable
 from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
+from glimp_integrations.method.entropy import estimate, measurable
 
 Logprobs = tuple[float, ...]
 INF, NAN = math.inf, math.nan

@@ -10,7 +10,7 @@ from helpers import OPENED
 from glimp_integrations import ConfigError, GlimpRouter, RoutedAnswer
 from glimp_integrations.backends.base import Capabilities
 from glimp_integrations.backends.scripted import ScriptedBackend
-from glimp_integrations.strategy import choose
+from glimp_integrations.runtime.strategy import choose
 
 HARD = [(b"a", 2.0), (b".\n\n", 0.0)]
 CHAIN = [

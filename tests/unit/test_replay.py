@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.replay import replay
 from glimp_integrations.bench.summary import Answer
-from glimp_integrations.trace import StepRecord, Trace, Usage
+from glimp_integrations.trace.trace import StepRecord, Trace, Usage
 
 
 def an_answer(

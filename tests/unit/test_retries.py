@@ -15,11 +15,17 @@ from helpers import ANSWER, REASONING, model, router
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimp_integrations.backends import sending
+from glimp_integrations.backends.http import sending
+from glimp_integrations.backends.http.sending import Patience, sent
+from glimp_integrations.backends.retries import (
+    LONGEST_WAIT,
+    may_repeat,
+    pause,
+    rest_in_words,
+    retry_after,
+)
 from glimp_integrations.backends.scripted import ScriptedBackend
-from glimp_integrations.backends.sending import Patience, sent
 from glimp_integrations.errors import BackendError
-from glimp_integrations.retries import LONGEST_WAIT, may_repeat, pause, rest_in_words, retry_after
 
 NOW = 1_800_000_000.0
 

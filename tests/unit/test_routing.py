@@ -31,7 +31,7 @@ from glimp_integrations import (
 )
 from glimp_integrations.backends.base import Capabilities
 from glimp_integrations.backends.scripted import ScriptedBackend
-from glimp_integrations.events import TextDelta
+from glimp_integrations.trace.events import TextDelta
 
 AUTHORS = ["small", "large", "small", "large"]
 STRATEGIES = ["two_request", "fused", "overlap"]

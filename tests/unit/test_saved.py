@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from glimp_integrations import ConfigError, Trace
 from glimp_integrations.cli.app import app, main
-from glimp_integrations.saved import load
+from glimp_integrations.trace.files import load
 
 # As the first commit's version saved it, and with a field that no version ever had.
 FIRST = """{"format": 1, "small_model": "S", "large_model": "L", "strategy": "fused",

@@ -10,10 +10,10 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.forms import schemas
-from glimp_integrations.forms.form import Form
-from glimp_integrations.forms.plan import make_plan
-from glimp_integrations.forms.references import plain
+from glimp_integrations.output import json_schema
+from glimp_integrations.output.constraints import make_plan
+from glimp_integrations.output.schema_references import plain
+from glimp_integrations.output.spec import Form
 
 Schema = dict[str, Any]
 HERMES = "{% if tools %}<tool_call>"
@@ -22,7 +22,7 @@ BYTES = LLTokenizer("byte")
 
 def accepts(schema: Any, value: Any) -> bool:
     """Whether a model bound to the schema could write this."""
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps(schemas.for_llguidance(schema)))
+    grammar = LLMatcher.grammar_from_json_schema(json.dumps(json_schema.for_llguidance(schema)))
     matcher = LLMatcher(BYTES, grammar, log_level=0)
     for byte in json.dumps(value).encode():
         if matcher.is_stopped() or not matcher.consume_token(byte):
@@ -31,7 +31,7 @@ def accepts(schema: Any, value: Any) -> bool:
 
 
 def bindable(schema: Schema) -> Schema:
-    return schemas.bindable(schema, what="it")
+    return json_schema.bindable(schema, what="it")
 
 
 def tool(parameters: Any, name: str = "odd") -> Schema:
@@ -139,7 +139,7 @@ def test_names_in_data_and_properties_called_like_them_stay() -> None:
     }
     found = plain(schema)
     assert found["properties"] == schema["properties"]
-    assert schemas.moved(schema, "#/$defs/t")["properties"] == schema["properties"]
+    assert json_schema.moved(schema, "#/$defs/t")["properties"] == schema["properties"]
 
 
 # -- what no grammar keeps -------------------------------------------------------------------
@@ -203,14 +203,14 @@ def test_a_keyword_that_no_grammar_keeps_is_left_out_of_it_and_named_once(
     whole = {"type": "object", "properties": {"x": schema}, "required": ["x"]}
     what = f"the arguments of {keyword} {id(caplog)}"
     with caplog.at_level(logging.WARNING, "glimp_integrations"):
-        found = schemas.bindable(whole, what=what)
-        assert schemas.bindable(whole, what=what) == found
+        found = json_schema.bindable(whole, what=what)
+        assert json_schema.bindable(whole, what=what) == found
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{what}: no grammar can keep {keyword}")
     assert accepts(found, {"x": right})
     assert wrong is None or not accepts(found, {"x": wrong}), "the rest is kept"
     with pytest.raises(ConfigError):
-        schemas.checked(whole, what="it")
+        json_schema.checked(whole, what="it")
 
 
 @odd

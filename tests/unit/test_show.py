@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.live import Live
 
 from glimp_integrations import Finished, Price, Prices, StepStarted, TextDelta
-from glimp_integrations import live as live_module
 from glimp_integrations.backends.scripted import ScriptedBackend
-from glimp_integrations.live import LivePrinter
-from glimp_integrations.show import entropy_bar, plain, rich_trace, step_header
+from glimp_integrations.trace import live as live_module
+from glimp_integrations.trace.live import LivePrinter
+from glimp_integrations.trace.terminal import entropy_bar, plain, rich_trace, step_header
 
 HOSTILE = ["[red]text[/red]", "[/]", r"\[bold]", "[link=a]b", ":smile:", "[1, 2] 3.14 'x'"]
 

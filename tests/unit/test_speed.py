@@ -10,8 +10,8 @@ from helpers import model, router
 
 from glimp_integrations import BackendError, ConfigError, Trace
 from glimp_integrations.backends.base import Capabilities
-from glimp_integrations.speed import ModelSpeed, PairSpeed, _line, _Timing, median
-from glimp_integrations.strategy import choose
+from glimp_integrations.runtime.speed import ModelSpeed, PairSpeed, _line, _Timing, median
+from glimp_integrations.runtime.strategy import choose
 
 CAN = Capabilities(top_logprobs=20, streamed_logprobs=True)
 

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glimp_integrations.backends.base import Token
-from glimp_integrations.decisions import Chain, Step
-from glimp_integrations.forms.calls import CallReader
-from glimp_integrations.forms.dialects import opening
-from glimp_integrations.forms.form import Form
-from glimp_integrations.forms.plan import make_plan
+from glimp_integrations.method.boundaries import Scanner, Terminator
+from glimp_integrations.method.chain import Chain, Step
+from glimp_integrations.output.constraints import make_plan
+from glimp_integrations.output.spec import Form
+from glimp_integrations.output.tool_formats import opening
+from glimp_integrations.output.tool_parser import CallReader
+from glimp_integrations.runtime.text_kinds import Settler
 from glimp_integrations.settings import RoutingSettings
-from glimp_integrations.settle import Settler
-from glimp_integrations.steps import Scanner, Terminator
 
 PIECES = 2000
 LONGEST = 0.020  # seconds for one piece; what it is meant to be is less than one millisecond

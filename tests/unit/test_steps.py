@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimp_integrations.steps import Cut, Scanner
+from glimp_integrations.method.boundaries import Cut, Scanner
 
 THINK = {"</think>": "think_end"}
 

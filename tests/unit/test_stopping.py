@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations import bridge
-from glimp_integrations.backends import stopping
+from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Report, Request
+from glimp_integrations.backends.http import stop_strings
 from glimp_integrations.errors import UnsuitableEndpointError
 
 VOCABULARY = {
@@ -63,9 +63,9 @@ class WholeServer(ScriptedServer):
 def said(server: ScriptedServer, most: int = 30) -> list[tuple[str, int]]:
     async def go() -> list[tuple[str, int]]:
         request = Request("p", most, until=UNTIL, unseen=isinstance(server, WholeServer))
-        return [(t.text, t.count) async for t in stopping.generate(server, request, Report())]
+        return [(t.text, t.count) async for t in stop_strings.generate(server, request, Report())]
 
-    return bridge.call(go)
+    return io_loop.call(go)
 
 
 @pytest.mark.parametrize(

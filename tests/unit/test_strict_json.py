@@ -11,8 +11,8 @@ from scripts import REASONING, pair
 
 from glimp_integrations import ConfigError, GlimpRouter, RoutingSettings, Trace
 from glimp_integrations.adapter import record
-from glimp_integrations.events import StepDone, StepStarted, from_dict, to_dict
-from glimp_integrations.plain import plain
+from glimp_integrations.strict_json import plain
+from glimp_integrations.trace.events import StepDone, StepStarted, from_dict, to_dict
 
 ENDLESS = [math.inf, -math.inf]
 

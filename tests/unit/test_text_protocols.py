@@ -8,7 +8,7 @@ import pytest
 from scripts import SPOKEN_TEXT, pair
 
 from glimp_integrations import GlimpRouter
-from glimp_integrations.text_protocols import read_by_marks
+from glimp_integrations.conversation.text_agents import read_by_marks
 
 REACT = "Thought: why\nAction: a tool\nAction Input: JSON"
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from glimp_integrations import GlimpRouter
 from glimp_integrations.backends import ScriptedBackend
-from glimp_integrations.events import ToolCallDelta
-from glimp_integrations.forms.calls import CallReader
-from glimp_integrations.forms.form import Form
+from glimp_integrations.output.spec import Form
+from glimp_integrations.output.tool_parser import CallReader
+from glimp_integrations.trace.events import ToolCallDelta
 
 Schema = dict[str, Any]
 

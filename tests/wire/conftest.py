@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from wire.fake_server import FakeServer
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from glimp_integrations import Finished, GlimpRouter, RoutedAnswer
 from glimp_integrations.adapter import RECORD, record
 from glimp_integrations.backends.base import Report, Request, Token
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from langchain_glimp import ChatGlimpRouter
 from llamaindex_glimp import GlimpRouterLLM
 from wire.fake_server import THINKING_TEMPLATE, FakeServer, Tok

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import Any
 
-from glimp_integrations import bridge
+from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Report, Request, Token
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from wire.fake_server import GENERATION_PROMPT, Tok
 
 # A chain without think tags: easy, hard (H > 1), easy.
@@ -74,7 +74,7 @@ def collect(
         async with aclosing(backend.generate(request, report)) as tokens:
             return [token async for token in tokens]
 
-    return bridge.call(read), report
+    return io_loop.call(read), report
 
 
 def text_of(tokens: list[Token]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from glimp_integrations import GlimpRouter
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.errors import (
     BackendError,
     ConfigError,

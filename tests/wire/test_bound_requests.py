@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations import BackendError, GlimpRouter, bridge
-from glimp_integrations.backends.flavours import FLAVOURS, GENERIC, SGLANG, bound_body
-from glimp_integrations.backends.openai import OpenAIBackend
-from glimp_integrations.forms.dialects import TAG_CLOSERS, TAGS
-from glimp_integrations.forms.form import Form
+from glimp_integrations import BackendError, GlimpRouter, io_loop
+from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.backends.http.servers import FLAVOURS, GENERIC, SGLANG, bound_body
+from glimp_integrations.output.spec import Form
+from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
 from wire.fake_server import GENERATION_PROMPT, PLAIN_TEMPLATE, FakeServer, Fault, Tok
 from wire.helpers import CHAIN, GREEDY, MESSAGES, chat, collect, text_of
 
@@ -91,12 +91,12 @@ def backend_of(connect: Connect, server: FakeServer, flavour: str) -> OpenAIBack
 
 
 def rendered(backend: OpenAIBackend, tools: Sequence[Any] = ()) -> Any:
-    return bridge.call(lambda: backend.render(MESSAGES, tools))
+    return io_loop.call(lambda: backend.render(MESSAGES, tools))
 
 
 def is_control(backend: OpenAIBackend, literal: str) -> bool:
-    bridge.call(backend.capabilities)
-    return bridge.call(lambda: backend.is_control(literal))
+    io_loop.call(backend.capabilities)
+    return io_loop.call(lambda: backend.is_control(literal))
 
 
 # -- the fields of a bound completion --------------------------------------------------------
@@ -155,7 +155,7 @@ def test_what_is_not_bound_carries_no_schema(
 def test_who_binds_says_so(serve_tools: Serve, connect: Connect, flavour: str) -> None:
     server = serve_tools(CHAIN, flavour="generic" if flavour == "sglang" else flavour)
     backend = backend_of(connect, server, flavour)
-    assert bridge.call(backend.capabilities).binds is (flavour in ("llama.cpp", "vllm", "sglang"))
+    assert io_loop.call(backend.capabilities).binds is (flavour in ("llama.cpp", "vllm", "sglang"))
 
 
 @pytest.mark.parametrize("schema", [None, SCHEMA])
@@ -230,7 +230,7 @@ def test_a_template_of_the_owner_reads_tools_and_arguments_as_data(
     function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
     message = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
     backend = connect(serve_tools(flavour="generic"), chat_template=source)
-    found = bridge.call(lambda: backend.render([message], [WEATHER]))
+    found = io_loop.call(lambda: backend.render([message], [WEATHER]))
     assert found.text == f"get_weather Paris {json.dumps([WEATHER])}"
     assert function["arguments"] == '{"city": "Paris"}', "the caller's message is left alone"
 

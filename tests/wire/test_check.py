@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from glimp_integrations import bridge
-from glimp_integrations.backends.openai import OpenAIBackend
-from glimp_integrations.backends.probes import EndpointReport, ProbeResult
+from glimp_integrations import io_loop
+from glimp_integrations.backends.http.check import EndpointReport, ProbeResult
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.cli.app import app
-from glimp_integrations.entropy import estimate
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.method.entropy import estimate
 from wire.fake_server import THINKING_TEMPLATE, FakeServer, Fault
 from wire.helpers import CHAIN, chat, collect
 
@@ -42,7 +42,7 @@ class Rows(dict[str, ProbeResult]):
 
 
 def examine(backend: OpenAIBackend) -> Rows:
-    report = bridge.call(backend.check)
+    report = io_loop.call(backend.check)
     assert [row.probe for row in report.results] == PROBES
     return Rows(report)
 
@@ -125,10 +125,10 @@ def test_no_logprobs_leave_a_large_model(serve: Serve, connect: Connect) -> None
 
 def test_a_hidden_first_token_is_no_lack_of_logprobs(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, flavour="generic", hushed={"a"})
-    can = bridge.call(connect(server, chat_template="x").capabilities)
+    can = io_loop.call(connect(server, chat_template="x").capabilities)
     assert (can.top_logprobs, can.streamed_logprobs) == (20, True)
     without = serve(CHAIN, logprobs=0)
-    can = bridge.call(connect(without).capabilities)
+    can = io_loop.call(connect(without).capabilities)
     assert (can.top_logprobs, can.streamed_logprobs) == (0, False)
     assert len(without.seen("/v1/completions")) == 2
 
@@ -237,7 +237,7 @@ def test_cache_of_a_server_that_tells_nothing_shows_in_its_time(
     async def timed(*_: object) -> tuple[int | None, float]:
         return next(times)
 
-    monkeypatch.setattr("glimp_integrations.backends.continuing._timed", timed)
+    monkeypatch.setattr("glimp_integrations.backends.http.check_chat._timed", timed)
     rows = examine(connect(serve(CHAIN, flavour="vllm")))
     assert rows["P7"].verdict == "ok" and "0.2 s, not 1.5 s" in rows["P7"].detail
 

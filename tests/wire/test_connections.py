@@ -9,9 +9,9 @@ from contextlib import aclosing
 
 import pytest
 
-from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.base import Report, Request
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from wire.fake_server import FakeServer
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES, chat, collect, text_of
 
@@ -29,7 +29,7 @@ def cancel_one(backend: OpenAIBackend) -> None:
             async for _ in tokens:
                 break
 
-    bridge.call(begin)
+    io_loop.call(begin)
 
 
 def test_whole_streams_share_a_connection(
@@ -62,7 +62,7 @@ def test_a_body_that_does_not_end_holds_nobody_up(
 ) -> None:
     server = serve(CHAIN, lingers=True)
     backend = connect(server, verify="off")
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     started = time.monotonic()
     for _ in range(2):
         tokens, report = collect(backend, chat(), timeout=30.0)
@@ -81,11 +81,11 @@ def test_a_cancelled_stream_takes_its_connection_along(
         async with aclosing(backend.generate(Request(chat(), 100), Report())) as tokens:
             return (await anext(tokens)).text
 
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     backend.connections.round_trip = 0.0  # near, also where the machine is busy
     before = server.accepted
     for _ in range(3):
-        assert bridge.call(first_token) == "First"
+        assert io_loop.call(first_token) == "First"
     # Reading it to its end instead would let the server write on for nobody.
     assert server.wait_for(lambda: server.aborted == 3)
     assert server.accepted == before + 2
@@ -108,7 +108,7 @@ def test_no_request_makes_a_client_or_leaves_the_loop(
     server = serve(CHAIN)
     backend = connect(server)
     for _ in range(5):
-        bridge.call(lambda: backend.render(MESSAGES))
+        io_loop.call(lambda: backend.render(MESSAGES))
         collect(backend, chat())
     assert len(server.requests) > 15
     assert len(hops) <= 1
@@ -119,7 +119,7 @@ def test_a_far_server_has_a_connection_ready_behind_a_cancelled_stream(
 ) -> None:
     server = serve(CHAIN, distance=FAR, delay=0.01)
     backend = connect(server)
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     found = backend.connections.round_trip
     assert found is not None and FAR <= found < 10 * FAR
     cancel_one(backend)
@@ -145,7 +145,7 @@ def test_a_connection_that_cannot_be_made_ahead_is_no_failure(
 ) -> None:
     server = serve(CHAIN, distance=FAR, flavour="vllm", delay=0.002)
     backend = connect(server)
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     server.missing.add("/v1/models")
     router = GlimpRouter(backend, backend, strategy="fused", **GREEDY)
     assert router.run(MESSAGES).answer == ANSWER
@@ -154,7 +154,7 @@ def test_a_connection_that_cannot_be_made_ahead_is_no_failure(
 def test_closing_stops_what_is_being_made(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, distance=FAR, delay=0.01)
     backend = connect(server)
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     server.distance = 30.0
     cancel_one(backend)
     started = time.monotonic()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations import BackendError, Finished, bridge
+from glimp_integrations import BackendError, Finished, io_loop
 from wire.crowd import WAYS, Outcome, Pair, easy, make_pair, of_message, various
 from wire.fake_server import PLAIN_TEMPLATE, Fault
 
@@ -35,7 +35,7 @@ def crowd() -> Iterator[Make]:
 def _bridge_rests() -> bool:
     """No work of any conversation is left on the I/O loop."""
     for _ in range(500):
-        if not bridge._tasks:
+        if not io_loop._tasks:
             return True
         threading.Event().wait(0.01)
     return False
@@ -253,7 +253,7 @@ class TestCancelling:
             # What was cancelled waits until its stream is closed, and is gone then.
             while len(asyncio.all_tasks()) > 1:
                 await asyncio.sleep(0.005)
-            assert not bridge._tasks
+            assert not io_loop._tasks
 
         asyncio.run(leave())
         assert pair.quiet()

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations import bridge
+from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Report, Request
-from glimp_integrations.backends.explain import in_words
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.errors import in_words
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.errors import (
     BackendError,
     ConfigError,
@@ -92,7 +92,7 @@ def texts(backend: OpenAIBackend, *, unseen: bool = False) -> list[str]:
         async with aclosing(backend.completion(request, Report())) as choices:
             return [choice["text"] async for choice in choices]
 
-    return bridge.call(read)
+    return io_loop.call(read)
 
 
 def told(backend: OpenAIBackend, kind: type[GlimpError] = BackendError, **how: bool) -> Any:

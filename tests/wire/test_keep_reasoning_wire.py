@@ -11,10 +11,11 @@ from real_templates import Templated, source
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from glimp_integrations import bridge, prompt
-from glimp_integrations.backends import templates
-from glimp_integrations.backends.protocols.chat import header
-from glimp_integrations.reasoning import NAMES, PROBE
+from glimp_integrations import io_loop
+from glimp_integrations.backends import chat_templates
+from glimp_integrations.backends.http.protocols.chat import header
+from glimp_integrations.conversation import prompt
+from glimp_integrations.conversation.earlier_reasoning import NAMES, PROBE
 
 QWEN3 = "Qwen-Qwen3-0.6B"
 THOUGHT = "I look at Linz."
@@ -31,7 +32,7 @@ LOOP: list[dict[str, Any]] = [
 
 
 def build(backend: Any) -> prompt.Prompt:
-    return bridge.call(lambda: prompt.build(backend, prompt.check_messages(LOOP)))
+    return io_loop.call(lambda: prompt.build(backend, prompt.check_messages(LOOP)))
 
 
 def renders(server: Any, name: str, takes: str) -> None:
@@ -43,7 +44,7 @@ def renders(server: Any, name: str, takes: str) -> None:
             | ({"reasoning_content": m[takes]} if takes in m else {})
             for m in messages
         ]
-        return templates.render(source(name), passed, templates.THINKING)
+        return chat_templates.render(source(name), passed, chat_templates.THINKING)
 
     server.render, server.template = render, source(name)
 

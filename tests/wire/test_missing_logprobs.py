@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from glimp_integrations import GlimpRouter, bridge
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.base import Token
-from glimp_integrations.backends.openai import OpenAIBackend
-from glimp_integrations.backends.wire import complete, counted, tokens_of, uncounted
+from glimp_integrations.backends.http.chunks import complete, counted, tokens_of, uncounted
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.cli.app import app
-from glimp_integrations.entropy import estimate
 from glimp_integrations.errors import UnsuitableEndpointError
+from glimp_integrations.method.entropy import estimate
 from wire.fake_server import FakeServer, Tok, _Handler
 from wire.flavours.scripted_server import Scripted
 from wire.flavours.scripted_server import _Handler as _ScriptedHandler
@@ -148,7 +148,7 @@ def test_a_server_that_never_shows_them_is_no_small_model(
 
 def test_one_entry_is_no_advice_to_ask_for_one(speculating: Speak, connect: Connect) -> None:
     server = speculating(everywhere="the written token", flavour="generic")
-    rows = bridge.call(connected(connect, server).check).results
+    rows = io_loop.call(connected(connect, server).check).results
     (row,) = [row for row in rows if row.probe == "P2 logprobs"]
     assert row.verdict == "fail" and "1 of 20" in row.detail
     assert "large model only" in row.remedy and "top_logprobs" not in row.remedy
@@ -156,7 +156,7 @@ def test_one_entry_is_no_advice_to_ask_for_one(speculating: Speak, connect: Conn
 
 def test_figures_that_are_none_are_shown_by_check(speculating: Speak, connect: Connect) -> None:
     server = speculating(everywhere="probabilities", flavour="generic")
-    rows = bridge.call(connected(connect, server).check).results
+    rows = io_loop.call(connected(connect, server).check).results
     (row,) = [row for row in rows if row.probe == "P2 logprobs"]
     assert row.verdict == "fail" and "no log-probabilities (0." in row.detail
 
@@ -170,7 +170,7 @@ def test_check_says_what_came(
 ) -> None:
     server = speculating(drafted, flavour=flavour)
     backend = connected(connect, server)
-    report = bridge.call(backend.check)
+    report = io_loop.call(backend.check)
     (row,) = [row for row in report.results if row.probe == "P4 stream"]
     assert row.verdict == "warn"
     assert row.detail.startswith(
@@ -179,13 +179,13 @@ def test_check_says_what_came(
     )
     assert "two_request" in row.remedy and "speculation" in row.remedy
     assert report.usable_as_small  # a glimpse is one token
-    can = bridge.call(backend.capabilities)
+    can = io_loop.call(backend.capabilities)
     assert (can.top_logprobs, can.streamed_logprobs) == (20, False)
 
 
 def test_first_use_is_still_one_request(speculating: Speak, connect: Connect) -> None:
     server = speculating()
-    bridge.call(connect(server).capabilities)
+    io_loop.call(connect(server).capabilities)
     assert len(server.seen("/v1/completions")) == 1
 
 

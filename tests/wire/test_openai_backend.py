@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations import GlimpError, GlimpRouter, bridge
+from glimp_integrations import GlimpError, GlimpRouter, io_loop
 from glimp_integrations.backends.base import Message, Report, Request
-from glimp_integrations.backends.flavours import GENERIC, LLAMA_CPP, VLLM
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.backends.http.servers import GENERIC, LLAMA_CPP, VLLM
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.events import TextDelta
+from glimp_integrations.trace.events import TextDelta
 from wire.fake_server import GENERATION_PROMPT, THINKING_TEMPLATE, FakeServer, Fault
 from wire.helpers import (
     ANSWER,
@@ -43,7 +43,7 @@ both = pytest.mark.parametrize("flavour", ["llama.cpp", "vllm"])
 
 
 def render(backend: OpenAIBackend, messages: Sequence[Message] = MESSAGES) -> Any:
-    return bridge.call(lambda: backend.render(messages))
+    return io_loop.call(lambda: backend.render(messages))
 
 
 # -- rendering -------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def test_given_template_and_window_are_enough_where_llama_cpp_hides_its_properti
     server = serve(CHAIN, missing={"/props", "/tokenize", "/apply-template", "/slots"})
     backend = connect(server, chat_template=lambda m: chat(), context_window=500)
     assert GlimpRouter(backend, backend, **GREEDY).run(MESSAGES).answer == ANSWER
-    assert bridge.call(backend.capabilities).context_window == 500
+    assert io_loop.call(backend.capabilities).context_window == 500
 
 
 def test_messages_with_tags_work_where_the_server_hides_its_tokenizer(
@@ -155,9 +155,9 @@ def test_messages_with_tags_work_where_the_server_hides_its_tokenizer(
 ) -> None:
     server = serve(flavour="vllm", missing={"/tokenize", "/detokenize"})
     backend = connect(server, chat_template=lambda m: chat())
-    bridge.call(backend.capabilities)
-    assert bridge.call(lambda: backend.is_control("<|im_end|>")) is True
-    assert bridge.call(lambda: backend.is_control("<b>")) is False
+    io_loop.call(backend.capabilities)
+    assert io_loop.call(lambda: backend.is_control("<|im_end|>")) is True
+    assert io_loop.call(lambda: backend.is_control("<b>")) is False
 
 
 @both
@@ -166,11 +166,11 @@ def test_control_tokens_are_told_from_other_tags_by_the_server(
 ) -> None:
     server = serve(flavour=flavour)
     backend = connect(server)
-    bridge.call(backend.capabilities)
-    assert bridge.call(lambda: backend.is_control("<|im_end|>")) is True
-    assert bridge.call(lambda: backend.is_control("<table>")) is False
+    io_loop.call(backend.capabilities)
+    assert io_loop.call(lambda: backend.is_control("<|im_end|>")) is True
+    assert io_loop.call(lambda: backend.is_control("<table>")) is False
     asked = len(server.requests)
-    assert bridge.call(lambda: backend.is_control("<table>")) is False
+    assert io_loop.call(lambda: backend.is_control("<table>")) is False
     assert len(server.requests) == asked, "the second time it is known"
 
 
@@ -316,21 +316,21 @@ def test_llama_cpp_tells_prompt_and_cached_tokens(serve: Serve, connect: Connect
 @both
 def test_capabilities_come_from_the_server(serve: Serve, connect: Connect, flavour: str) -> None:
     server = serve(flavour=flavour, context_window=1234, template=THINKING_TEMPLATE)
-    can = bridge.call(connect(server, device="gpu0").capabilities)
+    can = io_loop.call(connect(server, device="gpu0").capabilities)
     assert (can.context_window, can.top_logprobs, can.wanted_logprobs) == (1234, 20, 20)
     assert can.streamed_logprobs and can.device == "gpu0"
     assert can.template == (THINKING_TEMPLATE if flavour == "llama.cpp" else None)
 
 
 def test_given_context_window_wins_over_the_servers(serve: Serve, connect: Connect) -> None:
-    assert bridge.call(connect(serve(), context_window=99).capabilities).context_window == 99
+    assert io_loop.call(connect(serve(), context_window=99).capabilities).context_window == 99
 
 
 def test_capabilities_are_asked_once_however_many_ask(serve: Serve, connect: Connect) -> None:
     server = serve()
     backend = connect(server)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: bridge.call(backend.capabilities), range(8)))
+        list(pool.map(lambda _: io_loop.call(backend.capabilities), range(8)))
     assert len(server.seen("/v1/models")) == 1
     assert len(server.seen("/v1/completions")) == 1
 
@@ -364,7 +364,7 @@ def test_closing_the_generator_closes_the_connection(
         await stream.aclose()
         return count
 
-    assert bridge.call(read_two) == 2
+    assert io_loop.call(read_two) == 2
     assert server.wait_for(lambda: server.aborted == 1, 2.0)
     assert server.wait_for(lambda: server.active == 0, 2.0)
     assert report.ended is None
@@ -382,10 +382,10 @@ def test_closing_the_router_stream_stops_the_server(serve: Serve, connect: Conne
 def test_released_waits_until_the_slot_is_free(serve: Serve, connect: Connect) -> None:
     server = serve(busy=1)
     backend = connect(server, device="cpu")
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     threading.Timer(0.3, lambda: setattr(server, "busy", 0)).start()
     started = time.monotonic()
-    bridge.call(backend.released)
+    io_loop.call(backend.released)
     assert 0.25 <= time.monotonic() - started < 1.5
 
 
@@ -393,9 +393,9 @@ def test_released_does_not_wait_for_other_users_of_a_remote_server(
     serve: Serve, connect: Connect
 ) -> None:
     backend = connect(serve(busy=1))  # no device named: nothing is known to be shared
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     started = time.monotonic()
-    bridge.call(backend.released)
+    io_loop.call(backend.released)
     assert time.monotonic() - started < 1.0
 
 
@@ -406,9 +406,9 @@ def test_released_gives_up_at_once_where_slots_are_switched_off(
     # llama-server --no-slots answers 501.
     server = serve(faults=[Fault("status", route="/slots", status=status, body="not supported")])
     backend = connect(server, device="cpu")
-    bridge.call(backend.capabilities)
+    io_loop.call(backend.capabilities)
     started = time.monotonic()
-    bridge.call(backend.released)
+    io_loop.call(backend.released)
     assert time.monotonic() - started < 0.4
     assert len(server.seen("/slots")) == 1
 
@@ -554,7 +554,7 @@ def test_key_is_in_no_error_even_if_the_server_repeats_it(
 def test_key_is_in_no_error_of_a_dead_server(connect: Connect, unused_tcp_port: int) -> None:
     backend = connect(f"http://127.0.0.1:{unused_tcp_port}/v1", "m", api_key=KEY)
     with pytest.raises(GlimpError) as caught:
-        bridge.call(backend.capabilities)
+        io_loop.call(backend.capabilities)
     assert_hidden(KEY, caught.value)
 
 

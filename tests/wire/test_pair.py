@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from glimp_integrations import GlimpRouter, RoutingSettings, bridge
+from glimp_integrations import GlimpRouter, RoutingSettings, io_loop
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.llamacpp import LlamaCppBackend
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.model_strings import embedded, parse, resolve
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.pair import embedded, parse, resolve
 from wire.fake_server import FakeServer
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES, chain_of
 
@@ -45,7 +45,7 @@ def test_llamacpp_form_names_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert isinstance(backend, LlamaCppBackend)
     assert (backend.name, backend.url) == ("tiny", None)
     with pytest.raises(ConfigError, match="no model file at") as caught:
-        bridge.call(backend.capabilities)
+        io_loop.call(backend.capabilities)
     assert str(tmp_path / "models" / "tiny.gguf") in str(caught.value)
 
 
@@ -53,7 +53,7 @@ def test_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"PK\x03\x04 not a model")
     with pytest.raises(ConfigError, match="no GGUF file"):
-        bridge.call(parse(f"llamacpp:{path}").capabilities)
+        io_loop.call(parse(f"llamacpp:{path}").capabilities)
 
 
 @pytest.mark.parametrize(

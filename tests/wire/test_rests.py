@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from glimp_integrations import GlimpRouter
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.errors import BackendError
 from wire.fake_server import GENERATION_PROMPT, FakeServer, _Handler
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES

@@ -10,8 +10,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from glimp_integrations import ConfigError, bridge, prompt
-from glimp_integrations.backends import templates
+from glimp_integrations import ConfigError, io_loop
+from glimp_integrations.backends import chat_templates
+from glimp_integrations.conversation import prompt
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -37,13 +38,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_tokenizer_renders_counts_and_knows_its_control_tokens(folder: Path) -> None:
-    rendered = templates.render_with_tokenizer(str(folder), MESSAGES, {"enable_thinking": True})
+    rendered = chat_templates.render_with_tokenizer(
+        str(folder), MESSAGES, {"enable_thinking": True}
+    )
     assert rendered.text == "<|user|>hi there<|end|><|assistant|><think>\n"
     assert rendered.tokens == 6
-    assert templates.tokenizer_template(str(folder)) == TEMPLATE
-    assert templates.is_control(str(folder), "<|end|>")
-    assert templates.is_control(str(folder), "<think>")
-    assert not templates.is_control(str(folder), "<div>")
+    assert chat_templates.tokenizer_template(str(folder)) == TEMPLATE
+    assert chat_templates.is_control(str(folder), "<|end|>")
+    assert chat_templates.is_control(str(folder), "<think>")
+    assert not chat_templates.is_control(str(folder), "<div>")
 
 
 def test_a_backend_without_server_side_rendering_uses_it(
@@ -51,30 +54,30 @@ def test_a_backend_without_server_side_rendering_uses_it(
 ) -> None:
     backend = connect(serve(flavour="generic"), tokenizer=str(folder))
     messages = prompt.check_messages("hi <|end|>")
-    built = bridge.call(lambda: prompt.build(backend, messages))
+    built = io_loop.call(lambda: prompt.build(backend, messages))
     assert built.text == "<|user|>hi <\u2060|end|><|end|><|assistant|><think>\n"
     assert (built.tags, built.opened) == (("<think>", "</think>"), True)
 
 
 def test_a_folder_without_tokenizer_or_template(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be loaded"):
-        templates.render_with_tokenizer(str(tmp_path), MESSAGES, {})
+        chat_templates.render_with_tokenizer(str(tmp_path), MESSAGES, {})
     bare = PreTrainedTokenizerFast.from_pretrained(folder)
     bare.chat_template = None
     bare.save_pretrained(tmp_path / "bare")
     with pytest.raises(ConfigError, match="has no chat template"):
-        templates.render_with_tokenizer(str(tmp_path / "bare"), MESSAGES, {})
+        chat_templates.render_with_tokenizer(str(tmp_path / "bare"), MESSAGES, {})
 
 
 def test_jinja_source_and_functions() -> None:
-    assert templates.render(TEMPLATE, MESSAGES, {}) == "<|user|>hi there<|end|><|assistant|>"
-    assert templates.render(lambda m: m[0]["content"].upper(), MESSAGES, {}) == "HI THERE"
+    assert chat_templates.render(TEMPLATE, MESSAGES, {}) == "<|user|>hi there<|end|><|assistant|>"
+    assert chat_templates.render(lambda m: m[0]["content"].upper(), MESSAGES, {}) == "HI THERE"
 
 
 def test_json_in_templates_is_plain() -> None:
     message = {"role": "user", "content": {"z": "<é>", "a": 1}}
     source = "{{ messages[0].content | tojson }}|{{ messages[0].content | tojson(indent=1) }}"
-    assert templates.render(source, [message], {}) == (
+    assert chat_templates.render(source, [message], {}) == (
         '{"z": "<é>", "a": 1}|{\n "z": "<é>",\n "a": 1\n}'
     )
 
@@ -85,9 +88,9 @@ def test_json_in_templates_is_plain() -> None:
 )
 def test_a_template_that_refuses_or_is_broken(source: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        templates.render(source, MESSAGES, {})
+        chat_templates.render(source, MESSAGES, {})
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
     with pytest.raises(ConfigError):
-        templates.render("{{ ''.__class__.__mro__[1].__subclasses__() }}", MESSAGES, {})
+        chat_templates.render("{{ ''.__class__.__mro__[1].__subclasses__() }}", MESSAGES, {})

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glimp_integrations.backends.base import Report, Token
-from glimp_integrations.backends.wire import (
+from glimp_integrations.backends.http.chunks import (
     counted,
     note_usage,
     tokens_of,

@@ -23,9 +23,9 @@ from glimp_integrations.backends.hf.caches import (
     record,
     split,
 )
-from glimp_integrations.backends.hf.devices import DeviceThread
+from glimp_integrations.backends.hf.device_thread import DeviceThread
+from glimp_integrations.backends.hf.request import Drawn, Result, Stream
 from glimp_integrations.backends.hf.sampling import Draw, pick
-from glimp_integrations.backends.hf.streams import Drawn, Result, Stream
 from glimp_integrations.errors import BackendError
 
 __all__ = ["Runner"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from glimp_integrations.backends.hf.bindings import Binding
-from glimp_integrations.entropy import Estimator, estimate
+from glimp_integrations.backends.hf.grammar import Binding
+from glimp_integrations.method.entropy import Estimator, estimate
 
 __all__ = ["Draw", "Sampling", "end_ids", "entropy_of", "pick"]
 

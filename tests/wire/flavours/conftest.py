@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations.backends.flavours import FORMS
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.backends.http.servers import FORMS
 from wire.flavours.replay import Replay, load
 
 # What a user would write, the address apart.

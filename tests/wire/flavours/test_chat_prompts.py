@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glimp_integrations.backends.flavours import DEEPSEEK, MISTRAL, OPENROUTER
-from glimp_integrations.backends.protocols.chat import Echo, Turn, header
+from glimp_integrations.backends.http.protocols.chat import Echo, Turn, header
+from glimp_integrations.backends.http.servers import DEEPSEEK, MISTRAL, OPENROUTER
 from glimp_integrations.errors import ConfigError
 
 TEXT = st.text(alphabet=st.one_of(st.characters(), st.sampled_from('\n\r\u2028\x85"\\{}<>/')))

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from glimp_integrations import bridge
-from glimp_integrations.backends.flavours import FLAVOURS, FORMS, by_host
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations import io_loop
+from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.backends.http.servers import FLAVOURS, FORMS, by_host
+from glimp_integrations.backends.model_strings import parse
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.pair import parse
 from wire.flavours.replay import Replay, load
 
 HOSTED = [flavour for flavour in FORMS.values() if flavour.key is not None]
@@ -133,7 +133,7 @@ def test_k_is_what_the_flavour_has(name: str, k: int) -> None:
 def key_sent(form: str, played: Replay, **options: Any) -> str:
     backend = parse(f"{form}@{played.root}", **options)
     assert isinstance(backend, OpenAIBackend)
-    bridge.call(backend.models)
+    io_loop.call(backend.models)
     backend.close()
     return played.seen[-1].headers["authorization"]
 

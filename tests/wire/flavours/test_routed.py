@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from glimp_integrations import GlimpRouter, UnsuitableEndpointError, bridge
-from glimp_integrations.backends.openai import OpenAIBackend
+from glimp_integrations import GlimpRouter, UnsuitableEndpointError, io_loop
+from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.cli.app import app
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.forms.form import Form
-from glimp_integrations.trace import RoutedAnswer
+from glimp_integrations.output.spec import Form
+from glimp_integrations.trace.trace import RoutedAnswer
 from wire.fake_server import FakeServer
 from wire.flavours.scripted_server import Scripted
 from wire.helpers import (
@@ -140,14 +140,14 @@ def test_fused_is_refused_where_a_stream_has_no_raw_log_probabilities(
 
 def test_ollama_is_loaded_with_the_window_that_is_wanted(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, "ollama")
-    can = bridge.call(connect(server, context_window=8192).capabilities)
+    can = io_loop.call(connect(server, context_window=8192).capabilities)
     assert can.context_window == 8192
     assert {b["options"]["num_ctx"] for b in server.bodies("/api/generate")} == {8192}
 
 
 def test_ollama_tells_its_window_once_the_model_is_loaded(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, "ollama", window=2048)
-    can = bridge.call(connect(server).capabilities)
+    can = io_loop.call(connect(server).capabilities)
     assert can.context_window == 2048
     assert not any("num_ctx" in b["options"] for b in server.bodies("/api/generate"))
 
@@ -156,19 +156,19 @@ def test_window_beyond_what_the_model_was_made_for_is_refused(
     serve: Serve, connect: Connect
 ) -> None:
     with pytest.raises(ConfigError, match=r"40,000.*32,768"):
-        bridge.call(connect(serve(CHAIN, "ollama"), context_window=40_000).capabilities)
+        io_loop.call(connect(serve(CHAIN, "ollama"), context_window=40_000).capabilities)
 
 
 def test_model_that_was_not_fetched_says_how(serve: Serve, connect: Connect) -> None:
     backend = connect(serve(CHAIN, "ollama"), model="mistral")
     with pytest.raises(UnsuitableEndpointError, match="ollama pull mistral"):
-        bridge.call(backend.capabilities)
+        io_loop.call(backend.capabilities)
 
 
 def test_options_of_the_owner_join_those_of_the_request(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, "ollama")
     extra = {"options": {"num_gpu": 0, "top_k": 5}, "keep_alive": "1h"}
-    bridge.call(connect(server, extra_body=extra).capabilities)
+    io_loop.call(connect(server, extra_body=extra).capabilities)
     (body,) = server.bodies("/api/generate")
     assert (body["keep_alive"], body["options"]["num_gpu"], body["options"]["top_k"]) == (
         "1h",
@@ -197,7 +197,7 @@ def test_own_apis_are_recognised(
     model = None if path else "scripted:1b"
     model = "scripted:1b" if wire == "tgi" else model
     backend = OpenAIBackend(model, base_url=server.root + path)
-    can = bridge.call(backend.capabilities)
+    can = io_loop.call(backend.capabilities)
     backend.close()
     assert backend.flavour.name == wire and can.top_logprobs == backend.top_logprobs
     assert backend.name == "scripted:1b"
@@ -206,7 +206,7 @@ def test_own_apis_are_recognised(
 def test_unknown_server_is_asked_for_routes_of_its_own_and_stays_generic() -> None:
     with FakeServer(CHAIN, flavour="generic") as server:
         backend = OpenAIBackend(server.model, base_url=server.url, chat_template="x")
-        bridge.call(backend.capabilities)
+        io_loop.call(backend.capabilities)
         backend.close()
         assert backend.flavour.name == "generic"
         assert len(server.seen("/api/version")) == len(server.seen("/info")) == 1
@@ -231,7 +231,7 @@ class BothScripts(FakeServer):
 
 
 def examine(server: Scripted, backend: OpenAIBackend) -> dict[str, Any]:
-    report = bridge.call(backend.check)
+    report = io_loop.call(backend.check)
     rows = {row.probe[:2]: row for row in report.results}
     assert "P1" not in rows and not report.usable_as_small
     rows["large"] = report.usable_as_large
@@ -291,7 +291,7 @@ def test_cache_that_keeps_nothing_is_a_warning(serve: Serve, connect: Connect) -
 
 @pytest.mark.parametrize("wire", ["ollama", "tgi"])
 def test_raw_apis_pass_every_probe(serve: Serve, connect: Connect, wire: str) -> None:
-    report = bridge.call(connect(serve(CHAIN, wire)).check)
+    report = io_loop.call(connect(serve(CHAIN, wire)).check)
     verdicts = {row.probe[:2]: row.verdict for row in report.results}
     assert verdicts.pop("P7") == "warn", "neither tells about its cache"
     assert set(verdicts.values()) == {"ok"} and "P5" not in verdicts, str(report)
@@ -301,7 +301,7 @@ def test_raw_apis_pass_every_probe(serve: Serve, connect: Connect, wire: str) ->
 def test_more_log_probabilities_than_documented_fail_p2_with_the_number(
     serve: Serve, connect: Connect
 ) -> None:
-    report = bridge.call(connect(serve(CHAIN, "tgi"), top_logprobs=20).check)
+    report = io_loop.call(connect(serve(CHAIN, "tgi"), top_logprobs=20).check)
     row = next(r for r in report.results if r.probe == "P2 logprobs")
     assert row.verdict == "fail" and "top_logprobs=5" in row.remedy
 
@@ -309,7 +309,7 @@ def test_more_log_probabilities_than_documented_fail_p2_with_the_number(
 def test_five_log_probabilities_come_with_a_word_on_the_threshold(
     serve: Serve, connect: Connect
 ) -> None:
-    report = bridge.call(connect(serve(CHAIN, "tgi")).check)
+    report = io_loop.call(connect(serve(CHAIN, "tgi")).check)
     row = next(r for r in report.results if r.probe == "P2 logprobs")
     assert row.verdict == "ok" and "calibrate one for 5" in row.remedy
 

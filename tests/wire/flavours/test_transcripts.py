@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-from glimp_integrations import bridge
+from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Request
-from glimp_integrations.backends.flavours import FLAVOURS, FORMS
-from glimp_integrations.backends.lines import JsonLines
-from glimp_integrations.backends.openai import OpenAIBackend
-from glimp_integrations.backends.protocols import PROTOCOLS, Ask
-from glimp_integrations.backends.protocols.chat import header
+from glimp_integrations.backends.http.lines import JsonLines
+from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.backends.http.protocols import PROTOCOLS, Ask
+from glimp_integrations.backends.http.protocols.chat import header
+from glimp_integrations.backends.http.servers import FLAVOURS, FORMS
 from glimp_integrations.errors import (
     BackendError,
     ConfigError,
@@ -125,7 +125,7 @@ def test_server_renders_the_conversation(replay: Play, backend: Connect, server:
     found = load(server, "render")
     played = replay(server)
     one = backend(server, played)
-    rendered = bridge.call(lambda: one.render(found["conversation"]))
+    rendered = io_loop.call(lambda: one.render(found["conversation"]))
     assert (rendered.text, rendered.tokens) == (found["rendered"], found.get("rendered_tokens"))
     assert played.bodies(found["path"]) == [found["body"]]
 
@@ -141,7 +141,7 @@ def test_old_ollama_without_a_template_says_what_to_pass(backend: Connect) -> No
     with Replay([*names, without_debug_info()]) as played:
         one = backend("ollama", played)
         with pytest.raises(ConfigError) as caught:
-            bridge.call(lambda: one.render([{"role": "user", "content": "hi"}]))
+            io_loop.call(lambda: one.render([{"role": "user", "content": "hi"}]))
         (body,) = played.bodies("/api/chat")
     for part in ("qwen3:4b", "too old", "tokenizer=", "chat_template="):
         assert part in str(caught.value)
@@ -156,7 +156,7 @@ def test_old_ollama_that_shows_a_jinja_template_is_rendered_here(backend: Connec
         [load("ollama", "tags"), show, load("ollama", "ps"), without_debug_info()]
     ) as played:
         one = backend("ollama", played)
-        rendered = bridge.call(lambda: one.render([{"role": "user", "content": "hi"}]))
+        rendered = io_loop.call(lambda: one.render([{"role": "user", "content": "hi"}]))
     assert rendered.text == "[user]hi[bot]"
 
 
@@ -176,7 +176,7 @@ def test_old_ollama_that_shows_a_jinja_template_is_rendered_here(backend: Connec
 def test_context_window_is_taken_from_where_it_is_told(
     replay: Play, backend: Connect, server: str, window: int | None
 ) -> None:
-    can = bridge.call(backend(server, replay(server)).capabilities)
+    can = io_loop.call(backend(server, replay(server)).capabilities)
     assert can.context_window == window
 
 

@@ -1,0 +1,187 @@
+"""Rendering conversations here, for servers that do not: by a tokenizer or a given template."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from glimp_integrations.backends.base import Message, Rendered
+from glimp_integrations.conversation.template_workarounds import known_roles
+from glimp_integrations.errors import ConfigError
+
+__all__ = [
+    "THINKING",
+    "apply",
+    "is_control",
+    "render",
+    "render_with_tokenizer",
+    "token_ids",
+    "tokenizer_template",
+]
+
+# Both flags that reasoning templates are switched by; Jinja ignores the one it does not know.
+THINKING = {"enable_thinking": True, "thinking": True}
+
+
+def render(
+    template: str | Callable[..., str],
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """Render with Jinja source (sandboxed) or a function of the messages (and ``tools=``).
+
+    Raises:
+        ConfigError: The template is broken or refuses the conversation.
+    """
+    messages = known_roles(messages, template)
+    if callable(template):
+        return template(messages, tools=tools) if tools else template(messages)
+    try:
+        text: str = _compiled(template).render(
+            messages=[_parsed(m) for m in messages],
+            tools=list(tools) or None,
+            add_generation_prompt=True,
+            **template_kwargs,
+        )
+        return text
+    except _failures() as error:
+        raise ConfigError(f"the chat template cannot render this conversation: {error}") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a template fails with: its own refusals, and what its filters make of odd values."""
+    from jinja2 import TemplateError
+
+    return TemplateError, TypeError, ValueError, LookupError, AttributeError
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(source: str) -> Any:
+    from jinja2 import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    # The conventions of Hugging Face chat templates:
+    # https://huggingface.co/docs/transformers/chat_templating_writing
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
+    environment.filters["tojson"] = _to_json
+    environment.filters["from_json"] = json.loads  # llama.cpp's, in templates it ships
+    return environment.from_string(source)
+
+
+def _to_json(value: Any, **options: Any) -> str:
+    # Jinja's own escapes for HTML and sorts keys; models were trained on plain JSON.
+    return json.dumps(value, **{"ensure_ascii": False, **options})
+
+
+def _parsed(message: Message) -> dict[str, Any]:
+    """A message as templates read it: a call's arguments are data, not JSON text."""
+    found = dict(message)
+    if found.get("tool_calls"):
+        found["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": _data(call["function"])}}
+            for call in found["tool_calls"]
+        ]
+    return found
+
+
+def _data(function: Mapping[str, Any]) -> Any:
+    try:
+        return json.loads(function["arguments"])
+    except ValueError:  # what a model once wrote as arguments and are none
+        return function["arguments"]
+
+
+def render_with_tokenizer(
+    tokenizer: str,
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> Rendered:
+    """Render with the chat template of a Hugging Face tokenizer.
+
+    Raises:
+        ConfigError: transformers is missing, or the tokenizer has no template.
+    """
+    loaded = _load(tokenizer)
+    text = apply(loaded, messages, template_kwargs, tools, name=f"tokenizer {tokenizer!r}")
+    return Rendered(text, tokens=len(loaded.encode(text, add_special_tokens=False)))
+
+
+def apply(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    name: str,
+) -> str:
+    """Render with the chat template of a loaded tokenizer.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        messages: The conversation.
+        template_kwargs: Passed to the template.
+        tools: In OpenAI's format.
+        name: Whose template it is, for the message.
+
+    Raises:
+        ConfigError: There is no template, or it refuses the conversation.
+    """
+    if not tokenizer.chat_template:
+        raise ConfigError(f"{name} has no chat template: pass chat_template='<Jinja source>'")
+    try:
+        text: str = tokenizer.apply_chat_template(
+            [_parsed(m) for m in known_roles(messages, tokenizer.chat_template)],
+            tools=list(tools) or None,
+            tokenize=False,
+            add_generation_prompt=True,
+            **template_kwargs,
+        )
+    except _failures() as error:
+        raise ConfigError(
+            f"the chat template of {name} refuses this conversation: {error}"
+        ) from None
+    return text
+
+
+def tokenizer_template(tokenizer: str) -> str | None:
+    """Source of a tokenizer's chat template."""
+    template = _load(tokenizer).chat_template
+    return template if isinstance(template, str) else None
+
+
+def token_ids(tokenizer: str, text: str) -> list[int]:
+    """The ids of a text, nothing added to it."""
+    return list(_load(tokenizer).encode(text, add_special_tokens=False))
+
+
+def is_control(tokenizer: str, literal: str) -> bool:
+    """Whether a literal is one of the tokenizer's added or special tokens."""
+    return literal in _load(tokenizer).get_added_vocab()
+
+
+@functools.lru_cache(maxsize=8)
+def _load(tokenizer: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ConfigError(
+            "rendering with a tokenizer needs transformers: pip install 'glimp-integrations[hf]'"
+        ) from error
+    try:
+        return AutoTokenizer.from_pretrained(tokenizer)
+    # An ImportError: a folder that holds no fast tokenizer wants packages nobody needs otherwise.
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"tokenizer {tokenizer!r} cannot be loaded: {error}") from error

@@ -1,0 +1,289 @@
+"""From a caller's form to what one conversation needs: the prompt's part and the answer's part."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import regex
+
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.output import json_schema
+from glimp_integrations.output.spec import Form
+from glimp_integrations.output.tool_formats import BLANKS, PLAIN, TAGS, Dialect, dialect_of, opening
+from glimp_integrations.output.tool_parser import CallReader
+
+__all__ = [
+    "FREE",
+    "Bound",
+    "Plan",
+    "knows_tools",
+    "make_plan",
+    "show_schema",
+    "write_tools_out",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An answer, or a part of it, that has a form.
+
+    Attributes:
+        lead: Text in front of it, which the model continues.
+        close: Text behind it, once it is whole.
+        schema: What the grammar demands; ``None``: the backend knows no grammars.
+        visible: Lead and close belong to the reply (a call's tags, by which it is found); else
+            only the model sees them.
+        stop: Ends it where there is no grammar to do so.
+        last: Nothing follows it.
+    """
+
+    lead: str = ""
+    close: str = ""
+    schema: Mapping[str, Any] | None = None
+    visible: bool = True
+    stop: str | None = None
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the answer of one conversation is written and read.
+
+    Attributes:
+        names: Tools whose calls are looked for.
+        opening: What begins a call, or the JSON that was asked for, in text that is not bound
+            yet; ``None``: nothing is looked for.
+        shaped: As ``opening``, or JSON shaped like a call of a tool that does not exist: what
+            the small model begins is no call before the answer's author makes one. Also where
+            no tool is left to call, but the conversation shows how earlier ones were called.
+        forced: What the answer has to be; ``None``: text, and calls where the model begins one.
+        dialect: How the answer's author writes calls.
+        tools: The tools that may be called, schemas checked; empty where a call is not bound.
+        parallel: Whether text, and another call, may follow a call.
+        parameters: Schemas of all tools' arguments, as the caller gave them.
+    """
+
+    names: tuple[str, ...] = ()
+    opening: regex.Pattern[str] | None = None
+    shaped: regex.Pattern[str] | None = None
+    forced: Bound | None = None
+    dialect: Dialect = PLAIN
+    tools: tuple[Mapping[str, Any], ...] = ()
+    parallel: bool = True
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def begun(self, text: str) -> Bound:
+        """How the answer goes on where ``text`` began a call."""
+        if self.forced is not None:
+            return self.forced
+        tag = text.strip()
+        if self.tools and tag == self.dialect.tag:
+            schema = json_schema.calls_schema(self.tools, self.dialect.keys, None)
+            return Bound(self.dialect.lead, self.dialect.close, schema, last=not self.parallel)
+        if self.tools and tag not in TAGS:
+            # JSON up to the tool's name: the call is this tool's.
+            name = tag.rpartition('"')[0].rpartition('"')[2]
+            keys = PLAIN.keys if "```" in tag else self.dialect.keys
+            schema = json_schema.calls_schema(
+                [t for t in self.tools if t["function"]["name"] == name], keys, None
+            )
+            if "```" in tag:
+                return Bound(PLAIN.lead, PLAIN.close, schema, last=not self.parallel)
+            return Bound(schema=schema, last=not self.parallel)
+        return Bound(lead=text)
+
+    def reader(self, new_id: Callable[[int], str]) -> CallReader:
+        """Splits the answer's text into visible text and calls."""
+        most = None if self.parallel else 1
+        return CallReader(self.names, new_id, most=most, parameters=self.parameters)
+
+    @property
+    def begins(self) -> Literal["tool_call", "json"]:
+        """What an opening begins."""
+        return "tool_call" if self.names else "json"
+
+    @property
+    def reopens(self) -> bool:
+        """Whether an answer that runs freely has to stop where a call begins."""
+        return self.opening is not None and self.forced is None and bool(self.tools)
+
+
+_SAYS_WHAT = {"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"}
+
+FREE = Plan()
+"""Nothing was asked for but text."""
+
+
+def make_plan(
+    form: Form, texts: Sequence[str | None], *, binds: bool, model: str, calls: bool = False
+) -> Plan:
+    """The plan for one conversation.
+
+    Args:
+        form: What the caller asks for.
+        texts: Chat template and rendered prompt of the model that writes the answer.
+        binds: Whether that model's backend knows grammars.
+        model: Its name, for messages.
+        calls: Whether the conversation holds calls of tools.
+
+    Raises:
+        ConfigError: A schema is none, nothing can follow it, or it cannot be bound and has to be
+            (``strict``); the message names the keyword.
+    """
+    if not form.tools and form.schema is None:
+        return replace(FREE, shaped=opening((), unknown=True)) if calls else FREE
+    if form.strict and not binds:
+        raise ConfigError(
+            f"strict=True needs a backend that binds text to a schema, and {model} is behind none "
+            "that is known to: name its flavour (llama.cpp, vllm, sglang), or leave strict out"
+        )
+    dialect = dialect_of(*texts)
+    schema = None
+    if form.schema is not None:
+        what = "the answer's schema"
+        schema = (
+            json_schema.checked(form.schema, what=what)
+            if form.strict
+            else json_schema.bindable(form.schema, what=what, told=binds)
+        )
+    tools = _bindable(form) if form.tools and binds else []
+    plan = Plan(
+        names=tuple(form.names),
+        opening=opening(form.names) if form.names else None,
+        shaped=opening(form.names, unknown=True) if form.names else None,
+        dialect=dialect,
+        tools=tuple(tools),
+        parallel=form.parallel_tool_calls,
+        parameters={t["function"]["name"]: t["function"].get("parameters") for t in form.tools},
+    )
+    if form.forced is not None:
+        forced = _forced_call(form, tools, dialect, binds)
+    elif schema is not None:
+        forced = _forced_answer(schema, tools, dialect, binds)
+    else:
+        if tools:  # what a call is bound to is made when one begins, and judged before
+            json_schema.calls_schema(tools, dialect.keys, None)
+        return plan
+    return replace(plan, forced=forced, opening=_json_begins(plan.opening))
+
+
+def _bindable(form: Form) -> list[Mapping[str, Any]]:
+    """The tools that may be called, with schemas that can be bound; none if calls are free.
+
+    A grammar that cannot keep one tool's schema as it is keeps what it can of it, and the others
+    are bound as ever.
+    """
+    if form.strict is False and form.forced is None and form.schema is None:
+        return []
+    judge = json_schema.checked if form.strict else json_schema.bindable
+    found: list[Mapping[str, Any]] = []
+    for tool in form.chosen:
+        function = tool["function"]
+        parameters = function.get("parameters") or {"type": "object", "properties": {}}
+        what = f"the arguments of tool {function['name']!r}"
+        if isinstance(parameters, Mapping) and not _SAYS_WHAT & parameters.keys():
+            parameters = {"type": "object", **parameters}  # arguments are nothing else
+        checked = judge(parameters, what=what)
+        found.append({**tool, "function": {**function, "parameters": checked}})
+    return found
+
+
+def _forced_call(
+    form: Form, tools: Sequence[Mapping[str, Any]], dialect: Dialect, binds: bool
+) -> Bound:
+    named = form.forced != "any"
+    if named and dialect.lead_of_one is not None:
+        schema = tools[0]["function"]["parameters"] if binds else None
+        return Bound(dialect.lead_of_one.format(name=form.forced), "", schema)
+    if not binds:
+        return Bound(dialect.lead)
+    return Bound(dialect.lead, dialect.close, json_schema.calls_schema(tools, dialect.keys, None))
+
+
+def _forced_answer(
+    schema: Mapping[str, Any], tools: Sequence[Mapping[str, Any]], dialect: Dialect, binds: bool
+) -> Bound:
+    if not binds:
+        return Bound("```json\n", schema=None, visible=False, stop="\n```")
+    if tools:
+        # The answer is JSON or a call, and the model has not said which: both begin alike.
+        schema = json_schema.calls_schema(tools, dialect.keys, also=schema)
+        return Bound(schema=schema)
+    return Bound("```json\n", schema=schema, visible=False)
+
+
+def _json_begins(calls: regex.Pattern[str] | None) -> regex.Pattern[str]:
+    """Where text turns to the JSON that was asked for: a call's beginning, a fence, a brace."""
+    json_text = rf"(?m:^){BLANKS}(?:```{BLANKS}(?:json|JSON){BLANKS}\n|\{{)"
+    return regex.compile(json_text if calls is None else f"{calls.pattern}|{json_text}")
+
+
+# -- what the models are shown ---------------------------------------------------------------
+
+
+def show_schema(messages: Sequence[Mapping[str, Any]], form: Form) -> list[dict[str, Any]]:
+    """The conversation with the answer's schema told to the models.
+
+    It stands behind the system message, or in front of the first user message where there is
+    none: not every template takes a system message.
+    """
+    found = [dict(m) for m in messages]
+    if form.schema is None or form.schema == json_schema.ANY_OBJECT:
+        return found  # of any object there is nothing to tell
+    text = (
+        "First think step by step, in words. Then give the answer as JSON that follows this JSON "
+        f"schema:\n{json.dumps(form.schema, ensure_ascii=False)}"
+    )
+    return _add(found, text)
+
+
+def write_tools_out(
+    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Tools, calls and results as plain text, for templates that know nothing of tools."""
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        content, calls = message["content"], message.get("tool_calls") or ()
+        if message["role"] == "tool":
+            name = message.get("name") or message.get("tool_call_id") or "the tool"
+            found.append({"role": "user", "content": f"Result of {name}:\n{content}"})
+        elif calls:
+            texts = [content] if content else []
+            for call in calls:
+                function = call["function"]
+                texts.append(
+                    f'```json\n{{"name": {json.dumps(function["name"])}, '
+                    f'"arguments": {function["arguments"]}}}\n```'
+                )
+            found.append({"role": "assistant", "content": "\n\n".join(texts)})
+        else:
+            found.append(dict(message))
+    if not tools:
+        return found
+    listed = "\n".join(json.dumps(t["function"], ensure_ascii=False) for t in tools)
+    text = (
+        f"You may call these tools:\n{listed}\nTo call one, write nothing but\n"
+        '```json\n{"name": "<name of the tool>", "arguments": {...}}\n```'
+    )
+    return _add(found, text)
+
+
+def knows_tools(template: str) -> bool:
+    """Whether a chat template reads tools."""
+    return re.search(r"\btools\b", template) is not None
+
+
+def _add(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    for message in messages:
+        if message["role"] in ("system", "developer"):
+            message["content"] = f"{message['content']}\n\n{text}".lstrip()
+            return messages
+    for message in messages:
+        if message["role"] == "user":
+            message["content"] = f"{text}\n\n{message['content']}"
+            return messages
+    return [{"role": "user", "content": text}, *messages]

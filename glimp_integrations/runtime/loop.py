@@ -1,0 +1,213 @@
+"""The routing loop, written once: decisions in, requests out, events to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
+from glimp_integrations.method.chain import Author, Chain, Done, Glimpse, Kept, Step, Write
+from glimp_integrations.output.constraints import Plan
+from glimp_integrations.output.tool_parser import CallReader
+from glimp_integrations.runtime.call import Call
+from glimp_integrations.runtime.model_stream import Pen
+from glimp_integrations.runtime.prepare import prepare, stand_in
+from glimp_integrations.runtime.recorder import Recorder
+from glimp_integrations.runtime.speed import PairSpeed
+from glimp_integrations.runtime.text_kinds import Settler
+from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.trace.events import (
+    Event,
+    Finished,
+    Settled,
+    StepDone,
+    StepStarted,
+    TextDelta,
+    ToolCallDelta,
+)
+
+__all__ = ["route"]
+
+_CHARACTER_TOKENS = 4  # no UTF-8 character has more
+
+
+async def route(
+    asked: Call, speed: PairSpeed | None = None, *, unseen: bool = False
+) -> AsyncGenerator[Event, None]:
+    """Answer a conversation; yields events, :class:`Finished` last.
+
+    Args:
+        asked: What is asked of whom; its messages are checked by :func:`prompt.check_messages`.
+        speed: What the pair's tokens and requests take, if it was measured.
+        unseen: Only the result is wanted: text may come step by step.
+
+    Raises:
+        ConfigError: The conversation does not fit a model.
+        UnsuitableEndpointError: A server lacks what routing needs.
+        BackendError: A model failed; ``partial`` holds what was written.
+    """
+    ready = await prepare(asked, speed, unseen=unseen)
+    call = _Call(
+        asked.settings,
+        ready.chain,
+        ready.pens,
+        ready.strategy,
+        ready.recorder,
+        Settler(ready.chain),
+        ready.reader,
+        ready.replan,
+    )
+    try:
+        async for event in call.events():
+            yield event
+    finally:
+        for pen in call.pens.values():
+            await pen.put_away()
+
+
+@dataclass(slots=True)
+class _Call:
+    """One question on its way."""
+
+    settings: RoutingSettings
+    chain: Chain
+    pens: dict[Author, Pen]
+    strategy: str
+    recorder: Recorder
+    settler: Settler
+    reader: CallReader
+    replan: Callable[[Author], Plan]
+    settled: bool = False
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        while True:
+            action = self.chain.action
+            if isinstance(action, Done):
+                break
+            self.recorder.begin()
+            try:
+                author, entropy = await self._decide(action)
+                async for event in self._write(author, entropy):
+                    yield event
+            except (BackendError, UnsuitableEndpointError) as error:
+                for event in self._failed(error):
+                    yield event
+            else:
+                continue
+            for pen in self.pens.values():
+                await pen.lift()
+        for event in self._told(self.settler.settle()):
+            yield event
+        for event in self._called(self.reader.end(), settled=self.settled):
+            yield event
+        for pen in self.pens.values():
+            await pen.put_away()
+        yield Finished(self.recorder.result())
+
+    async def _decide(self, action: Glimpse | Write) -> tuple[Author, float | None]:
+        if isinstance(action, Write):
+            return action.author, None
+        small = self.pens["small"]
+        entropy = await small.glimpse(self.chain.context, self.chain.room, self.recorder.estimator)
+        author = self.chain.decide(entropy)
+        # Whoever does not write stops: the small model's glimpsed stream, or (overlap) the large
+        # model's, which was left running in case it would be wanted again.
+        await self.pens["small" if author == "large" else "large"].lift()
+        return author, entropy
+
+    async def _write(self, author: Author, entropy: float | None) -> AsyncGenerator[Event, None]:
+        chain, pen = self.chain, self.pens[author]
+        step = chain.begin(author, entropy)
+        part = chain.parts
+        answering = step.is_answer
+        decides = chain.decides_call(step.index)
+        yield StepStarted(step.index, author, entropy, answering, decides)
+        while True:
+            # Who may run on past this step asks for the whole phase at once.
+            # The step's cap must not cut a character: a few tokens more, and the chain cuts.
+            room: int = chain.room
+            until: tuple[str, ...] = ()
+            if not self._runs_on(author):
+                room = min(room, chain.step_room + _CHARACTER_TOKENS)
+                until = chain.until
+            token = await pen.read(chain.context, room, chain.schema, until, whole=not chain.opens)
+            if not pen.at_once:
+                self.recorder.first_token()
+            undecided = chain.undecided
+            kept = chain.take(token) if token is not None else chain.ended(*pen.take_end())
+            for event in self._show(kept, step, undecided=undecided):
+                yield event
+            if kept.step_over:
+                break
+        if chain.phase == "answer" and not answering:
+            # An answer begins: what came before it is reasoning, and is told first.
+            for event in self._told(self.settler.settle()):
+                yield event
+        if kept.leftover or kept.discarded or chain.parts != part or not self._runs_on(author):
+            await pen.lift(discarded=kept.discarded)
+        if self.settings.keep_warm and author == "small" and isinstance(chain.action, Glimpse):
+            self.pens["large"].read_along(chain.context)
+        yield StepDone(self.recorder.record(step))
+
+    def _runs_on(self, author: Author) -> bool:
+        """Whether this author's stream is, or may be, still wanted behind the step's end."""
+        action = self.chain.action
+        if isinstance(action, Glimpse):
+            return (
+                self.strategy != "two_request"
+                if author == "small"
+                else (self.strategy == "overlap")
+            )
+        return isinstance(action, Write) and action.author == author
+
+    def _show(self, kept: Kept, step: Step, *, undecided: bool) -> list[Event]:
+        return self._told(self.settler.show(kept.shown, step, undecided=undecided))
+
+    def _told(self, events: list[Event]) -> list[Event]:
+        """Events with tool calls taken out of the answer's text."""
+        if not self.chain.plan.names:
+            return events
+        told: list[Event] = []
+        for event in events:
+            if isinstance(event, TextDelta | Settled) and event.kind == "answer":
+                self.settled = isinstance(event, Settled)
+                told += self._called(self.reader.feed(event.text), settled=self.settled)
+            else:
+                told.append(event)
+        return told
+
+    def _called(self, pieces: list[str | ToolCallDelta], *, settled: bool) -> list[Event]:
+        """Pieces as events. ``settled``: their text was shown before its kind was known."""
+        step = self.chain.steps[-1] if self.chain.steps else None
+        told: list[Event] = []
+        for piece in pieces:
+            if isinstance(piece, ToolCallDelta):
+                told.append(piece)
+            elif settled or step is None:
+                told.append(Settled(piece, "answer"))
+            else:
+                told.append(TextDelta(piece, step.index, step.author, "answer"))
+        return told
+
+    def _failed(self, error: BackendError | UnsuitableEndpointError) -> list[Event]:
+        """Go on with the other model if the caller wants that, else raise with the text so far."""
+        if isinstance(error, BackendError) and error.context_full:
+            raise ConfigError(str(error)) from error
+        alone = stand_in(self.settings, getattr(error, "role", None) or "small")
+        running = self.chain.steps[-1] if self.chain.steps else None
+        if isinstance(error, BackendError):
+            # A failed glimpse belongs to the step it was made for.
+            error.step = len(self.chain.steps) + (running is None or running.end is not None)
+        if alone is None or self.chain.forced is not None or not self.chain.can_change_hands:
+            error.partial = self.recorder.result()
+            raise error
+        self.recorder.errors.append(str(error))
+        undecided = self.chain.undecided
+        broken = running is not None and running.end is None
+        kept = self.chain.fall_back(alone, self.replan(alone))
+        if running is None or not broken:
+            return []
+        return [
+            *self._show(kept, running, undecided=undecided),
+            StepDone(self.recorder.record(running)),
+        ]

@@ -1,0 +1,174 @@
+"""Keeps the books of a call: what every step cost, and the result as it stands at any moment."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from glimp_integrations.method.chain import Author, Chain, Step
+from glimp_integrations.method.entropy import Estimator
+from glimp_integrations.output.tool_parser import new_ids
+from glimp_integrations.runtime.model_stream import Pen
+from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.trace.trace import (
+    CallProposal,
+    ModelUsage,
+    RoutedAnswer,
+    StepRecord,
+    Trace,
+    Usage,
+)
+
+__all__ = ["Recorder"]
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Records of one call.
+
+    Args:
+        settings: The routing settings.
+        chain: What is written.
+        pens: Who writes it; their counters are read here.
+        strategy: Chosen strategy and the reason for it.
+        estimator: How H is computed in this call.
+        prompt_tokens: Of the large model's prompt, if known.
+        started: ``time.perf_counter()`` at the beginning of the call.
+        errors: Failures that did not end the call.
+        new_id: From a tool call's number to its id.
+    """
+
+    settings: RoutingSettings
+    chain: Chain
+    pens: Mapping[Author, Pen]
+    strategy: tuple[str, str]
+    estimator: Estimator
+    prompt_tokens: int | None
+    started: float
+    errors: list[str] = field(default_factory=list)
+    new_id: Callable[[int], str] = field(default_factory=new_ids)
+    _records: list[StepRecord] = field(default_factory=list)
+    _begun: float = 0.0
+    _first: float | None = None
+    _before: dict[str, int] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """A step begins, with its glimpse."""
+        self._begun = time.perf_counter()
+        self._first = None
+        self._before = self._counts()
+
+    def first_token(self) -> None:
+        """A token of the step is there."""
+        if self._first is None:
+            self._first = time.perf_counter() - self._begun
+
+    def record(self, step: Step) -> StepRecord:
+        """The record of a step; kept once."""
+        threshold = self.settings.threshold
+        now = self._counts()
+        spent = {name: now[name] - self._before.get(name, 0) for name in now}
+        told = any(pen.prefilled is not None for pen in self.pens.values())
+        record = StepRecord(
+            index=step.index,
+            kind=self.chain.kind_of(step),
+            text=step.text,
+            author=step.author,
+            entropy=step.entropy,
+            estimator=self._tag,
+            threshold=threshold if math.isfinite(threshold) else str(threshold),
+            tokens=step.tokens,
+            discarded_tokens=spent["discarded"],
+            requests=spent["requests"],
+            prefilled_tokens=spent["prefilled"] if told else None,
+            cached_tokens=spent["cached"] if told else None,
+            first_token_seconds=self._first,
+            seconds=time.perf_counter() - self._begun,
+            end=step.end,
+        )
+        if len(self._records) <= step.index:
+            self._records.append(record)
+        return record
+
+    def result(self) -> RoutedAnswer:
+        """The answer as it stands."""
+        chain = self.chain
+        if len(self._records) < len(chain.steps):
+            self.record(chain.steps[-1])
+        # Kinds are known at the end only, and a stop string may have shortened an earlier step.
+        records = [
+            record.model_copy(update={"kind": chain.kind_of(step), "text": step.text})
+            for record, step in zip(self._records, chain.steps, strict=True)
+        ]
+        usage = Usage(
+            small=self.pens["small"].usage,
+            large=self.pens["large"].usage,
+            reasoning_tokens=sum(r.tokens for r in records if r.kind == "reasoning"),
+        )
+        cost, alone = self._costs(usage, sum(r.tokens for r in records))
+        trace = Trace(
+            small_model=self.pens["small"].backend.name,
+            large_model=self.pens["large"].backend.name,
+            strategy=self.strategy[0],
+            strategy_reason=self.strategy[1],
+            glimpse=self.settings.glimpse,
+            random_share=self.settings.random_share,
+            steps=records,
+            call_proposals=self._proposals(),
+            stop_reason=chain.stop_reason,
+            answer_stop=chain.answer_stop,
+            requests=sum(pen.requests for pen in self.pens.values()),
+            seconds=time.perf_counter() - self.started,
+            prompt_tokens=self.prompt_tokens,
+            errors=self.errors,
+            cost=cost,
+            large_alone_cost=alone,
+        )
+        reply = chain.plan.reader(self.new_id).read(chain.answer)
+        return RoutedAnswer(
+            reasoning=chain.reasoning,
+            answer=reply.content,
+            trace=trace,
+            usage=usage,
+            tool_calls=reply.calls,
+            invalid_tool_calls=reply.invalid,
+        )
+
+    def _proposals(self) -> list[CallProposal]:
+        steps = self.chain.steps
+        return [
+            CallProposal(
+                step=proposal.step,
+                proposed_by=steps[proposal.step].author,
+                decided_in=decider.index,
+                decided_by=decider.author,
+                called=decider.end == "tool_call",
+                opening=proposal.opening,
+            )
+            for proposal in self.chain.proposals
+            # The call may have ended before anybody decided.
+            for decider in steps[proposal.decided_in : proposal.decided_in + 1]
+        ]
+
+    def _costs(self, usage: Usage, written: int) -> tuple[float | None, float | None]:
+        prices = self.settings.prices
+        if prices is None:
+            return None, None
+        alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
+        return prices.of(usage), prices.large.of(alone)
+
+    @property
+    def _tag(self) -> str:
+        k = self.pens["small"].top_logprobs
+        return self.estimator if self.estimator == "full" else f"{self.estimator}@{k}"
+
+    def _counts(self) -> dict[str, int]:
+        pens = self.pens.values()
+        return {
+            "requests": sum(pen.requests for pen in pens),
+            "discarded": sum(pen.discarded for pen in pens),
+            "prefilled": sum(pen.prefilled or 0 for pen in pens),
+            "cached": sum(pen.cached or 0 for pen in pens),
+        }

@@ -1,0 +1,209 @@
+"""A trace as HTML: a page of its own, or a fragment for notebooks. No scripts, nothing fetched.
+
+What models and users wrote is text everywhere: Jinja2 escapes it, control characters are shown as
+pictures, and each step's reading direction is its own. The page forbids scripts and requests by its
+content policy besides.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import regex
+
+from glimp_integrations.trace.terminal import (
+    BEGAN,
+    decides_call,
+    is_answer,
+    proposed_calls,
+    saving,
+    visible,
+)
+from glimp_integrations.trace.trace import RoutedAnswer, StepRecord, Trace
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["answer_fragment", "fragment", "page"]
+
+_LONG = 1200
+"""Characters; texts longer than this, or of more than ``_LINES`` lines, are folded."""
+_LINES = 16
+_HEAD = 600
+"""Characters of a folded text that stay visible, at most half of ``_LINES`` lines."""
+_ROOM = 1.15
+"""Height of the chart in highest values, so that a bar at the top is seen to end."""
+_REASONS = {
+    "think_end": "end of thinking",
+    "eos": "end of the text",
+    "context_full": "full context",
+    "call_proposed": "a tool call, for the large model to decide on",
+}
+# Ends of a step that are the rule and need no mention.
+_USUAL = {None, "delimiter", "eos", "think_end", "stop"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the templates show of a step."""
+
+    record: StepRecord
+    name: str
+    head: str
+    rest: str
+    empty: str
+    threshold: float
+    height: float | None
+    """H on the scale of the chart, 0 to 100; ``None`` without a glimpse."""
+    decides_call: bool
+    """Whether it was written to decide on a call that the small model began."""
+    mark: float | None
+    """The threshold on the same scale; ``None`` where it is not on it."""
+
+    @property
+    def sign(self) -> str:
+        """How H stands to the threshold."""
+        return ">" if (self.record.entropy or 0.0) > self.threshold else "≤"
+
+    @property
+    def end(self) -> str:
+        """Why the step ended, where that is unusual."""
+        end = self.record.end
+        return "" if end in _USUAL or end is None else _REASONS.get(end, _words(end))
+
+
+def page(trace: Trace, title: str = "GlimpRouter trace") -> str:
+    """A whole HTML document.
+
+    Args:
+        trace: The trace.
+        title: Heading and title of the page.
+    """
+    return _render("page.html.j2", trace, title=visible(title), page=True)
+
+
+def fragment(trace: Trace) -> str:
+    """An HTML fragment whose style stays inside; several may stand on one page."""
+    return _render("fragment.html.j2", trace)
+
+
+def answer_fragment(result: RoutedAnswer) -> str:
+    """An answer with its tool calls, and below it, folded, how it was written."""
+    return _render("fragment.html.j2", result.trace, result=result)
+
+
+def _render(template: str, trace: Trace, **more: Any) -> str:
+    top = _top(trace.steps)
+    steps = [_step(trace, record, top) for record in trace.steps]
+    glimpsed = [step for step in steps if step.height is not None]
+    marks = sorted({step.threshold for step in glimpsed})
+    view: dict[str, Any] = {
+        "page": False,
+        "result": None,
+        **more,
+        "trace": trace,
+        "steps": steps,
+        "glimpsed": glimpsed,
+        "to_large": sum(step.record.author == "large" for step in glimpsed),
+        "thresholds": marks,
+        "estimators": sorted({step.record.estimator for step in glimpsed}),
+        "mark": glimpsed[0].mark if len(marks) == 1 else None,
+        "top": top,
+        "tokens": sum(record.tokens for record in trace.steps),
+        "saving": saving(trace),
+        "proposed_calls": proposed_calls(trace),
+    }
+    return _environment().get_template(template).render(view)
+
+
+def _top(records: Sequence[StepRecord]) -> float:
+    """The chart's upper end in nats: all bars and thresholds are on one scale."""
+    values = [_finite(r.entropy) for r in records]
+    values += [_finite(float(r.threshold)) for r in records if r.entropy is not None]
+    return _ROOM * max((value for value in values if value is not None), default=0.0)
+
+
+def _step(trace: Trace, record: StepRecord, top: float) -> _Step:
+    text = visible(record.text).rstrip("\n")
+    head, rest = _folded(text)
+    threshold = float(record.threshold)
+    return _Step(
+        record=record,
+        name="answer" if is_answer(trace, record) else f"step {record.index + 1}",
+        head=head,
+        rest=rest,
+        empty=BEGAN.get(record.end or "", "(nothing)"),
+        threshold=threshold,
+        height=_percent(_finite(record.entropy), top),
+        decides_call=decides_call(trace, record),
+        mark=_percent(_finite(threshold), top),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _percent(value: float | None, top: float) -> float | None:
+    if value is None:
+        return None
+    return round(min(100.0, max(0.0, 100 * value / top)), 2) if top > 0 else 0.0
+
+
+def _folded(text: str) -> tuple[str, str]:
+    """The part of a text that is always visible, and the part that is unfolded."""
+    if len(text) <= _LONG and text.count("\n") < _LINES:
+        return text, ""
+    # Whole characters as readers see them: a flag or a family is several code points.
+    head = "\n".join(text[:_HEAD].split("\n")[: _LINES // 2])
+    if len(head) < len(text) and text[len(head)] != "\n":
+        cut = max(head.rfind(" "), head.rfind("\n"))
+        # At a word's end, unless there is none for long (languages without blanks).
+        head = head[: cut + 1] if cut > len(head) - 80 else "".join(_characters(head)[:-1])
+    return head, text[len(head) :]
+
+
+def _characters(text: str) -> list[str]:
+    found: Iterator[Any] = regex.finditer(r"\X", text)
+    return [match.group() for match in found]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return visible(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("glimp_integrations.trace"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        visible=visible,
+        data=_json,
+        count=lambda number: f"{number:,}",
+        nats=lambda value: f"{value:.2f}",
+        threshold=lambda value: f"{value:g}",
+        percent=lambda share: f"{share:.0%}",
+        seconds=lambda value: f"{value:.1f} s" if value < 100 else f"{value:,.0f} s",
+        money=lambda value: f"{value:.6f}",
+        words=_words,
+        reason=lambda name: _REASONS.get(name, _words(name)),
+        s=lambda number, word: f"{number:,} {word}{'' if number == 1 else 's'}",
+    )
+    return environment

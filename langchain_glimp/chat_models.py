@@ -1,0 +1,318 @@
+"""ChatGlimpRouter: the routed pair as a LangChain chat model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar, cast
+
+from langchain_core.callbacks.manager import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from glimp_integrations.adapter import FORM
+from glimp_integrations.errors import ConfigError
+from glimp_integrations.output.spec import Form
+from glimp_integrations.trace.events import Event, Finished, Settled, TextDelta, ToolCallDelta
+from glimp_integrations.trace.trace import RoutedAnswer
+from langchain_glimp._base import LangChainRouted
+from langchain_glimp._convert import (
+    PROVIDER,
+    call_chunk,
+    calls_of,
+    metadata_of,
+    reasoning_of,
+    spoilers,
+    text_of,
+    to_messages,
+    usage_of,
+)
+from langchain_glimp._structured import (
+    Method,
+    ToolLike,
+    bind_tools,
+    openai_tools,
+    structured,
+)
+
+__all__ = ["ChatGlimpRouter"]
+
+
+class _OwnProfile(dict[str, Any]):
+    """A profile that was made here, not given by the caller."""
+
+
+class ChatGlimpRouter(LangChainRouted, BaseChatModel):
+    """Chat model whose chain of thought is written by two models, step by step.
+
+    At the start of every reasoning step the small model's first token is glimpsed; if the
+    entropy of its distribution exceeds ``threshold``, the large model writes the step, else the
+    small one. The large model writes the answer (arXiv 2601.05110, section 3).
+
+    Setup:
+        ``pip install 'glimp-integrations[langchain,llamacpp]'`` for the embedded pair;
+        ``[langchain]`` is enough for endpoints.
+
+    Key init args:
+        All fields of ``glimp_integrations.RoutingSettings``, ``step_events``, ``streaming``,
+        and those of ``BaseChatModel`` (``cache``, ``rate_limiter``, ``callbacks``, ...).
+
+    Instantiate:
+        .. code-block:: python
+
+            from langchain_glimp import ChatGlimpRouter
+
+            llm = ChatGlimpRouter()  # the embedded pair
+            llm = ChatGlimpRouter(
+                small="openai:Qwen/Qwen3-4B@http://gpu1:8000/v1",
+                large="openai:Qwen/Qwen3-32B@http://gpu2:8000/v1",
+                threshold=1.0,  # nats
+            )
+
+    Invoke:
+        .. code-block:: python
+
+            message = llm.invoke("What is 17 * 23?")
+            message.content                                   # the answer
+            message.additional_kwargs["reasoning_content"]    # the chain of thought
+            message.response_metadata["glimprouter"]          # who wrote what, and why
+            message.usage_metadata                            # tokens of all requests
+
+    Tools:
+        .. code-block:: python
+
+            llm.bind_tools([get_weather]).invoke("Weather in Graz?").tool_calls
+
+    Structured output, with a free chain of thought in front of it:
+        .. code-block:: python
+
+            llm.with_structured_output(Person).invoke("Anna is 34.")
+
+    Raises:
+        ConfigError: A setting or a conversation that cannot be served.
+        UnsuitableEndpointError: A server lacks what routing needs.
+        BackendError: A model failed; ``.partial`` holds what was written.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    _forms: ClassVar[frozenset[str]] = FORM
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile_is_of_this_model(cls, data: Any) -> Any:
+        # A copy (configurable fields) brings the original's along.
+        if isinstance(data, dict) and isinstance(data.get("profile"), _OwnProfile):
+            return {**data, "profile": None}
+        return data
+
+    def bind_tools(
+        self,
+        tools: Sequence[ToolLike],
+        *,
+        tool_choice: dict[str, Any] | str | bool | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The model with tools it may call.
+
+        The tools are shown by the models' own chat templates. The reasoning is routed as ever; a
+        call is written by whoever writes the answer, bound by a grammar where the backend knows
+        grammars.
+
+        Args:
+            tools: Functions, tools, pydantic classes, TypedDicts or OpenAI's dictionaries.
+            tool_choice: ``"auto"`` (also ``None``), ``"none"``, ``"any"`` (also ``"required"``
+                and ``True``), a tool's name, or ``{"type": "function", "function": {"name":
+                ...}}``.
+            strict: Arguments follow their schema. ``None``: where the schemas and the backend
+                allow it; ``True``: or an error; ``False``: calls are written freely, unless a
+                choice forces them.
+            parallel_tool_calls: Whether one message may hold several calls (default: it may).
+            **kwargs: Bound as they are: routing settings, ``response_format``.
+
+        Raises:
+            ConfigError: When called: tools collide, the choice names none of them, or ``strict``
+                cannot be kept.
+        """
+        return bind_tools(
+            self,
+            tools,
+            tool_choice=tool_choice,
+            strict=strict,
+            parallel_tool_calls=parallel_tool_calls,
+            **kwargs,
+        )
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """The model's answer as data. The chain of thought stays free: only the answer is bound.
+
+        Args:
+            schema: A pydantic class, a TypedDict, a JSON schema, or a tool's dictionary (OpenAI's,
+                Anthropic's or Bedrock's), whose parameters are then the schema.
+            method: ``"json_schema"``: the answer follows the schema. ``"function_calling"``: as
+                arguments of a tool. ``"json_mode"``: some JSON object, which the conversation
+                has to describe.
+            include_raw: Return ``{"raw": message, "parsed": ..., "parsing_error": ...}``.
+            strict: As for :meth:`bind_tools`; not for ``"json_mode"``.
+            tools: Tools the model may call instead of answering: the result is then ``None``, and
+                with ``include_raw`` the calls are in ``"raw"``.
+            **kwargs: Bound as they are: ``tool_choice``, ``parallel_tool_calls``, routing
+                settings.
+
+        Raises:
+            ConfigError: The method is unknown or lacks a schema, or ``response_format`` is given
+                too; when called: the grammar engine
+                cannot express the schema (the message names the keyword).
+        """
+        return structured(
+            self,
+            schema,
+            method=method,
+            include_raw=include_raw,
+            strict=strict,
+            tools=tools,
+            **kwargs,
+        )
+
+    @property
+    def _llm_type(self) -> str:
+        return f"{PROVIDER}-chat"
+
+    def _resolve_model_profile(self) -> ModelProfile:
+        # Asked while the model is made: nothing is loaded for it.
+        windows = [self.router.small.context_window, self.router.large.context_window]
+        profile = _OwnProfile(
+            name=self.pair_name,
+            text_inputs=True,
+            text_outputs=True,
+            image_inputs=False,
+            image_url_inputs=False,
+            pdf_inputs=False,
+            audio_inputs=False,
+            video_inputs=False,
+            image_tool_message=False,
+            pdf_tool_message=False,
+            image_outputs=False,
+            audio_outputs=False,
+            video_outputs=False,
+            max_output_tokens=self.max_tokens,
+            reasoning_output=True,
+            tool_calling=True,
+            tool_choice=True,
+            tool_call_streaming=True,
+            structured_output=True,
+            temperature=True,
+            attachment=False,
+        )
+        known = [window for window in windows if window is not None]
+        if known:
+            profile["max_input_tokens"] = min(known)
+        return cast("ModelProfile", profile)
+
+    def get_num_tokens_from_messages(
+        self,
+        messages: list[BaseMessage],
+        tools: Sequence[ToolLike] | None = None,
+    ) -> int:
+        """Tokens of a conversation as the large model reads it, chat template included.
+
+        Of messages that make no conversation (a part of one, while it is trimmed) the words are
+        counted.
+
+        Raises:
+            ConfigError: Its backend does not count tokens.
+        """
+        found = to_messages(messages)
+        count = None
+        if found:
+            with suppress(ConfigError):
+                count = self.router.count_tokens(found, Form(tools=openai_tools(tools or ())))
+        return sum(self.get_num_tokens(text_of(m)) for m in found) if count is None else count
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._result(self._answer(to_messages(messages), stop, run_manager, kwargs))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._result(await self._aanswer(to_messages(messages), stop, run_manager, kwargs))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        return self._chunks(self._chunk, to_messages(messages), stop, run_manager, kwargs)
+
+    def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        return self._achunks(self._chunk, to_messages(messages), stop, run_manager, kwargs)
+
+    def _result(self, result: RoutedAnswer) -> ChatResult:
+        message = AIMessage(
+            content=result.answer,
+            additional_kwargs=reasoning_of(result.reasoning),
+            **calls_of(result),
+            response_metadata=metadata_of(result, self.pair_name),
+            usage_metadata=usage_of(result.usage),
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _chunk(self, event: Event) -> ChatGenerationChunk | None:
+        if isinstance(event, Finished):
+            # Once, and last: chunks are added up, usage and metadata with them.
+            return ChatGenerationChunk(
+                message=AIMessageChunk(
+                    content="",
+                    tool_call_chunks=spoilers(event.result),
+                    response_metadata=metadata_of(event.result, self.pair_name),
+                    usage_metadata=usage_of(event.result.usage),
+                    chunk_position="last",
+                )
+            )
+        if isinstance(event, ToolCallDelta):
+            return ChatGenerationChunk(
+                message=AIMessageChunk(content="", tool_call_chunks=[call_chunk(event)])
+            )
+        # Text whose kind is still open comes again as Settled.
+        if not isinstance(event, TextDelta | Settled) or event.kind is None:
+            return None
+        if event.kind == "reasoning":
+            message = AIMessageChunk(content="", additional_kwargs=reasoning_of(event.text))
+        else:
+            message = AIMessageChunk(content=event.text)
+        return ChatGenerationChunk(message=message)
