@@ -138,7 +138,7 @@ def hand_overs(router: GlimpRouter) -> tuple[float, float]:
     def asked(backend: Backend, prompt: str, tokens: int) -> float:
         async def ask() -> float:
             started = time.perf_counter()
-            request = Request(prompt, tokens, until=("\n\n\n",), unseen=True)
+            request = Request(prompt, tokens, until=("\n\n\n",))
             async with aclosing(backend.generate(request, Report())) as told:  # type: ignore[type-var]
                 async for _ in told:
                     pass

@@ -90,15 +90,13 @@ class GlimpRouter:
             UnsuitableEndpointError: A server lacks what routing needs.
             BackendError: A model failed; ``.partial`` holds what was written.
         """
-        return io_loop.call(lambda: result_of(self._events(messages, changes, form, unseen=True)()))
+        return io_loop.call(lambda: result_of(self._events(messages, changes, form)()))
 
     async def arun(
         self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
     ) -> RoutedAnswer:
         """Asynchronous :meth:`run`. Cancelling it stops the models."""
-        return await io_loop.acall(
-            lambda: result_of(self._events(messages, changes, form, unseen=True)())
-        )
+        return await io_loop.acall(lambda: result_of(self._events(messages, changes, form)()))
 
     def stream(
         self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
@@ -220,8 +218,6 @@ class GlimpRouter:
         messages: str | Sequence[Message],
         changes: dict[str, Any],
         form: Form,
-        *,
-        unseen: bool = False,
     ) -> Callable[[], AsyncGenerator[Event, None]]:
         checked = check_messages(messages)
         settings = self.settings
@@ -235,7 +231,7 @@ class GlimpRouter:
                 **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
             )
         asked = Call(settings, self.small, self.large, checked, form)
-        return watched(asked, lambda: route(asked, self.speed, unseen=unseen))
+        return watched(asked, lambda: route(asked, self.speed))
 
 
 async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:

@@ -99,8 +99,6 @@ class Request:
             follow, and nothing behind it; only for backends that ``bind``.
         until: Nothing is wanted behind the token that completes one of these texts. A backend that
             can (``Capabilities.stops``) ends the stream there; others go on until they are stopped.
-        unseen: Nobody looks at the text before one of ``until`` is written or ``max_tokens`` are
-            there: it may come in one piece.
         notes: The same dictionary for all requests of one model in one call. The router does
             not look into it; a backend may keep there what it knows of the text so far.
     """
@@ -117,7 +115,6 @@ class Request:
     draft: Backend | Literal["prompt_lookup"] | None = None
     schema: Mapping[str, Any] | None = None
     until: tuple[str, ...] = ()
-    unseen: bool = False
     notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -130,7 +127,6 @@ class Report:
         cached_tokens: Those of them the model did not have to compute; ``None``: not told.
         completion_tokens: Generated tokens; ``None``: not told (cancelled early).
         ended: Why the stream ended; ``None`` while it runs or when it was cancelled.
-        at_once: The text came in one piece: nothing tells when its first token was there.
         retried: The request failed as often as ``max_retries`` allows; do not repeat it.
     """
 
@@ -138,7 +134,6 @@ class Report:
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     ended: StreamEnd | None = None
-    at_once: bool = False
     retried: bool = False
 
 

@@ -43,9 +43,8 @@ class LlamaCppBackend(OpenAIBackend):
         ConfigError: There is no such file, or it is no GGUF file, or the extra is missing.
     """
 
-    # It would save 2 % of a small model's token. But llama.cpp does not notice that the reader of
-    # an answer in one piece has gone, and writes on: a cancelled call has to stop the model.
-    in_one_piece = False
+    # Its texts are always streamed, even where nobody reads along: llama.cpp does not notice that
+    # the reader of an answer in one piece has gone, and a cancelled call has to stop the model.
     sends_headers = False  # it talks to itself
 
     def __init__(

@@ -243,11 +243,6 @@ class Chain:
             return ()
         return (self.settings.step_delimiter, *self._terminators(self.phase))
 
-    @property
-    def opens(self) -> bool:
-        """Whether the running step may also end where a call, or the answer's JSON, begins."""
-        return self._scanner.opening is not None
-
     def context(self, closer: str = "") -> str:
         """The text a model continues: all that follows its (opened) generation prompt.
 

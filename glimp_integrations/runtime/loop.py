@@ -31,22 +31,19 @@ __all__ = ["route"]
 _CHARACTER_TOKENS = 4  # no UTF-8 character has more
 
 
-async def route(
-    asked: Call, speed: PairSpeed | None = None, *, unseen: bool = False
-) -> AsyncGenerator[Event, None]:
+async def route(asked: Call, speed: PairSpeed | None = None) -> AsyncGenerator[Event, None]:
     """Answer a conversation; yields events, :class:`Finished` last.
 
     Args:
         asked: What is asked of whom; its messages are checked by :func:`prompt.check_messages`.
         speed: What the pair's tokens and requests take, if it was measured.
-        unseen: Only the result is wanted: text may come step by step.
 
     Raises:
         ConfigError: The conversation does not fit a model.
         UnsuitableEndpointError: A server lacks what routing needs.
         BackendError: A model failed; ``partial`` holds what was written.
     """
-    ready = await prepare(asked, speed, unseen=unseen)
+    ready = await prepare(asked, speed)
     call = _Call(
         asked.settings,
         ready.chain,
@@ -130,9 +127,8 @@ class _Call:
             if not self._runs_on(author):
                 room = min(room, chain.step_room + _CHARACTER_TOKENS)
                 until = chain.until
-            token = await pen.read(chain.context, room, chain.schema, until, whole=not chain.opens)
-            if not pen.at_once:
-                self.recorder.first_token()
+            token = await pen.read(chain.context, room, chain.schema, until)
+            self.recorder.first_token()
             undecided = chain.undecided
             kept = chain.take(token) if token is not None else chain.ended(*pen.take_end())
             for event in self._show(kept, step, undecided=undecided):

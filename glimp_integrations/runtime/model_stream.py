@@ -55,7 +55,6 @@ class Pen:
         stream_logprobs: Streams carry log-probabilities, because steps begin inside them.
         draft: Who proposes tokens for this model; see ``Request.draft``.
         shared: The other model computes on the same device, and waits until this one has left it.
-        unseen: Nobody reads along; see ``Request.unseen``.
         skips: Whether a glimpse looks behind such text for the token it measures.
         next_seed: Counts requests over both pens, so that no two requests draw the same numbers.
     """
@@ -71,7 +70,6 @@ class Pen:
     next_seed: Callable[[], int | None]
     draft: Backend | Literal["prompt_lookup"] | None = None
     shared: bool = False
-    unseen: bool = False
     skips: Callable[[str], bool] | None = None
     usage: ModelUsage = field(default_factory=ModelUsage)
     requests: int = 0
@@ -89,7 +87,6 @@ class Pen:
     _look: bool = False
     _schema: Mapping[str, Any] | None = None
     _until: tuple[str, ...] = ()
-    _whole: bool = False
     _notes: dict[str, Any] = field(default_factory=dict)
     _reading: asyncio.Task[None] | None = None
 
@@ -185,8 +182,6 @@ class Pen:
         room: int,
         schema: Mapping[str, Any] | None = None,
         until: tuple[str, ...] = (),
-        *,
-        whole: bool = False,
     ) -> Token | None:
         """The next token of this model's text; ``None`` at its end (then see :meth:`take_end`).
 
@@ -195,9 +190,8 @@ class Pen:
             room: Tokens at most, where a request is opened.
             schema: What the text has to follow from where the request is opened.
             until: Nothing is wanted behind these texts of a request that is opened.
-            whole: Nothing else is looked for in its text before that.
         """
-        self._schema, self._until, self._whole = schema, until, whole
+        self._schema, self._until = schema, until
         if self._pushed:
             token = self._pushed.popleft()
             # Half a character, or a token of unknown text, cannot be handed over as text: the
@@ -217,11 +211,6 @@ class Pen:
             # The text may stand where it ends no step: then the model goes on behind it.
             if found is not None or self._ended != "until":
                 return found
-
-    @property
-    def at_once(self) -> bool:
-        """Whether what was read last came in one piece."""
-        return self._report.at_once
 
     def take_end(self) -> tuple[Ended, int]:
         """Why the last :meth:`read` returned ``None``, and how many tokens no piece told of.
@@ -337,7 +326,6 @@ class Pen:
             draft=None if self._schema is not None else self.draft,
             schema=self._schema,
             until=until,
-            unseen=bool(until) and self._whole and self.unseen,
             notes=self._notes,
         )
         self._stream = cast(

@@ -64,13 +64,12 @@ class Prepared:
     replan: Callable[[Author], Plan]
 
 
-async def prepare(asked: Call, speed: PairSpeed | None, *, unseen: bool) -> Prepared:
+async def prepare(asked: Call, speed: PairSpeed | None) -> Prepared:
     """Ask both models, choose a strategy, and make what the loop works with.
 
     Args:
         asked: What is asked of whom; its messages are checked by :func:`prompt.check_messages`.
         speed: What the pair's tokens and requests take, if it was measured.
-        unseen: Only the result is wanted.
 
     Raises:
         ConfigError: The settings do not fit the models, or the conversation does not.
@@ -118,7 +117,6 @@ async def prepare(asked: Call, speed: PairSpeed | None, *, unseen: bool) -> Prep
             stream_logprobs=strategy[0] != "two_request" and glimpses and author == "small",
             draft=draft if author == "large" else None,
             shared=shared,
-            unseen=unseen,
             skips=partial(only_formats, delimiter=settings.step_delimiter)
             if settings.glimpse == "skip_format"
             else None,

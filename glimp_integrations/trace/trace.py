@@ -57,8 +57,7 @@ class StepRecord(_Record):
     prefilled_tokens: int | None = Field(description="Prompt tokens computed, where told.")
     cached_tokens: int | None = Field(description="Prompt tokens from the cache, where told.")
     first_token_seconds: float | None = Field(
-        description="From the step's beginning, its glimpse included; None: not told, as its text "
-        "came in one piece."
+        description="From the step's beginning, its glimpse included; None: no token came."
     )
     seconds: float
     end: str | None = Field(description="Why the step ended.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations import Finished, GlimpRouter, RoutedAnswer, io_loop
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.weights import SMALL, ensure
@@ -19,10 +19,10 @@ ASKED = "Write three short paragraphs about tea, divided by blank lines."
 
 
 def written(
-    backend: LlamaCppBackend, prompt: str, *until: str, most: int = 60, unseen: bool = False
+    backend: LlamaCppBackend, prompt: str, *until: str, most: int = 60
 ) -> tuple[list[Token], Report]:
     async def go() -> tuple[list[Token], Report]:
-        request, report = Request(prompt, most, until=until, unseen=unseen), Report()
+        request, report = Request(prompt, most, until=until), Report()
         async with aclosing(backend.generate(request, report)) as tokens:
             return [token async for token in tokens], report
 
@@ -43,16 +43,12 @@ def prompt_of(backend: LlamaCppBackend, question: str = ASKED) -> str:
     return io_loop.call(lambda: backend.render([{"role": "user", "content": question}])).text
 
 
-@pytest.mark.parametrize("unseen", [False, True])
 @pytest.mark.parametrize("until", [("\n\n",), (".",), (" tea",), ("e",), ("@@@", " a", "\n\n")])
-def test_it_ends_with_the_exact_text(
-    small: LlamaCppBackend, until: tuple[str, ...], unseen: bool
-) -> None:
+def test_it_ends_with_the_exact_text(small: LlamaCppBackend, until: tuple[str, ...]) -> None:
     prompt = prompt_of(small)
     whole, _ = written(small, prompt)
-    stopped, report = written(small, prompt, *until, unseen=unseen)
+    stopped, report = written(small, prompt, *until)
     assert ("".join(t.text for t in stopped), sum(t.count for t in stopped)) == cut(whole, *until)
-    assert report.at_once == unseen
     assert report.ended == "until"
     assert report.completion_tokens == sum(t.count for t in stopped)
     assert report.prompt_tokens is not None and report.cached_tokens is not None
@@ -62,26 +58,6 @@ def test_an_end_of_sequence_and_a_full_budget_are_told_apart(small: LlamaCppBack
     prompt = prompt_of(small, "Say only the word yes.")
     assert written(small, prompt, "\n\n")[1].ended == "eos"
     assert written(small, prompt_of(small), "@@@", most=5)[1].ended == "length"
-
-
-def test_a_budget_s_last_tokens_are_told_one_by_one(small: LlamaCppBackend) -> None:
-    prompt = prompt_of(small, "Write five lines of emoji only, such as \U0001f984\U0001f433.")
-    for most in range(20, 32):  # some of them end inside a character
-        streamed, _ = written(small, prompt, most=most)
-        whole, report = written(small, prompt, "@@@", most=most, unseen=True)
-        assert report.at_once and report.ended == "length"
-        assert "".join(t.text for t in whole) == "".join(t.text for t in streamed)
-        assert sum(t.count for t in whole) == report.completion_tokens == most
-        if not any(t.count > 1 for t in streamed):
-            last = [(t.text, t.count, t.pending) for t in streamed[-5:]]
-            assert [(t.text, t.count, t.pending) for t in whole[-5:]] == last
-
-
-@pytest.fixture(autouse=True)
-def in_one_piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pair's own default is a stream; what one piece holds is looked at all the same."""
-    if "cancelled" not in request.node.name:
-        monkeypatch.setattr(LlamaCppBackend, "in_one_piece", True)
 
 
 @pytest.fixture
@@ -97,35 +73,6 @@ def reports(router: GlimpRouter, monkeypatch: pytest.MonkeyPatch) -> list[Report
 
         monkeypatch.setattr(backend, "generate", watched)
     return found
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"max_step_tokens": 12}, {"max_tokens": 37}, {"answer_marker": "is"}, {"stop": ["step"]}],
-)
-def test_steps_in_one_piece_are_those_of_a_stream(
-    router: GlimpRouter, reports: list[Report], changes: dict[str, Any]
-) -> None:
-    question = "A pen costs 3 dollars, a book 5 more. What do 4 of both cost? Think step by step."
-    settings: dict[str, Any] = {"strategy": "two_request", "threshold": 0.5, "max_tokens": 120}
-    settings |= changes
-    # Both find the whole prompt in the cache: in another batch, H differs in its last digits.
-    router.run(question, max_tokens=1)
-    reports.clear()
-    *_, last = router.stream(question, **settings)
-    assert isinstance(last, Finished) and not any(r.at_once for r in reports)
-    result = router.run(question, **settings)
-    assert any(r.at_once for r in reports)
-
-    def told(answer: RoutedAnswer) -> list[tuple[Any, ...]]:
-        steps = answer.trace.steps
-        return [(s.author, s.text, s.tokens, s.entropy, s.end, s.kind) for s in steps]
-
-    assert told(result) == told(last.result)
-    assert (result.answer, result.reasoning) == (last.result.answer, last.result.reasoning)
-    # What came in one piece tells nothing of its first token; glimpsed ones do.
-    small_steps = [s for s in result.trace.steps if s.author == "small"]
-    assert all(s.first_token_seconds is not None for s in small_steps)
 
 
 @pytest.fixture(scope="module")

@@ -48,21 +48,9 @@ class ScriptedServer:
         return b"".join(known).decode(errors="replace")
 
 
-class WholeServer(ScriptedServer):
-    """Sends everything at once: the text in front of the stop string, and all ids."""
-
-    async def completion(self, request: Request, report: Report) -> Any:
-        assert request.unseen
-        ids = [number for _, number in self._chunks]
-        report.completion_tokens = len(ids)
-        until = UNTIL[0] if self._ended == "until" else ""
-        yield {"text": "".join(text for text, _ in self._chunks), "ids": ids, "until": until}
-        report.ended = self._ended  # type: ignore[assignment]
-
-
 def said(server: ScriptedServer, most: int = 30) -> list[tuple[str, int]]:
     async def go() -> list[tuple[str, int]]:
-        request = Request("p", most, until=UNTIL, unseen=isinstance(server, WholeServer))
+        request = Request("p", most, until=UNTIL)
         return [(t.text, t.count) async for t in stop_strings.generate(server, request, Report())]
 
     return io_loop.call(go)
@@ -100,49 +88,3 @@ def test_without_the_route_the_text_itself_is_the_end():
 
 def test_a_text_that_does_not_fit_what_was_shown_is_not_guessed():
     assert said(ScriptedServer(("é", 1), ("", 4))) == [("é", 1), ("\n\n", 1)]
-
-
-@pytest.mark.parametrize(
-    ("chunks", "expected"),
-    [
-        ([("a", 1), ("a", 1), (".", 2)], [("aa", 2), (".\n\n", 1)]),
-        ([("a", 1), ("", 5)], [("a", 1), ("\n\n\n", 1)]),
-        ([("a", 1), ("", 3), ("", 3)], [("a", 1), ("\n", 1), ("\n", 1)]),
-        ([("a", 1), ("", 3), ("", 5)], [("a", 1), ("\n", 1), ("\n\n\n", 1)]),
-        ([("b", 8), ("", 3)], [("b\n", 1), ("\n", 1)]),
-        ([("", 6)], [("\n\nFoo", 1)]),
-    ],
-)
-def test_in_one_piece_the_end_comes_token_by_token(chunks, expected):
-    assert said(WholeServer(*chunks)) == expected
-
-
-def test_in_one_piece_an_end_of_sequence_asks_nothing():
-    server = WholeServer(("a", 1), ("", 1), ended="eos")
-    assert said(server) == [("a", 2)]
-    assert server.asked == []
-    assert said(WholeServer(ended="eos")) == []
-
-
-def test_a_text_cut_at_its_budget_ends_token_by_token():
-    # Whoever set the budget allowed for some tokens more, and cuts at a whole character.
-    letters = [("a", 1)] * 11
-    server = WholeServer(*letters, ("", 10), ("", 11), ("a", 1), ended="length")
-    head = [("a" * 6, 6)]
-    assert said(server, 14) == [*head, *[("a", 1)] * 5, ("", 1), ("\xe9", 1), ("a", 1)]
-    # Nor is the head cut inside one.
-    server = WholeServer(("a", 1), ("", 10), ("", 11), *[("a", 1)] * 7, ended="length")
-    assert said(server, 10) == [("a", 1), ("", 1), ("\xe9", 1), *[("a", 1)] * 7]
-
-
-def test_in_one_piece_without_the_route():
-    assert said(WholeServer(("a", 1), ("", 5), hidden=True)) == [("a", 1), ("\n\n", 1)]
-    assert said(WholeServer(("a", 1), hidden=True, ended="length"), 1) == [("a", 1)]
-
-
-def test_near_the_budget_other_ends_come_token_by_token_too():
-    server = WholeServer(("a", 1), ("a", 1), (".", 2))
-    assert said(server, 4) == [("a", 1), ("a", 1), (".\n\n", 1)]
-    assert said(WholeServer(("a", 1), ("a", 1), ended="eos"), 4) == [("a", 1), ("a", 1)]
-    # The id of the end itself has no place in the text.
-    assert said(WholeServer(("a", 1), ("", 8), ended="eos"), 4) == [("a", 1)]

@@ -84,9 +84,9 @@ def ask() -> Iterator[Ask]:
         yield make
 
 
-def texts(backend: OpenAIBackend, *, unseen: bool = False) -> list[str]:
+def texts(backend: OpenAIBackend) -> list[str]:
     """What one completion writes; nothing else is asked before."""
-    request = Request("p", 4, max_retries=0, unseen=unseen)
+    request = Request("p", 4, max_retries=0)
 
     async def read() -> list[str]:
         async with aclosing(backend.completion(request, Report())) as choices:
@@ -249,13 +249,6 @@ def test_what_fails_behind_the_end_takes_no_answer_along(
 def test_a_connection_that_breaks_before_the_end_is_told(ask: Ask) -> None:
     error = told(ask(0, b'data: {"choices":[{"text":"hi"}]}\n\n', tail=b""))
     assert "broke the connection" in str(error) and error.retryable
-
-
-@pytest.mark.parametrize("body", BODIES, ids=[str(number) for number in range(len(BODIES))])
-def test_an_error_in_place_of_an_answer_in_one_piece(ask: Ask, body: Any) -> None:
-    wrapped = body if isinstance(body, dict) and body.get("error") else {"error": body}
-    error = told(ask(200, json.dumps(wrapped).encode()), unseen=True)
-    assert error.context_full and "sent an error" in str(error)
 
 
 @pytest.mark.parametrize("key", ["sk-ä", "sk-a\nb", "sk-a\n", " sk-a", "sk-\x00", "“sk-a”"])

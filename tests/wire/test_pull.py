@@ -158,7 +158,7 @@ def test_interrupted_download_goes_on_behind_its_whole_parts(
 ) -> None:
     folder = home() / "models"
     folder.mkdir(parents=True)
-    (folder / "tiny.gguf.index.part").write_bytes(there)
+    (folder / "tiny.gguf.wheels.part").write_bytes(there)
     assert ensure(FILE, quiet=True).read_bytes() == DATA
     assert downloads == missing
     assert kept() == ["tiny.gguf"]

@@ -213,16 +213,8 @@ class Endpoint(Backend):
         from glimp_integrations.backends.http.response_streams import DrainedStream
 
         request, path = ask.request, self.protocol.path(self, ask)
-        # Seconds without a token: a text in one piece may take them for each of its tokens.
-        tokens = request.max_tokens if request.unseen else 1
-        seconds = None if request.timeout is None else request.timeout * tokens
         report.retried = True  # here, as often as allowed
-        patience = Patience(Timeout(seconds, connect=CONNECT_SECONDS), request.max_retries)
-        if request.unseen:
-            answer: Any = await sent(client.post, path, patience, body=body)
-            report.at_once, report.retried = True, False
-            yield self._checked(answer)
-            return
+        patience = Patience(Timeout(request.timeout, connect=CONNECT_SECONDS), request.max_retries)
         stream: Any = await sent(
             client.post,
             path,

@@ -82,10 +82,6 @@ class OpenAIBackend(Endpoint):
         ConfigError: An argument has an impossible value.
     """
 
-    in_one_piece = False
-    """Whether text that nobody reads before its end is asked for without a stream: a connection
-    that fails would take all of it along."""
-
     def __init__(
         self,
         model: str | None = None,
@@ -200,7 +196,6 @@ class OpenAIBackend(Endpoint):
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
         can = await self.capabilities()
         if request.until and can.stops and not request.logprobs:
-            request = replace(request, unseen=request.unseen and self.in_one_piece)
             try:
                 async with aclosing(stop_strings.generate(self, request, report)) as stopped:
                     async for token in stopped:
@@ -209,7 +204,7 @@ class OpenAIBackend(Endpoint):
                 self._can = replace(can, stops=False)
             else:
                 return
-        request = replace(request, until=(), unseen=False)
+        request = replace(request, until=())
         exact = self.flavour.token_per_chunk
         # The greedy token of a look at the raw distribution is not the one to write.
         peek = self.flavour.warped and request.logprobs > 0 and request.temperature > 0

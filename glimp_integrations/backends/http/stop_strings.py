@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.errors import UnsuitableEndpointError
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from glimp_integrations.backends.http.openai import OpenAIBackend
 
 __all__ = ["generate"]
-
-# The last tokens of a text that (nearly) fills its budget are told one by one: whoever set the
-# budget allowed for some more than wanted.
-_TOLD_SINGLY = 8
-_BEGUN = "\ufffd"  # what a server writes for a character that is not complete
 
 
 async def generate(
@@ -33,12 +28,6 @@ async def generate(
     The server's choices carry ``ids``, those of the tokens it has generated, shown or kept back,
     and at the end ``until``, the text that ended them.
     """
-    if request.unseen:
-        async with aclosing(backend.completion(request, report)) as choices:
-            found = [choice async for choice in choices]
-        for token in await _in_one_piece(backend, request, report, found[-1]):
-            yield token
-        return
     # The last text that was shown, the ids it was made of, and ids nothing was shown of yet.
     shown, own, kept_back = "", list[int](), list[int]()
     told, until = 0, ""  # tokens that were counted, the text that ended the stream
@@ -60,49 +49,6 @@ async def generate(
                 yield Token(text)
         else:
             yield Token(rest, divisible=len(kept_back) > 1, count=count)
-
-
-async def _in_one_piece(
-    backend: OpenAIBackend, request: Request, report: Report, choice: dict[str, Any]
-) -> list[Token]:
-    """A text that came at once, its end token by token: there the chain may have to cut."""
-    text, ids, until = choice["text"], choice["ids"], choice["until"]
-    count = report.completion_tokens or len(ids)
-    try:
-        if count > request.max_tokens - _TOLD_SINGLY:
-            if report.ended == "eos" and ids and await backend.text_of(ids) != text:
-                ids = ids[:-1]  # the end of sequence itself, which has no text
-            return await _singly(backend, ids)
-    except UnsuitableEndpointError:  # the route is hidden
-        pass
-    if not until:
-        return [Token(text, divisible=True, count=count)] if text else []
-    rest = await _rest(backend, until, text, ids)
-    last = await _last(backend, ids, len(rest))
-    end = "".join(last)
-    if not last or not (text + rest).endswith(end):
-        return [Token(text, divisible=True, count=count - 1), Token(rest, divisible=True)]
-    head = (text + rest).removesuffix(end)
-    tokens = [Token(head, divisible=True, count=count - len(last))] if head else []
-    return tokens + [Token(piece) for piece in last]
-
-
-async def _singly(backend: OpenAIBackend, ids: list[int]) -> list[Token]:
-    """A text near its budget."""
-    start = max(0, len(ids) - _TOLD_SINGLY)
-    before = await backend.text_of(ids[:start])
-    while before.endswith(_BEGUN):
-        start -= 1
-        before = await backend.text_of(ids[:start])
-    tokens = [Token(before, divisible=True, count=start)] if before else []
-    for end in range(start + 1, len(ids) + 1):
-        now = await backend.text_of(ids[:end])
-        if now.endswith(_BEGUN):
-            tokens.append(Token("", pending=True))
-            continue
-        tokens.append(Token(now.removeprefix(before)))
-        before = now
-    return tokens
 
 
 async def _last(backend: OpenAIBackend, ids: list[int], length: int) -> list[str]:

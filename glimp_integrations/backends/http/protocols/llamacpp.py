@@ -24,17 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["LlamaCpp"]
 
 _ENDS = {"eos": "stop", "limit": "length", "word": "until"}
-# Of a reply in one piece, which else repeats the prompt and all settings.
-_FIELDS = [
-    "content",
-    "tokens",
-    "stop",
-    "stop_type",
-    "stopping_word",
-    "timings",
-    "tokens_evaluated",
-    "tokens_predicted",
-]
 _GREEDY = {"top_k": 1, "top_p": 1.0}
 
 
@@ -58,8 +47,6 @@ class LlamaCpp(Completions):
                 "return_tokens": True,
             }
             body.pop("stream_options", None)
-        if ask.request.unseen:
-            body |= {"stream": False, "response_fields": _FIELDS}
         return body
 
     def reading(self, ask: Ask) -> Reading:
