@@ -18,16 +18,16 @@ DEMO := $(VENV)/.demo
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
-demo: $(DEMO) ## Watch the embedded pair answer a question through LangChain
-	@echo "== fetching the embedded pair (1.6 GB, once)"
+demo: $(DEMO) ## Watch the bundled models answer a question through LangChain
+	@echo "== fetching the bundled models (1.6 GB, once)"
 	@$(BIN)/glimp pull
 	@echo "== asking it through LangChain"
 	@$(BIN)/python examples/langchain/demo.py
 
 test: test-highest test-lowest ## Run the test suite, on the highest and the lowest versions
 
-test-highest: $(STAMP) ## The whole suite on what pip install gives today (fetches the embedded pair once)
-	@echo "== fetching the embedded pair (1.6 GB, once)"
+test-highest: $(STAMP) ## The whole suite on what pip install gives today (fetches the bundled models once)
+	@echo "== fetching the bundled models (1.6 GB, once)"
 	@$(BIN)/glimp pull
 	@echo "== testing, highest versions"
 	@$(PYTEST_HIGHEST)

@@ -1,4 +1,4 @@
-"""The embedded pair here: routed, against the ideal, the authors' loop and the large model.
+"""The bundled models here: routed, against the ideal, the authors' loop and the large model.
 
     python -m benchmarks.speed --n 20
     python -m benchmarks.speed --n 2 --max-tokens 60     # a quick look
@@ -138,7 +138,7 @@ def hand_overs(router: GlimpRouter) -> tuple[float, float]:
     def asked(backend: Backend, prompt: str, tokens: int) -> float:
         async def ask() -> float:
             started = time.perf_counter()
-            request = Request(prompt, tokens, until=("\n\n\n",))
+            request = Request(prompt, tokens, stop=("\n\n\n",))
             async with aclosing(backend.generate(request, Report())) as told:  # type: ignore[type-var]
                 async for _ in told:
                     pass
@@ -228,7 +228,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     per_token = 1000 * total("routed") / tokens
     alone_per_token = 1000 * total("alone") / total("alone_tokens")
     ratios = sorted(row["two_requests"] / row["routed"] for row in rows)
-    shown = Table(title="the embedded pair")
+    shown = Table(title="the bundled models")
     shown.add_column("")
     shown.add_column("found", justify="right")
     for name, value in (

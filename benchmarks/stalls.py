@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from glimp_integrations import Form, GlimpRouter
+from glimp_integrations import GlimpRouter, OutputSpec
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Report, Request, Token
 
@@ -42,7 +42,9 @@ class Runaway(ScriptedBackend):
     """Ends its thinking and writes one text ``pieces`` times, without a pause."""
 
     def __init__(self, text: str, pieces: int) -> None:
-        super().__init__([""], binds=True, template="<tool_call>", generation_prompt=_OPENED)
+        super().__init__(
+            [""], supports_schema=True, template="<tool_call>", generation_prompt=_OPENED
+        )
         self._text, self._pieces = text, pieces
 
     async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
@@ -59,7 +61,7 @@ async def runaway(text: str, pieces: int) -> float:
     small = ScriptedBackend([""], generation_prompt=_OPENED)
     large = Runaway(text, pieces)
     async with GlimpRouter(small, large, threshold=-1, max_tokens=pieces * 2) as router:
-        async for _ in router.astream("?", Form(tools=[TOOL])):
+        async for _ in router.astream("?", OutputSpec(tools=[TOOL])):
             pass
     return time.perf_counter() - began
 

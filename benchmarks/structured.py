@@ -28,11 +28,11 @@ from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.conversation.prompt import build
 from glimp_integrations.output.json_schema import checked
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.weights import LARGE, SMALL, ensure
 
 SCHEMA = {"type": "object", "properties": {"answer": {"type": "number"}}, "required": ["answer"]}
-FORM = Form(schema=SCHEMA)
+OUTPUT_ARGUMENTS = OutputSpec(schema=SCHEMA)
 ARMS: dict[str, float | None] = {
     "large alone, bound from the first token": None,
     "large alone, free chain of thought": -1.0,
@@ -78,7 +78,7 @@ def answered(router: GlimpRouter, threshold: float | None, item: Any, problems: 
     if threshold is None:
         text = io_loop.call(lambda: bound(router, item["question"]))
     else:
-        result = router.run(item["question"], FORM, threshold=threshold)
+        result = router.run(item["question"], OUTPUT_ARGUMENTS, threshold=threshold)
         text, share = result.answer, result.trace.large_share
     seconds = time.perf_counter() - started
     try:
@@ -92,7 +92,7 @@ def answered(router: GlimpRouter, threshold: float | None, item: Any, problems: 
 
 async def bound(router: GlimpRouter, question: str) -> str:
     """The large model's whole reply, bound to the schema."""
-    prompt = await build(router.large, [{"role": "user", "content": question}], FORM)
+    prompt = await build(router.large, [{"role": "user", "content": question}], OUTPUT_ARGUMENTS)
     request = Request(prompt.text, 64, schema=checked(SCHEMA, what="the schema"))
     async with aclosing(router.large.generate(request, Report())) as tokens:  # type: ignore[type-var]
         return "".join([token.text async for token in tokens])

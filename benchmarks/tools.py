@@ -6,8 +6,8 @@
     python benchmarks/tools.py first       # time to first token: pair against small alone
     python benchmarks/tools.py all --json FILE
 
-``forced`` and ``auto`` ask the embedded pair, greedy. ``overhead`` streams a scripted reply, so
-that nothing but the adapters take time. ``first`` asks the embedded pair and the small model
+``forced`` and ``auto`` ask the bundled models, greedy. ``overhead`` streams a scripted reply, so
+that nothing but the adapters take time. ``first`` asks the bundled models and the small model
 alone in turn, question by question, and gives medians of ratios.
 """
 

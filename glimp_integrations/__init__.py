@@ -14,13 +14,13 @@ if TYPE_CHECKING:
         GlimpError,
         UnsuitableEndpointError,
     )
-    from glimp_integrations.output.spec import Form
+    from glimp_integrations.output.spec import OutputSpec
     from glimp_integrations.router import GlimpRouter
     from glimp_integrations.settings import Price, Prices, RoutingSettings
     from glimp_integrations.trace.events import (
         Event,
         Finished,
-        Settled,
+        KindResolved,
         StepDone,
         StepStarted,
         TextDelta,
@@ -41,16 +41,16 @@ __all__ = [
     "ConfigError",
     "Event",
     "Finished",
-    "Form",
     "GlimpError",
     "GlimpRouter",
     "InvalidToolCall",
+    "KindResolved",
     "ModelUsage",
+    "OutputSpec",
     "Price",
     "Prices",
     "RoutedAnswer",
     "RoutingSettings",
-    "Settled",
     "StepDone",
     "StepRecord",
     "StepStarted",
@@ -71,7 +71,7 @@ _HOMES = {
         [
             "Event",
             "Finished",
-            "Settled",
+            "KindResolved",
             "StepDone",
             "StepStarted",
             "TextDelta",
@@ -91,7 +91,7 @@ _HOMES = {
         ],
         "trace.trace",
     ),
-    "Form": "output.spec",
+    "OutputSpec": "output.spec",
     **dict.fromkeys(["Price", "Prices", "RoutingSettings"], "settings"),
     "GlimpRouter": "router",
 }

@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.output.json_schema import ANY_OBJECT
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.router import FIXED, GlimpRouter
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.strict_json import plain
@@ -21,7 +21,9 @@ RECORD = "glimprouter"
 """The key under which replies carry their :func:`record`."""
 
 PER_CALL = frozenset(RoutingSettings.model_fields) - FIXED
-FORM = frozenset({"tools", "tool_choice", "strict", "parallel_tool_calls", "response_format"})
+OUTPUT_ARGUMENTS = frozenset(
+    {"tools", "tool_choice", "strict", "parallel_tool_calls", "response_format"}
+)
 """Arguments of a call that ask for a form of reply, named as in OpenAI's API."""
 _NOT_SHAPING = {"strategy", "timeout", "max_retries", "prices"}
 
@@ -29,8 +31,8 @@ _NOT_SHAPING = {"strategy", "timeout", "max_retries", "prices"}
 class RoutedModel(RoutingSettings):
     """Base of the adapters' classes: routing settings that answer."""
 
-    _forms: ClassVar[frozenset[str]] = frozenset()
-    """Which of :data:`FORM` a call may ask for."""
+    _output_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Which of :data:`OUTPUT_ARGUMENTS` a call may ask for."""
 
     _router: GlimpRouter | None = PrivateAttr(default=None)
     _models: tuple[Any, Any, Any] = PrivateAttr(default=(None, None, None))
@@ -74,29 +76,31 @@ class RoutedModel(RoutingSettings):
 
     def call_changes(
         self, stop: str | Sequence[str] | None, given: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], Form]:
+    ) -> tuple[dict[str, Any], OutputSpec]:
         """Settings and form of one call, from a framework's keyword arguments.
 
         Raises:
             ConfigError: An argument is not known; it would otherwise be ignored in silence.
         """
-        unknown = sorted(set(given) - PER_CALL - self._forms)
+        unknown = sorted(set(given) - PER_CALL - self._output_arguments)
         if unknown:
             raise ConfigError(
                 f"unknown argument {', '.join(map(repr, unknown))} for {type(self).__name__}; a "
-                f"call can change: {', '.join(sorted(PER_CALL | self._forms))}"
+                f"call can change: {', '.join(sorted(PER_CALL | self._output_arguments))}"
             )
-        changes = {name: value for name, value in given.items() if name not in FORM}
+        changes = {name: value for name, value in given.items() if name not in OUTPUT_ARGUMENTS}
         if stop is not None:
             changes["stop"] = stop
-        return changes, _form({name: given[name] for name in FORM if name in given})
+        return changes, _output_spec(
+            {name: given[name] for name in OUTPUT_ARGUMENTS if name in given}
+        )
 
 
-def _form(given: Mapping[str, Any]) -> Form:
+def _output_spec(given: Mapping[str, Any]) -> OutputSpec:
     """A form from OpenAI's arguments; ``None`` means that one was not given."""
     found = {name: value for name, value in given.items() if value is not None}
     wanted = _response_format(found.pop("response_format", None))
-    return Form(**{**wanted, **found})
+    return OutputSpec(**{**wanted, **found})
 
 
 def _response_format(wanted: Any) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from glimp_integrations.calibrated_threshold import Conditions
 from glimp_integrations.conversation.prompt import TEXT, build, check_messages
 from glimp_integrations.conversation.text_agents import read_by_marks
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.runtime import pair_info
-from glimp_integrations.runtime.call import Call, watched
+from glimp_integrations.runtime.call import Call, hooked
 from glimp_integrations.runtime.loop import route
 from glimp_integrations.runtime.prepare import conditions
 from glimp_integrations.runtime.speed import PairSpeed, measure
@@ -35,8 +35,8 @@ class GlimpRouter:
     Method: arXiv 2601.05110, section 3.
 
     Args:
-        small: A backend, a short form such as ``"llamacpp:/models/small.gguf"``, or ``None``.
-        large: Likewise. With neither, the embedded pair (fetched on first use).
+        small: A backend, a model string such as ``"llamacpp:/models/small.gguf"``, or ``None``.
+        large: Likewise. With neither, the bundled models (fetched on first use).
         settings: Ready settings instead of keyword arguments.
         **options: Fields of :class:`RoutingSettings`.
 
@@ -60,7 +60,7 @@ class GlimpRouter:
             settings = RoutingSettings(small=small, large=large, **options)
         self.settings = settings
         self._pair = resolve(settings)
-        self.known_facts: pair_info.PairFacts | None = None
+        self.known_info: pair_info.PairInfo | None = None
         self.speed: PairSpeed | None = None
 
     @property
@@ -74,7 +74,7 @@ class GlimpRouter:
         return self._pair.large
 
     def run(
-        self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
+        self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any
     ) -> RoutedAnswer:
         """Answer a conversation.
 
@@ -82,7 +82,7 @@ class GlimpRouter:
 
         Args:
             messages: A question, or messages with ``role`` and ``content``.
-            form: Tools to call, or a schema for the answer.
+            output: Tools to call, or a schema for the answer.
             **changes: Routing settings for this call only.
 
         Raises:
@@ -90,40 +90,40 @@ class GlimpRouter:
             UnsuitableEndpointError: A server lacks what routing needs.
             BackendError: A model failed; ``.partial`` holds what was written.
         """
-        return io_loop.call(lambda: result_of(self._events(messages, changes, form)()))
+        return io_loop.call(lambda: result_of(self._events(messages, changes, output)()))
 
     async def arun(
-        self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
+        self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any
     ) -> RoutedAnswer:
         """Asynchronous :meth:`run`. Cancelling it stops the models."""
-        return await io_loop.acall(lambda: result_of(self._events(messages, changes, form)()))
+        return await io_loop.acall(lambda: result_of(self._events(messages, changes, output)()))
 
     def stream(
-        self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
+        self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any
     ) -> Iterator[Event]:
         """Answer a conversation, event by event; :class:`Finished` comes last.
 
         Closing the iterator stops the models.
         """
         # No generator itself: context variables (tracing spans) are those of this call.
-        return io_loop.iterate(lambda: self._events(messages, changes, form)())
+        return io_loop.iterate(lambda: self._events(messages, changes, output)())
 
     def astream(
-        self, messages: str | Sequence[Message], form: Form = TEXT, **changes: Any
+        self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any
     ) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`stream`."""
-        return io_loop.aiterate(lambda: self._events(messages, changes, form)())
+        return io_loop.aiterate(lambda: self._events(messages, changes, output)())
 
-    def pair_facts(self) -> pair_info.PairFacts:
+    def pair_info(self) -> pair_info.PairInfo:
         """What both models have in common; they are asked, and loaded, by the first call.
 
         Raises:
             BackendError: One cannot be reached.
             UnsuitableEndpointError: One cannot be used.
         """
-        if self.known_facts is None:
-            self.known_facts = io_loop.call(lambda: pair_info.ask_once(self.small, self.large))
-        return self.known_facts
+        if self.known_info is None:
+            self.known_info = io_loop.call(lambda: pair_info.ask_once(self.small, self.large))
+        return self.known_info
 
     def measure(self) -> PairSpeed:
         """Measure the pair's speed; strategy ``"auto"`` goes by it from then on.
@@ -169,7 +169,9 @@ class GlimpRouter:
             )
         return ids
 
-    def count_tokens(self, messages: str | Sequence[Message], form: Form = TEXT) -> int | None:
+    def count_tokens(
+        self, messages: str | Sequence[Message], output: OutputSpec = TEXT
+    ) -> int | None:
         """Tokens of a conversation as the large model reads it; ``None``: nobody counted.
 
         Raises:
@@ -182,7 +184,7 @@ class GlimpRouter:
             prompt = await build(
                 self.large,
                 checked,
-                form,
+                output,
                 must_fit=False,
                 keep_reasoning=self.settings.keep_reasoning,
                 think_tags=self.settings.think_tags,
@@ -192,7 +194,7 @@ class GlimpRouter:
         return io_loop.call(count)
 
     def close(self) -> None:
-        """Release backends that were made from short forms. Never touches yours."""
+        """Release backends that were made from model strings. Never touches yours."""
         for backend in self._pair.owned:
             backend.close()
 
@@ -217,7 +219,7 @@ class GlimpRouter:
         self,
         messages: str | Sequence[Message],
         changes: dict[str, Any],
-        form: Form,
+        output: OutputSpec,
     ) -> Callable[[], AsyncGenerator[Event, None]]:
         checked = check_messages(messages)
         settings = self.settings
@@ -230,8 +232,8 @@ class GlimpRouter:
             settings = RoutingSettings(
                 **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
             )
-        asked = Call(settings, self.small, self.large, checked, form)
-        return watched(asked, lambda: route(asked, self.speed))
+        asked = Call(settings, self.small, self.large, checked, output)
+        return hooked(asked, lambda: route(asked, self.speed))
 
 
 async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:

@@ -87,22 +87,22 @@ class Prices(BaseModel):
 class RoutingSettings(BaseModel):
     """Everything that decides how a question is routed. Defaults follow the paper (appendix A).
 
-    ``small`` and ``large`` take a backend object or a short form such as
+    ``small`` and ``large`` take a backend object or a model string such as
     ``"openai:Qwen/Qwen3-32B@http://gpu2:8000/v1"``, ``"ollama:qwen3:4b"``,
     ``"llamacpp:/models/small.gguf"`` or ``"hf:Qwen/Qwen3-0.6B"``; with neither named, the
-    embedded pair is used.
+    bundled models are used.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     small: Any = Field(
         default_factory=lambda: os.environ.get(PLACES["small"]) or None,
-        description="Small model: backend or short form; by default the environment's "
+        description="Small model: backend or model string; by default the environment's "
         "GLIMP_SMALL, else None.",
     )
     large: Any = Field(
         default_factory=lambda: os.environ.get(PLACES["large"]) or None,
-        description="Large model: backend or short form; by default the environment's "
+        description="Large model: backend or model string; by default the environment's "
         "GLIMP_LARGE, else None.",
     )
     threshold: float = Field(
@@ -127,9 +127,9 @@ class RoutingSettings(BaseModel):
         default=None,
         ge=0,
         le=1,
-        description="A control for comparisons: the large model writes a step by lot, with this "
-        "probability, and not because of H, which is measured all the same. A question draws the "
-        "same lots in every run; another seed draws others.",
+        description="A control for comparisons: the large model writes a step at random, with this "
+        "probability, and not because of H, which is still measured. A question gets the same "
+        "random numbers in every run; another seed gives others.",
     )
     step_delimiter: str = Field(default="\n\n", min_length=1, description="Ends a step.")
     max_step_tokens: int = Field(default=512, ge=1, description="Tokens in one step.")
@@ -172,7 +172,7 @@ class RoutingSettings(BaseModel):
     strategy: Strategy = Field(
         default="auto", description="How requests are made; never changes decisions."
     )
-    keep_warm: bool = Field(
+    warm_prefix_cache: bool = Field(
         default=False,
         description="Let the large model read what the small one has written at the end of every "
         "step, so that it begins its own steps sooner. Costs a request and a token a step; for "
@@ -207,7 +207,7 @@ class RoutingSettings(BaseModel):
             SecretStr(key) if (key := os.environ.get("GLIMP_API_KEY")) else None
         ),
         exclude=True,
-        description="Key for endpoints named by a short form; by default GLIMP_API_KEY.",
+        description="Key for endpoints named by a model string; by default GLIMP_API_KEY.",
     )
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -260,11 +260,11 @@ class RoutingSettings(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _lots_need_glimpses(self) -> Self:
+    def _random_share_needs_glimpses(self) -> Self:
         if self.random_share is not None and not 0 <= self.threshold < math.inf:
             raise ConfigError(
-                f"random_share draws lots where the threshold would decide, and with threshold "
-                f"{self.threshold} nothing is decided: leave one of them out"
+                "random_share decides at random where the threshold would decide, and with "
+                f"threshold {self.threshold} nothing is decided: leave one of them out"
             )
         return self
 
@@ -299,7 +299,7 @@ def stops_of(value: Any) -> Any:
 
 
 def public_form(form: str) -> str:
-    """A model's short form without the user name and password its URL may hold."""
+    """A model's model string without the user name and password its URL may hold."""
     return re.sub(r"//[^/\s]*@", "//", form)
 
 

@@ -94,7 +94,7 @@ class LangChainRouted(RoutedModel):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Whether ``langchain_core.load`` can store it: models named by short forms can be."""
+        """Whether ``langchain_core.load`` can store it: models named by model strings can be."""
         return True
 
     @property
@@ -102,8 +102,8 @@ class LangChainRouted(RoutedModel):
         """Where secrets are read from when a stored model is loaded."""
         secret = {"api_key": "GLIMP_API_KEY"}
         for name, place in PLACES.items():
-            form = getattr(self, name)
-            if isinstance(form, str) and public_form(form) != form:
+            output = getattr(self, name)
+            if isinstance(output, str) and public_form(output) != output:
                 secret[name] = place  # its URL holds a password
         return secret
 
@@ -140,8 +140,8 @@ class LangChainRouted(RoutedModel):
     ) -> RoutedAnswer:
         """The result of one call. With ``to_chunk``, callbacks see the tokens."""
         if not self._watched(run_manager, to_chunk):
-            changes, form = self.call_changes(stop, _without_framework(kwargs))
-            return self.router.run(messages, form, **changes)
+            changes, output = self.call_changes(stop, _without_framework(kwargs))
+            return self.router.run(messages, output, **changes)
         with closing(self._started(messages, stop, kwargs)) as events:
             for event in events:
                 if self.step_events:
@@ -162,8 +162,8 @@ class LangChainRouted(RoutedModel):
     ) -> RoutedAnswer:
         """Asynchronous :meth:`_answer`."""
         if not self._watched(run_manager, to_chunk):
-            changes, form = self.call_changes(stop, _without_framework(kwargs))
-            return await self.router.arun(messages, form, **changes)
+            changes, output = self.call_changes(stop, _without_framework(kwargs))
+            return await self.router.arun(messages, output, **changes)
         async with aclosing(self._astarted(messages, stop, kwargs)) as events:
             async for event in events:
                 if self.step_events:
@@ -182,8 +182,8 @@ class LangChainRouted(RoutedModel):
         self, messages: Any, stop: Sequence[str] | None, kwargs: dict[str, Any]
     ) -> Generator[Event, None, None]:
         """Events of one call; closing the iterator stops the models."""
-        changes, form = self.call_changes(stop, _without_framework(kwargs))
-        events: Any = self.router.stream(messages, form, **changes)
+        changes, output = self.call_changes(stop, _without_framework(kwargs))
+        events: Any = self.router.stream(messages, output, **changes)
         return events  # type: ignore[no-any-return]
 
     def _astarted(
@@ -192,8 +192,8 @@ class LangChainRouted(RoutedModel):
         """Asynchronous :meth:`_started`."""
         # No generator around it: a loop that ends closes all of its generators at once, and each
         # has to be the only one that closes what is inside of it.
-        changes, form = self.call_changes(stop, _without_framework(kwargs))
-        return self.router.astream(messages, form, **changes)
+        changes, output = self.call_changes(stop, _without_framework(kwargs))
+        return self.router.astream(messages, output, **changes)
 
     def _chunks(
         self,

@@ -16,10 +16,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from glimp_integrations.adapter import FORM
+from glimp_integrations.adapter import OUTPUT_ARGUMENTS
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.output.spec import Form
-from glimp_integrations.trace.events import Event, Finished, Settled, TextDelta, ToolCallDelta
+from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.trace.events import Event, Finished, KindResolved, TextDelta, ToolCallDelta
 from glimp_integrations.trace.trace import RoutedAnswer
 from langchain_glimp._base import LangChainRouted
 from langchain_glimp._convert import (
@@ -56,7 +56,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
     small one. The large model writes the answer (arXiv 2601.05110, section 3).
 
     Setup:
-        ``pip install 'glimp-integrations[langchain,llamacpp]'`` for the embedded pair;
+        ``pip install 'glimp-integrations[langchain,llamacpp]'`` for the bundled models;
         ``[langchain]`` is enough for endpoints.
 
     Key init args:
@@ -68,7 +68,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
 
             from langchain_glimp import ChatGlimpRouter
 
-            llm = ChatGlimpRouter()  # the embedded pair
+            llm = ChatGlimpRouter()  # the bundled models
             llm = ChatGlimpRouter(
                 small="openai:Qwen/Qwen3-4B@http://gpu1:8000/v1",
                 large="openai:Qwen/Qwen3-32B@http://gpu2:8000/v1",
@@ -102,7 +102,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    _forms: ClassVar[frozenset[str]] = FORM
+    _output_arguments: ClassVar[frozenset[str]] = OUTPUT_ARGUMENTS
 
     @model_validator(mode="before")
     @classmethod
@@ -243,7 +243,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
         count = None
         if found:
             with suppress(ConfigError):
-                count = self.router.count_tokens(found, Form(tools=openai_tools(tools or ())))
+                count = self.router.count_tokens(found, OutputSpec(tools=openai_tools(tools or ())))
         return sum(self.get_num_tokens(text_of(m)) for m in found) if count is None else count
 
     def _generate(
@@ -309,7 +309,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
                 message=AIMessageChunk(content="", tool_call_chunks=[call_chunk(event)])
             )
         # Text whose kind is still open comes again as Settled.
-        if not isinstance(event, TextDelta | Settled) or event.kind is None:
+        if not isinstance(event, TextDelta | KindResolved) or event.kind is None:
             return None
         if event.kind == "reasoning":
             message = AIMessageChunk(content="", additional_kwargs=reasoning_of(event.text))

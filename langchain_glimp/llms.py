@@ -18,7 +18,7 @@ from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import ConfigDict
 
 from glimp_integrations.adapter import token_usage
-from glimp_integrations.trace.events import Event, Finished, Settled, TextDelta
+from glimp_integrations.trace.events import Event, Finished, KindResolved, TextDelta
 from glimp_integrations.trace.trace import RoutedAnswer
 from langchain_glimp._base import LangChainRouted
 from langchain_glimp._convert import PROVIDER, metadata_of, reasoning_of
@@ -38,7 +38,7 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
 
             from langchain_glimp import GlimpRouterLLM
 
-            llm = GlimpRouterLLM()  # the embedded pair
+            llm = GlimpRouterLLM()  # the bundled models
             llm.invoke("What is 17 * 23?")
 
     Raises:
@@ -50,7 +50,7 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     # Text in, text out: a call would have no place in it.
-    _forms: ClassVar[frozenset[str]] = frozenset({"response_format"})
+    _output_arguments: ClassVar[frozenset[str]] = frozenset({"response_format"})
 
     @property
     def _llm_type(self) -> str:
@@ -187,6 +187,6 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
     def _chunk(self, event: Event) -> GenerationChunk | None:
         if isinstance(event, Finished):
             return GenerationChunk(text="", generation_info=self._info(event.result))
-        if isinstance(event, TextDelta | Settled) and event.kind == "answer":
+        if isinstance(event, TextDelta | KindResolved) and event.kind == "answer":
             return GenerationChunk(text=event.text)
         return None

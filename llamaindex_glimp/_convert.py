@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from glimp_integrations.adapter import RECORD, finish_reason, record, token_usage
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.trace.events import Event, Finished, Settled, TextDelta, ToolCallDelta
+from glimp_integrations.trace.events import Event, Finished, KindResolved, TextDelta, ToolCallDelta
 from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["INVALID", "Growing", "as_completion", "to_chat_response", "to_messages"]
@@ -211,7 +211,7 @@ class Growing:
         if isinstance(event, ToolCallDelta):
             return self._response("") if self._add_call(event) else None
         # Text whose kind is still open comes again as Settled.
-        if not isinstance(event, TextDelta | Settled) or event.kind is None:
+        if not isinstance(event, TextDelta | KindResolved) or event.kind is None:
             return None
         if event.kind == "answer":
             self._answer += event.text

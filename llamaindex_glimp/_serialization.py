@@ -52,7 +52,7 @@ class Stored(RoutedModel, BaseComponent):
             if not isinstance(model, str | None):
                 raise ConfigError(
                     f"{role} is the object {model!r}, which cannot be stored or sent to another "
-                    "process: name the model by a short form, such as "
+                    "process: name the model by a model string, such as "
                     "'openai:MODEL@http://HOST:PORT/v1'"
                 )
         return {role: form and public_form(form) for role, form in models.items()}

@@ -27,11 +27,11 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from glimp_integrations.adapter import FORM
+from glimp_integrations.adapter import OUTPUT_ARGUMENTS
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.router import result_of
-from glimp_integrations.runtime.pair_info import PairFacts
+from glimp_integrations.runtime.pair_info import PairInfo
 from glimp_integrations.trace.events import Event, Finished
 from glimp_integrations.trace.trace import RoutedAnswer
 from llamaindex_glimp._asked import reads_first_block, sending, settings_of, veiled
@@ -55,7 +55,7 @@ __all__ = ["GlimpRouterLLM"]
 
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
 
-_TOOLS = FORM - {"response_format"}
+_TOOLS = OUTPUT_ARGUMENTS - {"response_format"}
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class GlimpRouterLLM(Stored, Predicting):
     small one. The large model writes the answer (arXiv 2601.05110, section 3).
 
     Setup:
-        ``pip install 'glimp-integrations[llamaindex,llamacpp]'`` for the embedded pair;
+        ``pip install 'glimp-integrations[llamaindex,llamacpp]'`` for the bundled models;
         ``[llamaindex]`` is enough for endpoints.
 
     Key init args:
@@ -81,7 +81,7 @@ class GlimpRouterLLM(Stored, Predicting):
             from llama_index.core import Settings
             from llamaindex_glimp import GlimpRouterLLM
 
-            Settings.llm = GlimpRouterLLM()  # the embedded pair
+            Settings.llm = GlimpRouterLLM()  # the bundled models
 
             llm = GlimpRouterLLM(
                 small="openai:Qwen/Qwen3-4B@http://gpu1:8000/v1",
@@ -121,7 +121,7 @@ class GlimpRouterLLM(Stored, Predicting):
         "llamaindex_glimp.events.",
     )
 
-    _forms: ClassVar[frozenset[str]] = FORM
+    _output_arguments: ClassVar[frozenset[str]] = OUTPUT_ARGUMENTS
     _told_of_headers: bool = PrivateAttr(default=False)
 
     @classmethod
@@ -141,9 +141,9 @@ class GlimpRouterLLM(Stored, Predicting):
             UnsuitableEndpointError: A model cannot be used.
         """
         told = None not in (self.context_window, self.is_function_calling_model, self.think_tags)
-        return self._metadata(None if told else self.router.pair_facts())
+        return self._metadata(None if told else self.router.pair_info())
 
-    def _metadata(self, facts: PairFacts | None) -> LLMMetadata:
+    def _metadata(self, facts: PairInfo | None) -> LLMMetadata:
         window = self.context_window or (facts and facts.context_window) or DEFAULT_CONTEXT_WINDOW
         tagged = facts.thinks_in_tags if facts and self.think_tags is None else self.think_tags
         reply = self.max_tokens + (self.max_thinking_tokens if tagged else 0)
@@ -161,7 +161,7 @@ class GlimpRouterLLM(Stored, Predicting):
 
     def to_payload(self) -> dict[str, Any]:
         """What observers are told of this LLM: no secrets, and nothing is loaded for it."""
-        known = self.router.known_facts
+        known = self.router.known_info
         return {
             "class_name": self.class_name(),
             **self._metadata(known).model_dump(),
@@ -263,7 +263,7 @@ class GlimpRouterLLM(Stored, Predicting):
 
     def call_changes(
         self, stop: Sequence[str] | None, given: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], Form]:
+    ) -> tuple[dict[str, Any], OutputSpec]:
         """Settings and form of one call; see ``RoutedModel.call_changes``."""
         return super().call_changes(stop, settings_of(given))
 

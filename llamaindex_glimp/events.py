@@ -64,7 +64,7 @@ class RoutedStepStartEvent(RoutingEvent):
 class RoutedStepInProgressEvent(RoutingEvent):
     """New text or a piece of a tool call."""
 
-    event: core.TextDelta | core.Settled | core.ToolCallDelta
+    event: core.TextDelta | core.KindResolved | core.ToolCallDelta
 
 
 class RoutedStepEndEvent(RoutingEvent):

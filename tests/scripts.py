@@ -51,7 +51,7 @@ UNUSUAL: dict[str, Any] = {
     "stop": ["x", "y"],
     "show_schema": False,
     "draft": "prompt_lookup",
-    "keep_warm": True,
+    "warm_prefix_cache": True,
     "step_events": True,
 }
 """Settings other than the defaults, for models that are stored and loaded again."""
@@ -71,19 +71,19 @@ def clock() -> str:
     return "noon"
 
 
-def of_own_accord(call: Sequence[str], *, binds: bool = True) -> list[str]:
+def of_own_accord(call: Sequence[str], *, supports_schema: bool = True) -> list[str]:
     """A call nobody asked for: where the author is bound, it ends with the JSON and goes on."""
-    return ["<tool_call>", "\n", *call, *([""] if binds else []), "\n</tool_call>"]
+    return ["<tool_call>", "\n", *call, *([""] if supports_schema else []), "\n</tool_call>"]
 
 
-def demanded(call: Sequence[str], *, binds: bool = True) -> list[str]:
+def demanded(call: Sequence[str], *, supports_schema: bool = True) -> list[str]:
     """A call whose lead the router writes."""
-    return ["<tool_call>\n", *call, "" if binds else "\n</tool_call>"]
+    return ["<tool_call>\n", *call, "" if supports_schema else "\n</tool_call>"]
 
 
-def answer(text: Sequence[str], *, binds: bool = True) -> list[str]:
+def answer(text: Sequence[str], *, supports_schema: bool = True) -> list[str]:
     """JSON of a schema, behind the lead that only the model sees."""
-    return ["```json\n", *text, "" if binds else "\n```"]
+    return ["```json\n", *text, "" if supports_schema else "\n```"]
 
 
 class Listening(ScriptedBackend):
@@ -106,7 +106,7 @@ class Turns(Listening):
     """Replies by how many tool results the conversation holds."""
 
     def __init__(self, *replies: Sequence[str], **options: Any) -> None:
-        super().__init__([], **{**_thinking(), "binds": True, **options})
+        super().__init__([], **{**_thinking(), "supports_schema": True, **options})
         self._turns = [model(*reply)._next for reply in replies]
 
     def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
@@ -124,7 +124,7 @@ def model(
     *behind: str, tags: bool = True, thinks: bool = True, kind: Any = Listening, **options: Any
 ) -> Any:
     """A model that thinks (without tags: speaks) and goes on like this, then ends."""
-    options = {**_thinking(), "binds": True, **options}
+    options = {**_thinking(), "supports_schema": True, **options}
     if not tags:
         options["generation_prompt"] = "<assistant>\n"
     before = THOUGHT if tags else SPOKEN

@@ -14,7 +14,7 @@ from scripts import CALL, NOON, OPENED, demanded, of_own_accord, pair, tokens
 
 from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends import ScriptedBackend
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from langchain_glimp import ChatGlimpRouter
 from langchain_glimp import GlimpRouterLLM as LangChainText
 from llamaindex_glimp import GlimpRouterLLM
@@ -52,7 +52,7 @@ def untimed(told: dict[str, Any]) -> dict[str, Any]:
 
 
 def by_core(models: dict[str, Any], form: dict[str, Any], options: dict[str, Any]) -> Any:
-    result = GlimpRouter(**models, **options).run("hi", _form(form))
+    result = GlimpRouter(**models, **options).run("hi", _output_spec(form))
     return {
         "reasoning": result.reasoning,
         "answer": result.answer,
@@ -66,10 +66,10 @@ def by_core(models: dict[str, Any], form: dict[str, Any], options: dict[str, Any
     }
 
 
-def _form(form: dict[str, Any]) -> Form:
+def _output_spec(form: dict[str, Any]) -> OutputSpec:
     options = dict(form)
     wanted = options.pop("response_format", None)
-    return Form(**options, **({"schema": wanted["json_schema"]["schema"]} if wanted else {}))
+    return OutputSpec(**options, **({"schema": wanted["json_schema"]["schema"]} if wanted else {}))
 
 
 def of_langchain(message: AIMessage) -> dict[str, Any]:
@@ -215,7 +215,9 @@ async def test_calls_are_told_alike(name: str, tags: bool) -> None:
 
 @pytest.mark.parametrize("script", [BROKEN, [*BROKEN[:1], "\nwords", BROKEN[2]]])
 async def test_broken_calls_are_told_alike(script: list[str]) -> None:
-    found = await everybody(lambda: pair("Look.", *script, binds=False), {"tools": [WEATHER]})
+    found = await everybody(
+        lambda: pair("Look.", *script, supports_schema=False), {"tools": [WEATHER]}
+    )
     (broken,) = found["core"]["broken"]
     assert broken[2]
     # LangChain tells streams' broken calls in words of its own.

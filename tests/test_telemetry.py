@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from scripts import HERMES, OPENED, PARIS, THOUGHT, demanded, tokens
 
-from glimp_integrations import Form, GlimpRouter
+from glimp_integrations import GlimpRouter, OutputSpec
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.errors import BackendError
 from glimp_integrations.telemetry import CAPTURE, GlimpInstrumentor
@@ -185,7 +185,7 @@ class TestSpans:
         ]
         pair = {
             name: ScriptedBackend(
-                script, name=name, generation_prompt=OPENED, template=HERMES, binds=True
+                script, name=name, generation_prompt=OPENED, template=HERMES, supports_schema=True
             )
             for name in ("small", "large")
         }
@@ -197,7 +197,7 @@ class TestSpans:
             },
         }
         result = GlimpRouter(**pair, temperature=0).run(
-            "Weather?", Form(tools=[tool], tool_choice="required")
+            "Weather?", OutputSpec(tools=[tool], tool_choice="required")
         )
         assert [(c.name, c.arguments) for c in result.tool_calls] == [PARIS]
         (call,) = recorded.calls

@@ -24,7 +24,7 @@ from glimp_integrations import GlimpRouter
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.errors import BackendError
-from glimp_integrations.runtime.call import watchers
+from glimp_integrations.runtime.call import call_hooks
 from glimp_integrations.telemetry import GlimpInstrumentor
 from langchain_glimp import ChatGlimpRouter
 from llamaindex_glimp import GlimpRouterLLM
@@ -199,9 +199,9 @@ class TestSwitching:
         assert recorded.points("glimprouter.calls") == []
 
     def test_nobody_watches_before_and_after(self, recorded):
-        assert len(watchers) == 1
+        assert len(call_hooks) == 1
         GlimpInstrumentor().uninstrument()
-        assert watchers == []
+        assert call_hooks == []
 
     def test_without_opentelemetry_the_extra_is_named(self):
         code = (

@@ -140,14 +140,14 @@ def ideal(script: Script, setting: Setting) -> float:
 
 def _starts(script: Script) -> dict[int, str]:
     """Where steps and the answer begin."""
-    starts, begins, answering = {}, True, False
+    starts, trigger_kind, answering = {}, True, False
     for place, token in enumerate(script.tokens):
-        if begins and not answering:
+        if trigger_kind and not answering:
             starts[place] = "step"
         if token == "</think>":  # noqa: S105 - a tag, no secret
             starts[place + 1] = "answer"
             answering = True
-        begins = token.endswith("\n\n")
+        trigger_kind = token.endswith("\n\n")
     return starts
 
 
@@ -196,7 +196,7 @@ ARMS = {
     "two_request": routed("two_request"),
     "fused": routed("fused"),
     "overlap": routed("overlap"),
-    "overlap, kept warm": routed("overlap", keep_warm=True),
+    "overlap, kept warm": routed("overlap", warm_prefix_cache=True),
     "auto, measured": routed("auto"),
 }
 

@@ -56,7 +56,7 @@ def install() -> None:
 def convert(
     model: Annotated[list[Size] | None, typer.Option(help="Default: both.")] = None,
 ) -> None:
-    """Convert the embedded pair's weights, once, and compare tokenizers with llama.cpp."""
+    """Convert the bundled models' weights, once, and compare tokenizers with llama.cpp."""
     with _told():
         for size in model or list(Size):
             console.print(f"converting {models.FILES[size].model}")

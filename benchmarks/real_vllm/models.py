@@ -1,4 +1,4 @@
-"""The embedded pair's weights as folders that vLLM can serve."""
+"""The bundled models' weights as folders that vLLM can serve."""
 
 from __future__ import annotations
 

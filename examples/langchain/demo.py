@@ -16,7 +16,7 @@ QUESTION = (
 )
 
 question = " ".join(sys.argv[1:]) or QUESTION
-llm = ChatGlimpRouter(temperature=0, step_events=True)  # no models named: the embedded pair
+llm = ChatGlimpRouter(temperature=0, step_events=True)  # no models named: the bundled models
 chain = (
     ChatPromptTemplate.from_messages([("user", "{question} Think step by step.")])
     | llm

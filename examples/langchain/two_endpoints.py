@@ -1,7 +1,7 @@
 """The pair behind two servers: any two that speak OpenAI's raw completions will do.
 
 One sees the addresses of the two servers and a question that both of them answer together, step
-by step. As it stands it starts both itself, in this process: the embedded pair's files on
+by step. As it stands it starts both itself, in this process: the bundled models' files on
 llama.cpp. About half a minute on two cores. Are yours suited? Ask `glimp check small
 openai:MODEL@URL`.
 

@@ -24,7 +24,7 @@ __all__ = [
     "Backend",
     "Capabilities",
     "Ended",
-    "Measure",
+    "EntropyFunction",
     "Message",
     "Rendered",
     "Report",
@@ -33,7 +33,7 @@ __all__ = [
     "Token",
 ]
 
-PATIENCE: ContextVar[tuple[float | None, int]] = ContextVar("PATIENCE", default=(120.0, 2))
+CALL_LIMITS: ContextVar[tuple[float | None, int]] = ContextVar("PATIENCE", default=(120.0, 2))
 """Seconds and repetitions the running call allows to requests made on its behalf."""
 
 HEADERS: ContextVar[Mapping[str, SecretStr] | None] = ContextVar("HEADERS", default=None)
@@ -45,11 +45,11 @@ Message = Mapping[str, Any]
 Ended = Literal["eos", "length", "context"]
 """End of sequence; ``max_tokens`` reached; the context window is full."""
 
-StreamEnd = Ended | Literal["until"]
-"""How a stream ends: as above, or behind ``Request.until``."""
+StreamEnd = Ended | Literal["stop_string"]
+"""How a stream ends: as above, or behind ``Request.stop``."""
 
 
-Measure = Callable[[Estimator, int], Awaitable[float]]
+EntropyFunction = Callable[[Estimator, int], Awaitable[float]]
 """From an estimator and k to H in nats at one place; computed only where somebody asks."""
 
 
@@ -66,15 +66,15 @@ class Token:
         measure: Computes H at this place from the whole distribution, for models of this
             process; instead of ``logprobs``.
         pending: A character has begun and is not complete.
-        divisible: ``text`` may hold several tokens (a server that groups its output).
+        multi_token: ``text`` may hold several tokens (a server that groups its output).
         count: Number of tokens, as far as known.
     """
 
     text: str
     logprobs: tuple[float, ...] | None = None
-    measure: Measure | None = None
+    measure: EntropyFunction | None = None
     pending: bool = False
-    divisible: bool = False
+    multi_token: bool = False
     count: int = 1
 
 
@@ -97,7 +97,7 @@ class Request:
             backend, ``"prompt_lookup"``, or ``None``. Never changes greedy text.
         schema: JSON schema, checked by ``output.json_schema``, that the whole continuation has to
             follow, and nothing behind it; only for backends that ``bind``.
-        until: Nothing is wanted behind the token that completes one of these texts. A backend that
+        stop: Nothing is wanted behind the token that completes one of these texts. A backend that
             can (``Capabilities.stops``) ends the stream there; others go on until they are stopped.
         notes: The same dictionary for all requests of one model in one call. The router does
             not look into it; a backend may keep there what it knows of the text so far.
@@ -114,7 +114,7 @@ class Request:
     max_retries: int = 2
     draft: Backend | Literal["prompt_lookup"] | None = None
     schema: Mapping[str, Any] | None = None
-    until: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -151,8 +151,8 @@ class Capabilities:
         in_process: Runs in this process: streams pause at every token without cost, and tokens
             measure H themselves.
         drafts: Understands ``Request.draft``.
-        binds: Understands ``Request.schema``.
-        stops: Understands ``Request.until``.
+        supports_schema: Understands ``Request.schema``.
+        stops: Understands ``Request.stop``.
         device: Name of what it computes on, if known. Two backends with one device never
             compute at the same time without slowing each other down.
         template: Source of the chat template, if the backend shows it.
@@ -166,7 +166,7 @@ class Capabilities:
     streamed_logprobs: bool = False
     in_process: bool = False
     drafts: bool = False
-    binds: bool = False
+    supports_schema: bool = False
     stops: bool = False
     device: str | None = None
     template: str | None = None
@@ -264,7 +264,7 @@ class Backend(ABC):
         """The ids of a text, nothing added to it; ``None``: the backend cannot tell."""
         return None
 
-    async def released(self) -> None:  # noqa: B027 - optional
+    async def wait_idle(self) -> None:  # noqa: B027 - optional
         """Wait until work that was cancelled has left the device (on shared devices only)."""
 
     async def aclose(self) -> None:  # noqa: B027 - optional

@@ -1,4 +1,4 @@
-"""Which two models: backend objects, short forms, or nothing for the embedded pair."""
+"""Which two models: backend objects, model strings, or nothing for the bundled models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def resolve(settings: RoutingSettings) -> Pair:
     """Turn ``small`` and ``large`` of the settings into backends. Loads nothing yet.
 
     Raises:
-        ConfigError: Only one model is named, or a short form is not understood.
+        ConfigError: Only one model is named, or a model string is not understood.
     """
     small, large = settings.small, settings.large
     if small is None and large is None:
@@ -47,7 +47,7 @@ def resolve(settings: RoutingSettings) -> Pair:
     if small is None or large is None:
         missing = "small" if small is None else "large"
         raise ConfigError(
-            f"only one model is named: give {missing}=... too, or neither for the embedded pair"
+            f"only one model is named: give {missing}=... too, or neither for the bundled models"
         )
     backends = [
         _backend(role, value, settings.api_key)
@@ -63,7 +63,7 @@ def _backend(role: str, value: Any, api_key: SecretStr | None) -> Backend:
     if isinstance(value, str):
         return _shared(value, role, api_key)
     raise ConfigError(
-        f"{role} is a {type(value).__name__}; expected a backend or a short form: {_FORMS}"
+        f"{role} is a {type(value).__name__}; expected a backend or a model string: {_FORMS}"
     )
 
 
@@ -71,7 +71,7 @@ _by_form: dict[tuple[str, str | None], Backend] = {}
 
 
 def _shared(form: str, role: str, api_key: SecretStr | None) -> Backend:
-    """One backend per short form and key: frameworks copy their models freely, even per call.
+    """One backend per model string and key: frameworks copy their models freely, even per call.
 
     A closed backend opens again on its next use, so sharing needs no counting.
     """
@@ -83,7 +83,7 @@ def _shared(form: str, role: str, api_key: SecretStr | None) -> Backend:
 
 
 def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
-    """The key of a short form: given, of the service's own variable, or of this project.
+    """The key of a model string: given, of the service's own variable, or of this project.
 
     A service's own first: the project's key, meant for a server at home, is no business of a
     stranger who has one. Settings take the project's as their default, which is not "given".
@@ -99,7 +99,7 @@ def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
 
 
 def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -> Backend:
-    """A backend from its short form.
+    """A backend from its model string.
 
     Forms of servers take their key from ``api_key``, else (hosted services) from the service's own
     variable, such as ``TOGETHER_API_KEY``, else from ``GLIMP_API_KEY``.
@@ -145,7 +145,7 @@ def _server(kind: str, rest: str, key: SecretStr | None) -> Backend | None:
 
 @functools.cache
 def embedded() -> tuple[Backend, Backend]:
-    """The embedded pair, one per process: however many routers there are, it is loaded once."""
+    """The bundled models, one per process: however many routers there are, it is loaded once."""
     from glimp_integrations.backends.llamacpp import LlamaCppBackend
     from glimp_integrations.weights import catalog
 

@@ -65,7 +65,7 @@ class ScriptedBackend(Backend):
         delay: Seconds before every token.
         top_logprobs: How many log-probabilities it can return; 0: none.
         template: What it says its chat template is.
-        binds: Says that it follows schemas; whether it does is the script's affair.
+        supports_schema: Says that it follows schemas; whether it does is the script's affair.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ScriptedBackend(Backend):
         delay: float = 0.0,
         top_logprobs: int = 20,
         template: str | None = None,
-        binds: bool = False,
+        supports_schema: bool = False,
     ) -> None:
         self.name = name
         self._next = script if callable(script) else _follow(script)
@@ -95,7 +95,7 @@ class ScriptedBackend(Backend):
         self._delay = delay
         self._top = top_logprobs
         self._template = template
-        self._binds = binds
+        self._binds = supports_schema
         self._generated = 0
         self.requests: list[Request] = []
         self.closed_early = 0
@@ -105,7 +105,7 @@ class ScriptedBackend(Backend):
             context_window=self._window,
             top_logprobs=self._top,
             streamed_logprobs=self._top > 0,
-            binds=self._binds,
+            supports_schema=self._binds,
             template=self._template,
         )
 
@@ -191,7 +191,7 @@ class _Group:
             text,
             self._logprobs,
             pending=bool(self.rest),
-            divisible=count > 1,
+            multi_token=count > 1,
             count=count,
         )
 

@@ -50,7 +50,7 @@ def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
         else:
             word = "not shown to be better" if difference.value >= 0 else "not better"
         parts.append(
-            f"is {word} than drawing the same share of steps by lot "
+            f"is {word} than drawing the same share of steps at random "
             f"({_interval(difference)} points, p = {control.right.p:.2g})"
         )
     share = "" if arm.step_share is None else f" ({100 * arm.step_share:.0f} % of steps large)"

@@ -84,7 +84,7 @@ def ask(
 
 @app.command()
 def pull() -> None:
-    """Fetch the embedded pair (1.6 GB, once)."""
+    """Fetch the bundled models (1.6 GB, once)."""
     from glimp_integrations.cli.pull import run
 
     run()
@@ -97,7 +97,7 @@ def check(
         typer.Argument(help="What for; small needs log-probabilities, pair measures both."),
     ],
     models: Annotated[
-        list[str], typer.Argument(help="Short forms, e.g. openai:NAME@http://host:8000/v1.")
+        list[str], typer.Argument(help="Model strings, e.g. openai:NAME@http://host:8000/v1.")
     ],
 ) -> None:
     """Examine endpoints: can they continue exact text, be glimpsed at, and how fast are both?"""
@@ -194,7 +194,7 @@ def bench(
         typer.Option(help="Per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON."),
     ] = None,
 ) -> None:
-    """Does routing pay? Compare the models alone, routed, and routed by lot, on one task."""
+    """Benchmark small-only, large-only, routed and randomly routed runs on one task."""
     from glimp_integrations.cli import bench as command
 
     if report is not None:

@@ -98,7 +98,7 @@ def _pair(
     if models == [None, None]:
         from glimp_integrations.weights.catalog import PAIR
 
-        # Files of the embedded pair are fetched by the backend that is closed below.
+        # Files of the bundled models are fetched by the backend that is closed below.
         models = [_gguf(None, file, concurrency) for file in PAIR]
         made = list(models)
     else:

@@ -20,7 +20,7 @@ from glimp_integrations.conversation import earlier_reasoning, template_workarou
 from glimp_integrations.conversation.content_blocks import each_once, on_a_line, read_blocks
 from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.output import constraints
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.settings import KeepReasoning
 
 __all__ = [
@@ -45,7 +45,7 @@ KNOWN_TAGS: tuple[tuple[str, str], ...] = (
     ("[THINK]", "[/THINK]"),
 )
 ROLES = ("system", "developer", "user", "assistant", "tool")
-TEXT = Form()
+TEXT = OutputSpec()
 """Nothing is asked for but text."""
 _JOINER = "\u2060"
 _CANDIDATE = re.compile(r"<[^<>\s][^<>\n]{0,80}>|\[/?(?:[A-Z][A-Z_ ]{1,40}|[A-Za-z]+_?[A-Z0-9]+)\]")
@@ -148,7 +148,7 @@ def _check_call(index: int, call: Any) -> dict[str, Any]:
 async def build(
     backend: Backend,
     messages: Sequence[Message],
-    form: Form = TEXT,
+    output: OutputSpec = TEXT,
     *,
     show_schema: bool = True,
     must_fit: bool = True,
@@ -160,7 +160,7 @@ async def build(
     Args:
         backend: The model.
         messages: Checked by :func:`check_messages`.
-        form: Tools and schema that are shown to it.
+        output: Tools and schema that are shown to it.
         show_schema: Whether it reads the schema.
         must_fit: Whether a conversation longer than the context window is an error.
         keep_reasoning: Which reasoning of earlier messages it reads, if its template does.
@@ -174,8 +174,8 @@ async def build(
     """
     can = await backend.capabilities()
     shown: Sequence[Message] = earlier_reasoning.kept(messages, keep_reasoning)
-    shown = constraints.show_schema(shown, form) if show_schema else shown
-    tools = [await _safe_tool(backend, tool) for tool in form.tools]
+    shown = constraints.show_schema(shown, output) if show_schema else shown
+    tools = [await _safe_tool(backend, tool) for tool in output.tools]
     spoken = [await _safe(backend, m, think_tags or None) for m in shown]
     asked = tools or any(m["role"] == "tool" or m.get("tool_calls") for m in spoken)
     if asked and not await shows_tools(backend):

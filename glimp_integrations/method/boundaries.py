@@ -18,7 +18,7 @@ import regex
 
 __all__ = ["Cut", "Scanner", "Terminator"]
 
-Terminator = Literal["think_end", "stop", "opening"]
+Terminator = Literal["think_end", "stop", "trigger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +29,16 @@ class Cut:
         shown: Text that is now certain to belong to the reply.
         kept: How many characters of the piece (negative: also of earlier pieces) were kept.
         end: Why the step ends here; ``None`` if it goes on.
-        leftover: Text of the piece lies behind the end and was dropped, so whoever wrote it is
+        truncated: Text of the piece lies behind the end and was dropped, so whoever wrote it is
             no longer at the point where the kept text ends.
-        opening: What began the call, or the JSON, that the step ends at.
+        trigger: What began the call, or the JSON, that the step ends at.
     """
 
     shown: str
     kept: int
     end: Literal["delimiter"] | Terminator | None
-    leftover: bool
-    opening: str = ""
+    truncated: bool
+    trigger: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +88,34 @@ class Scanner:
     Args:
         delimiter: Ends a step and stays in the text; ``None``: no steps in this phase.
         terminators: Text to meaning, in this phase.
-        opening: Where a call, or the JSON that was asked for, begins.
+        trigger: Where a call, or the JSON that was asked for, begins.
     """
 
     def __init__(
         self,
         delimiter: str | None,
         terminators: Mapping[str, Terminator],
-        opening: regex.Pattern[str] | None = None,
+        trigger: regex.Pattern[str] | None = None,
     ) -> None:
         self._delimiter = delimiter
         self._terminators = dict(terminators)
         self._literals = [_Literal(text) for text in self._terminators]
-        self.opening = opening
+        self.trigger = trigger
         self._before = "\n"  # the character before the window; a phase begins a line
         self._held = ""  # could still become a terminator or an opening; not shown yet
         self._ruled_out = 0  # of what is held: no opening begins there
         self._tail = ""  # end of the running step, for a delimiter across pieces
 
-    def feed(self, text: str, *, divisible: bool) -> Cut:
+    def feed(self, text: str, *, multi_token: bool) -> Cut:
         """Take the next piece.
 
         Args:
             text: The piece.
-            divisible: The piece holds an unknown number of tokens, so nothing says that
+            multi_token: The piece holds an unknown number of tokens, so nothing says that
                 newlines behind the delimiter came with it: they are dropped, which makes the
                 result independent of how a server groups its output.
         """
-        step_end = self._delimiter_end(text, divisible)
+        step_end = self._delimiter_end(text, multi_token)
         window = self._held + text
         call = self._call(window)
         found = self._first(window, call)
@@ -132,7 +132,7 @@ class Scanner:
             shown=shown,
             kept=len(kept),
             end=None if step_end is None else "delimiter",
-            leftover=len(kept) < len(text),
+            truncated=len(kept) < len(text),
         )
 
     def end_step(self) -> None:
@@ -145,10 +145,10 @@ class Scanner:
         for literal in self._literals:
             literal.feed(text)
 
-    def look_for(self, opening: regex.Pattern[str] | None) -> None:
+    def look_for(self, trigger: regex.Pattern[str] | None) -> None:
         """From here on another pattern is an opening."""
-        if opening is not self.opening:
-            self.opening, self._ruled_out = opening, 0
+        if trigger is not self.trigger:
+            self.trigger, self._ruled_out = trigger, 0
 
     def flush(self) -> str:
         """The phase is over: what was held back belongs to the text after all."""
@@ -168,21 +168,21 @@ class Scanner:
             shown=window[: found.start],
             kept=len(text) - (len(window) - found.start),
             end=found.end,
-            leftover=found.start + len(found.text) < len(window),
-            opening=found.text if found.end == "opening" else "",
+            truncated=found.start + len(found.text) < len(window),
+            trigger=found.text if found.end == "trigger" else "",
         )
 
     def _delimiter_length(self) -> int:
         return len(self._delimiter or "")
 
-    def _delimiter_end(self, text: str, divisible: bool) -> int | None:
+    def _delimiter_end(self, text: str, multi_token: bool) -> int | None:
         if self._delimiter is None:
             return None
         found = (self._tail + text).find(self._delimiter)
         if found < 0:
             return None
         end = found + len(self._delimiter) - len(self._tail)
-        if not divisible:
+        if not multi_token:
             # ".\n\n\n" is one token: its last newline is part of what was written.
             while end < len(text) and text[end] == "\n":
                 end += 1
@@ -205,24 +205,24 @@ class Scanner:
             and not call.partial
             and (best is None or call.start() - 1 < best.start)
         ):
-            return _Found(call.start() - 1, call[0], "opening")
+            return _Found(call.start() - 1, call[0], "trigger")
         return best
 
     def _call(self, window: str) -> regex.Match[str] | None:
         """Where a call begins, or may turn out to begin; counted from the character before."""
-        if self.opening is None:
+        if self.trigger is None:
             return None
-        return self.opening.search(self._before + window, pos=1 + self._ruled_out, partial=True)
+        return self.trigger.search(self._before + window, pos=1 + self._ruled_out, partial=True)
 
     def _release(self, kept: str, call: regex.Match[str] | None) -> str:
         window = self._held + kept
-        begins = len(window) if call is None else call.start() - 1
-        hold = len(window) - begins
+        trigger_kind = len(window) if call is None else call.start() - 1
+        hold = len(window) - trigger_kind
         for literal in self._literals:
             literal.feed(kept)
             hold = max(hold, literal.size)
         cut = len(window) - hold
         self._held = window[cut:]
-        self._ruled_out = begins - cut
+        self._ruled_out = trigger_kind - cut
         self._before = window[cut - 1] if cut else self._before
         return window[:cut]

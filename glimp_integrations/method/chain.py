@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from glimp_integrations.backends.base import Ended, Token
 from glimp_integrations.method.boundaries import Cut, Scanner, Terminator
-from glimp_integrations.output.constraints import FREE, Bound, Plan
+from glimp_integrations.output.constraints import FREE, Constraint, Plan
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.trace import Author
 
@@ -33,9 +33,9 @@ __all__ = [
     "Chain",
     "Done",
     "Glimpse",
-    "Kept",
     "Proposal",
     "Step",
+    "StepUpdate",
     "StopReason",
     "Write",
 ]
@@ -44,7 +44,7 @@ Phase = Literal["thinking", "chain", "answer", "done"]
 StopReason = Literal[
     "think_end", "eos", "budget", "repeated_step", "context_full", "stop", "tool_call", "json"
 ]
-CLOSER = "\0closing tag\0"
+THINK_END = "\0closing tag\0"
 """Stands in the shared text where each model reads its own closing tag."""
 
 # A closing tag and the blank line behind it, generously.
@@ -113,28 +113,28 @@ class Proposal:
     Attributes:
         step: Number of the step in which it was begun.
         decided_in: Number of the step whose author decides.
-        opening: What it began with.
+        trigger: What it began with.
     """
 
     step: int
     decided_in: int
-    opening: str
+    trigger: str
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StepUpdate:
     """What a token led to.
 
     Attributes:
         shown: Text to show.
         step_over: The step ended.
-        leftover: Text was dropped behind its end.
+        truncated: Text was dropped behind its end.
         discarded: Tokens that had been taken for it and are dropped.
     """
 
     shown: str
     step_over: bool
-    leftover: bool
+    truncated: bool
     discarded: int = 0
 
 
@@ -144,19 +144,19 @@ class Chain:
 
     Args:
         settings: The routing settings.
-        closers: What ends the thinking: the closing tags of both models, each of which may end
-            it; empty for models that do not think in tags.
+        think_end_tags: What ends the thinking: those of both models, each of which may end it;
+            empty for models that do not think in tags.
         window: Tokens that fit behind the prompt in the smaller of the two contexts;
             ``None``: unknown.
         plan: The form of the answer.
-        lots: Numbers from 0 to 1, which the random router draws.
+        random_draw: Numbers from 0 to 1, which the random router draws.
     """
 
     settings: RoutingSettings
-    closers: tuple[str, ...] = ()
+    think_end_tags: tuple[str, ...] = ()
     window: int | None = None
     plan: Plan = FREE
-    lots: Callable[[], float] | None = None
+    random_draw: Callable[[], float] | None = None
     steps: list[Step] = field(default_factory=list)
     stop_reason: StopReason | None = None
     answer_stop: StopReason | None = None
@@ -166,8 +166,8 @@ class Chain:
     proposals: list[Proposal] = field(default_factory=list)
     _scanner: Scanner = field(init=False)
     _written: list[Step | str] = field(default_factory=list)  # what both models continue
-    _bound: Bound | None = None  # the form of the running answer
-    _lead: str = ""  # in the running step's text, but not shown yet
+    _constraint: Constraint | None = None  # the form of the running answer
+    _prefix: str = ""  # in the running step's text, but not shown yet
     _tokens: int = 0
     _phase_tokens: int = 0
     _separated: bool = False  # a tag or marker stands before the answer
@@ -175,7 +175,7 @@ class Chain:
     _pieces: list[tuple[int, int]] = field(default_factory=list)  # characters, tokens of the step
 
     def __post_init__(self) -> None:
-        self._enter("thinking" if self.closers else "chain")
+        self._enter("thinking" if self.think_end_tags else "chain")
 
     # -- what next ---------------------------------------------------------------------------
 
@@ -196,8 +196,8 @@ class Chain:
         if entropy is None:
             return "small"
         share = self.settings.random_share
-        if share is not None and self.lots is not None:
-            return "large" if self.lots() < share else "small"
+        if share is not None and self.random_draw is not None:
+            return "large" if self.random_draw() < share else "small"
         return "large" if entropy > self.settings.threshold else "small"
 
     def begin(self, author: Author, entropy: float | None) -> Step:
@@ -206,9 +206,9 @@ class Chain:
         self._pieces = []
         if self.phase == "chain":
             proposes = self._proposes(author)
-            self._scanner.look_for(self.plan.shaped if proposes else self.plan.opening)
-        if self._bound is not None and self._bound.visible:
-            step.text = self._lead = self._bound.lead
+            self._scanner.look_for(self.plan.proposal_trigger if proposes else self.plan.trigger)
+        if self._constraint is not None and self._constraint.visible:
+            step.text = self._prefix = self._constraint.prefix
         self.steps.append(step)
         self._written.append(step)
         return step
@@ -221,7 +221,7 @@ class Chain:
     @property
     def schema(self) -> Mapping[str, Any] | None:
         """What the running step has to follow, from its lead on to its end."""
-        return None if self._bound is None else self._bound.schema
+        return None if self._constraint is None else self._constraint.schema
 
     @property
     def room(self) -> int:
@@ -237,37 +237,37 @@ class Chain:
         return min(self.room, self.settings.max_step_tokens - used)
 
     @property
-    def until(self) -> tuple[str, ...]:
+    def stop(self) -> tuple[str, ...]:
         """Texts that end the running step."""
         if not self._in_steps:
             return ()
         return (self.settings.step_delimiter, *self._terminators(self.phase))
 
-    def context(self, closer: str = "") -> str:
+    def context(self, think_end_tag: str = "") -> str:
         """The text a model continues: all that follows its (opened) generation prompt.
 
         Args:
-            closer: The model's own closing tag; what the models share is the text around it.
+            think_end_tag: The model's own closing tag; what the models share is the text around it.
         """
         return "".join(
-            part.text if isinstance(part, Step) else closer if part is CLOSER else part
+            part.text if isinstance(part, Step) else think_end_tag if part is THINK_END else part
             for part in self._written
         )
 
     # -- what happened -----------------------------------------------------------------------
 
-    def take(self, token: Token) -> Kept:
+    def take(self, token: Token) -> StepUpdate:
         """A token of the running step's author."""
         step, discarded = self.steps[-1], 0
-        cut = self._scanner.feed(token.text, divisible=token.divisible)
-        proposed = cut.end == "opening" and self._proposes(step.author)
+        cut = self._scanner.feed(token.text, multi_token=token.multi_token)
+        proposed = cut.end == "trigger" and self._proposes(step.author)
         self._keep(step, token.text, cut, only_here=proposed)
         self._count(step, token.count)
         self._pieces.append((len(token.text), token.count))
-        shown, self._lead = self._lead + cut.shown, ""
-        if cut.end == "opening":
-            end, discarded = self._begins(step, cut.opening)
-            shown += self._end_step(end, cut.opening)
+        shown, self._prefix = self._prefix + cut.shown, ""
+        if cut.end == "trigger":
+            end, discarded = self._begins(step, cut.trigger)
+            shown += self._end_step(end, cut.trigger)
         elif cut.end is not None:
             shown += self._end_step(cut.end)
         elif token.text and not token.pending and self.step_room <= 0:
@@ -276,10 +276,10 @@ class Chain:
             shown += self._end_step("length")
         # Half a character behind the end is dropped like other surplus: it is not in the text.
         over = step.end is not None
-        leftover = cut.leftover or (over and token.pending)
-        return Kept(self._trim(step, shown), over, leftover, discarded)
+        truncated = cut.truncated or (over and token.pending)
+        return StepUpdate(self._trim(step, shown), over, truncated, discarded)
 
-    def ended(self, how: Ended, uncounted: int = 0) -> Kept:
+    def ended(self, how: Ended, uncounted: int = 0) -> StepUpdate:
         """The author's output is over, inside the running step.
 
         Args:
@@ -288,11 +288,11 @@ class Chain:
         """
         step = self.steps[-1]
         self._count(step, uncounted)
-        lead, self._lead = self._lead, ""
-        shown = lead + self._end_step("context_full" if how == "context" else how)
-        return Kept(self._trim(step, shown), step_over=True, leftover=False)
+        prefix, self._prefix = self._prefix, ""
+        shown = prefix + self._end_step("context_full" if how == "context" else how)
+        return StepUpdate(self._trim(step, shown), step_over=True, truncated=False)
 
-    def fall_back(self, author: Author, plan: Plan = FREE) -> Kept:
+    def fall_back(self, author: Author, plan: Plan = FREE) -> StepUpdate:
         """The other model failed: ``author`` writes the rest, beginning with a new step.
 
         Args:
@@ -302,16 +302,18 @@ class Chain:
         self.forced = author
         self.plan = plan
         if not self.steps or self.steps[-1].end is not None:
-            return Kept("", step_over=True, leftover=False)
+            return StepUpdate("", step_over=True, truncated=False)
         step = self.steps[-1]
         if self.decides_call(step.index):
             self.proposals[-1] = replace(self.proposals[-1], decided_in=step.index + 1)
-        if self._lead:
-            step.text = self._lead = ""  # nothing was written behind it: the other begins with it
-        kept = Kept(self._trim(step, self._end_step("error")), step_over=True, leftover=False)
-        if self._bound is not None:
-            self._bound = plan.forced or (
-                self._bound if plan.tools else replace(self._bound, schema=None)
+        if self._prefix:
+            step.text = self._prefix = ""  # nothing was written behind it: the other begins with it
+        kept = StepUpdate(
+            self._trim(step, self._end_step("error")), step_over=True, truncated=False
+        )
+        if self._constraint is not None:
+            self._constraint = plan.forced or (
+                self._constraint if plan.tools else replace(self._constraint, schema=None)
             )
             self._enter("answer")
         return kept
@@ -320,7 +322,7 @@ class Chain:
     def can_change_hands(self) -> bool:
         """Whether another model can go on from here: not from within a bound text."""
         running = self.steps[-1] if self.steps and self.steps[-1].end is None else None
-        return self.schema is None or running is None or running.text == self._lead
+        return self.schema is None or running is None or running.text == self._prefix
 
     # -- results -----------------------------------------------------------------------------
 
@@ -346,7 +348,7 @@ class Chain:
         """Whether a finished chain counts ``step`` as reasoning or as answer."""
         if step.is_answer:
             return "answer"
-        if self.closers:
+        if self.think_end_tags:
             return "reasoning"
         whole = self.settings.untagged_answer == "whole"
         if self._separated:
@@ -377,7 +379,7 @@ class Chain:
     def _in_steps(self) -> bool:
         if self.phase != "answer":
             return True
-        return self.settings.answer_by == "router" and self._bound is None
+        return self.settings.answer_by == "router" and self._constraint is None
 
     @property
     def _budget(self) -> int:
@@ -406,7 +408,7 @@ class Chain:
             return self.forced
         if self.phase == "answer" and self.settings.answer_by != "router":
             return self.settings.answer_by
-        if self._bound is not None:
+        if self._constraint is not None:
             return "large"  # a form is written in one piece
         if self.decides_call(len(self.steps)):
             return "large"
@@ -428,15 +430,15 @@ class Chain:
             and self.plan.forced is None
         )
 
-    def _begins(self, step: Step, opening: str) -> tuple[StepEnd, int]:
+    def _begins(self, step: Step, trigger: str) -> tuple[StepEnd, int]:
         """A call, or the answer's JSON, begins in ``step``: its end, and tokens it loses."""
         if self.phase != "chain" or self.plan.forced is not None:
-            return self.plan.begins, 0
+            return self.plan.trigger_kind, 0
         if not self._proposes(step.author):
             if not self.decides_call(step.index):
-                self.proposals.append(Proposal(step.index, step.index, opening))
+                self.proposals.append(Proposal(step.index, step.index, trigger))
             return "tool_call", 0
-        self.proposals.append(Proposal(step.index, step.index + 1, opening))
+        self.proposals.append(Proposal(step.index, step.index + 1, trigger))
         # Pieces that hold nothing of the kept text were written for nothing.
         written, dropped = sum(size for size, _ in self._pieces), 0
         for size, tokens in reversed(self._pieces):
@@ -453,25 +455,25 @@ class Chain:
         self.phase = phase
         self.parts += 1
         self._separated = self._separated or phase == "answer"
-        free = phase == "answer" and self._bound is None and self.plan.reopens
+        free = phase == "answer" and self._constraint is None and self.plan.watches_answer
         self._scanner = Scanner(
             self.settings.step_delimiter if self._in_steps else None,
             self._terminators(phase),
-            self.plan.opening if phase == "chain" or free else None,
+            self.plan.trigger if phase == "chain" or free else None,
         )
 
     def _terminators(self, phase: Phase) -> dict[str, Terminator]:
         if phase == "thinking":
-            return dict.fromkeys(self.closers, "think_end")
-        bound = self._bound
-        if bound is not None and bound.schema is not None:
+            return dict.fromkeys(self.think_end_tags, "think_end")
+        constraint = self._constraint
+        if constraint is not None and constraint.schema is not None:
             return {}  # the grammar ends it; a stop string inside would break it
         ends: dict[str, Terminator] = {}
         # Where an answer of a certain form comes later, the chain is no visible reply.
         if phase == "answer" or self.plan.forced is None:
             ends.update(dict.fromkeys(self.settings.stop or (), "stop"))
-        if bound is not None and bound.stop is not None:
-            ends[bound.stop] = "stop"
+        if constraint is not None and constraint.stop is not None:
+            ends[constraint.stop] = "stop"
         if phase == "chain" and self.settings.answer_marker is not None:
             ends[self.settings.answer_marker] = "think_end"
         return ends
@@ -490,7 +492,7 @@ class Chain:
         surplus = -cut.kept
         if only_here and surplus > len(step.text):
             # It stays open what this is: the one who decides may begin a call behind it.
-            self._scanner.hold(cut.opening[: surplus - len(step.text)])
+            self._scanner.hold(cut.trigger[: surplus - len(step.text)])
             step.text = ""
             return
         for earlier in reversed(self.steps):
@@ -500,7 +502,7 @@ class Chain:
             if surplus == 0:
                 break
 
-    def _end_step(self, end: StepEnd, opening: str = "") -> str:
+    def _end_step(self, end: StepEnd, trigger: str = "") -> str:
         """Close the running step and move on; returns text to show now."""
         step = self.steps[-1]
         step.end = end
@@ -510,18 +512,18 @@ class Chain:
             return ""
         held = self._scanner.flush()
         if self.phase == "answer":
-            return held + self._end_answer(step, reason, opening)
+            return held + self._end_answer(step, reason, trigger)
         self.stop_reason = reason
         if self.phase == "thinking":
             # Closed by force, the tag gets a line of its own, as templates write it.
             seam = "" if end == "think_end" or self.context().endswith("\n") else "\n"
-            self._written += [seam, CLOSER, "\n\n"]
+            self._written += [seam, THINK_END, "\n\n"]
             self._enter_answer(self.plan.forced)
         elif end == "think_end":
             self._written.append(self.settings.answer_marker or "")
             self._enter_answer(self.plan.forced)
         elif end in _BEGINS:
-            self._enter_answer(self.plan.begun(opening))
+            self._enter_answer(self.plan.begun(trigger))
         elif self.plan.forced is not None:
             text = self.context()
             ended = len(text) - len(text.rstrip("\n"))
@@ -531,32 +533,32 @@ class Chain:
             self._enter("done")
         return held
 
-    def _enter_answer(self, bound: Bound | None) -> None:
-        self._bound = bound
-        if bound is not None and not bound.visible:
-            self._written.append(bound.lead)
+    def _enter_answer(self, constraint: Constraint | None) -> None:
+        self._constraint = constraint
+        if constraint is not None and not constraint.visible:
+            self._written.append(constraint.prefix)
         self._enter("answer")
 
-    def _end_answer(self, step: Step, reason: StopReason, opening: str) -> str:
+    def _end_answer(self, step: Step, reason: StopReason, trigger: str) -> str:
         """The answer, or a bound part of it, is over; returns the part's close."""
-        bound = self._bound
+        constraint = self._constraint
         if reason in _BEGINS:
-            self._enter_answer(self.plan.begun(opening))
+            self._enter_answer(self.plan.begun(trigger))
             return ""
-        close = ""
-        if bound is not None and bound.schema is not None and reason == "eos":
-            if bound.visible:
-                close = bound.close
-                step.text += close
-            if not bound.last and any(s.text == step.text for s in self.steps[:-1]):
+        suffix = ""
+        if constraint is not None and constraint.schema is not None and reason == "eos":
+            if constraint.visible:
+                suffix = constraint.suffix
+                step.text += suffix
+            if not constraint.last and any(s.text == step.text for s in self.steps[:-1]):
                 reason = "repeated_step"
-            elif not bound.last:
+            elif not constraint.last:
                 self._enter_answer(None)
-                return close
+                return suffix
         self.answer_stop = reason
-        self._bound = None
+        self._constraint = None
         self._enter("done")
-        return close
+        return suffix
 
     def _reason_to_stop(self, end: StepEnd) -> StopReason | None:
         if end in ("think_end", "eos", "stop", "context_full", "tool_call", "json"):

@@ -12,13 +12,20 @@ import regex
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.output import json_schema
-from glimp_integrations.output.spec import Form
-from glimp_integrations.output.tool_formats import BLANKS, PLAIN, TAGS, Dialect, dialect_of, opening
-from glimp_integrations.output.tool_parser import CallReader
+from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.output.tool_formats import (
+    BLANKS,
+    PLAIN,
+    TAGS,
+    ToolFormat,
+    tool_format_of,
+    trigger,
+)
+from glimp_integrations.output.tool_parser import ToolCallParser
 
 __all__ = [
     "FREE",
-    "Bound",
+    "Constraint",
     "Plan",
     "knows_tools",
     "make_plan",
@@ -28,12 +35,12 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class Constraint:
     """An answer, or a part of it, that has a form.
 
     Attributes:
-        lead: Text in front of it, which the model continues.
-        close: Text behind it, once it is whole.
+        prefix: Text in front of it, which the model continues.
+        suffix: Text behind it, once it is whole.
         schema: What the grammar demands; ``None``: the backend knows no grammars.
         visible: Lead and close belong to the reply (a call's tags, by which it is found); else
             only the model sees them.
@@ -41,8 +48,8 @@ class Bound:
         last: Nothing follows it.
     """
 
-    lead: str = ""
-    close: str = ""
+    prefix: str = ""
+    suffix: str = ""
     schema: Mapping[str, Any] | None = None
     visible: bool = True
     stop: str | None = None
@@ -55,61 +62,64 @@ class Plan:
 
     Attributes:
         names: Tools whose calls are looked for.
-        opening: What begins a call, or the JSON that was asked for, in text that is not bound
+        trigger: What begins a call, or the JSON that was asked for, in text that is not bound
             yet; ``None``: nothing is looked for.
-        shaped: As ``opening``, or JSON shaped like a call of a tool that does not exist: what
-            the small model begins is no call before the answer's author makes one. Also where
-            no tool is left to call, but the conversation shows how earlier ones were called.
+        proposal_trigger: As ``trigger``, or JSON shaped like a call of a tool that does not exist:
+            what the small model begins is no call before the answer's author makes one. Also
+            where no tool is left to call, but the conversation shows how earlier ones were
+            called.
         forced: What the answer has to be; ``None``: text, and calls where the model begins one.
-        dialect: How the answer's author writes calls.
+        tool_format: How the answer's author writes calls.
         tools: The tools that may be called, schemas checked; empty where a call is not bound.
         parallel: Whether text, and another call, may follow a call.
         parameters: Schemas of all tools' arguments, as the caller gave them.
     """
 
     names: tuple[str, ...] = ()
-    opening: regex.Pattern[str] | None = None
-    shaped: regex.Pattern[str] | None = None
-    forced: Bound | None = None
-    dialect: Dialect = PLAIN
+    trigger: regex.Pattern[str] | None = None
+    proposal_trigger: regex.Pattern[str] | None = None
+    forced: Constraint | None = None
+    tool_format: ToolFormat = PLAIN
     tools: tuple[Mapping[str, Any], ...] = ()
     parallel: bool = True
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    def begun(self, text: str) -> Bound:
+    def begun(self, text: str) -> Constraint:
         """How the answer goes on where ``text`` began a call."""
         if self.forced is not None:
             return self.forced
         tag = text.strip()
-        if self.tools and tag == self.dialect.tag:
-            schema = json_schema.calls_schema(self.tools, self.dialect.keys, None)
-            return Bound(self.dialect.lead, self.dialect.close, schema, last=not self.parallel)
+        if self.tools and tag == self.tool_format.tag:
+            schema = json_schema.calls_schema(self.tools, self.tool_format.keys, None)
+            return Constraint(
+                self.tool_format.prefix, self.tool_format.suffix, schema, last=not self.parallel
+            )
         if self.tools and tag not in TAGS:
             # JSON up to the tool's name: the call is this tool's.
             name = tag.rpartition('"')[0].rpartition('"')[2]
-            keys = PLAIN.keys if "```" in tag else self.dialect.keys
+            keys = PLAIN.keys if "```" in tag else self.tool_format.keys
             schema = json_schema.calls_schema(
                 [t for t in self.tools if t["function"]["name"] == name], keys, None
             )
             if "```" in tag:
-                return Bound(PLAIN.lead, PLAIN.close, schema, last=not self.parallel)
-            return Bound(schema=schema, last=not self.parallel)
-        return Bound(lead=text)
+                return Constraint(PLAIN.prefix, PLAIN.suffix, schema, last=not self.parallel)
+            return Constraint(schema=schema, last=not self.parallel)
+        return Constraint(prefix=text)
 
-    def reader(self, new_id: Callable[[int], str]) -> CallReader:
+    def reader(self, new_id: Callable[[int], str]) -> ToolCallParser:
         """Splits the answer's text into visible text and calls."""
         most = None if self.parallel else 1
-        return CallReader(self.names, new_id, most=most, parameters=self.parameters)
+        return ToolCallParser(self.names, new_id, most=most, parameters=self.parameters)
 
     @property
-    def begins(self) -> Literal["tool_call", "json"]:
+    def trigger_kind(self) -> Literal["tool_call", "json"]:
         """What an opening begins."""
         return "tool_call" if self.names else "json"
 
     @property
-    def reopens(self) -> bool:
+    def watches_answer(self) -> bool:
         """Whether an answer that runs freely has to stop where a call begins."""
-        return self.opening is not None and self.forced is None and bool(self.tools)
+        return self.trigger is not None and self.forced is None and bool(self.tools)
 
 
 _SAYS_WHAT = {"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"}
@@ -119,14 +129,19 @@ FREE = Plan()
 
 
 def make_plan(
-    form: Form, texts: Sequence[str | None], *, binds: bool, model: str, calls: bool = False
+    spec: OutputSpec,
+    texts: Sequence[str | None],
+    *,
+    supports_schema: bool,
+    model: str,
+    calls: bool = False,
 ) -> Plan:
     """The plan for one conversation.
 
     Args:
-        form: What the caller asks for.
+        spec: What the caller asks for.
         texts: Chat template and rendered prompt of the model that writes the answer.
-        binds: Whether that model's backend knows grammars.
+        supports_schema: Whether that model's backend knows grammars.
         model: Its name, for messages.
         calls: Whether the conversation holds calls of tools.
 
@@ -134,54 +149,54 @@ def make_plan(
         ConfigError: A schema is none, nothing can follow it, or it cannot be bound and has to be
             (``strict``); the message names the keyword.
     """
-    if not form.tools and form.schema is None:
-        return replace(FREE, shaped=opening((), unknown=True)) if calls else FREE
-    if form.strict and not binds:
+    if not spec.tools and spec.schema is None:
+        return replace(FREE, proposal_trigger=trigger((), unknown=True)) if calls else FREE
+    if spec.strict and not supports_schema:
         raise ConfigError(
             f"strict=True needs a backend that binds text to a schema, and {model} is behind none "
             "that is known to: name its flavour (llama.cpp, vllm, sglang), or leave strict out"
         )
-    dialect = dialect_of(*texts)
+    tool_format = tool_format_of(*texts)
     schema = None
-    if form.schema is not None:
+    if spec.schema is not None:
         what = "the answer's schema"
         schema = (
-            json_schema.checked(form.schema, what=what)
-            if form.strict
-            else json_schema.bindable(form.schema, what=what, told=binds)
+            json_schema.checked(spec.schema, what=what)
+            if spec.strict
+            else json_schema.constrainable(spec.schema, what=what, told=supports_schema)
         )
-    tools = _bindable(form) if form.tools and binds else []
+    tools = _constrainable(spec) if spec.tools and supports_schema else []
     plan = Plan(
-        names=tuple(form.names),
-        opening=opening(form.names) if form.names else None,
-        shaped=opening(form.names, unknown=True) if form.names else None,
-        dialect=dialect,
+        names=tuple(spec.names),
+        trigger=trigger(spec.names) if spec.names else None,
+        proposal_trigger=trigger(spec.names, unknown=True) if spec.names else None,
+        tool_format=tool_format,
         tools=tuple(tools),
-        parallel=form.parallel_tool_calls,
-        parameters={t["function"]["name"]: t["function"].get("parameters") for t in form.tools},
+        parallel=spec.parallel_tool_calls,
+        parameters={t["function"]["name"]: t["function"].get("parameters") for t in spec.tools},
     )
-    if form.forced is not None:
-        forced = _forced_call(form, tools, dialect, binds)
+    if spec.forced is not None:
+        forced = _forced_call(spec, tools, tool_format, supports_schema)
     elif schema is not None:
-        forced = _forced_answer(schema, tools, dialect, binds)
+        forced = _forced_answer(schema, tools, tool_format, supports_schema)
     else:
         if tools:  # what a call is bound to is made when one begins, and judged before
-            json_schema.calls_schema(tools, dialect.keys, None)
+            json_schema.calls_schema(tools, tool_format.keys, None)
         return plan
-    return replace(plan, forced=forced, opening=_json_begins(plan.opening))
+    return replace(plan, forced=forced, trigger=_json_begins(plan.trigger))
 
 
-def _bindable(form: Form) -> list[Mapping[str, Any]]:
+def _constrainable(spec: OutputSpec) -> list[Mapping[str, Any]]:
     """The tools that may be called, with schemas that can be bound; none if calls are free.
 
     A grammar that cannot keep one tool's schema as it is keeps what it can of it, and the others
     are bound as ever.
     """
-    if form.strict is False and form.forced is None and form.schema is None:
+    if spec.strict is False and spec.forced is None and spec.schema is None:
         return []
-    judge = json_schema.checked if form.strict else json_schema.bindable
+    judge = json_schema.checked if spec.strict else json_schema.constrainable
     found: list[Mapping[str, Any]] = []
-    for tool in form.chosen:
+    for tool in spec.chosen:
         function = tool["function"]
         parameters = function.get("parameters") or {"type": "object", "properties": {}}
         what = f"the arguments of tool {function['name']!r}"
@@ -193,27 +208,37 @@ def _bindable(form: Form) -> list[Mapping[str, Any]]:
 
 
 def _forced_call(
-    form: Form, tools: Sequence[Mapping[str, Any]], dialect: Dialect, binds: bool
-) -> Bound:
-    named = form.forced != "any"
-    if named and dialect.lead_of_one is not None:
-        schema = tools[0]["function"]["parameters"] if binds else None
-        return Bound(dialect.lead_of_one.format(name=form.forced), "", schema)
-    if not binds:
-        return Bound(dialect.lead)
-    return Bound(dialect.lead, dialect.close, json_schema.calls_schema(tools, dialect.keys, None))
+    spec: OutputSpec,
+    tools: Sequence[Mapping[str, Any]],
+    tool_format: ToolFormat,
+    supports_schema: bool,
+) -> Constraint:
+    named = spec.forced != "any"
+    if named and tool_format.prefix_of_one is not None:
+        schema = tools[0]["function"]["parameters"] if supports_schema else None
+        return Constraint(tool_format.prefix_of_one.format(name=spec.forced), "", schema)
+    if not supports_schema:
+        return Constraint(tool_format.prefix)
+    return Constraint(
+        tool_format.prefix,
+        tool_format.suffix,
+        json_schema.calls_schema(tools, tool_format.keys, None),
+    )
 
 
 def _forced_answer(
-    schema: Mapping[str, Any], tools: Sequence[Mapping[str, Any]], dialect: Dialect, binds: bool
-) -> Bound:
-    if not binds:
-        return Bound("```json\n", schema=None, visible=False, stop="\n```")
+    schema: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]],
+    tool_format: ToolFormat,
+    supports_schema: bool,
+) -> Constraint:
+    if not supports_schema:
+        return Constraint("```json\n", schema=None, visible=False, stop="\n```")
     if tools:
         # The answer is JSON or a call, and the model has not said which: both begin alike.
-        schema = json_schema.calls_schema(tools, dialect.keys, also=schema)
-        return Bound(schema=schema)
-    return Bound("```json\n", schema=schema, visible=False)
+        schema = json_schema.calls_schema(tools, tool_format.keys, also=schema)
+        return Constraint(schema=schema)
+    return Constraint("```json\n", schema=schema, visible=False)
 
 
 def _json_begins(calls: regex.Pattern[str] | None) -> regex.Pattern[str]:
@@ -225,18 +250,18 @@ def _json_begins(calls: regex.Pattern[str] | None) -> regex.Pattern[str]:
 # -- what the models are shown ---------------------------------------------------------------
 
 
-def show_schema(messages: Sequence[Mapping[str, Any]], form: Form) -> list[dict[str, Any]]:
+def show_schema(messages: Sequence[Mapping[str, Any]], spec: OutputSpec) -> list[dict[str, Any]]:
     """The conversation with the answer's schema told to the models.
 
     It stands behind the system message, or in front of the first user message where there is
     none: not every template takes a system message.
     """
     found = [dict(m) for m in messages]
-    if form.schema is None or form.schema == json_schema.ANY_OBJECT:
+    if spec.schema is None or spec.schema == json_schema.ANY_OBJECT:
         return found  # of any object there is nothing to tell
     text = (
         "First think step by step, in words. Then give the answer as JSON that follows this JSON "
-        f"schema:\n{json.dumps(form.schema, ensure_ascii=False)}"
+        f"schema:\n{json.dumps(spec.schema, ensure_ascii=False)}"
     )
     return _add(found, text)
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.output.schema_references import children, moved, plain
 
-__all__ = ["ANY_OBJECT", "bindable", "calls_schema", "checked", "closed", "for_llguidance"]
+__all__ = ["ANY_OBJECT", "calls_schema", "checked", "closed", "constrainable", "for_llguidance"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def checked(schema: Mapping[str, Any], *, what: str) -> dict[str, Any]:
     return _fitted(schema, what, loosen=False)[0]
 
 
-def bindable(schema: Mapping[str, Any], *, what: str, told: bool = True) -> dict[str, Any]:
+def constrainable(schema: Mapping[str, Any], *, what: str, told: bool = True) -> dict[str, Any]:
     """A schema that a grammar can keep, with less in it than was asked for where it has to be.
 
     What is left out is logged once, by name: whoever takes the values has to check that part.

@@ -71,10 +71,10 @@ class Undecided:
     """Looks for the end of the first object in a text, and for closing tags outside of strings.
 
     Args:
-        closers: The tags; ``None``: there are none to look for.
+        think_end_tags: The tags; ``None``: there are none to look for.
     """
 
-    closers: regex.Pattern[str] | None
+    think_end_tags: regex.Pattern[str] | None
     gave_up: bool = False  # the object is none: only tags end this
     _value: Value | None = None
 
@@ -85,8 +85,10 @@ class Undecided:
         """
         at = 0
         while at < len(text):
-            closer = self.closers.search(text, at, partial=True) if self.closers else None
-            stop = len(text) if closer is None else closer.start()
+            think_end_tag = (
+                self.think_end_tags.search(text, at, partial=True) if self.think_end_tags else None
+            )
+            stop = len(text) if think_end_tag is None else think_end_tag.start()
             size = self._through(text[at:stop])
             if size is not None:
                 return at + size, "object"
@@ -96,8 +98,8 @@ class Undecided:
             value = self._value
             if value is not None and value.in_string:
                 value.feed(text[at])  # a string may hold a tag
-            elif closer is not None:
-                return at, None if closer.partial else "closer"
+            elif think_end_tag is not None:
+                return at, None if think_end_tag.partial else "closer"
             at += 1
         return at, None
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["Form"]
+__all__ = ["OutputSpec"]
 
 # What every provider's API accepts (OpenAI: letters, digits, underscores and dashes, 64 at most).
 _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class OutputSpec:
     """The form of a reply.
 
     The reasoning is free and routed in any case; what is asked for here binds the answer.

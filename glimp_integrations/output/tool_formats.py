@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 import regex
 
-__all__ = ["BLANKS", "GAP", "PLAIN", "TAGS", "TAG_CLOSERS", "Dialect", "dialect_of", "opening"]
+__all__ = [
+    "BLANKS",
+    "GAP",
+    "PLAIN",
+    "TAGS",
+    "TAG_CLOSERS",
+    "ToolFormat",
+    "tool_format_of",
+    "trigger",
+]
 
 # White space inside of a call's beginning: what has more of it in a row is text. A beginning has
 # to be held back until it is known, and so has an end; without a bound, a model that writes blanks
@@ -24,54 +33,60 @@ _UNKNOWN = rf'[^"\\\n]{{1,64}}+"{GAP},{GAP}"(?:arguments|parameters)"{GAP}:'
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class ToolFormat:
     """One way to write a call.
 
     Attributes:
         name: The family.
         marks: Texts that give it away, in a chat template or a rendered prompt; one is enough.
-        lead: In front of the call's JSON.
-        close: Behind it.
+        prefix: In front of the call's JSON.
+        suffix: Behind it.
         keys: What it calls name and arguments.
-        lead_of_one: In front of the arguments' JSON, where the name stands outside of it.
+        prefix_of_one: In front of the arguments' JSON, where the name stands outside of it.
         tag: What begins a call and is followed by JSON such as the table describes; the model
             may be bound from there on. ``None``: a call of its own accord is written freely.
     """
 
     name: str
     marks: tuple[str, ...]
-    lead: str = ""
-    close: str = ""
+    prefix: str = ""
+    suffix: str = ""
     keys: tuple[str, str] = ("name", "arguments")
-    lead_of_one: str | None = None
+    prefix_of_one: str | None = None
     tag: str | None = None
 
 
-PLAIN = Dialect("plain", (), lead="```json\n", close="\n```")
+PLAIN = ToolFormat("plain", (), prefix="```json\n", suffix="\n```")
 
 # In this order: a template may mention more than one. Newer Qwen templates write XML inside
 # Hermes' tags, newer Mistral ones the name in front of [ARGS].
 DIALECTS = (
-    Dialect("xml", ("<function=",), lead="<tool_call>\n", close="\n</tool_call>"),
-    Dialect(
-        "hermes", ("<tool_call>",), lead="<tool_call>\n", close="\n</tool_call>", tag="<tool_call>"
+    ToolFormat("xml", ("<function=",), prefix="<tool_call>\n", suffix="\n</tool_call>"),
+    ToolFormat(
+        "hermes",
+        ("<tool_call>",),
+        prefix="<tool_call>\n",
+        suffix="\n</tool_call>",
+        tag="<tool_call>",
     ),
-    Dialect(
+    ToolFormat(
         "mistral-args",
         ("[ARGS]",),
-        lead="```json\n",
-        close="\n```",
-        lead_of_one="[TOOL_CALLS]{name}[ARGS]",
+        prefix="```json\n",
+        suffix="\n```",
+        prefix_of_one="[TOOL_CALLS]{name}[ARGS]",
     ),
-    Dialect("mistral", ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]"), lead="[TOOL_CALLS][", close="]"),
-    Dialect(
+    ToolFormat(
+        "mistral", ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]"), prefix="[TOOL_CALLS][", suffix="]"
+    ),
+    ToolFormat(
         "deepseek",
         ("<｜tool▁calls▁begin｜>", "<｜tool▁outputs▁begin｜>"),
-        lead="```json\n",
-        close="\n```",
-        lead_of_one="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
+        prefix="```json\n",
+        suffix="\n```",
+        prefix_of_one="<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
     ),
-    Dialect("llama", ("<|python_tag|>", "Environment: ipython"), keys=("name", "parameters")),
+    ToolFormat("llama", ("<|python_tag|>", "Environment: ipython"), keys=("name", "parameters")),
 )
 
 # What a call may begin with, whatever the family.
@@ -92,7 +107,7 @@ TAG_CLOSERS = (
 )
 
 
-def dialect_of(*texts: str | None) -> Dialect:
+def tool_format_of(*texts: str | None) -> ToolFormat:
     """The dialect given away by the first text there is.
 
     Args:
@@ -102,7 +117,7 @@ def dialect_of(*texts: str | None) -> Dialect:
     return next((d for d in DIALECTS if any(mark in text for mark in d.marks)), PLAIN)
 
 
-def opening(names: Iterable[str], *, unknown: bool = False) -> regex.Pattern[str]:
+def trigger(names: Iterable[str], *, unknown: bool = False) -> regex.Pattern[str]:
     """What begins a call to one of these tools.
 
     A tag always does. JSON without a tag does at the beginning of a line, bare or in a fence,

@@ -21,12 +21,12 @@ import regex
 
 from glimp_integrations.output.json_values import Undecided, Value, dump, parsed
 from glimp_integrations.output.schema_references import plain
-from glimp_integrations.output.tool_formats import GAP, TAG_CLOSERS, opening
+from glimp_integrations.output.tool_formats import GAP, TAG_CLOSERS, trigger
 from glimp_integrations.output.xml_arguments import XmlArguments
 from glimp_integrations.trace.events import ToolCallDelta
 from glimp_integrations.trace.trace import InvalidToolCall, ToolCall
 
-__all__ = ["CallReader", "new_ids"]
+__all__ = ["ToolCallParser", "new_ids"]
 
 _FUNCTION_NAME = r"[\w.\-]{1,64}"
 _TYPED = rf'(?:"type"{GAP}:{GAP}"function"{GAP},{GAP})?'
@@ -57,7 +57,7 @@ _CLOSER = regex.compile("|".join(map(regex.escape, TAG_CLOSERS)))
 
 
 @dataclass(slots=True)
-class CallReader:
+class ToolCallParser:
     """Splits a reply into its text and its tool calls.
 
     What a piece costs depends on the piece, not on what was held back before it: no beginning is
@@ -101,14 +101,14 @@ class CallReader:
 
     def __post_init__(self) -> None:
         names = list(self.names)
-        self._opening = opening(names) if names else None
+        self._opening = trigger(names) if names else None
 
     @property
     def content(self) -> str:
         """The reply without its calls."""
         return "".join(self._content)
 
-    def read(self, text: str) -> CallReader:
+    def read(self, text: str) -> ToolCallParser:
         """Take a whole reply."""
         self.feed(text)
         self.end()
@@ -346,8 +346,8 @@ class CallReader:
         if self._fenced and self._buffer.startswith(_FENCE):
             self._buffer, self._fenced = self._buffer[len(_FENCE) :], False
             return True
-        closers = (*_CLOSERS, _FENCE) if self._fenced else _CLOSERS
-        if any(closer.startswith(self._buffer) for closer in closers):
+        think_end_tags = (*_CLOSERS, _FENCE) if self._fenced else _CLOSERS
+        if any(think_end_tag.startswith(self._buffer) for think_end_tag in think_end_tags):
             return False  # nothing, or half of one
         # Behind a tag, several calls may stand in a row; without one, only names tell.
         self._state = "head" if self._tagged and self._buffer[0] == "{" else "text"

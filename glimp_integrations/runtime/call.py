@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from glimp_integrations.backends.base import Backend, Message
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event
 
-__all__ = ["Call", "Events", "Watcher", "watched", "watchers"]
+__all__ = ["Call", "CallHook", "Events", "call_hooks", "hooked"]
 
 Events = Callable[[], AsyncGenerator[Event, None]]
 
@@ -26,17 +26,17 @@ class Call:
     small: Backend
     large: Backend
     messages: Sequence[Message]
-    form: Form
+    output: OutputSpec
 
 
-Watcher = Callable[[Call, Events], Events]
+CallHook = Callable[[Call, Events], Events]
 """From a call and its events to the events its caller gets."""
 
-watchers: list[Watcher] = []
+call_hooks: list[CallHook] = []
 
 
-def watched(call: Call, events: Events) -> Events:
+def hooked(call: Call, events: Events) -> Events:
     """The events of a call, through all watchers."""
-    for watcher in watchers:
+    for watcher in call_hooks:
         events = watcher(call, events)
     return events

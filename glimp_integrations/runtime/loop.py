@@ -6,20 +6,20 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
-from glimp_integrations.method.chain import Author, Chain, Done, Glimpse, Kept, Step, Write
+from glimp_integrations.method.chain import Author, Chain, Done, Glimpse, Step, StepUpdate, Write
 from glimp_integrations.output.constraints import Plan
-from glimp_integrations.output.tool_parser import CallReader
+from glimp_integrations.output.tool_parser import ToolCallParser
 from glimp_integrations.runtime.call import Call
-from glimp_integrations.runtime.model_stream import Pen
+from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.runtime.prepare import prepare, stand_in
 from glimp_integrations.runtime.recorder import Recorder
 from glimp_integrations.runtime.speed import PairSpeed
-from glimp_integrations.runtime.text_kinds import Settler
+from glimp_integrations.runtime.text_kinds import KindResolver
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import (
     Event,
     Finished,
-    Settled,
+    KindResolved,
     StepDone,
     StepStarted,
     TextDelta,
@@ -47,10 +47,10 @@ async def route(asked: Call, speed: PairSpeed | None = None) -> AsyncGenerator[E
     call = _Call(
         asked.settings,
         ready.chain,
-        ready.pens,
+        ready.streams,
         ready.strategy,
         ready.recorder,
-        Settler(ready.chain),
+        KindResolver(ready.chain),
         ready.reader,
         ready.replan,
     )
@@ -58,8 +58,8 @@ async def route(asked: Call, speed: PairSpeed | None = None) -> AsyncGenerator[E
         async for event in call.events():
             yield event
     finally:
-        for pen in call.pens.values():
-            await pen.put_away()
+        for stream in call.streams.values():
+            await stream.aclose()
 
 
 @dataclass(slots=True)
@@ -68,11 +68,11 @@ class _Call:
 
     settings: RoutingSettings
     chain: Chain
-    pens: dict[Author, Pen]
+    streams: dict[Author, ModelStream]
     strategy: str
     recorder: Recorder
-    settler: Settler
-    reader: CallReader
+    kind_resolver: KindResolver
+    reader: ToolCallParser
     replan: Callable[[Author], Plan]
     settled: bool = False
 
@@ -91,29 +91,29 @@ class _Call:
                     yield event
             else:
                 continue
-            for pen in self.pens.values():
-                await pen.lift()
-        for event in self._told(self.settler.settle()):
+            for stream in self.streams.values():
+                await stream.cancel()
+        for event in self._told(self.kind_resolver.settle()):
             yield event
         for event in self._called(self.reader.end(), settled=self.settled):
             yield event
-        for pen in self.pens.values():
-            await pen.put_away()
+        for stream in self.streams.values():
+            await stream.aclose()
         yield Finished(self.recorder.result())
 
     async def _decide(self, action: Glimpse | Write) -> tuple[Author, float | None]:
         if isinstance(action, Write):
             return action.author, None
-        small = self.pens["small"]
+        small = self.streams["small"]
         entropy = await small.glimpse(self.chain.context, self.chain.room, self.recorder.estimator)
         author = self.chain.decide(entropy)
         # Whoever does not write stops: the small model's glimpsed stream, or (overlap) the large
         # model's, which was left running in case it would be wanted again.
-        await self.pens["small" if author == "large" else "large"].lift()
+        await self.streams["small" if author == "large" else "large"].cancel()
         return author, entropy
 
     async def _write(self, author: Author, entropy: float | None) -> AsyncGenerator[Event, None]:
-        chain, pen = self.chain, self.pens[author]
+        chain, stream = self.chain, self.streams[author]
         step = chain.begin(author, entropy)
         part = chain.parts
         answering = step.is_answer
@@ -123,26 +123,30 @@ class _Call:
             # Who may run on past this step asks for the whole phase at once.
             # The step's cap must not cut a character: a few tokens more, and the chain cuts.
             room: int = chain.room
-            until: tuple[str, ...] = ()
+            stop: tuple[str, ...] = ()
             if not self._runs_on(author):
                 room = min(room, chain.step_room + _CHARACTER_TOKENS)
-                until = chain.until
-            token = await pen.read(chain.context, room, chain.schema, until)
+                stop = chain.stop
+            token = await stream.read(chain.context, room, chain.schema, stop)
             self.recorder.first_token()
             undecided = chain.undecided
-            kept = chain.take(token) if token is not None else chain.ended(*pen.take_end())
+            kept = chain.take(token) if token is not None else chain.ended(*stream.take_end())
             for event in self._show(kept, step, undecided=undecided):
                 yield event
             if kept.step_over:
                 break
         if chain.phase == "answer" and not answering:
             # An answer begins: what came before it is reasoning, and is told first.
-            for event in self._told(self.settler.settle()):
+            for event in self._told(self.kind_resolver.settle()):
                 yield event
-        if kept.leftover or kept.discarded or chain.parts != part or not self._runs_on(author):
-            await pen.lift(discarded=kept.discarded)
-        if self.settings.keep_warm and author == "small" and isinstance(chain.action, Glimpse):
-            self.pens["large"].read_along(chain.context)
+        if kept.truncated or kept.discarded or chain.parts != part or not self._runs_on(author):
+            await stream.cancel(discarded=kept.discarded)
+        if (
+            self.settings.warm_prefix_cache
+            and author == "small"
+            and isinstance(chain.action, Glimpse)
+        ):
+            self.streams["large"].prefill(chain.context)
         yield StepDone(self.recorder.record(step))
 
     def _runs_on(self, author: Author) -> bool:
@@ -156,8 +160,8 @@ class _Call:
             )
         return isinstance(action, Write) and action.author == author
 
-    def _show(self, kept: Kept, step: Step, *, undecided: bool) -> list[Event]:
-        return self._told(self.settler.show(kept.shown, step, undecided=undecided))
+    def _show(self, kept: StepUpdate, step: Step, *, undecided: bool) -> list[Event]:
+        return self._told(self.kind_resolver.show(kept.shown, step, undecided=undecided))
 
     def _told(self, events: list[Event]) -> list[Event]:
         """Events with tool calls taken out of the answer's text."""
@@ -165,8 +169,8 @@ class _Call:
             return events
         told: list[Event] = []
         for event in events:
-            if isinstance(event, TextDelta | Settled) and event.kind == "answer":
-                self.settled = isinstance(event, Settled)
+            if isinstance(event, TextDelta | KindResolved) and event.kind == "answer":
+                self.settled = isinstance(event, KindResolved)
                 told += self._called(self.reader.feed(event.text), settled=self.settled)
             else:
                 told.append(event)
@@ -180,7 +184,7 @@ class _Call:
             if isinstance(piece, ToolCallDelta):
                 told.append(piece)
             elif settled or step is None:
-                told.append(Settled(piece, "answer"))
+                told.append(KindResolved(piece, "answer"))
             else:
                 told.append(TextDelta(piece, step.index, step.author, "answer"))
         return told

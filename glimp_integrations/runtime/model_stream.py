@@ -21,7 +21,7 @@ from glimp_integrations.method.entropy import Estimator, begin_of, estimate, mea
 from glimp_integrations.method.format_tokens import MOST_SKIPPED
 from glimp_integrations.trace.trace import Author, ModelUsage
 
-__all__ = ["Pen", "Sampling"]
+__all__ = ["ModelStream", "Sampling"]
 
 Text = Callable[[str], str]
 """From a model's closing tag to the kept text; called only when a request is opened."""
@@ -40,14 +40,14 @@ class Sampling:
 
 
 @dataclass(slots=True)
-class Pen:
+class ModelStream:
     """One model in one call.
 
     Args:
         author: ``"small"`` or ``"large"``.
         backend: The model.
         prefix: Its rendered prompt with thinking opened.
-        closer: Its closing tag; empty for models that do not think in tags.
+        think_end_tag: Its closing tag; empty for models that do not think in tags.
         sampling: See :class:`Sampling`.
         top_logprobs: k for glimpses.
         glimpse_alone: A glimpse is a request for one token (``two_request``), not the first
@@ -62,7 +62,7 @@ class Pen:
     author: Author
     backend: Backend
     prefix: str
-    closer: str
+    think_end_tag: str
     sampling: Sampling
     top_logprobs: int
     glimpse_alone: bool
@@ -86,7 +86,7 @@ class Pen:
     _logprobs: bool = False
     _look: bool = False
     _schema: Mapping[str, Any] | None = None
-    _until: tuple[str, ...] = ()
+    _stop: tuple[str, ...] = ()
     _notes: dict[str, Any] = field(default_factory=dict)
     _reading: asyncio.Task[None] | None = None
 
@@ -100,11 +100,11 @@ class Pen:
             UnsuitableEndpointError: The token came without log-probabilities.
         """
         if self._pushed:
-            await self.lift()  # the step's cap fell between them: a step begins at its own tokens
+            await self.cancel()  # the step's cap fell between them: a step begins at its own tokens
         seen = ""
 
-        def ahead(closer: str) -> str:
-            return context(closer) + seen
+        def ahead(think_end_tag: str) -> str:
+            return context(think_end_tag) + seen
 
         while True:
             if self._stream is None:
@@ -113,7 +113,7 @@ class Pen:
             if token is None and self._ended in _OVER:
                 return None
             if token is None or not self._shows(token):
-                return await self._look_only(ahead, token, estimator)
+                return await self._distribution_only(ahead, token, estimator)
             seen += token.text
             room -= token.count
             # A character that has only begun is the step's, whatever it turns out to be.
@@ -142,14 +142,16 @@ class Pen:
             error.role = self.author
             raise
 
-    async def _look_only(self, context: Text, token: Token | None, estimator: Estimator) -> float:
+    async def _distribution_only(
+        self, context: Text, token: Token | None, estimator: Estimator
+    ) -> float:
         """The first token came without a distribution of its own.
 
         It is a character of several tokens, the server sent several tokens at once, or it shows
         less behind the first token of a stream (speculation): ask for the distribution alone, and
         generate the token again when it is wanted.
         """
-        await self.lift(discarded=token.count if token is not None else 0)
+        await self.cancel(discarded=token.count if token is not None else 0)
         await self._open(context, 1, logprobs=True, distribution_only=True)
         token = await self._next(context, 1)
         if token is None or not self._shows(token):
@@ -181,7 +183,7 @@ class Pen:
         context: Text,
         room: int,
         schema: Mapping[str, Any] | None = None,
-        until: tuple[str, ...] = (),
+        stop: tuple[str, ...] = (),
     ) -> Token | None:
         """The next token of this model's text; ``None`` at its end (then see :meth:`take_end`).
 
@@ -189,9 +191,9 @@ class Pen:
             context: See :data:`Text`.
             room: Tokens at most, where a request is opened.
             schema: What the text has to follow from where the request is opened.
-            until: Nothing is wanted behind these texts of a request that is opened.
+            stop: Nothing is wanted behind these texts of a request that is opened.
         """
-        self._schema, self._until = schema, until
+        self._schema, self._stop = schema, stop
         if self._pushed:
             token = self._pushed.popleft()
             # Half a character, or a token of unknown text, cannot be handed over as text: the
@@ -209,7 +211,7 @@ class Pen:
                 await self._open(context, room, logprobs=self.stream_logprobs)
             found = await self._next(context, room)
             # The text may stand where it ends no step: then the model goes on behind it.
-            if found is not None or self._ended != "until":
+            if found is not None or self._ended != "stop_string":
                 return found
 
     def take_end(self) -> tuple[Ended, int]:
@@ -219,10 +221,10 @@ class Pen:
         end how many there were.
         """
         ended, self._ended = self._ended or "eos", None
-        assert ended != "until", "read() goes on behind it"
+        assert ended != "stop_string", "read() goes on behind it"
         return ended, max(0, (self._report.completion_tokens or 0) - self._read)
 
-    async def lift(self, *, discarded: int = 0) -> None:
+    async def cancel(self, *, discarded: int = 0) -> None:
         """Stop writing: cancel a running stream, drop what was glimpsed."""
         self.discarded += discarded + sum(token.count for token in self._pushed)
         self._pushed.clear()
@@ -232,9 +234,9 @@ class Pen:
             await self._close()
             if self.shared and not over:
                 # The other model must not start beside a cancelled pass.
-                await self.backend.released()
+                await self.backend.wait_idle()
 
-    def read_along(self, context: Text) -> None:
+    def prefill(self, context: Text) -> None:
         """Let the model read the text so far, beside whatever else happens.
 
         A request for one token, which is thrown away: what the server keeps of it is the point.
@@ -243,21 +245,21 @@ class Pen:
         """
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(
-                self._read_along(self.prefix + context(self.closer))
+                self._prefill(self.prefix + context(self.think_end_tag))
             )
 
-    async def put_away(self) -> None:
-        """:meth:`lift`, at the end of the call."""
+    async def aclose(self) -> None:
+        """:meth:`cancel`, at the end of the call."""
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.cancel()
             with suppress(asyncio.CancelledError):
                 await reading
-        await self.lift()
+        await self.cancel()
 
     # -- inside ------------------------------------------------------------------------------
 
-    async def _read_along(self, prompt: str) -> None:
+    async def _prefill(self, prompt: str) -> None:
         self.requests += 1
         report = Report()
         request = Request(
@@ -283,7 +285,7 @@ class Pen:
             except BackendError as error:
                 alone, read = self._room == 1, self._read
                 await self._close()
-                if error.context_full and context(self.closer):
+                if error.context_full and context(self.think_end_tag):
                     self._ended = "context"
                     return None
                 self._attempts += 1
@@ -312,9 +314,9 @@ class Pen:
         self._room, self._read = room, 0
         self._logprobs, self._look = logprobs, distribution_only
         self.requests += 1
-        until = () if logprobs or self._schema is not None else self._until
+        stop = () if logprobs or self._schema is not None else self._stop
         request = Request(
-            prompt=self.prefix + context(self.closer),
+            prompt=self.prefix + context(self.think_end_tag),
             max_tokens=max(1, room),
             logprobs=self.top_logprobs if logprobs else 0,
             temperature=self.sampling.temperature,
@@ -325,7 +327,7 @@ class Pen:
             max_retries=self.sampling.max_retries,
             draft=None if self._schema is not None else self.draft,
             schema=self._schema,
-            until=until,
+            stop=stop,
             notes=self._notes,
         )
         self._stream = cast(

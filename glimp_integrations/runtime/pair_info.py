@@ -9,13 +9,13 @@ from glimp_integrations.backends.base import Backend
 from glimp_integrations.conversation import prompt
 from glimp_integrations.trace.trace import Author
 
-__all__ = ["PairFacts", "ask_once"]
+__all__ = ["PairInfo", "ask_once"]
 
 _HELLO = prompt.check_messages("Hello")
 
 
 @dataclass(frozen=True, slots=True)
-class PairFacts:
+class PairInfo:
     """What both models have in common.
 
     Attributes:
@@ -29,10 +29,10 @@ class PairFacts:
     shows_tools: frozenset[Author]
 
 
-_asking: dict[tuple[int, int], asyncio.Task[PairFacts]] = {}
+_asking: dict[tuple[int, int], asyncio.Task[PairInfo]] = {}
 
 
-async def ask_once(small: Backend, large: Backend) -> PairFacts:
+async def ask_once(small: Backend, large: Backend) -> PairInfo:
     """:func:`ask`; who comes while the models are asked waits for the same answer."""
     pair = id(small), id(large)
     if pair not in _asking:
@@ -41,7 +41,7 @@ async def ask_once(small: Backend, large: Backend) -> PairFacts:
     return await asyncio.shield(_asking[pair])
 
 
-async def ask(small: Backend, large: Backend) -> PairFacts:
+async def ask(small: Backend, large: Backend) -> PairInfo:
     """Ask both models, one after the other; the first request loads them.
 
     Raises:
@@ -56,4 +56,4 @@ async def ask(small: Backend, large: Backend) -> PairFacts:
         if await prompt.shows_tools(backend):
             tools.add(author)
     known = [window for window in windows if window is not None]
-    return PairFacts(min(known, default=None), any(tags), frozenset(tools))
+    return PairInfo(min(known, default=None), any(tags), frozenset(tools))

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Literal
 
 from glimp_integrations.backends.base import (
-    PATIENCE,
+    CALL_LIMITS,
     Backend,
     Capabilities,
     Message,
@@ -29,10 +29,10 @@ from glimp_integrations.method.chain import Author, Chain
 from glimp_integrations.method.entropy import Estimator
 from glimp_integrations.method.format_tokens import only_formats
 from glimp_integrations.output.constraints import Plan, make_plan
-from glimp_integrations.output.spec import Form
-from glimp_integrations.output.tool_parser import CallReader
+from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.output.tool_parser import ToolCallParser
 from glimp_integrations.runtime.call import Call
-from glimp_integrations.runtime.model_stream import Pen, Sampling
+from glimp_integrations.runtime.model_stream import ModelStream, Sampling
 from glimp_integrations.runtime.recorder import Recorder
 from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.runtime.strategy import choose
@@ -49,7 +49,7 @@ class Prepared:
 
     Attributes:
         chain: What is written.
-        pens: Who writes it.
+        streams: Who writes it.
         strategy: How requests are made.
         recorder: Keeps the books.
         reader: Finds tool calls in the answer.
@@ -57,10 +57,10 @@ class Prepared:
     """
 
     chain: Chain
-    pens: dict[Author, Pen]
+    streams: dict[Author, ModelStream]
     strategy: str
     recorder: Recorder
-    reader: CallReader
+    reader: ToolCallParser
     replan: Callable[[Author], Plan]
 
 
@@ -78,18 +78,18 @@ async def prepare(asked: Call, speed: PairSpeed | None) -> Prepared:
     """
     started = time.perf_counter()
     settings, small, large = asked.settings, asked.small, asked.large
-    messages, form = asked.messages, asked.form
-    PATIENCE.set((settings.timeout, settings.max_retries))
+    messages, output = asked.messages, asked.output
+    CALL_LIMITS.set((settings.timeout, settings.max_retries))
     models: dict[Author, Backend] = {"small": small, "large": large}
-    ready, forced, errors = await _ask_both(settings, models, messages, form)
+    ready, forced, errors = await _ask_both(settings, models, messages, output)
     tags = _tags(settings, {author: model.prompt for author, model in ready.items()})
     cans = ready["small"].can, ready["large"].can
     shared = cans[0].shares_device(cans[1])
     strategy = choose(settings.strategy, small, large, *cans, speed)
-    if settings.keep_warm and (shared or cans[1].in_process):
+    if settings.warm_prefix_cache and (shared or cans[1].in_process):
         raise ConfigError(
-            "keep_warm lets the large model read while the small one writes, and here they compute "
-            "on one device: leave it out, or name the devices on the backends (device=...)"
+            "warm_prefix_cache lets the large model read while the small one writes, and here they "
+            "compute on one device: leave it out, or name the devices on the backends (device=...)"
         )
     glimpses = forced is None and 0 <= settings.threshold < math.inf
     estimator = _estimator(settings, cans[0], needed=glimpses)
@@ -99,13 +99,13 @@ async def prepare(asked: Call, speed: PairSpeed | None) -> Prepared:
         settings.threshold.compare(Conditions.of(settings, (small, large), cans[0], estimator, k))
     seeds = itertools.count(settings.seed or 0)
 
-    def pen(author: Author) -> Pen:
+    def stream(author: Author) -> ModelStream:
         own = tags[author]
-        return Pen(
+        return ModelStream(
             author=author,
             backend=models[author],
             prefix=ready[author].prompt.prefix(own),
-            closer=own[1] if own else "",
+            think_end_tag=own[1] if own else "",
             sampling=Sampling(
                 temperature=settings.temperature,
                 top_p=settings.top_p,
@@ -127,29 +127,29 @@ async def prepare(asked: Call, speed: PairSpeed | None) -> Prepared:
         """The plan for the answer, where this model writes it."""
         said = ready[author]
         return make_plan(
-            form,
+            output,
             (said.can.template, said.prompt.text),
-            binds=said.can.binds,
+            supports_schema=said.can.supports_schema,
             model=models[author].label,
             calls=any(m["role"] == "tool" or m.get("tool_calls") for m in messages),
         )
 
-    pens: dict[Author, Pen] = {author: pen(author) for author in models}
+    streams: dict[Author, ModelStream] = {author: stream(author) for author in models}
     chain = Chain(
         settings,
-        closers=tuple(dict.fromkeys(own[1] for own in tags.values() if own)),
+        think_end_tags=tuple(dict.fromkeys(own[1] for own in tags.values() if own)),
         window=min(
             (model.room for model in ready.values() if model.room is not None), default=None
         ),
         plan=plan_for(forced or ("small" if settings.answer_by == "small" else "large")),
         forced=forced,
-        lots=_lots(settings, messages),
+        random_draw=_random_draw(settings, messages),
     )
     recorder = Recorder(
-        settings, chain, pens, strategy, estimator, ready["large"].prompt.tokens, started, errors
+        settings, chain, streams, strategy, estimator, ready["large"].prompt.tokens, started, errors
     )
     reader = chain.plan.reader(recorder.new_id)
-    return Prepared(chain, pens, strategy[0], recorder, reader, plan_for)
+    return Prepared(chain, streams, strategy[0], recorder, reader, plan_for)
 
 
 async def conditions(settings: RoutingSettings, small: Backend, large: Backend) -> Conditions:
@@ -186,7 +186,7 @@ async def _ask_both(
     settings: RoutingSettings,
     models: dict[Author, Backend],
     messages: Sequence[Message],
-    form: Form,
+    output: OutputSpec,
 ) -> tuple[dict[Author, _Ready], Author | None, list[str]]:
     """Capabilities and prompts; a failing model is excused if the other may work alone.
 
@@ -216,7 +216,7 @@ async def _ask_both(
             text = await prompt.build(
                 models[author],
                 messages,
-                form,
+                output,
                 show_schema=settings.show_schema,
                 keep_reasoning=settings.keep_reasoning,
                 think_tags=settings.think_tags,
@@ -284,7 +284,9 @@ def _drafter(
     return models["small"] if settings.draft == "small" else "prompt_lookup"
 
 
-def _lots(settings: RoutingSettings, messages: Sequence[Message]) -> Callable[[], float] | None:
+def _random_draw(
+    settings: RoutingSettings, messages: Sequence[Message]
+) -> Callable[[], float] | None:
     """Lots of the random router: one question has the same ones in every run."""
     if settings.random_share is None:
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from glimp_integrations.method.chain import Author, Chain, Step
 from glimp_integrations.method.entropy import Estimator
 from glimp_integrations.output.tool_parser import new_ids
-from glimp_integrations.runtime.model_stream import Pen
+from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.trace import (
     CallProposal,
@@ -31,7 +31,7 @@ class Recorder:
     Args:
         settings: The routing settings.
         chain: What is written.
-        pens: Who writes it; their counters are read here.
+        streams: Who writes it; their counters are read here.
         strategy: Chosen strategy and the reason for it.
         estimator: How H is computed in this call.
         prompt_tokens: Of the large model's prompt, if known.
@@ -42,7 +42,7 @@ class Recorder:
 
     settings: RoutingSettings
     chain: Chain
-    pens: Mapping[Author, Pen]
+    streams: Mapping[Author, ModelStream]
     strategy: tuple[str, str]
     estimator: Estimator
     prompt_tokens: int | None
@@ -70,7 +70,7 @@ class Recorder:
         threshold = self.settings.threshold
         now = self._counts()
         spent = {name: now[name] - self._before.get(name, 0) for name in now}
-        told = any(pen.prefilled is not None for pen in self.pens.values())
+        told = any(stream.prefilled is not None for stream in self.streams.values())
         record = StepRecord(
             index=step.index,
             kind=self.chain.kind_of(step),
@@ -103,14 +103,14 @@ class Recorder:
             for record, step in zip(self._records, chain.steps, strict=True)
         ]
         usage = Usage(
-            small=self.pens["small"].usage,
-            large=self.pens["large"].usage,
+            small=self.streams["small"].usage,
+            large=self.streams["large"].usage,
             reasoning_tokens=sum(r.tokens for r in records if r.kind == "reasoning"),
         )
         cost, alone = self._costs(usage, sum(r.tokens for r in records))
         trace = Trace(
-            small_model=self.pens["small"].backend.name,
-            large_model=self.pens["large"].backend.name,
+            small_model=self.streams["small"].backend.name,
+            large_model=self.streams["large"].backend.name,
             strategy=self.strategy[0],
             strategy_reason=self.strategy[1],
             glimpse=self.settings.glimpse,
@@ -119,7 +119,7 @@ class Recorder:
             call_proposals=self._proposals(),
             stop_reason=chain.stop_reason,
             answer_stop=chain.answer_stop,
-            requests=sum(pen.requests for pen in self.pens.values()),
+            requests=sum(stream.requests for stream in self.streams.values()),
             seconds=time.perf_counter() - self.started,
             prompt_tokens=self.prompt_tokens,
             errors=self.errors,
@@ -145,7 +145,7 @@ class Recorder:
                 decided_in=decider.index,
                 decided_by=decider.author,
                 called=decider.end == "tool_call",
-                opening=proposal.opening,
+                trigger=proposal.trigger,
             )
             for proposal in self.chain.proposals
             # The call may have ended before anybody decided.
@@ -161,14 +161,14 @@ class Recorder:
 
     @property
     def _tag(self) -> str:
-        k = self.pens["small"].top_logprobs
+        k = self.streams["small"].top_logprobs
         return self.estimator if self.estimator == "full" else f"{self.estimator}@{k}"
 
     def _counts(self) -> dict[str, int]:
-        pens = self.pens.values()
+        streams = self.streams.values()
         return {
-            "requests": sum(pen.requests for pen in pens),
-            "discarded": sum(pen.discarded for pen in pens),
-            "prefilled": sum(pen.prefilled or 0 for pen in pens),
-            "cached": sum(pen.cached or 0 for pen in pens),
+            "requests": sum(stream.requests for stream in streams),
+            "discarded": sum(stream.discarded for stream in streams),
+            "prefilled": sum(stream.prefilled or 0 for stream in streams),
+            "cached": sum(stream.cached or 0 for stream in streams),
         }

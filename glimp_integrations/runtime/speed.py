@@ -16,7 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from glimp_integrations.backends.base import PATIENCE, Backend, Report, Request
+from glimp_integrations.backends.base import CALL_LIMITS, Backend, Report, Request
 from glimp_integrations.errors import BackendError
 from glimp_integrations.trace.trace import Author, Trace
 
@@ -236,7 +236,7 @@ def _line(near: Sequence[_Timing], far: Sequence[_Timing]) -> tuple[float, float
 
 async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 0) -> _Timing:
     """Time of a stream's tokens; ``stop``: closed after so many pieces."""
-    seconds, retries = PATIENCE.get()
+    seconds, retries = CALL_LIMITS.get()
     request = Request(prompt, _TOKENS, logprobs=logprobs, timeout=seconds, max_retries=retries)
     report = Report()
     arrivals = []
@@ -259,7 +259,7 @@ async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 
 
 
 async def _single(backend: Backend, prompt: str, report: Report | None = None) -> float:
-    seconds, retries = PATIENCE.get()
+    seconds, retries = CALL_LIMITS.get()
     request = Request(prompt, 1, timeout=seconds, max_retries=retries)
     started = time.perf_counter()
     async with aclosing(backend.generate(request, report or Report())) as tokens:  # type: ignore[type-var]
@@ -288,6 +288,6 @@ async def _prefill(backend: Backend, single: float) -> float:
 async def _release(backend: Backend, single: float) -> float:
     await _stream(backend, _COUNTING, stop=4)
     started = time.perf_counter()
-    await backend.released()
+    await backend.wait_idle()
     await _single(backend, _COUNTING)
     return max(0.0, time.perf_counter() - started - single)

@@ -41,7 +41,7 @@ def choose(
     if wanted == "in_process" and not small_can.in_process:
         raise ConfigError(
             "strategy 'in_process' needs a small model that transformers runs in this process "
-            "(HuggingFaceBackend, or the short form 'hf:...'): use it, or 'auto'"
+            "(HuggingFaceBackend, or the model string 'hf:...'): use it, or 'auto'"
         )
     streams = small_can.streamed_logprobs or not small_can.top_logprobs
     if wanted in ("fused", "overlap") and not streams:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from glimp_integrations.method.chain import Chain, Step
-from glimp_integrations.trace.events import Event, Kind, Settled, TextDelta
+from glimp_integrations.trace.events import Event, Kind, KindResolved, TextDelta
 
-__all__ = ["Settler"]
+__all__ = ["KindResolver"]
 
 
-class Settler:
+class KindResolver:
     """Turns shown text into events, holding back the judgement while it is open.
 
     With ``untagged_answer="last_step"`` a step is known to be reasoning as soon as a later one
@@ -51,7 +51,7 @@ class Settler:
         parts: list[tuple[str, Kind]] = [(rest[:begin], "reasoning"), (rest[begin:], "answer")]
         self._open, self._length, self._settled = [], 0, 0
         self._first_word, self._last_word = None, -1
-        return [Settled(text, kind) for text, kind in parts if text]
+        return [KindResolved(text, kind) for text, kind in parts if text]
 
     def _before(self, step: Step) -> list[Event]:
         """What is reasoning because ``step`` says something too."""
@@ -70,9 +70,9 @@ class Settler:
         self._settled, self._open, self._length = self._begin, [later], self._length - cut
         self._first_word = len(later) - len(later.lstrip())
         self._last_word -= cut
-        return [Settled(rest[:cut], "reasoning")]
+        return [KindResolved(rest[:cut], "reasoning")]
 
     def _decided(self, step: Step) -> Kind:
-        if step.is_answer or not self._chain.closers:
+        if step.is_answer or not self._chain.think_end_tags:
             return "answer"
         return "reasoning"

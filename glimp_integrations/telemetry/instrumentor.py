@@ -24,7 +24,7 @@ from typing import Any
 
 from glimp_integrations._version import __version__
 from glimp_integrations.errors import ConfigError, GlimpError
-from glimp_integrations.runtime.call import Call, Events, watchers
+from glimp_integrations.runtime.call import Call, Events, call_hooks
 from glimp_integrations.telemetry import messages as texts
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
 from glimp_integrations.trace.trace import ModelUsage, RoutedAnswer, StepRecord
@@ -70,11 +70,11 @@ class GlimpInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             trace.get_tracer(name, __version__, options.get("tracer_provider")),
             Metrics(metrics.get_meter(name, __version__, options.get("meter_provider"))),
         )
-        watchers.append(self._watcher)
+        call_hooks.append(self._watcher)
 
     def _uninstrument(self, **_: Any) -> None:
-        if self._watcher in watchers:
-            watchers.remove(self._watcher)
+        if self._watcher in call_hooks:
+            call_hooks.remove(self._watcher)
         self._watcher = None
 
 
@@ -145,7 +145,7 @@ class _Watching:
             "gen_ai.request.max_tokens": settings.max_tokens,
             "gen_ai.request.seed": settings.seed,
             "gen_ai.request.stop_sequences": settings.stop,
-            "gen_ai.output.type": "json" if call.form.schema is not None else "text",
+            "gen_ai.output.type": "json" if call.output.schema is not None else "text",
             "glimprouter.small.model": call.small.name,
             "glimprouter.large.model": call.large.name,
             "glimprouter.threshold": float(settings.threshold),

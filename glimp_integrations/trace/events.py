@@ -11,7 +11,7 @@ from glimp_integrations.trace.trace import Author, RoutedAnswer, StepRecord
 __all__ = [
     "Event",
     "Finished",
-    "Settled",
+    "KindResolved",
     "StepDone",
     "StepStarted",
     "TextDelta",
@@ -48,7 +48,7 @@ class TextDelta:
     """New text, as it is generated.
 
     ``kind`` is ``None`` while it is open whether the text is reasoning or answer (models that
-    do not think in tags: the last step is the answer); :class:`Settled` tells later.
+    do not think in tags: the last step is the answer); :class:`KindResolved` tells later.
     """
 
     text: str
@@ -58,7 +58,7 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class KindResolved:
     """Text that came in deltas of unknown kind now has one. Never overlaps decided deltas."""
 
     text: str
@@ -96,13 +96,13 @@ class Finished:
     result: RoutedAnswer
 
 
-Event = StepStarted | TextDelta | Settled | ToolCallDelta | StepDone | Finished
+Event = StepStarted | TextDelta | KindResolved | ToolCallDelta | StepDone | Finished
 
 
 _TYPES: dict[str, type[Any]] = {
     "step_started": StepStarted,
     "text_delta": TextDelta,
-    "settled": Settled,
+    "settled": KindResolved,
     "tool_call_delta": ToolCallDelta,
     "step_done": StepDone,
     "finished": Finished,

@@ -76,7 +76,7 @@ class CallProposal(_Record):
     decided_in: int = Field(description="Index of the step whose author decided; often the same.")
     decided_by: Author
     called: bool = Field(description="Whether the one who decided made a call.")
-    opening: str = Field(description="What the call began with.")
+    trigger: str = Field(description="What the call began with.")
 
 
 class ModelUsage(_Record):
@@ -133,7 +133,7 @@ class Trace(_Record):
     strategy_reason: str
     glimpse: str = Field(default="first_token", description="Which token H was taken from.")
     random_share: float | None = Field(
-        default=None, description="Set: the large model's steps were drawn by lot."
+        default=None, description="Set: the large model's steps were drawn at random."
     )
     steps: list[StepRecord] = []
     call_proposals: list[CallProposal] = Field(

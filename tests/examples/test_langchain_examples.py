@@ -1,6 +1,6 @@
 """Every example of examples/langchain runs as it stands and does what its docstring says.
 
-They are run by calling ``main`` on the embedded pair, greedily, on the smallest budget that still
+They are run by calling ``main`` on the bundled models, greedily, on the smallest budget that still
 lets them come to a result.
 """
 

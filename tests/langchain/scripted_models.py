@@ -16,10 +16,10 @@ EITHER = ["invoke", "astream"]
 
 
 def chat(
-    *behind: str, tags: bool = True, binds: bool = True, of: Any = None, **options: Any
+    *behind: str, tags: bool = True, supports_schema: bool = True, of: Any = None, **options: Any
 ) -> ChatGlimpRouter:
     """A chat model over two models of one script; ``of`` goes to the backends."""
-    models = pair(*behind, tags=tags, binds=binds, **(of or {}))
+    models = pair(*behind, tags=tags, supports_schema=supports_schema, **(of or {}))
     return ChatGlimpRouter(**models, temperature=0, **options)
 
 

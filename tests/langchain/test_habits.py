@@ -44,7 +44,7 @@ from glimp_integrations.backends.base import Message, Rendered
 from glimp_integrations.settings import Price, Prices
 from langchain_glimp import ChatGlimpRouter, GlimpRouterLLM
 
-FORM = "openai:{}@http://127.0.0.1:9/v1"
+OUTPUT_ARGUMENTS = "openai:{}@http://127.0.0.1:9/v1"
 WEATHER = {
     "type": "function",
     "function": {
@@ -98,25 +98,31 @@ def test_the_threshold_is_configured_by_with_config() -> None:
 
 
 def test_the_models_are_configured_by_their_short_forms() -> None:
-    llm = ChatGlimpRouter(small=FORM.format("S"), large=FORM.format("L"), api_key="k")
+    llm = ChatGlimpRouter(
+        small=OUTPUT_ARGUMENTS.format("S"), large=OUTPUT_ARGUMENTS.format("L"), api_key="k"
+    )
     fields = llm.configurable_fields(
         small=ConfigurableField(id="small"), large=ConfigurableField(id="large")
     )
-    other = fields.with_config(configurable={"large": FORM.format("XL")})
+    other = fields.with_config(configurable={"large": OUTPUT_ARGUMENTS.format("XL")})
     changed, _ = other.prepare()
     assert (changed.pair_name, llm.pair_name) == ("S+XL", "S+L")
-    assert changed.router.small is llm.router.small, "one backend of one short form and key"
+    assert changed.router.small is llm.router.small, "one backend of one model string and key"
     assert changed.api_key == llm.api_key
     with pytest.raises(ConfigError, match="'gpt-4'"):
         fields.with_config(configurable={"small": "gpt-4"}).invoke("hi")
 
 
 def test_a_configured_model_has_the_profile_of_what_it_is() -> None:
-    llm = ChatGlimpRouter(small=FORM.format("S"), large=FORM.format("L"), max_tokens=2048)
+    llm = ChatGlimpRouter(
+        small=OUTPUT_ARGUMENTS.format("S"), large=OUTPUT_ARGUMENTS.format("L"), max_tokens=2048
+    )
     fields = llm.configurable_fields(
         large=ConfigurableField(id="large"), max_tokens=ConfigurableField(id="most")
     )
-    changed, _ = fields.prepare({"configurable": {"large": FORM.format("XL"), "most": 5}})
+    changed, _ = fields.prepare(
+        {"configurable": {"large": OUTPUT_ARGUMENTS.format("XL"), "most": 5}}
+    )
     assert changed.profile is not None
     assert changed.profile["max_output_tokens"] == 5
     assert changed.profile["name"] == "S+XL"

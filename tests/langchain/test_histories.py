@@ -229,7 +229,7 @@ async def test_our_own_broken_call_comes_back() -> None:
         '{"name": "get_weather", "arguments": {"city": ',
         "",
         tags=True,
-        binds=False,
+        supports_schema=False,
     )
     message = await ask("invoke", llm.bind_tools([get_weather]))
     (call,) = message.invalid_tool_calls

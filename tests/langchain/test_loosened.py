@@ -38,16 +38,22 @@ def look(cities: set[str]) -> str:
     return str(cities)
 
 
-@pytest.mark.parametrize("binds", [True, False])
+@pytest.mark.parametrize("supports_schema", [True, False])
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_sets_and_decimals(method: Any, binds: bool) -> None:
+def test_sets_and_decimals(method: Any, supports_schema: bool) -> None:
     def reply(written: str) -> Any:
         whole = [written]
         if method == "function_calling":
-            whole = demanded([f'{{"name": "Bill", "arguments": {written}}}'], binds=binds)
+            whole = demanded(
+                [f'{{"name": "Bill", "arguments": {written}}}'], supports_schema=supports_schema
+            )
         else:
-            whole = answer(whole, binds=binds)
-        return chat(*whole, binds=binds).with_structured_output(Bill, method=method).invoke("hi")
+            whole = answer(whole, supports_schema=supports_schema)
+        return (
+            chat(*whole, supports_schema=supports_schema)
+            .with_structured_output(Bill, method=method)
+            .invoke("hi")
+        )
 
     found = reply('{"total": "1.50", "tags": ["a", "a"]}')
     assert found == Bill(total=Decimal("1.50"), tags={"a"})
@@ -66,7 +72,9 @@ async def test_a_tool_with_a_set_beside_another(way: str, choice: str, strict: A
     if choice == "get_weather":
         call, wanted = json.dumps({"name": PARIS[0], "arguments": PARIS[1]}), PARIS
     free = choice == "auto" and strict is False
-    script = of_own_accord([call], binds=not free) if choice == "auto" else demanded([call])
+    script = (
+        of_own_accord([call], supports_schema=not free) if choice == "auto" else demanded([call])
+    )
     llm = chat(*script).bind_tools([look, get_weather], tool_choice=choice, strict=strict)
     assert called(await ask(way, llm)) == [wanted]
 

@@ -52,7 +52,7 @@ def test_a_stored_model_loads_with_its_settings(kind: Any) -> None:
     assert type(again) is kind
     assert settings_of(again) == settings_of(llm)
     assert again.identity == llm.identity
-    assert again.router.small is llm.router.small, "of one short form, so of one backend"
+    assert again.router.small is llm.router.small, "of one model string, so of one backend"
     assert dumpd(again) == stored
     assert settings_of(restored(dumps(llm))) == settings_of(llm), "as text, too"
 
@@ -174,7 +174,7 @@ def everything_said(llm: Any) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("objects", [False, True], ids=["short forms", "backends"])
+@pytest.mark.parametrize("objects", [False, True], ids=["model strings", "backends"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_secret_is_written_anywhere(kind: Any, objects: bool) -> None:
     small, large = SECRET_SMALL, SECRET_LARGE

@@ -1,4 +1,4 @@
-"""LangChain's own integration suite on the embedded pair.
+"""LangChain's own integration suite on the bundled models.
 
 Switched off by properties: images, audio and PDFs, because both models read text only, and the
 override of the model's name in a call, because a pair has no single name to exchange (its models

@@ -11,7 +11,7 @@ from langchain_glimp import ChatGlimpRouter
 
 
 class TestChatGlimpRouter(ChatModelUnitTests):
-    """Models named by short forms: construction must ask nobody."""
+    """Models named by model strings: construction must ask nobody."""
 
     @property
     def chat_model_class(self) -> type[ChatGlimpRouter]:

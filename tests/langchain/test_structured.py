@@ -70,17 +70,23 @@ KINDS = {
 WANTED = {"type": "json_schema", "json_schema": {"name": "Somebody", "schema": SCHEMA}}
 
 
-def reply(method: str, name: str, text: list[str] = JSON, *, binds: bool = True) -> list[str]:
+def reply(
+    method: str, name: str, text: list[str] = JSON, *, supports_schema: bool = True
+) -> list[str]:
     """What a model writes that does as it is told."""
     if method == "function_calling":
         call = [f'{{"name": "{name}", "arguments": ', *text, "}"]
-        return demanded(call, binds=binds)
-    return answer(text, binds=binds)
+        return demanded(call, supports_schema=supports_schema)
+    return answer(text, supports_schema=supports_schema)
 
 
-def structured(method: str, kind: str, *, binds: bool = True, **options: Any) -> Any:
+def structured(method: str, kind: str, *, supports_schema: bool = True, **options: Any) -> Any:
     schema, name, _ = KINDS[kind]
-    llm = chat(*reply(method, name, binds=binds), binds=binds, **options)
+    llm = chat(
+        *reply(method, name, supports_schema=supports_schema),
+        supports_schema=supports_schema,
+        **options,
+    )
     return llm, llm.with_structured_output(schema, method=method)
 
 
@@ -95,11 +101,11 @@ def sent(schema: Any, text: list[str] = JSON, **options: Any) -> tuple[Any, dict
 # -- every schema, every method --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("binds", [True, False], ids=["bound", "free"])
+@pytest.mark.parametrize("supports_schema", [True, False], ids=["bound", "free"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_answer_becomes_data(method: str, kind: str, binds: bool) -> None:
-    _, llm = structured(method, kind, binds=binds)
+async def test_an_answer_becomes_data(method: str, kind: str, supports_schema: bool) -> None:
+    _, llm = structured(method, kind, supports_schema=supports_schema)
     wanted = KINDS[kind][2]
     found = llm.invoke("hi")
     assert found == await llm.ainvoke("hi") == wanted
@@ -286,7 +292,7 @@ async def test_raw_answers_come_along(method: str, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_broken_json_is_a_parsing_error(kind: str) -> None:
     schema = KINDS[kind][0]
-    llm = chat(*answer(["Anna is 34."], binds=False), binds=False)
+    llm = chat(*answer(["Anna is 34."], supports_schema=False), supports_schema=False)
     both = llm.with_structured_output(schema, include_raw=True).invoke("hi")
     assert both["parsed"] is None
     assert isinstance(both["parsing_error"], OutputParserException)
@@ -316,8 +322,8 @@ def test_json_of_another_shape_is_a_parsing_error_of_pydantic_classes() -> None:
 
 
 def test_a_broken_call_is_no_data_and_nothing_raises() -> None:
-    broken = reply("function_calling", "Person", ['{"name": Anna}'], binds=False)
-    llm = chat(*broken, binds=False)
+    broken = reply("function_calling", "Person", ['{"name": Anna}'], supports_schema=False)
+    llm = chat(*broken, supports_schema=False)
     both = llm.with_structured_output(Person, method="function_calling", include_raw=True).invoke(
         "hi"
     )
@@ -362,7 +368,7 @@ async def test_a_keyword_no_grammar_keeps_is_named_where_it_has_to_be_kept(metho
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
 def test_strict_needs_a_backend_that_binds(method: Any) -> None:
-    free = chat(*reply(method, "Person", binds=False), binds=False)
+    free = chat(*reply(method, "Person", supports_schema=False), supports_schema=False)
     with pytest.raises(ConfigError, match="strict=True needs a backend"):
         free.with_structured_output(Person, method=method, strict=True).invoke("hi")
     llm = chat(*reply(method, "Person"))

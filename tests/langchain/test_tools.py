@@ -146,11 +146,13 @@ def test_left_alone_the_model_may_answer(choice: Any) -> None:
 
 @pytest.mark.parametrize("choice", ["none", False])
 def test_with_the_choice_none_no_tool_is_shown_or_read(choice: Any) -> None:
-    llm = chat(*of_own_accord(CALL, binds=False))
+    llm = chat(*of_own_accord(CALL, supports_schema=False))
     message = llm.bind_tools(TOOLS, tool_choice=choice).invoke("hi")
     assert shown_tools(llm.small) == shown_tools(llm.large) == []
     assert message.tool_calls == message.invalid_tool_calls == []
-    assert message.content == "".join(of_own_accord(CALL, binds=False)), "it is text like any other"
+    assert message.content == "".join(of_own_accord(CALL, supports_schema=False)), (
+        "it is text like any other"
+    )
 
 
 def test_the_small_model_may_write_the_call() -> None:
@@ -201,11 +203,14 @@ def test_ids_of_different_messages_differ() -> None:
     assert len({llm.invoke("hi").tool_calls[0]["id"] for _ in range(5)}) == 5
 
 
-@pytest.mark.parametrize("binds", [True, False])
+@pytest.mark.parametrize("supports_schema", [True, False])
 @pytest.mark.parametrize("way", EITHER)
-async def test_without_parallel_calls_there_is_one(way: str, binds: bool) -> None:
-    script = [*of_own_accord(CALL, binds=binds), *of_own_accord(NOON, binds=binds)]
-    llm = chat(*script, binds=binds)
+async def test_without_parallel_calls_there_is_one(way: str, supports_schema: bool) -> None:
+    script = [
+        *of_own_accord(CALL, supports_schema=supports_schema),
+        *of_own_accord(NOON, supports_schema=supports_schema),
+    ]
+    llm = chat(*script, supports_schema=supports_schema)
     message = await ask(way, llm.bind_tools(TOOLS, parallel_tool_calls=False))
     assert called(message) == [PARIS]
 
@@ -220,21 +225,25 @@ REPLIES = {
 }
 
 
-def reply(names: list[str], *, binds: bool) -> list[str]:
+def reply(names: list[str], *, supports_schema: bool) -> list[str]:
     whole = {
-        "CALL": of_own_accord(CALL, binds=binds),
-        "NOON": of_own_accord(NOON, binds=binds),
-        "DEMANDED": demanded(CALL, binds=binds),
+        "CALL": of_own_accord(CALL, supports_schema=supports_schema),
+        "NOON": of_own_accord(NOON, supports_schema=supports_schema),
+        "DEMANDED": demanded(CALL, supports_schema=supports_schema),
     }
     return [token for name in names for token in whole.get(name, [name])]
 
 
-@pytest.mark.parametrize("binds", [True, False], ids=["bound", "free"])
+@pytest.mark.parametrize("supports_schema", [True, False], ids=["bound", "free"])
 @pytest.mark.parametrize("name", REPLIES)
 @pytest.mark.parametrize("way", ["stream", "astream"])
-async def test_a_stream_adds_up_to_the_invoked_message(way: str, name: str, binds: bool) -> None:
+async def test_a_stream_adds_up_to_the_invoked_message(
+    way: str, name: str, supports_schema: bool
+) -> None:
     parts, choice = REPLIES[name]
-    llm = chat(*reply(parts, binds=binds), binds=binds).bind_tools(TOOLS, tool_choice=choice)
+    llm = chat(
+        *reply(parts, supports_schema=supports_schema), supports_schema=supports_schema
+    ).bind_tools(TOOLS, tool_choice=choice)
     whole, other = llm.invoke("hi"), await ask(way, llm)
     assert called(other) == called(whole)
     for field in ("content", "additional_kwargs", "usage_metadata", "invalid_tool_calls"):
@@ -300,7 +309,7 @@ async def test_content_blocks_come_in_order(way: str, thinks: bool) -> None:
 @pytest.mark.parametrize("way", ["stream", "astream"])
 async def test_blocks_of_a_stream_never_share_an_index(way: str, name: str) -> None:
     parts, choice = REPLIES[name]
-    llm = chat(*reply(parts, binds=True), output_version="v1")
+    llm = chat(*reply(parts, supports_schema=True), output_version="v1")
     tooled = llm.bind_tools(TOOLS, tool_choice=choice)
     chunks = (
         list(tooled.stream("hi"))
@@ -329,7 +338,7 @@ async def test_blocks_of_a_stream_never_share_an_index(way: str, name: str) -> N
 @pytest.mark.parametrize("version", ["v0", "v1"])
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_broken_call_is_invalid_and_nothing_raises(way: str, version: str) -> None:
-    llm = chat("Look.", *BROKEN, binds=False, output_version=version).bind_tools(TOOLS)
+    llm = chat("Look.", *BROKEN, supports_schema=False, output_version=version).bind_tools(TOOLS)
     message = await ask(way, llm)
     assert message.tool_calls == [], "a call with made-up arguments would be carried out"
     (call,) = message.invalid_tool_calls
@@ -346,7 +355,7 @@ async def test_a_broken_call_is_invalid_and_nothing_raises(way: str, version: st
 async def test_a_call_without_a_name_is_invalid_and_nothing_raises(
     way: str, script: list[str], text: str
 ) -> None:
-    llm = chat("Look.", *script, binds=False).bind_tools(TOOLS)
+    llm = chat("Look.", *script, supports_schema=False).bind_tools(TOOLS)
     message = await ask(way, llm)
     assert message.tool_calls == []
     (call,) = message.invalid_tool_calls
@@ -357,7 +366,7 @@ async def test_a_call_without_a_name_is_invalid_and_nothing_raises(
 @pytest.mark.parametrize("script", [BROKEN, NAMELESS, WORDS], ids=["broken", "nameless", "words"])
 @pytest.mark.filterwarnings("ignore:.*stream_v3:langchain_core._api.LangChainBetaWarning")
 def test_an_event_stream_tells_of_a_broken_call(script: list[str]) -> None:
-    llm = chat("Look.", *script, binds=False).bind_tools(TOOLS)
+    llm = chat("Look.", *script, supports_schema=False).bind_tools(TOOLS)
     message = llm.stream_events("hi", version="v3").output
     assert message.tool_calls == []
     assert len(message.invalid_tool_calls) == 1
@@ -371,7 +380,7 @@ def test_an_event_stream_tells_of_a_broken_call(script: list[str]) -> None:
 async def test_a_message_with_a_broken_call_can_be_answered(
     way: str, version: str, script: list[str]
 ) -> None:
-    llm = chat("Look.", *script, binds=False, output_version=version).bind_tools(TOOLS)
+    llm = chat("Look.", *script, supports_schema=False, output_version=version).bind_tools(TOOLS)
     if way == "events":
         message = llm.stream_events("hi", version="v3").output
     else:
@@ -431,14 +440,14 @@ def test_a_provider_s_own_tool_is_refused() -> None:
 
 @pytest.mark.parametrize("way", EITHER)
 async def test_strict_needs_a_backend_that_binds(way: str) -> None:
-    llm = chat("x", binds=False)
+    llm = chat("x", supports_schema=False)
     with pytest.raises(ConfigError, match=r"strict=True needs a backend that binds.*big"):
         await ask(way, llm.bind_tools(TOOLS, strict=True))
     assert llm.small.requests == llm.large.requests == [], "it is said before anything is written"
 
 
 def test_strict_calls_are_bound_and_lax_ones_are_free() -> None:
-    strict, lax = chat(*of_own_accord(CALL)), chat(*of_own_accord(CALL, binds=False))
+    strict, lax = chat(*of_own_accord(CALL)), chat(*of_own_accord(CALL, supports_schema=False))
     assert called(strict.bind_tools(TOOLS, strict=True).invoke("hi")) == [PARIS]
     assert called(lax.bind_tools(TOOLS, strict=False).invoke("hi")) == [PARIS]
     assert (len(bound(strict.large)), bound(lax.large)) == (1, [])

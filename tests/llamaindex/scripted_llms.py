@@ -24,9 +24,9 @@ EITHER = ["chat", "astream_chat"]
 """Where the way matters little."""
 
 HI = [ChatMessage("hi")]
-FORM = "openai:{}@http://127.0.0.1:9/v1"
+OUTPUT_ARGUMENTS = "openai:{}@http://127.0.0.1:9/v1"
 """Nobody listens there."""
-SMALL, LARGE = FORM.format("S"), FORM.format("L")
+SMALL, LARGE = OUTPUT_ARGUMENTS.format("S"), OUTPUT_ARGUMENTS.format("L")
 
 WEATHER = FunctionTool.from_defaults(get_weather)
 CLOCK = FunctionTool.from_defaults(clock)
@@ -39,10 +39,10 @@ AGENTS = (
 
 
 def scripted(
-    *behind: str, tags: bool = True, binds: bool = True, of: Any = None, **options: Any
+    *behind: str, tags: bool = True, supports_schema: bool = True, of: Any = None, **options: Any
 ) -> GlimpRouterLLM:
     """An LLM over two models of one script; ``of`` goes to the backends."""
-    models = pair(*behind, tags=tags, binds=binds, **(of or {}))
+    models = pair(*behind, tags=tags, supports_schema=supports_schema, **(of or {}))
     return GlimpRouterLLM(**models, temperature=0, **options)
 
 

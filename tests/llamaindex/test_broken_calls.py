@@ -28,7 +28,7 @@ def get_weather(city: str = "nowhere") -> str:
 
 
 def in_turns(*turns: list[str], **options: Any) -> GlimpRouterLLM:
-    models = {name: Turns(*turns, name=name, binds=False) for name in ("small", "large")}
+    models = {name: Turns(*turns, name=name, supports_schema=False) for name in ("small", "large")}
     return GlimpRouterLLM(**models, temperature=0, **options)
 
 
@@ -44,7 +44,7 @@ def _nobody_asked() -> None:
 async def test_the_model_is_told_and_tries_again(
     workflow: bool, streaming: bool, broken: list[str], before: list[str]
 ) -> None:
-    llm = in_turns([*before, *broken], of_own_accord(CALL, binds=False), [SUNNY])
+    llm = in_turns([*before, *broken], of_own_accord(CALL, supports_schema=False), [SUNNY])
     agent: Any = FunctionAgent(tools=[get_weather, clock], llm=llm, streaming=streaming)
     if workflow:
         agent = AgentWorkflow(agents=[agent])
@@ -65,7 +65,7 @@ async def test_the_model_is_told_and_tries_again(
 
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_a_good_call_beside_it_is_carried_out(streaming: bool) -> None:
-    both = [*of_own_accord(CALL, binds=False), *BROKEN]
+    both = [*of_own_accord(CALL, supports_schema=False), *BROKEN]
     llm = in_turns(both, ["?"], [SUNNY])
     agent = FunctionAgent(tools=[get_weather], llm=llm, streaming=streaming)
     output = await agent.run("Is it sunny?")
@@ -95,7 +95,7 @@ async def test_a_call_that_was_cut_off_is_an_error_at_once(streaming: bool) -> N
 
 
 def test_what_nobody_answered_is_not_shown_again() -> None:
-    message = scripted("Look.", *BROKEN, binds=False).chat_with_tools(TOOLS, "hi").message
+    message = scripted("Look.", *BROKEN, supports_schema=False).chat_with_tools(TOOLS, "hi").message
     after = scripted("I see.")
     after.chat([*HI, message, ChatMessage("What?")])
     assert after.large.conversations[0][1] == {"role": "assistant", "content": "Look."}

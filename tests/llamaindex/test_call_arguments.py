@@ -75,7 +75,7 @@ def served() -> Iterator[Callable[..., tuple[GlimpRouterLLM, list[FakeServer]]]]
         server.__exit__(None, None, None)
 
 
-class Bound(SimpleSpanHandler):
+class Constraint(SimpleSpanHandler):
     """Keeps what spans are told of: arguments, and whose method it is."""
 
     def new_span(self, id_: str, bound_args: Any, instance: Any = None, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ class Bound(SimpleSpanHandler):
 
 @contextmanager
 def spanning() -> Iterator[list[str]]:
-    spans, root = Bound(), get_dispatcher()
+    spans, root = Constraint(), get_dispatcher()
     root.add_span_handler(spans)
     try:
         yield spans.seen

@@ -1,4 +1,4 @@
-"""Our conformance suite for LlamaIndex LLMs, on the embedded pair."""
+"""Our conformance suite for LlamaIndex LLMs, on the bundled models."""
 
 import pytest
 

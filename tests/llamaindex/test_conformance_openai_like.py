@@ -1,6 +1,6 @@
 """The same suite on LlamaIndex's own OpenAILike, so that it is no mirror of our adapter.
 
-It talks to a llama.cpp server of this process, which serves the larger file of the embedded pair.
+It talks to a llama.cpp server of this process, which serves the larger file of the bundled models.
 What it fails is marked with what its source (llama-index-llms-openai) does there.
 """
 

@@ -29,7 +29,7 @@ def turns(name: str) -> TemplatedTurns:
         mark="<tool_response>\n",
         template=source("Qwen-Qwen3-0.6B"),
         generation_prompt="<|im_start|>assistant\n<think>\n",
-        binds=True,
+        supports_schema=True,
         name=name,
     )
 

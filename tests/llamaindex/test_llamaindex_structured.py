@@ -85,11 +85,13 @@ async def predicted(way: str, llm: Any, cls: Any = Person, **kwargs: Any) -> Any
 # -- objects ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("binds", [True, False], ids=["bound", "free"])
+@pytest.mark.parametrize("supports_schema", [True, False], ids=["bound", "free"])
 @pytest.mark.parametrize("tags", [True, False], ids=["tags", "no tags"])
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_answer_becomes_an_object(way: str, tags: bool, binds: bool) -> None:
-    llm = scripted(*answer(JSON, binds=binds), tags=tags, binds=binds)
+async def test_an_answer_becomes_an_object(way: str, tags: bool, supports_schema: bool) -> None:
+    llm = scripted(
+        *answer(JSON, supports_schema=supports_schema), tags=tags, supports_schema=supports_schema
+    )
     found = await predicted(way, llm)
     assert (found, type(found)) == (ANNA, Person)
 
@@ -214,7 +216,7 @@ async def test_an_answer_that_was_cut_off_is_an_error(way: str) -> None:
 @pytest.mark.parametrize("text", ["Anna is 34.", '{"name": "Anna"}', "", '{"name": "Anna", "age"'])
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_no_grammar_bound_may_be_no_object(way: str, text: str) -> None:
-    llm = scripted(*answer([text] if text else [], binds=False), binds=False)
+    llm = scripted(*answer([text] if text else [], supports_schema=False), supports_schema=False)
     with pytest.raises(OutputParserException, match="the answer is no Person") as caught:
         await predicted(way, llm)
     assert repr(text) in str(caught.value)
@@ -230,7 +232,7 @@ async def test_what_no_grammar_bound_may_be_no_object(way: str, text: str) -> No
 )
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_object_in_other_words_is_found(way: str, script: list[str]) -> None:
-    assert await predicted(way, scripted(*script, binds=False)) == ANNA
+    assert await predicted(way, scripted(*script, supports_schema=False)) == ANNA
 
 
 @pytest.mark.parametrize("way", WAYS)

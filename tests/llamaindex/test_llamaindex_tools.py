@@ -98,18 +98,21 @@ async def test_left_alone_the_model_may_answer(way: str, asked: Any) -> None:
 
 @pytest.mark.parametrize("way", WITH_TOOLS)
 async def test_with_the_choice_none_no_tool_is_shown_or_read(way: str) -> None:
-    llm = scripted(*of_own_accord(CALL, binds=False))
+    llm = scripted(*of_own_accord(CALL, supports_schema=False))
     response = await tooled(way, llm, tool_choice="none")
     assert shown_tools(llm.small) == []
     assert calls(response.message) == []
-    assert response.message.content == "".join(of_own_accord(CALL, binds=False))
+    assert response.message.content == "".join(of_own_accord(CALL, supports_schema=False))
 
 
-@pytest.mark.parametrize("binds", [True, False])
+@pytest.mark.parametrize("supports_schema", [True, False])
 @pytest.mark.parametrize("way", WITH_TOOLS)
-async def test_several_calls_need_to_be_allowed(way: str, binds: bool) -> None:
-    script = [*of_own_accord(CALL, binds=binds), *of_own_accord(NOON, binds=binds)]
-    llm = scripted(*script, binds=binds)
+async def test_several_calls_need_to_be_allowed(way: str, supports_schema: bool) -> None:
+    script = [
+        *of_own_accord(CALL, supports_schema=supports_schema),
+        *of_own_accord(NOON, supports_schema=supports_schema),
+    ]
+    llm = scripted(*script, supports_schema=supports_schema)
     both = await tooled(way, llm, allow_parallel_tool_calls=True)
     assert [call[0] for call in calls(both.message)] == ["get_weather", "clock"]
     ids = [call.tool_id for call in llm.get_tool_calls_from_response(both)]
@@ -119,7 +122,7 @@ async def test_several_calls_need_to_be_allowed(way: str, binds: bool) -> None:
 
 @pytest.mark.parametrize("way", WITH_TOOLS)
 async def test_strict_calls_need_a_backend_that_binds(way: str) -> None:
-    free, strict = scripted("x", binds=False), scripted(*of_own_accord(CALL))
+    free, strict = scripted("x", supports_schema=False), scripted(*of_own_accord(CALL))
     with pytest.raises(ConfigError, match="strict=True needs a backend that binds"):
         await tooled(way, free, strict=True)
     assert calls((await tooled(way, strict, strict=True)).message) == [PARIS]
@@ -271,7 +274,7 @@ def test_arguments_are_data_as_far_as_they_go(written: Any, read: Any) -> None:
 async def test_a_broken_call_is_told_of_and_no_call(
     way: str, script: list[str], name: str | None
 ) -> None:
-    llm = scripted("Look.", *script, binds=False)
+    llm = scripted("Look.", *script, supports_schema=False)
     response = await tooled(way, llm)
     assert (calls(response.message), response.message.content) == ([], "Look.")
     (broken,) = response.message.additional_kwargs["invalid_tool_calls"]
@@ -293,7 +296,7 @@ async def test_a_budget_inside_a_call_leaves_no_call(way: str) -> None:
 
 
 def test_a_message_with_a_broken_call_can_be_answered() -> None:
-    message = scripted("Look.", *BROKEN, binds=False).chat_with_tools(TOOLS, "hi").message
+    message = scripted("Look.", *BROKEN, supports_schema=False).chat_with_tools(TOOLS, "hi").message
     after = scripted("I see.")
     assert after.chat([*HI, message, ChatMessage("What?")]).message.content == "I see."
     assert after.large.conversations[0][1] == {"role": "assistant", "content": "Look."}
@@ -331,7 +334,7 @@ async def test_a_broken_call_is_not_carried_out(way: str) -> None:
         return city
 
     tools = [FunctionTool.from_defaults(get_weather)]
-    llm = scripted(*BROKEN, binds=False)
+    llm = scripted(*BROKEN, supports_schema=False)
     with pytest.raises(ValueError, match="It meant to call get_weather"):
         await _predict(way, llm, tools)
     assert (await _predict(way, llm, tools, error_on_no_tool_call=False)).sources == []

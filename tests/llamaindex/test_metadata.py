@@ -101,7 +101,7 @@ def test_a_model_that_cannot_be_reached_is_named() -> None:
     with pytest.raises(BackendError, match=r"S at http://127\.0\.0\.1:9/v1 cannot be reached"):
         _ = llm.metadata
     # Nothing was learnt: the next one asks again.
-    assert llm.router.known_facts is None
+    assert llm.router.known_info is None
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_overrides_do_not_take_the_room_of_the_thoughts() -> None:
     models = [Counting(template=TAGGED, context_window=32768) for _ in range(2)]
     plain = llm_of(*models).metadata
     described = llm_of(*models, context_window=32768, is_function_calling_model=True)
-    described.router.pair_facts()
+    described.router.pair_info()
     assert described.metadata.num_output == plain.num_output
 
 

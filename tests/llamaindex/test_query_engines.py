@@ -1,4 +1,4 @@
-"""LlamaIndex's query engines over one small index, answered by the embedded pair.
+"""LlamaIndex's query engines over one small index, answered by the bundled models.
 
 The facts are invented, so that a right answer can only come from what was retrieved.
 """

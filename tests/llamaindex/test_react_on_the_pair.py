@@ -1,4 +1,4 @@
-"""A ReAct agent on the embedded pair: a protocol in plain text, which no grammar binds."""
+"""A ReAct agent on the bundled models: a protocol in plain text, which no grammar binds."""
 
 from __future__ import annotations
 

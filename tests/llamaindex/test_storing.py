@@ -70,7 +70,7 @@ def test_a_stored_llm_has_its_settings(way: Any) -> None:
     assert type(again) is GlimpRouterLLM
     assert settings_of(again) == settings_of(llm)
     assert again.identity == llm.identity
-    assert again.router.small is llm.router.small, "of one short form, so of one backend"
+    assert again.router.small is llm.router.small, "of one model string, so of one backend"
     assert again.router is not llm.router
 
 

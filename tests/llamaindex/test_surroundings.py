@@ -19,8 +19,8 @@ from llama_index.core.llms.utils import resolve_llm
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from scripted_llms import (
-    FORM,
     HI,
+    OUTPUT_ARGUMENTS,
     STREAMS,
     TOOLS,
     WAYS,
@@ -227,8 +227,8 @@ def test_a_loop_that_ends_closes_what_was_left_in_peace(
 
 
 def test_models_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GLIMP_SMALL", FORM.format("S"))
-    monkeypatch.setenv("GLIMP_LARGE", FORM.format("L"))
+    monkeypatch.setenv("GLIMP_SMALL", OUTPUT_ARGUMENTS.format("S"))
+    monkeypatch.setenv("GLIMP_LARGE", OUTPUT_ARGUMENTS.format("L"))
     llm = GlimpRouterLLM()
     assert llm.pair_name == "S+L"
     assert GlimpRouterLLM().router.small is llm.router.small

@@ -15,11 +15,11 @@ from tiny import END, PROMPT, Answer, Watched, ask, asked, on_loop, shared, toke
 from glimp_integrations import ConfigError, GlimpRouter
 from glimp_integrations.backends.hf.grammar import Binding, make_tokenizer
 from glimp_integrations.output import json_schema
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 
 Make = Callable[..., Watched]
 COUNT = 300
-PATIENCE = 60.0
+CALL_LIMITS = 60.0
 CITY = json_schema.checked(
     {
         "type": "object",
@@ -158,7 +158,7 @@ def test_bound_and_free_requests_side_by_side_are_what_each_is_alone(
                 for prompt, count, more in requests
             )
         )
-        return await asyncio.wait_for(work, PATIENCE)
+        return await asyncio.wait_for(work, CALL_LIMITS)
 
     with tiny.passes(shared(kind, "bytes")) as seen:
         answers = on_loop(together)
@@ -259,7 +259,7 @@ def pair(make: Make, **options: Any) -> GlimpRouter:
 @pytest.mark.parametrize("author", ["small", "large"])
 def test_an_answer_follows_its_schema_behind_free_reasoning(make: Make, author: str) -> None:
     router = pair(make, answer_by=author)
-    result = router.run("Where to?", Form(schema=CITY))
+    result = router.run("Where to?", OutputSpec(schema=CITY))
     assert is_city(result.answer)
     assert result.reasoning and result.trace.answer_stop == "eos"
     requests = {"small": router.small.requests, "large": router.large.requests}
@@ -271,7 +271,7 @@ def test_an_answer_follows_its_schema_behind_free_reasoning(make: Make, author: 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_demanded_call_parses_whatever_the_model_is_like(make: Make, temperature: float) -> None:
     router = pair(make, temperature=temperature, seed=3)
-    result = router.run("Where to?", Form(tools=[WEATHER], tool_choice="any"))
+    result = router.run("Where to?", OutputSpec(tools=[WEATHER], tool_choice="any"))
     (call,) = result.tool_calls
     assert call.name == "get_weather"
     assert list(call.arguments) == ["city"] and len(call.arguments["city"]) <= 8
@@ -279,7 +279,7 @@ def test_a_demanded_call_parses_whatever_the_model_is_like(make: Make, temperatu
 
 
 def test_drafts_are_left_out_of_a_bound_answer(make: Make) -> None:
-    plain = pair(make).run("Where to?", Form(schema=CITY))
-    drafted = pair(make, draft="prompt_lookup").run("Where to?", Form(schema=CITY))
+    plain = pair(make).run("Where to?", OutputSpec(schema=CITY))
+    drafted = pair(make, draft="prompt_lookup").run("Where to?", OutputSpec(schema=CITY))
     assert drafted.answer == plain.answer
     assert is_city(drafted.answer)

@@ -44,7 +44,7 @@ PROMPTS = [
     "once upon a time there was a dog. the dog sleeps.\n\n",
 ]
 COUNTS = [30, 12, 25, 30, 7, 30, 18, 30]
-PATIENCE = 20.0
+CALL_LIMITS = 20.0
 """Seconds after which a test has met a hang."""
 
 
@@ -60,12 +60,12 @@ def alone(kind: str) -> list[str]:
 async def together(backend: Watched, *requests: tuple[str, int]) -> list[Answer]:
     """All requests at once."""
     work = asyncio.gather(*(ask(backend, prompt, count) for prompt, count in requests))
-    return await asyncio.wait_for(work, PATIENCE)
+    return await asyncio.wait_for(work, CALL_LIMITS)
 
 
 def patient(function: Any) -> Any:
     """Run a coroutine function on the project's loop; a hang is a failure."""
-    return on_loop(lambda: asyncio.wait_for(function(), PATIENCE))
+    return on_loop(lambda: asyncio.wait_for(function(), CALL_LIMITS))
 
 
 def stream(backend: Watched, prompt: str = PROMPT, count: int = 400) -> AsyncIterator[Any]:

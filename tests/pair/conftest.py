@@ -1,4 +1,4 @@
-"""The embedded pair, loaded once for all tests of this folder."""
+"""The bundled models, loaded once for all tests of this folder."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A whole ``glimp bench`` with the embedded pair, from the command line to the pictures."""
+"""A whole ``glimp bench`` with the bundled models, from the command line to the pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded pair end to end: loading, serving, streaming, stopping."""
+"""The bundled models end to end: loading, serving, streaming, stopping."""
 
 from __future__ import annotations
 

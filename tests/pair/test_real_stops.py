@@ -19,22 +19,22 @@ ASKED = "Write three short paragraphs about tea, divided by blank lines."
 
 
 def written(
-    backend: LlamaCppBackend, prompt: str, *until: str, most: int = 60
+    backend: LlamaCppBackend, prompt: str, *stop: str, most: int = 60
 ) -> tuple[list[Token], Report]:
     async def go() -> tuple[list[Token], Report]:
-        request, report = Request(prompt, most, until=until), Report()
+        request, report = Request(prompt, most, stop=stop), Report()
         async with aclosing(backend.generate(request, report)) as tokens:
             return [token async for token in tokens], report
 
     return io_loop.call(go)
 
 
-def cut(tokens: list[Token], *until: str) -> tuple[str, int]:
-    """Text and count up to the token that completes one of ``until``."""
+def cut(tokens: list[Token], *stop: str) -> tuple[str, int]:
+    """Text and count up to the token that completes one of ``stop``."""
     text, count = "", 0
     for token in tokens:
         text, count = text + token.text, count + token.count
-        if any(end in text for end in until):
+        if any(end in text for end in stop):
             break
     return text, count
 
@@ -43,13 +43,15 @@ def prompt_of(backend: LlamaCppBackend, question: str = ASKED) -> str:
     return io_loop.call(lambda: backend.render([{"role": "user", "content": question}])).text
 
 
-@pytest.mark.parametrize("until", [("\n\n",), (".",), (" tea",), ("e",), ("@@@", " a", "\n\n")])
-def test_it_ends_with_the_exact_text(small: LlamaCppBackend, until: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "stop_string", [("\n\n",), (".",), (" tea",), ("e",), ("@@@", " a", "\n\n")]
+)
+def test_it_ends_with_the_exact_text(small: LlamaCppBackend, stop: tuple[str, ...]) -> None:
     prompt = prompt_of(small)
     whole, _ = written(small, prompt)
-    stopped, report = written(small, prompt, *until)
-    assert ("".join(t.text for t in stopped), sum(t.count for t in stopped)) == cut(whole, *until)
-    assert report.ended == "until"
+    stopped, report = written(small, prompt, *stop)
+    assert ("".join(t.text for t in stopped), sum(t.count for t in stopped)) == cut(whole, *stop)
+    assert report.ended == "stop_string"
     assert report.completion_tokens == sum(t.count for t in stopped)
     assert report.prompt_tokens is not None and report.cached_tokens is not None
 
@@ -105,7 +107,7 @@ def test_nothing_of_the_last_token_is_lost(
 ) -> None:
     tokens, report = written(forced[token], "Say it:", "\n\n", most=8)
     assert ("".join(t.text for t in tokens), sum(t.count for t in tokens)) == (text, count)
-    assert report.ended == "until"
+    assert report.ended == "stop_string"
 
 
 def test_steps_of_two_request_close_no_stream(router: GlimpRouter, reports: list[Report]) -> None:
@@ -114,7 +116,7 @@ def test_steps_of_two_request_close_no_stream(router: GlimpRouter, reports: list
     assert len(trace.steps) > 2 and {s.author for s in trace.steps} == {"small", "large"}
     # The budget's last token is not waited behind.
     assert [r.ended for r in reports[:-1]].count(None) == 0
-    assert [r.ended for r in reports].count("until") >= 2
+    assert [r.ended for r in reports].count("stop_string") >= 2
 
 
 async def test_a_call_without_a_reader_can_be_cancelled(

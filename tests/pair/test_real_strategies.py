@@ -23,7 +23,7 @@ ONE_BY_ONE = {"n_ubatch": 1, "n_batch": 32, "no_extra_bufts": True}
 
 @pytest.fixture(scope="module")
 def steady() -> Iterator[GlimpRouter]:
-    """The embedded pair's weights, with one arithmetic for reading and writing."""
+    """The bundled models' weights, with one arithmetic for reading and writing."""
 
     def backend(file: WeightFile) -> LlamaCppBackend:
         return LlamaCppBackend(ensure(file), parallel=1, server_options=ONE_BY_ONE)

@@ -1,4 +1,4 @@
-"""OpenTelemetry over a call of the embedded pair."""
+"""OpenTelemetry over a call of the bundled models."""
 
 from __future__ import annotations
 

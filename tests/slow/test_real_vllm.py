@@ -1,7 +1,7 @@
 """The real vLLM: what its answers look like, and routing against it.
 
 Needs `make vllm` first (or ``GLIMP_VLLM``, the folder of an environment with vLLM) and the
-embedded pair. ``benchmarks/real_vllm`` holds the proofs and prints what they found.
+bundled models. ``benchmarks/real_vllm`` holds the proofs and prints what they found.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from glimp_integrations import Finished, GlimpRouter, RoutedAnswer, Settled, TextDelta
+from glimp_integrations import Finished, GlimpRouter, KindResolved, RoutedAnswer, TextDelta
 from glimp_integrations.backends.scripted import ScriptedBackend, ScriptedToken
 
 OPENED = "<assistant>\n<think>\n"
@@ -61,7 +61,9 @@ def shown(events: list[object]) -> str:
 
 def told(events: list[object], kind: str) -> str:
     """All text said to be of one kind, at once or later."""
-    return "".join(e.text for e in events if isinstance(e, TextDelta | Settled) and e.kind == kind)
+    return "".join(
+        e.text for e in events if isinstance(e, TextDelta | KindResolved) and e.kind == kind
+    )
 
 
 def steps(result: RoutedAnswer, *names: str) -> list[tuple[object, ...]]:

@@ -105,7 +105,7 @@ def test_a_router_that_pays(tmp_path: Path) -> None:
     assert summary.between("routed@1", "large").time.value == pytest.approx(0.5)
     text = " ".join(verdict(summary))
     assert "saves 50 % of the time" in text and "level with the large model alone" in text
-    assert "is better than drawing the same share of steps by lot" in text
+    assert "is better than drawing the same share of steps at random" in text
     assert "Routing pays in time: routed@1" in text
     assert "small model alone, which needs no" not in text and "does no differently" not in text
 

@@ -15,7 +15,7 @@ from glimp_integrations import BackendError, ConfigError, GlimpRouter, RoutedAns
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Capabilities, Message, Rendered, Request
 from glimp_integrations.backends.scripted import ScriptedToken
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.trace.events import Event, StepStarted, ToolCallDelta
 
 HERMES = "{% if tools %}<tool_call>{% endif %}"
@@ -41,7 +41,7 @@ TOOLS = [WEATHER, CLOCK]
 CALL = ['{"name": "get_weather", ', '"arguments": {"city": "Paris"}}']
 SECOND = ['{"name": "clock", "arguments": {}}']
 PARIS = ("get_weather", {"city": "Paris"})
-DEMAND = Form(tools=TOOLS, tool_choice="any")
+DEMAND = OutputSpec(tools=TOOLS, tool_choice="any")
 
 
 def whole(call: Sequence[str], lead: str = "<tool_call>\n", close: str = "\n</tool_call>") -> Any:
@@ -70,7 +70,7 @@ def model(*behind: str, tags: bool = True, **options: Any) -> ScriptedBackend:
     """A model that thinks (or, without tags, speaks) and goes on like this, then ends."""
     options.setdefault("generation_prompt", OPENED if tags else "<assistant>\n")
     options.setdefault("template", HERMES)
-    options.setdefault("binds", True)
+    options.setdefault("supports_schema", True)
     return ScriptedBackend([*(THOUGHT if tags else SPOKEN), *script(*behind, "")], **options)
 
 
@@ -80,7 +80,7 @@ def router(small: ScriptedBackend, large: ScriptedBackend, **options: Any) -> Gl
 
 
 def ask(
-    small: ScriptedBackend, large: ScriptedBackend, form: Form, **options: Any
+    small: ScriptedBackend, large: ScriptedBackend, form: OutputSpec, **options: Any
 ) -> tuple[RoutedAnswer, list[Event]]:
     """The result, once the events were seen to add up to it."""
     events = list(router(small, large, **options).stream("Weather in Paris?", form))
@@ -133,7 +133,7 @@ def test_a_demanded_call_is_bound_behind_routed_reasoning(
     strategy: str, choice: str, names: list[str]
 ) -> None:
     small, large = model("<tool_call>\n", *CALL), model("<tool_call>\n", *CALL)
-    form = Form(tools=TOOLS, tool_choice=choice)
+    form = OutputSpec(tools=TOOLS, tool_choice=choice)
     result, _ = ask(small, large, form, strategy=strategy)
     assert (result.reasoning, result.answer, called(result)) == (REASONING, "", [PARIS])
     assert steps(result, "author", "kind", "end") == [
@@ -154,7 +154,7 @@ def test_the_record_of_a_call_holds_its_lead_and_close() -> None:
     result, _ = ask(
         model("<tool_call>\n", *CALL),
         model("<tool_call>\n", *CALL),
-        Form(tools=TOOLS, tool_choice="any"),
+        OutputSpec(tools=TOOLS, tool_choice="any"),
     )
     last = result.trace.steps[-1]
     assert last.text == "<tool_call>\n" + "".join(CALL) + "\n</tool_call>"
@@ -164,7 +164,7 @@ def test_the_record_of_a_call_holds_its_lead_and_close() -> None:
 def test_a_demanded_call_of_a_model_without_tags_follows_its_chain() -> None:
     small = model(tags=False)
     large = model("<tool_call>\n", *CALL, tags=False)
-    result, _ = ask(small, large, Form(tools=TOOLS, tool_choice="any"))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, tool_choice="any"))
     assert (result.reasoning, result.answer, called(result)) == (SPOKEN_TEXT, "", [PARIS])
     assert large.requests[-1].prompt.endswith(f"{SPOKEN_TEXT}<tool_call>\n")
     assert result.trace.stop_reason == "eos"
@@ -173,21 +173,21 @@ def test_a_demanded_call_of_a_model_without_tags_follows_its_chain() -> None:
 def test_a_demanded_call_is_written_in_the_families_own_way() -> None:
     llama = ['{"name": "get_weather", "parameters": {"city": "Paris"}}']
     small, large = (model(*llama, template=LLAMA) for _ in "SL")
-    result, _ = ask(small, large, Form(tools=TOOLS, tool_choice="any"))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, tool_choice="any"))
     assert (called(result), result.answer) == ([PARIS], "")
     assert bound(large)[0].prompt.endswith("</think>\n\n")
 
 
 def test_a_demanded_call_is_written_in_one_piece_where_the_answer_is_routed() -> None:
     small, large = model("<tool_call>\n", *CALL), model("<tool_call>\n", *CALL)
-    result, _ = ask(small, large, Form(tools=TOOLS, tool_choice="any"), answer_by="router")
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, tool_choice="any"), answer_by="router")
     assert called(result) == [PARIS]
     assert (result.trace.steps[-1].author, result.trace.steps[-1].entropy) == ("large", None)
 
 
 def test_the_small_model_may_write_the_call() -> None:
-    small, large = model("<tool_call>\n", *CALL), model(binds=False, template=LLAMA)
-    result, _ = ask(small, large, Form(tools=TOOLS, tool_choice="any"), answer_by="small")
+    small, large = model("<tool_call>\n", *CALL), model(supports_schema=False, template=LLAMA)
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, tool_choice="any"), answer_by="small")
     assert called(result) == [PARIS]
     assert bound(large) == []
     (request,) = bound(small)
@@ -197,19 +197,19 @@ def test_the_small_model_may_write_the_call() -> None:
 
 @pytest.mark.parametrize("author", ["small", "large"])
 def test_the_authors_backend_decides_whether_a_call_is_bound(author: str) -> None:
-    binds = {"small": author != "small", "large": author != "large"}
+    supports_schema = {"small": author != "small", "large": author != "large"}
     small, large = (
-        model("<tool_call>\n", *CALL, "\n</tool_call>", binds=binds[role])
+        model("<tool_call>\n", *CALL, "\n</tool_call>", supports_schema=supports_schema[role])
         for role in ("small", "large")
     )
-    result, _ = ask(small, large, Form(tools=TOOLS, tool_choice="any"), answer_by=author)
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, tool_choice="any"), answer_by=author)
     assert (called(result), result.answer) == ([PARIS], "")
     assert bound(small) == bound(large) == []
 
 
 def test_a_truncated_call_is_told_as_invalid() -> None:
     small, large = model("<tool_call>\n", *CALL), model("<tool_call>\n", *CALL)
-    form = Form(tools=TOOLS, tool_choice="any")
+    form = OutputSpec(tools=TOOLS, tool_choice="any")
     result = router(small, large, max_tokens=1).run("?", form)
     assert (result.tool_calls, result.answer, result.trace.answer_stop) == ([], "", "budget")
     (broken,) = result.invalid_tool_calls
@@ -243,7 +243,7 @@ def test_a_call_begun_by_the_small_model_is_written_anew_by_the_large_one(
 ) -> None:
     small = model(begins, ', "arguments": {"town": 1}}', tags=False)
     large = model(*whole(CALL, lead, close), tags=False)
-    result, events = ask(small, large, Form(tools=TOOLS), strategy=strategy)
+    result, events = ask(small, large, OutputSpec(tools=TOOLS), strategy=strategy)
     assert (result.reasoning, result.answer, called(result)) == (SPOKEN_TEXT, "", [PARIS])
     assert result.trace.stop_reason == "tool_call"
     (request,) = bound(large)
@@ -256,7 +256,7 @@ def test_a_call_begun_by_the_small_model_is_written_anew_by_the_large_one(
 
 def test_a_call_begun_by_the_large_model_is_bound_too() -> None:
     small, large = (model(("<tool_call>\n", 2.0), *whole(CALL)[1:], tags=False) for _ in "SL")
-    result, _ = ask(small, large, Form(tools=TOOLS))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS))
     assert (result.reasoning, called(result)) == (SPOKEN_TEXT, [PARIS])
     assert len(bound(large)) == 1
 
@@ -268,7 +268,7 @@ def test_a_large_model_that_streams_in_groups_writes_the_same_calls(
 ) -> None:
     behind = (*whole(CALL), "\nAnd", " the time.\n", *whole(SECOND), "\nThat is all.")
     small, large = model(*behind, tags=tags), model(*behind, tags=tags, chunk_sizes=sizes)
-    result, _ = ask(small, large, Form(tools=TOOLS))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS))
     assert called(result) == [PARIS, ("clock", {})]
     assert result.answer == "And the time.\nThat is all."
 
@@ -276,7 +276,7 @@ def test_a_large_model_that_streams_in_groups_writes_the_same_calls(
 def test_what_only_looks_like_a_call_stays_a_thought() -> None:
     behind = ('{"name": "nobody", "arguments": {}}\n\n', "So <tool", " it is.")
     small, large = (model(*behind, tags=False) for _ in "SL")
-    result, events = ask(small, large, Form(tools=TOOLS))
+    result, events = ask(small, large, OutputSpec(tools=TOOLS))
     assert (result.answer, result.tool_calls) == ("So <tool it is.", [])
     assert result.reasoning == SPOKEN_TEXT + behind[0]
     assert bound(large) == []
@@ -285,7 +285,7 @@ def test_what_only_looks_like_a_call_stays_a_thought() -> None:
 
 def test_without_a_call_text_is_told_once_and_settled_later() -> None:
     small, large = (model("It is sunny.", tags=False) for _ in "SL")
-    result, events = ask(small, large, Form(tools=TOOLS))
+    result, events = ask(small, large, OutputSpec(tools=TOOLS))
     assert result.answer == "It is sunny."
     assert shown(events) == SPOKEN_TEXT + "It is sunny."
 
@@ -293,7 +293,7 @@ def test_without_a_call_text_is_told_once_and_settled_later() -> None:
 def test_a_call_in_the_answer_of_a_model_that_thinks_is_bound() -> None:
     behind = ("I will check.\n\n", *whole(CALL))
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS))
     assert (result.reasoning, result.answer) == (REASONING, "I will check.")
     assert called(result) == [PARIS]
     free, request, rest = large.requests[-3:]
@@ -306,7 +306,7 @@ def test_a_call_in_the_answer_of_a_model_that_thinks_is_bound() -> None:
 def test_a_tag_of_another_family_is_gone_on_from_freely() -> None:
     behind = ("[TOOL_CALLS]", 'get_weather[ARGS]{"city": "Paris"}')
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS))
     assert (called(result), result.answer) == ([PARIS], "")
     assert bound(large) == []
 
@@ -315,7 +315,7 @@ def test_a_tag_of_another_family_is_gone_on_from_freely() -> None:
 def test_several_calls_with_text_between_them(tags: bool) -> None:
     behind = (*whole(CALL), "\nAnd then", " the time.\n", *whole(SECOND), "\nThat is all.")
     small, large = model(*behind, tags=tags), model(*behind, tags=tags)
-    result, _ = ask(small, large, Form(tools=TOOLS))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS))
     assert called(result) == [PARIS, ("clock", {})]
     assert result.answer == "And then the time.\nThat is all."
     assert result.reasoning == (REASONING if tags else SPOKEN_TEXT)
@@ -331,7 +331,7 @@ def test_several_fenced_calls_leave_no_text(template: str) -> None:
     fence = ("```json\n", "\n```")
     behind = (*whole(CALL, *fence), "\n\n", *whole(SECOND, *fence))
     small, large = (model(*behind, template=template) for _ in "SL")
-    result, _ = ask(small, large, Form(tools=TOOLS))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS))
     assert called(result) == [PARIS, ("clock", {})]
     assert result.answer == ""
 
@@ -340,21 +340,28 @@ def test_several_fenced_calls_leave_no_text(template: str) -> None:
 def test_without_parallel_calls_the_first_is_the_last(tags: bool) -> None:
     behind = (*whole(CALL), "\n", *whole(SECOND))
     small, large = model(*behind, tags=tags), model(*behind, tags=tags)
-    result, _ = ask(small, large, Form(tools=TOOLS, parallel_tool_calls=False))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, parallel_tool_calls=False))
     assert called(result) == [PARIS]
     assert large.requests[-1].schema is not None, "nothing was asked for behind the call"
     assert result.trace.answer_stop == "eos"
 
 
 @pytest.mark.parametrize("strict", [None, False])
-@pytest.mark.parametrize("binds", [True, False])
+@pytest.mark.parametrize("supports_schema", [True, False])
 def test_without_parallel_calls_one_is_told_however_they_are_written(
-    binds: bool, strict: bool | None
+    supports_schema: bool, strict: bool | None
 ) -> None:
-    first = whole(CALL) if binds and strict is None else ("<tool_call>\n", *CALL, "</tool_call>")
+    first = (
+        whole(CALL)
+        if supports_schema and strict is None
+        else ("<tool_call>\n", *CALL, "</tool_call>")
+    )
     behind = ("I look.\n\n", *first, "\n<tool_call>\n", *SECOND, "\n</tool_call>", "\nSo.")
-    small, large = model(*behind, binds=binds), model(*behind, binds=binds)
-    form = Form(tools=TOOLS, strict=strict, parallel_tool_calls=False)
+    small, large = (
+        model(*behind, supports_schema=supports_schema),
+        model(*behind, supports_schema=supports_schema),
+    )
+    form = OutputSpec(tools=TOOLS, strict=strict, parallel_tool_calls=False)
     result, _ = ask(small, large, form)
     assert (called(result), result.answer) == ([PARIS], "I look.")
 
@@ -362,7 +369,7 @@ def test_without_parallel_calls_one_is_told_however_they_are_written(
 def test_the_same_call_again_ends_the_answer() -> None:
     behind = (*whole(CALL), *("\n", *whole(CALL)) * 5)
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS))
     assert result.trace.answer_stop == "repeated_step"
     assert called(result) == [PARIS, PARIS]
     assert len(bound(large)) == 2
@@ -371,7 +378,7 @@ def test_the_same_call_again_ends_the_answer() -> None:
 def test_all_calls_of_an_answer_share_its_budget() -> None:
     behind = (*whole(CALL), "\n", "a", "b", "c", "d", "e")
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS), max_tokens=7)
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS), max_tokens=7)
     assert called(result) == [PARIS]
     assert result.trace.answer_stop == "budget"
     assert sum(s.tokens for s in result.trace.steps if s.kind == "answer") == 7
@@ -380,7 +387,7 @@ def test_all_calls_of_an_answer_share_its_budget() -> None:
 def test_a_routed_answer_is_routed_again_behind_a_call() -> None:
     behind = (*whole(CALL), "\nSo.")
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS), answer_by="router")
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS), answer_by="router")
     assert (called(result), result.answer) == ([PARIS], "So.")
     answer = [s for s in result.trace.steps if s.kind == "answer"]
     assert [(s.author, s.entropy is None) for s in answer] == [
@@ -397,7 +404,7 @@ def test_a_routed_answer_is_routed_again_behind_a_call() -> None:
 def test_json_that_was_asked_for_is_bound_in_a_fence_nobody_sees(strategy: str) -> None:
     behind = ("```json\n", '{"city":', ' "Paris"}')
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(schema=CITY), strategy=strategy)
+    result, _ = ask(small, large, OutputSpec(schema=CITY), strategy=strategy)
     assert (result.reasoning, result.answer) == (REASONING, '{"city": "Paris"}')
     (request,) = bound(large)
     assert request is large.requests[-1]
@@ -414,7 +421,7 @@ def test_json_of_the_small_model_is_written_anew_bound(begins: str) -> None:
     large = model("```json\n", '{"city": "Paris"}', tags=False)
     if begins.startswith("\n"):
         large = model("\n```json\n", '{"city": "Paris"}', tags=False)
-    result, events = ask(small, large, Form(schema=CITY))
+    result, events = ask(small, large, OutputSpec(schema=CITY))
     assert (result.reasoning.rstrip(), result.answer) == (
         SPOKEN_TEXT.rstrip(),
         '{"city": "Paris"}',
@@ -427,7 +434,7 @@ def test_json_of_the_small_model_is_written_anew_bound(begins: str) -> None:
 def test_a_chain_that_ends_without_json_is_followed_by_it() -> None:
     small = model("It is Paris.", tags=False)
     large = model("It is Paris.\n\n", "```json\n", '{"city": "Paris"}', tags=False)
-    result, _ = ask(small, large, Form(schema=CITY))
+    result, _ = ask(small, large, OutputSpec(schema=CITY))
     assert (result.reasoning, result.answer) == (
         SPOKEN_TEXT + "It is Paris.",
         '{"city": "Paris"}',
@@ -446,20 +453,20 @@ def test_a_chain_that_ran_out_of_budget_is_followed_by_json() -> None:
             if text.endswith(b"}")
             else (b"x", 0.0)
         ),
-        binds=True,
+        supports_schema=True,
     )
-    result, _ = ask(small, large, Form(schema=CITY), max_thinking_tokens=6)
+    result, _ = ask(small, large, OutputSpec(schema=CITY), max_thinking_tokens=6)
     assert (result.trace.stop_reason, result.answer) == ("budget", '{"city": "Paris"}')
 
 
 def test_an_answer_with_a_schema_may_be_a_call_instead() -> None:
     behind = ('{"name": "clock", "arguments": {}}',)
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS, schema=CITY))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, schema=CITY))
     assert (called(result), result.answer) == ([("clock", {})], "")
     behind = ('{"city": "Paris"}',)
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS, schema=CITY))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, schema=CITY))
     assert (called(result), result.answer) == ([], '{"city": "Paris"}')
 
 
@@ -467,7 +474,7 @@ def test_an_answer_with_a_schema_may_be_a_call_instead() -> None:
 def test_both_models_are_told_of_the_schema_unless_they_are_not_to(show: bool) -> None:
     behind = ("```json\n", '{"city": "Paris"}')
     small, large = model(*behind), model(*behind)
-    ask(small, large, Form(schema=CITY), show_schema=show)
+    ask(small, large, OutputSpec(schema=CITY), show_schema=show)
     for backend in (small, large):
         assert all((json.dumps(CITY) in r.prompt) is show for r in backend.requests)
     assert len(bound(large)) == 1
@@ -475,24 +482,28 @@ def test_both_models_are_told_of_the_schema_unless_they_are_not_to(show: bool) -
 
 def test_a_stop_string_does_not_cut_bound_json() -> None:
     behind = ("```json\n", '{"city":', ' "Paris"}')
-    result, _ = ask(model(*behind), model(*behind), Form(schema=CITY), stop=["Paris", "\n"])
+    result, _ = ask(model(*behind), model(*behind), OutputSpec(schema=CITY), stop=["Paris", "\n"])
     assert (result.answer, result.trace.answer_stop) == ('{"city": "Paris"}', "eos")
 
 
-@pytest.mark.parametrize("form", [Form(schema=CITY), DEMAND], ids=["schema", "call"])
-def test_a_stop_string_does_not_cut_the_chain_in_front_of_what_is_demanded(form: Form) -> None:
+@pytest.mark.parametrize("form", [OutputSpec(schema=CITY), DEMAND], ids=["schema", "call"])
+def test_a_stop_string_does_not_cut_the_chain_in_front_of_what_is_demanded(
+    form: OutputSpec,
+) -> None:
     behind = ("<tool_call>\n", *CALL) if form is DEMAND else ("```json\n", '{"city": "Paris"}')
     result, _ = ask(model(tags=False), model(*behind, tags=False), form, stop=["far"])
     assert result.reasoning == SPOKEN_TEXT
     assert result.answer == '{"city": "Paris"}' or called(result) == [PARIS]
-    free = router(model(tags=False), model(tags=False), stop=["far"]).run("?", Form(tools=TOOLS))
+    free = router(model(tags=False), model(tags=False), stop=["far"]).run(
+        "?", OutputSpec(tools=TOOLS)
+    )
     assert free.trace.stop_reason == "stop", "where the chain is the reply, it does"
 
 
 def test_a_stop_string_does_not_cut_a_call_but_the_text_behind_it() -> None:
     behind = (*whole(CALL), "\nParis, ", "then.")
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS), stop=["Paris"])
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS), stop=["Paris"])
     assert (called(result), result.answer) == ([PARIS], "")
     assert result.trace.answer_stop == "stop"
 
@@ -502,8 +513,8 @@ def test_a_stop_string_does_not_cut_a_call_but_the_text_behind_it() -> None:
 
 def test_without_a_grammar_a_demanded_call_is_begun_and_written_freely() -> None:
     behind = ("<tool_call>\n", *CALL, "\n</tool_call>")
-    small, large = model(*behind, binds=False), model(*behind, binds=False)
-    result, _ = ask(small, large, Form(tools=TOOLS, tool_choice="any"))
+    small, large = model(*behind, supports_schema=False), model(*behind, supports_schema=False)
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, tool_choice="any"))
     assert (called(result), result.answer) == ([PARIS], "")
     assert bound(large) == []
     assert large.requests[-1].prompt.endswith("</think>\n\n<tool_call>\n")
@@ -512,24 +523,26 @@ def test_without_a_grammar_a_demanded_call_is_begun_and_written_freely() -> None
 @pytest.mark.parametrize("tags", [True, False])
 def test_without_a_grammar_a_call_of_its_own_accord_goes_on_freely(tags: bool) -> None:
     behind = ("<tool_call>", "\n", *CALL, "\n</tool_call>", "\nSo.")
-    small, large = (model(*behind, tags=tags, binds=False) for _ in "SL")
-    result, _ = ask(small, large, Form(tools=TOOLS))
+    small, large = (model(*behind, tags=tags, supports_schema=False) for _ in "SL")
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS))
     assert (called(result), result.answer) == ([PARIS], "So.")
     assert bound(small) == bound(large) == []
 
 
 def test_without_a_grammar_json_ends_at_its_fence() -> None:
     behind = ("```json\n", '{"city": "Paris"}', "\n``", "`\n\nI hope this helps.")
-    small, large = model(*behind, binds=False), model(*behind, binds=False)
-    result, _ = ask(small, large, Form(schema=CITY))
+    small, large = model(*behind, supports_schema=False), model(*behind, supports_schema=False)
+    result, _ = ask(small, large, OutputSpec(schema=CITY))
     assert (result.answer, result.trace.answer_stop) == ('{"city": "Paris"}', "stop")
     assert bound(large) == []
     assert large.requests[-1].prompt.endswith("</think>\n\n```json\n")
 
 
-@pytest.mark.parametrize("form", [Form(tools=TOOLS, strict=True), Form(schema=CITY, strict=True)])
-def test_strict_without_a_grammar_is_refused_before_anything_is_generated(form: Form) -> None:
-    small, large = model(), model(binds=False, name="L")
+@pytest.mark.parametrize(
+    "form", [OutputSpec(tools=TOOLS, strict=True), OutputSpec(schema=CITY, strict=True)]
+)
+def test_strict_without_a_grammar_is_refused_before_anything_is_generated(form: OutputSpec) -> None:
+    small, large = model(), model(supports_schema=False, name="L")
     with pytest.raises(ConfigError, match=r"strict=True .* L is behind none"):
         router(small, large).run("?", form)
     assert small.requests == large.requests == []
@@ -538,7 +551,7 @@ def test_strict_without_a_grammar_is_refused_before_anything_is_generated(form: 
 def test_a_strict_call_is_bound() -> None:
     behind = ("<tool_call>\n", *CALL, "\n</tool_call>")
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=TOOLS, strict=True))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, strict=True))
     assert called(result) == [PARIS]
     assert len(bound(large)) == 1
 
@@ -547,7 +560,7 @@ def test_a_strict_call_is_bound() -> None:
 def test_not_strict_calls_are_written_freely(tags: bool) -> None:
     behind = ("<tool_call>", "\n", *CALL, "\n</tool_call>", "\n<tool_call>", *SECOND)
     small, large = model(*behind, tags=tags), model(*behind, tags=tags)
-    result, _ = ask(small, large, Form(tools=TOOLS, strict=False))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, strict=False))
     assert called(result) == [PARIS, ("clock", {})]
     assert bound(small) == bound(large) == []
 
@@ -556,12 +569,12 @@ def test_a_tool_that_no_grammar_expresses_leaves_the_others_bound_or_is_refused(
     odd = {"type": "function", "function": {"name": "odd", "parameters": {"not": CITY}}}
     behind = whole(CALL)
     small, large = model(*behind), model(*behind)
-    result, _ = ask(small, large, Form(tools=[*TOOLS, odd]))
+    result, _ = ask(small, large, OutputSpec(tools=[*TOOLS, odd]))
     assert called(result) == [PARIS]
     (request,) = bound(large)
     assert allowed(request.schema) == ["get_weather", "clock", "odd"]
     with pytest.raises(ConfigError, match="not") as caught:
-        router(small, large).run("?", Form(tools=[*TOOLS, odd], strict=True))
+        router(small, large).run("?", OutputSpec(tools=[*TOOLS, odd], strict=True))
     assert "tool 'odd'" in str(caught.value)
 
 
@@ -596,11 +609,11 @@ def test_a_bound_request_that_fails_behind_its_text_raises_with_the_text() -> No
 
 @pytest.mark.parametrize(
     ("form", "behind"),
-    [(DEMAND, BEHIND), (Form(schema=CITY), ("```json\n", '{"city": "Paris"}'))],
+    [(DEMAND, BEHIND), (OutputSpec(schema=CITY), ("```json\n", '{"city": "Paris"}'))],
     ids=["call", "schema"],
 )
 def test_a_bound_answer_that_was_not_begun_is_handed_over(
-    form: Form, behind: tuple[str, ...]
+    form: OutputSpec, behind: tuple[str, ...]
 ) -> None:
     large = model(*behind, fail_after=BEFORE)
     result, _ = ask(model(*behind), large, form, on_backend_error="small")
@@ -616,10 +629,10 @@ def test_a_bound_answer_that_was_not_begun_is_handed_over(
 
 @pytest.mark.parametrize(
     ("form", "behind"),
-    [(DEMAND, BEHIND), (Form(schema=CITY), ("```json\n", '{"city":', ' "Paris"}'))],
+    [(DEMAND, BEHIND), (OutputSpec(schema=CITY), ("```json\n", '{"city":', ' "Paris"}'))],
     ids=["call", "schema"],
 )
-def test_half_a_bound_answer_is_not_handed_over(form: Form, behind: tuple[str, ...]) -> None:
+def test_half_a_bound_answer_is_not_handed_over(form: OutputSpec, behind: tuple[str, ...]) -> None:
     small, large = model(*behind), model(*behind, fail_after=BEFORE + 1)
     with pytest.raises(BackendError) as caught:
         router(small, large, on_backend_error="small").run("?", form)
@@ -633,7 +646,7 @@ def test_a_failure_in_the_text_behind_a_call_is_handed_over() -> None:
     behind = (*whole(CALL), "\nSo it ", "is.")
     # The chain's step, the opening, the call and its end, one token behind it.
     large = model(*behind, fail_after=BEFORE + 1 + len(CALL) + 1 + 1)
-    result, _ = ask(model(*behind), large, Form(tools=TOOLS), on_backend_error="small")
+    result, _ = ask(model(*behind), large, OutputSpec(tools=TOOLS), on_backend_error="small")
     assert (called(result), result.answer) == ([PARIS], "So it is.")
     assert result.trace.steps[-1].author == "small"
 
@@ -649,8 +662,8 @@ def test_a_failure_in_the_reasoning_leads_to_a_call_of_the_other_model() -> None
 @pytest.mark.parametrize("fail_after", [1, BEFORE])
 def test_who_takes_over_is_not_asked_for_what_its_backend_cannot(fail_after: int) -> None:
     behind = ("```json\n", '{"city": "Paris"}', "\n```", "\n\nI hope this helps.")
-    small, large = model(*behind, binds=False), model(*behind, fail_after=fail_after)
-    result, _ = ask(small, large, Form(schema=CITY), on_backend_error="small")
+    small, large = model(*behind, supports_schema=False), model(*behind, fail_after=fail_after)
+    result, _ = ask(small, large, OutputSpec(schema=CITY), on_backend_error="small")
     assert bound(small) == []
     assert result.answer == '{"city": "Paris"}'
 
@@ -660,13 +673,13 @@ class Unreachable(ScriptedBackend):
         raise BackendError("cannot be reached", model=self.name)
 
 
-@pytest.mark.parametrize("binds", [True, False])
-def test_who_works_alone_from_the_start_begins_a_call_in_its_own_way(binds: bool) -> None:
+@pytest.mark.parametrize("supports_schema", [True, False])
+def test_who_works_alone_from_the_start_begins_a_call_in_its_own_way(supports_schema: bool) -> None:
     llama = '{"name": "get_weather", "parameters": {"city": "Paris"}}'
-    small = model(llama, template=LLAMA, binds=binds)
+    small = model(llama, template=LLAMA, supports_schema=supports_schema)
     result, _ = ask(small, Unreachable([]), DEMAND, on_backend_error="small")
     assert called(result) == [PARIS]
-    assert len(bound(small)) == binds
+    assert len(bound(small)) == supports_schema
 
 
 # -- what the models read --------------------------------------------------------------------
@@ -684,12 +697,12 @@ class Reading(ScriptedBackend):
 
 def reading(*behind: str, template: str | None = HERMES) -> Reading:
     tokens = [*THOUGHT, *script(*behind, "")]
-    return Reading(tokens, generation_prompt=OPENED, template=template, binds=True)
+    return Reading(tokens, generation_prompt=OPENED, template=template, supports_schema=True)
 
 
 def test_both_models_read_the_tools_through_their_templates() -> None:
     small, large = reading("Sunny."), reading("Sunny.", template=None)
-    router(small, large).run("?", Form(tools=TOOLS))
+    router(small, large).run("?", OutputSpec(tools=TOOLS))
     for backend in (small, large):
         assert backend.read[1] == TOOLS
         assert backend.requests[0].prompt.startswith(f"<tool>{json.dumps(WEATHER)}\n")
@@ -698,7 +711,7 @@ def test_both_models_read_the_tools_through_their_templates() -> None:
 def test_the_choice_of_none_shows_no_tools_and_finds_no_calls() -> None:
     text = "<tool_call>\n" + "".join(CALL) + "\n</tool_call>"
     small, large = reading(text), reading(text)
-    result, _ = ask(small, large, Form(tools=TOOLS, tool_choice="none"))
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS, tool_choice="none"))
     assert small.read[1] == large.read[1] == []
     assert "get_weather" not in small.requests[0].prompt
     assert (result.answer, result.tool_calls) == (text, [])
@@ -706,7 +719,7 @@ def test_the_choice_of_none_shows_no_tools_and_finds_no_calls() -> None:
 
 def test_a_template_that_knows_no_tools_gets_them_as_text() -> None:
     small, large = reading("Sunny.", template=NO_TOOLS), reading("Sunny.")
-    router(small, large).run("Weather?", Form(tools=TOOLS))
+    router(small, large).run("Weather?", OutputSpec(tools=TOOLS))
     assert (small.read[1], large.read[1]) == ([], TOOLS)
     prompt = small.requests[0].prompt
     assert json.dumps(WEATHER["function"]) in prompt and json.dumps(CLOCK["function"]) in prompt
@@ -722,7 +735,7 @@ def test_a_renderer_that_leaves_tools_out_is_found_out_without_its_template() ->
             return await super().render(messages)
 
     small = Deaf([*THOUGHT, *script("Sunny.", "")], generation_prompt=OPENED)
-    router(small, reading("Sunny.")).run("Weather?", Form(tools=TOOLS))
+    router(small, reading("Sunny.")).run("Weather?", OutputSpec(tools=TOOLS))
     assert json.dumps(WEATHER["function"]) in small.requests[0].prompt
 
 
@@ -810,7 +823,7 @@ def test_descriptions_of_tools_hold_no_control_tokens(template: str | None) -> N
     parameters = {"type": "object", "properties": {"city": {"description": EVIL}}}
     function = {"name": "get_weather", "description": EVIL, "parameters": parameters}
     small, large = reading("Ok.", template=template), reading("Ok.", template=template)
-    form = Form(tools=[{"type": "function", "function": function}])
+    form = OutputSpec(tools=[{"type": "function", "function": function}])
     router(small, large).run("?", form)
     said = small.requests[0].prompt.split("<assistant>\n<think>")[0]
     assert said.count(SAFE) == 2 and EVIL not in said
@@ -820,7 +833,7 @@ def test_descriptions_of_tools_hold_no_control_tokens(template: str | None) -> N
 def test_a_schema_that_is_shown_holds_no_control_tokens() -> None:
     behind = ("```json\n", '{"city": "Paris"}')
     small, large = model(*behind), model(*behind)
-    ask(small, large, Form(schema={**CITY, "description": EVIL}))
+    ask(small, large, OutputSpec(schema={**CITY, "description": EVIL}))
     said = small.requests[0].prompt.split("<assistant>\n<think>")[0]
     assert SAFE in said and EVIL not in said
 
@@ -838,7 +851,7 @@ def test_a_result_that_does_not_fit_is_named() -> None:
         match=r"S has a context window of 1,000 \(its longest message is number 2, "
         r"of role 'tool', with 1,234 characters\)",
     ):
-        router(small, model("Ok.")).run(messages, Form(tools=TOOLS))
+        router(small, model("Ok.")).run(messages, OutputSpec(tools=TOOLS))
 
 
 @pytest.mark.parametrize(
@@ -903,7 +916,7 @@ def test_tokens_of_any_size_lead_to_the_same_reply_and_events(
             )
             for _ in "SL"
         )
-        result, _ = ask(small, large, Form(tools=TOOLS))
+        result, _ = ask(small, large, OutputSpec(tools=TOOLS))
         return result.reasoning, result.answer, called(result), result.invalid_tool_calls
 
     assert reply(sizes) == reply([1])
@@ -921,12 +934,12 @@ def test_a_bound_call_may_stand_anywhere_in_a_reply(
         ScriptedBackend(
             says(text, sizes, {len(start.encode())}),
             template=HERMES,
-            binds=True,
+            supports_schema=True,
             generation_prompt=OPENED if tags else "<assistant>\n",
         )
         for _ in "SL"
     )
-    result, _ = ask(small, large, Form(tools=TOOLS), answer_by=author)
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS), answer_by=author)
     assert called(result) == [PARIS]
     assert len(bound(small)) == (author == "small")
     assert len(bound(large)) == (author != "small")
@@ -936,6 +949,6 @@ def test_a_bound_call_may_stand_anywhere_in_a_reply(
 
 def test_words_before_a_call_belong_to_a_reply_that_is_all_answer() -> None:
     small, large = (model(*whole(CALL), tags=False) for _ in range(2))
-    result, _ = ask(small, large, Form(tools=TOOLS), untagged_answer="whole")
+    result, _ = ask(small, large, OutputSpec(tools=TOOLS), untagged_answer="whole")
     assert (result.reasoning, called(result)) == ("", [PARIS])
     assert result.answer == SPOKEN_TEXT.rstrip()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from glimp_integrations import GlimpRouter, RoutedAnswer, Trace
 from glimp_integrations.backends import ScriptedBackend
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.trace.events import Event, StepStarted
 
 HERMES = "{% if tools %}<tool_call>{% endif %}"
@@ -64,11 +64,11 @@ def says(*lines: tuple[str, str | list[str]], **options: Any) -> ScriptedBackend
 
 
 def ask(
-    small: ScriptedBackend, large: ScriptedBackend, form: Form | None = None, **options: Any
+    small: ScriptedBackend, large: ScriptedBackend, form: OutputSpec | None = None, **options: Any
 ) -> tuple[RoutedAnswer, list[Event]]:
     options.setdefault("temperature", 0.0)
     router = GlimpRouter(small, large, **options)
-    events = list(router.stream("Weather in Paris?", form or Form(tools=TOOLS)))
+    events = list(router.stream("Weather in Paris?", form or OutputSpec(tools=TOOLS)))
     result = result_of(events)
     for kind, text in (("reasoning", result.reasoning), ("answer", result.answer)):
         assert told(events, kind) == text
@@ -96,7 +96,9 @@ class TestTheLargeModelDecides:
     @pytest.mark.parametrize("begun", BEGUN)
     def test_it_may_make_the_call_and_is_bound_as_ever(self, begun: str):
         small = says(("", begun), name="S")
-        large = says(("", "<tool_call>\n"), ("<tool_call>\n", WEATHER), name="L", binds=True)
+        large = says(
+            ("", "<tool_call>\n"), ("<tool_call>\n", WEATHER), name="L", supports_schema=True
+        )
         result, events = ask(small, large)
         assert called(result) == PARIS
         assert result.answer == "" == shown(events)
@@ -180,7 +182,7 @@ class TestNothingElseChanges:
     def test_a_demanded_call_needs_no_decision(self):
         small = says(("", "<tool_call>"))
         large = says(("\\s*<tool_call>\n", WEATHER), ("", "Sunny."))
-        result, _ = ask(small, large, Form(tools=TOOLS, tool_choice="any"))
+        result, _ = ask(small, large, OutputSpec(tools=TOOLS, tool_choice="any"))
         assert called(result) == PARIS and not result.trace.call_proposals
 
     def test_with_tags_nothing_changes(self):
@@ -193,7 +195,7 @@ class TestNothingElseChanges:
 
     def test_without_tools_json_is_text(self):
         text = '{"name": "get_time", "arguments": {}}'
-        assert ask(says(("", text)), says(("", "no")), Form())[0].answer == text
+        assert ask(says(("", text)), says(("", "no")), OutputSpec())[0].answer == text
 
     @pytest.mark.parametrize(
         "text",
@@ -235,7 +237,7 @@ class TestTheTrace:
             (p.step, p.proposed_by, p.decided_in, p.decided_by, p.called)
             for p in result.trace.call_proposals
         ] == [(1, "small", 2, "large", False), (3, "small", 4, "large", True)]
-        assert result.trace.call_proposals[1].opening == '{"name": "get_weather"'
+        assert result.trace.call_proposals[1].trigger == '{"name": "get_weather"'
         begun = [e for e in events if isinstance(e, StepStarted)]
         assert [e.index for e in begun if e.decides_call] == [2, 4]
         assert Trace.from_json(result.trace.to_json()) == result.trace

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
-from glimp_integrations.output.tool_parser import CallReader, new_ids
+from glimp_integrations.output.tool_parser import ToolCallParser, new_ids
 from glimp_integrations.trace.events import ToolCallDelta
 from glimp_integrations.trace.trace import ToolCall
 
@@ -26,23 +26,23 @@ def number(index: int) -> str:
     return f"id{index}"
 
 
-def split(text: str, names: Iterable[str] = NAMES) -> CallReader:
-    return CallReader(names, number).read(text)
+def split(text: str, names: Iterable[str] = NAMES) -> ToolCallParser:
+    return ToolCallParser(names, number).read(text)
 
 
-def fed(pieces: Iterable[str], most: int | None = None) -> tuple[CallReader, Told]:
+def fed(pieces: Iterable[str], most: int | None = None) -> tuple[ToolCallParser, Told]:
     """A reader that was given the pieces, and all it told."""
-    reader, told = CallReader(NAMES, number, most), []
+    reader, told = ToolCallParser(NAMES, number, most), []
     for piece in pieces:
         told += reader.feed(piece)
     return reader, told + reader.end()
 
 
-def calls(reader: CallReader) -> Calls:
+def calls(reader: ToolCallParser) -> Calls:
     return [(call.name, call.arguments) for call in reader.calls]
 
 
-def broken(reader: CallReader) -> list[tuple[str | None, str]]:
+def broken(reader: ToolCallParser) -> list[tuple[str | None, str]]:
     return [(call.name, call.text) for call in reader.invalid]
 
 
@@ -239,14 +239,14 @@ def test_text_without_calls_is_left_as_it_is(text: str) -> None:
 
 
 def test_text_is_told_as_soon_as_it_cannot_be_a_call() -> None:
-    reader = CallReader(NAMES, number)
+    reader = ToolCallParser(NAMES, number)
     assert reader.feed("I will") == ["I will"]
     assert reader.feed(" look <tool") == [" look"]
     assert reader.feed("box>") == [" <toolbox>"]
 
 
 def test_arguments_are_told_as_they_arrive() -> None:
-    reader = CallReader(NAMES, number)
+    reader = ToolCallParser(NAMES, number)
     assert reader.feed('<tool_call>{"name": "other", "arguments":') == []
     assert reader.feed(' {"a"') == [
         ToolCallDelta(0, "id0", "other", ""),
@@ -507,7 +507,7 @@ def pieces_of(data: st.DataObject, text: str) -> list[str]:
     return data.draw(cut(text)) if data.draw(st.booleans()) else list(text)
 
 
-def add_up(reader: CallReader, told: Told) -> None:
+def add_up(reader: ToolCallParser, told: Told) -> None:
     """What was streamed is the result."""
     assert "".join(item for item in told if isinstance(item, str)) == reader.content
     first: dict[int, ToolCallDelta] = {}

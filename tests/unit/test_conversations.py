@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripts import Listening, model
 
-from glimp_integrations import ConfigError, Form, GlimpRouter, io_loop
+from glimp_integrations import ConfigError, GlimpRouter, OutputSpec, io_loop
 from glimp_integrations.backends import OpenAIBackend, chat_templates
 from glimp_integrations.backends.base import Capabilities, Message, Rendered
 from glimp_integrations.conversation import prompt
@@ -293,13 +293,13 @@ class Local(Listening):
         return Rendered(chat_templates.render(self._template, messages, {}, tools))
 
 
-def shown(template: Any, *messages: dict[str, Any], form: Form | None = None) -> str:
+def shown(template: Any, *messages: dict[str, Any], form: OutputSpec | None = None) -> str:
     backend = Local([], template=template)
     told = prompt.check_messages(messages)
-    return io_loop.call(lambda: prompt.build(backend, told, form or Form())).text
+    return io_loop.call(lambda: prompt.build(backend, told, form or OutputSpec())).text
 
 
-SCHEMA = Form(schema={"type": "object", "properties": {"city": {"type": "string"}}})
+SCHEMA = OutputSpec(schema={"type": "object", "properties": {"city": {"type": "string"}}})
 
 
 def test_a_developer_speaks_as_system_where_the_template_knows_none() -> None:

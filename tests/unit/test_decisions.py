@@ -9,15 +9,15 @@ from helpers import TAGS
 
 from glimp_integrations import RoutingSettings
 from glimp_integrations.backends.base import Token
-from glimp_integrations.method.chain import Chain, Done, Glimpse, Kept, Write
+from glimp_integrations.method.chain import Chain, Done, Glimpse, StepUpdate, Write
 
 
 def chain(*, tags: tuple[str, str] | None = TAGS, window: int | None = None, **options) -> Chain:
-    closers = (tags[1],) if tags else ()
-    return Chain(RoutingSettings(**options), closers, window=window)
+    think_end_tags = (tags[1],) if tags else ()
+    return Chain(RoutingSettings(**options), think_end_tags, window=window)
 
 
-def write(chain: Chain, *texts: str, author: str = "small") -> Kept:
+def write(chain: Chain, *texts: str, author: str = "small") -> StepUpdate:
     """One step's tokens; returns what the last one led to."""
     chain.begin(author, None)
     for text in texts:
@@ -80,12 +80,12 @@ class TestWhoWrites:
 class TestStepsAndCaps:
     def test_a_step_ends_behind_its_delimiter(self):
         c = chain()
-        assert write(c, "a", ".\n\n") == Kept(".\n\n", step_over=True, leftover=False)
+        assert write(c, "a", ".\n\n") == StepUpdate(".\n\n", step_over=True, truncated=False)
         assert (c.steps[0].text, c.steps[0].tokens, c.steps[0].end) == ("a.\n\n", 2, "delimiter")
 
     def test_text_behind_the_delimiter_is_left_over(self):
         c = chain()
-        assert write(c, "a\n\nFoo").leftover
+        assert write(c, "a\n\nFoo").truncated
         assert c.context() == "a\n\n"
 
     def test_context_is_all_kept_text_and_the_running_step(self):
@@ -113,7 +113,7 @@ class TestStepsAndCaps:
     def test_grouped_tokens_count_as_many(self):
         c = chain(max_step_tokens=4)
         c.begin("large", 2.0)
-        assert not c.take(Token("a b c", divisible=True, count=3)).step_over
+        assert not c.take(Token("a b c", multi_token=True, count=3)).step_over
         assert c.step_room == 1
         assert c.take(Token(" d")).step_over
 
@@ -227,7 +227,7 @@ class TestEnds:
         write(c, "a END", "</think>")
         kept = write(c, "42 E", "ND more", author="large")
         assert (c.answer, c.answer_stop, c.stop_reason) == ("42 ", "stop", "think_end")
-        assert kept.leftover
+        assert kept.truncated
         assert c.reasoning == "a END"
 
     def test_white_space_in_front_of_the_answer_is_not_shown(self):
@@ -372,7 +372,7 @@ class TestFallBack:
 
     def test_between_steps_it_adds_none(self):
         c = chain()
-        assert c.fall_back("large") == Kept("", step_over=True, leftover=False)
+        assert c.fall_back("large") == StepUpdate("", step_over=True, truncated=False)
         assert c.steps == []
         assert c.action == Write("large")
 

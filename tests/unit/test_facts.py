@@ -14,7 +14,7 @@ from glimp_integrations import BackendError, ConfigError, io_loop
 from glimp_integrations.backends.base import Rendered
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.conversation.prompt import shows_tools
-from glimp_integrations.runtime.pair_info import PairFacts
+from glimp_integrations.runtime.pair_info import PairInfo
 
 TOOLS = "{% if tools %}<tool_call>{% endif %}"
 
@@ -52,10 +52,10 @@ class TestPairFacts:
     )
     def test_the_smaller_window_counts(self, small, large, wanted):
         pair = router(model(context_window=small), model(context_window=large))
-        assert pair.pair_facts().context_window == wanted
+        assert pair.pair_info().context_window == wanted
 
     def test_nobody_knows_a_window(self):
-        assert router().pair_facts().context_window is None
+        assert router().pair_info().context_window is None
 
     @pytest.mark.parametrize(
         ("small", "large", "wanted"),
@@ -69,27 +69,27 @@ class TestPairFacts:
     )
     def test_one_model_that_thinks_in_tags_is_enough(self, small, large, wanted):
         pair = router(ScriptedBackend([], **small), ScriptedBackend([], **large))
-        assert pair.pair_facts().thinks_in_tags is wanted
+        assert pair.pair_info().thinks_in_tags is wanted
 
     @pytest.mark.parametrize("small", [TOOLS, "plain"])
     @pytest.mark.parametrize("large", [TOOLS, "plain"])
     def test_who_shows_tools(self, small, large):
         pair = router(model(template=small), model(template=large))
         wanted = {role for role, text in (("small", small), ("large", large)) if text == TOOLS}
-        assert pair.pair_facts().shows_tools == wanted
+        assert pair.pair_info().shows_tools == wanted
 
     def test_the_window_needs_no_room_for_the_question(self):
-        assert router(model(context_window=1), model()).pair_facts().context_window == 1
+        assert router(model(context_window=1), model()).pair_info().context_window == 1
 
     def test_models_are_asked_once(self):
         small, large = asked(True), asked(True)
         pair = router(small, large)
-        assert pair.known_facts is None
-        facts = pair.pair_facts()
+        assert pair.known_info is None
+        facts = pair.pair_info()
         counts = [(b.capable, b.rendered) for b in (small, large)]
-        assert pair.pair_facts() is facts is pair.known_facts
+        assert pair.pair_info() is facts is pair.known_info
         assert [(b.capable, b.rendered) for b in (small, large)] == counts
-        assert isinstance(facts, PairFacts) and counts[0][0] > 0
+        assert isinstance(facts, PairInfo) and counts[0][0] > 0
 
     def test_models_are_asked_once_by_many_threads(self):
         class Slow(Asked):
@@ -98,10 +98,10 @@ class TestPairFacts:
                 return await super().capabilities()
 
         alone, small = Slow(template=TOOLS), Slow(template=TOOLS)
-        router(alone, model()).pair_facts()
+        router(alone, model()).pair_info()
         pair = router(small, model())
         with ThreadPoolExecutor(8) as pool:
-            facts = [*pool.map(lambda _: pair.pair_facts(), range(8))]
+            facts = [*pool.map(lambda _: pair.pair_info(), range(8))]
         assert len({id(fact) for fact in facts}) == 1
         assert small.capable == alone.capable
 
@@ -118,17 +118,17 @@ class TestPairFacts:
         pair = router(model(context_window=9), large)
         for _ in range(2):
             with pytest.raises(BackendError, match="cannot be reached"):
-                pair.pair_facts()
+                pair.pair_info()
         large.down = False
-        assert pair.pair_facts().context_window == 5
+        assert pair.pair_info().context_window == 5
 
     async def test_inside_a_running_loop(self):
-        assert router(model(context_window=5), model()).pair_facts().context_window == 5
+        assert router(model(context_window=5), model()).pair_info().context_window == 5
 
     def test_from_inside_a_backend_it_is_refused(self):
         class Nested(ScriptedBackend):
             async def render(self, messages):
-                router().pair_facts()
+                router().pair_info()
                 return Rendered("")
 
         with pytest.raises(RuntimeError, match="await its async twin"):

@@ -13,10 +13,10 @@ from llguidance import LLMatcher, LLTokenizer
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.output import constraints, json_schema
-from glimp_integrations.output.constraints import FREE, Bound, Plan, make_plan
-from glimp_integrations.output.spec import Form
-from glimp_integrations.output.tool_formats import DIALECTS, PLAIN, TAGS, dialect_of
-from glimp_integrations.output.tool_parser import CallReader
+from glimp_integrations.output.constraints import FREE, Constraint, Plan, make_plan
+from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.output.tool_formats import DIALECTS, PLAIN, TAGS, tool_format_of
+from glimp_integrations.output.tool_parser import ToolCallParser
 
 Schema = dict[str, Any]
 CITY: Schema = {
@@ -49,8 +49,10 @@ def checked(schema: Schema) -> Schema:
     return json_schema.checked(schema, what="the answer's schema")
 
 
-def planned(form: Form, template: str = "", *, binds: bool = True, prompt: str = "") -> Plan:
-    return make_plan(form, (template, prompt), binds=binds, model="the model")
+def planned(
+    form: OutputSpec, template: str = "", *, supports_schema: bool = True, prompt: str = ""
+) -> Plan:
+    return make_plan(form, (template, prompt), supports_schema=supports_schema, model="the model")
 
 
 # -- mistakes of a caller --------------------------------------------------------------------
@@ -58,25 +60,25 @@ def planned(form: Form, template: str = "", *, binds: bool = True, prompt: str =
 
 def test_tools_of_one_name_are_refused_and_named() -> None:
     with pytest.raises(ConfigError, match="several tools are called 'a', 'b'"):
-        Form(tools=[tool("b"), tool("a"), tool("c"), tool("a"), tool("b")])
+        OutputSpec(tools=[tool("b"), tool("a"), tool("c"), tool("a"), tool("b")])
 
 
 @pytest.mark.parametrize("name", ["", "two words", "käse", "x" * 65, "a/b", None, 7])
 def test_a_name_that_no_api_takes_is_refused(name: Any) -> None:
     with pytest.raises(ConfigError, match=r"tool 1 has the name .*letters, digits") as caught:
-        Form(tools=[tool(), tool(name)])
+        OutputSpec(tools=[tool(), tool(name)])
     assert repr(name) in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [{"name": "flat"}, {"type": "function"}, "get_weather", {}])
 def test_a_tool_of_another_shape_is_refused_with_the_right_one(given: Any) -> None:
     with pytest.raises(ConfigError, match=r"tool 0 .*'function': \{'name': \.\.\.\}"):
-        Form(tools=[given])
+        OutputSpec(tools=[given])
 
 
 @pytest.mark.parametrize("name", ["a", "A-b_c.9", "x" * 64])
 def test_names_that_apis_take_are_taken(name: str) -> None:
-    assert Form(tools=[tool(name)]).names == [name]
+    assert OutputSpec(tools=[tool(name)]).names == [name]
 
 
 @pytest.mark.parametrize(
@@ -84,24 +86,24 @@ def test_names_that_apis_take_are_taken(name: str) -> None:
 )
 def test_a_choice_that_is_no_tool_lists_the_tools(choice: Any) -> None:
     with pytest.raises(ConfigError, match="names 'nobody', which is none of the tools: a, b"):
-        Form(tools=[tool("a"), tool("b")], tool_choice=choice)
+        OutputSpec(tools=[tool("a"), tool("b")], tool_choice=choice)
 
 
 def test_a_named_choice_without_tools_says_so() -> None:
     with pytest.raises(ConfigError, match="names 'a', which is none of the tools: there are none"):
-        Form(tool_choice="a")
+        OutputSpec(tool_choice="a")
 
 
 @pytest.mark.parametrize("choice", ["any", "required", True, {"type": "any"}])
 def test_some_call_without_tools_is_refused(choice: Any) -> None:
     with pytest.raises(ConfigError, match=r"asks for a call.*pass tools"):
-        Form(tool_choice=choice)
+        OutputSpec(tool_choice=choice)
 
 
 @pytest.mark.parametrize("choice", [3, ["a"], {}, {"type": "function"}, {"function": "a"}])
 def test_a_choice_that_cannot_be_read_is_shown(choice: Any) -> None:
     with pytest.raises(ConfigError, match="expected 'auto', 'none', 'any'") as caught:
-        Form(tools=[tool("a")], tool_choice=choice)
+        OutputSpec(tools=[tool("a")], tool_choice=choice)
     assert f"tool_choice is {choice!r}" in str(caught.value)
 
 
@@ -126,7 +128,7 @@ def test_a_choice_that_cannot_be_read_is_shown(choice: Any) -> None:
     ],
 )
 def test_every_spelling_of_a_choice(choice: Any, forced: str | None) -> None:
-    form = Form(tools=[tool("a"), tool("b")], tool_choice=choice)
+    form = OutputSpec(tools=[tool("a"), tool("b")], tool_choice=choice)
     assert form.forced == forced
     assert form.names == ["a", "b"], "the models see all tools"
     chosen = [t["function"]["name"] for t in form.chosen]
@@ -135,12 +137,12 @@ def test_every_spelling_of_a_choice(choice: Any, forced: str | None) -> None:
 
 @pytest.mark.parametrize("choice", ["none", False, {"type": "none"}])
 def test_the_choice_of_none_leaves_no_tools(choice: Any) -> None:
-    form = Form(tools=[tool("a")], tool_choice=choice)
+    form = OutputSpec(tools=[tool("a")], tool_choice=choice)
     assert (form.forced, form.names, list(form.tools), form.chosen) == (None, [], [], [])
 
 
 def test_a_tool_may_be_called_like_a_choice() -> None:
-    assert Form(tools=[tool("function")], tool_choice="function").forced == "function"
+    assert OutputSpec(tools=[tool("function")], tool_choice="function").forced == "function"
 
 
 # -- schemas that no grammar can keep --------------------------------------------------------
@@ -172,7 +174,7 @@ def test_a_keyword_that_cannot_be_kept_is_named(keyword: str, schema: Schema, de
 @unsupported
 def test_the_tool_whose_arguments_cannot_be_bound_is_named(keyword: str, schema: Schema) -> None:
     odd = {"type": "object", "properties": {"x": schema}}
-    form = Form(tools=[tool("fine"), tool("odd", odd)], strict=True)
+    form = OutputSpec(tools=[tool("fine"), tool("odd", odd)], strict=True)
     with pytest.raises(ConfigError, match="the arguments of tool 'odd' cannot be bound") as caught:
         planned(form)
     assert f'"{keyword}"' in str(caught.value)
@@ -325,7 +327,7 @@ def test_the_family_says_what_name_and_arguments_are_called() -> None:
 
 def test_a_tool_without_parameters_takes_an_object() -> None:
     schema = json_schema.calls_schema([tool("now", None)], ("name", "arguments"), None)
-    bound = planned(Form([tool("now", None)], "any")).forced
+    bound = planned(OutputSpec([tool("now", None)], "any")).forced
     assert bound is not None
     for found in (schema, bound.schema):
         assert accepts(found, '{"name": "now", "arguments": {}}')
@@ -378,37 +380,39 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_a_template_gives_its_family_away(family: str) -> None:
-    assert dialect_of(TEMPLATES[family]).name == family
-    assert dialect_of(None, TEMPLATES[family]).name == family, "so does a rendered prompt"
+    assert tool_format_of(TEMPLATES[family]).name == family
+    assert tool_format_of(None, TEMPLATES[family]).name == family, "so does a rendered prompt"
 
 
 def test_the_newer_form_counts_where_a_template_mentions_both() -> None:
-    assert dialect_of(TEMPLATES["hermes"] + TEMPLATES["xml"]).name == "xml"
-    assert dialect_of(TEMPLATES["mistral"] + TEMPLATES["mistral-args"]).name == "mistral-args"
+    assert tool_format_of(TEMPLATES["hermes"] + TEMPLATES["xml"]).name == "xml"
+    assert tool_format_of(TEMPLATES["mistral"] + TEMPLATES["mistral-args"]).name == "mistral-args"
 
 
 def test_nothing_known_is_plain() -> None:
-    assert dialect_of() is dialect_of(None, "") is PLAIN
+    assert tool_format_of() is tool_format_of(None, "") is PLAIN
 
 
 @pytest.mark.parametrize("family", ["hermes", "llama", "mistral", "plain"])
 def test_what_somebody_says_about_calls_does_not_change_a_models_family(family: str) -> None:
     said = "What do [ARGS] and <function=x> mean? And <|python_tag|>?"
-    form = Form(tools=[tool()], tool_choice="any")
-    assert planned(form, TEMPLATES[family], prompt=said).dialect.name == family
+    form = OutputSpec(tools=[tool()], tool_choice="any")
+    assert planned(form, TEMPLATES[family], prompt=said).tool_format.name == family
 
 
-@pytest.mark.parametrize("dialect", [*DIALECTS, PLAIN], ids=lambda d: d.name)
-def test_what_a_family_is_bound_to_write_is_read_as_a_call(dialect: Any) -> None:
-    template = TEMPLATES[dialect.name]
+@pytest.mark.parametrize("tool_format", [*DIALECTS, PLAIN], ids=lambda d: d.name)
+def test_what_a_family_is_bound_to_write_is_read_as_a_call(tool_format: Any) -> None:
+    template = TEMPLATES[tool_format.name]
     for choice in ("any", "get_weather"):
-        bound = planned(Form(tools=[tool(), tool("b")], tool_choice=choice), template).forced
+        bound = planned(OutputSpec(tools=[tool(), tool("b")], tool_choice=choice), template).forced
         assert bound is not None
         assert bound.visible and bound.last
-        call = {dialect.keys[0]: "get_weather", dialect.keys[1]: {"city": "Paris"}}
+        call = {tool_format.keys[0]: "get_weather", tool_format.keys[1]: {"city": "Paris"}}
         bodies = [json.dumps(call), '{"city": "Paris"}']
         (body,) = [text for text in bodies if accepts(bound.schema, text)]
-        reader = CallReader(["get_weather", "b"], str).read(f"{bound.lead}{body}{bound.close}")
+        reader = ToolCallParser(["get_weather", "b"], str).read(
+            f"{bound.prefix}{body}{bound.suffix}"
+        )
         assert [(c.name, c.arguments) for c in reader.calls] == [("get_weather", {"city": "Paris"})]
         assert (reader.content, reader.invalid) == ("", [])
 
@@ -420,13 +424,13 @@ CALL_A, CALL_B = '{"name": "a", "arguments": {"city": "x"}}', '{"name": "b", "ar
 
 
 def test_nothing_asked_for_is_no_plan() -> None:
-    assert planned(Form()) is FREE
-    assert planned(Form(tools=TWO, tool_choice="none")) is FREE
+    assert planned(OutputSpec()) is FREE
+    assert planned(OutputSpec(tools=TWO, tool_choice="none")) is FREE
 
 
 def test_behind_the_familys_own_tag_any_tool_may_be_called() -> None:
-    bound = planned(Form(tools=TWO), TEMPLATES["hermes"]).begun("<tool_call>")
-    assert (bound.lead, bound.close) == ("<tool_call>\n", "\n</tool_call>")
+    bound = planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).begun("<tool_call>")
+    assert (bound.prefix, bound.suffix) == ("<tool_call>\n", "\n</tool_call>")
     assert accepts(bound.schema, CALL_A) and accepts(bound.schema, CALL_B)
     assert bound.visible and not bound.last
 
@@ -435,42 +439,49 @@ def test_behind_the_familys_own_tag_any_tool_may_be_called() -> None:
     "text", ['{"name": "b"', '\n  { "name":"b"', '{"type": "function", "name": "b"']
 )
 def test_behind_a_tools_name_it_is_that_tool(text: str) -> None:
-    bound = planned(Form(tools=TWO), TEMPLATES["hermes"]).begun(text)
-    assert (bound.lead, bound.close) == ("", "")
+    bound = planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).begun(text)
+    assert (bound.prefix, bound.suffix) == ("", "")
     assert accepts(bound.schema, CALL_B) and not accepts(bound.schema, CALL_A)
 
 
 def test_a_bare_call_has_the_familys_keys_and_a_fenced_one_the_plain_ones() -> None:
-    llama = planned(Form(tools=TWO), TEMPLATES["llama"])
+    llama = planned(OutputSpec(tools=TWO), TEMPLATES["llama"])
     assert accepts(llama.begun('{"name": "b"').schema, '{"name": "b", "parameters": {}}')
     fenced = llama.begun('```json\n{"name": "b"')
-    assert (fenced.lead, fenced.close) == ("```json\n", "\n```")
+    assert (fenced.prefix, fenced.suffix) == ("```json\n", "\n```")
     assert accepts(fenced.schema, CALL_B) and not accepts(fenced.schema, CALL_A)
 
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_behind_another_familys_tag_the_call_is_written_freely(tag: str) -> None:
-    assert planned(Form(tools=TWO), TEMPLATES["llama"]).begun(tag) == Bound(lead=tag)
+    assert planned(OutputSpec(tools=TWO), TEMPLATES["llama"]).begun(tag) == Constraint(prefix=tag)
 
 
 def test_what_is_not_bound_goes_on_freely_from_its_beginning() -> None:
-    for form, binds in ((Form(tools=TWO, strict=False), True), (Form(tools=TWO), False)):
-        found = planned(form, TEMPLATES["hermes"], binds=binds)
-        assert found.begun("<tool_call>") == Bound(lead="<tool_call>")
-        assert found.begun('{"name": "b"') == Bound(lead='{"name": "b"')
-        assert not found.reopens
+    for form, supports_schema in (
+        (OutputSpec(tools=TWO, strict=False), True),
+        (OutputSpec(tools=TWO), False),
+    ):
+        found = planned(form, TEMPLATES["hermes"], supports_schema=supports_schema)
+        assert found.begun("<tool_call>") == Constraint(prefix="<tool_call>")
+        assert found.begun('{"name": "b"') == Constraint(prefix='{"name": "b"')
+        assert not found.watches_answer
 
 
 @pytest.mark.parametrize("text", ["<tool_call>", '{"name": "b"', '```json\n{"name": "a"'])
 def test_without_parallel_calls_nothing_follows_one(text: str) -> None:
-    form = Form(tools=TWO, parallel_tool_calls=False)
+    form = OutputSpec(tools=TWO, parallel_tool_calls=False)
     assert planned(form, TEMPLATES["hermes"]).begun(text).last
-    assert not planned(Form(tools=TWO), TEMPLATES["hermes"]).begun(text).last
+    assert not planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).begun(text).last
 
 
 @pytest.mark.parametrize("text", ["<tool_call>", '{"name": "b"', "{", "```json\n"])
 def test_a_demand_holds_whatever_was_begun(text: str) -> None:
-    for form in (Form(tools=TWO, tool_choice="a"), Form(schema=CITY), Form(tools=TWO, schema=CITY)):
+    for form in (
+        OutputSpec(tools=TWO, tool_choice="a"),
+        OutputSpec(schema=CITY),
+        OutputSpec(tools=TWO, schema=CITY),
+    ):
         found = planned(form, TEMPLATES["hermes"])
         assert found.begun(text) is found.forced
 
@@ -488,26 +499,26 @@ def test_a_demand_holds_whatever_was_begun(text: str) -> None:
     ],
 )
 def test_where_json_begins_that_was_asked_for(text: str, begins: bool) -> None:
-    opening = planned(Form(schema=CITY)).opening
-    assert opening is not None
-    assert (opening.search(text) is not None) is begins
+    trigger = planned(OutputSpec(schema=CITY)).trigger
+    assert trigger is not None
+    assert (trigger.search(text) is not None) is begins
 
 
 def test_an_answer_with_a_schema_stands_in_a_fence_that_only_the_model_sees() -> None:
-    bound = planned(Form(schema=CITY)).forced
+    bound = planned(OutputSpec(schema=CITY)).forced
     assert bound is not None
-    assert (bound.lead, bound.visible, bound.stop) == ("```json\n", False, None)
+    assert (bound.prefix, bound.visible, bound.stop) == ("```json\n", False, None)
     assert accepts(bound.schema, '{"city": "x"}') and not accepts(bound.schema, '{"town": "x"}')
 
 
 def test_without_a_grammar_the_fence_ends_the_answer() -> None:
-    assert planned(Form(schema=CITY), binds=False).forced == Bound(
+    assert planned(OutputSpec(schema=CITY), supports_schema=False).forced == Constraint(
         "```json\n", visible=False, stop="\n```"
     )
 
 
 def test_an_answer_with_a_schema_may_be_a_call_instead() -> None:
-    bound = planned(Form(tools=TWO, schema=NAMED), TEMPLATES["hermes"]).forced
+    bound = planned(OutputSpec(tools=TWO, schema=NAMED), TEMPLATES["hermes"]).forced
     assert bound is not None
     assert accepts(bound.schema, CALL_A) and accepts(bound.schema, '{"name": "x"}')
 
@@ -516,10 +527,10 @@ def test_a_tool_that_cannot_be_bound_can_be_called_all_the_same() -> None:
     odd = tool("odd", {"type": "object", "properties": {"x": UNSUPPORTED[0][1]}})
     one, other = tool(), '{"name": "get_weather", "arguments": {"city": "x"}}'
     for form in (
-        Form(tools=[one, odd]),
-        Form(tools=[one, odd], tool_choice="any"),
-        Form(tools=[one, odd], tool_choice="any", strict=False),
-        Form(tools=[one, odd], schema=NAMED),
+        OutputSpec(tools=[one, odd]),
+        OutputSpec(tools=[one, odd], tool_choice="any"),
+        OutputSpec(tools=[one, odd], tool_choice="any", strict=False),
+        OutputSpec(tools=[one, odd], schema=NAMED),
     ):
         found = planned(form, TEMPLATES["hermes"])
         bound = found.begun("<tool_call>")
@@ -529,23 +540,23 @@ def test_a_tool_that_cannot_be_bound_can_be_called_all_the_same() -> None:
 
 
 def test_a_strict_form_needs_a_backend_that_binds() -> None:
-    for form in (Form(tools=TWO, strict=True), Form(schema=CITY, strict=True)):
+    for form in (OutputSpec(tools=TWO, strict=True), OutputSpec(schema=CITY, strict=True)):
         with pytest.raises(ConfigError, match=r"strict=True .*the model.*flavour.*leave strict"):
-            planned(form, binds=False)
+            planned(form, supports_schema=False)
         assert planned(form) is not FREE
 
 
 def test_only_the_demanded_tool_has_to_be_bindable() -> None:
     odd = tool("odd", {"type": "object", "properties": {"x": UNSUPPORTED[0][1]}})
-    form = Form(tools=[*TWO, odd], tool_choice="a")
+    form = OutputSpec(tools=[*TWO, odd], tool_choice="a")
     bound = planned(form, TEMPLATES["hermes"]).forced
     assert bound is not None
     assert accepts(bound.schema, CALL_A) and not accepts(bound.schema, CALL_B)
     with pytest.raises(ConfigError, match="'odd'"):
-        planned(Form(tools=[*TWO, odd], tool_choice="odd", strict=True))
+        planned(OutputSpec(tools=[*TWO, odd], tool_choice="odd", strict=True))
 
 
-@pytest.mark.parametrize("binds", [True, False])
+@pytest.mark.parametrize("supports_schema", [True, False])
 @pytest.mark.parametrize(
     ("family", "lead"),
     [
@@ -554,12 +565,14 @@ def test_only_the_demanded_tool_has_to_be_bindable() -> None:
     ],
 )
 def test_a_demanded_tools_name_may_stand_in_front_of_its_arguments(
-    family: str, lead: str, binds: bool
+    family: str, lead: str, supports_schema: bool
 ) -> None:
-    bound = planned(Form(tools=TWO, tool_choice="a"), TEMPLATES[family], binds=binds).forced
+    bound = planned(
+        OutputSpec(tools=TWO, tool_choice="a"), TEMPLATES[family], supports_schema=supports_schema
+    ).forced
     assert bound is not None
-    assert (bound.lead, bound.close) == (lead, "")
-    if binds:
+    assert (bound.prefix, bound.suffix) == (lead, "")
+    if supports_schema:
         assert accepts(bound.schema, '{"city": "x"}') and not accepts(bound.schema, CALL_A)
     else:
         assert bound.schema is None
@@ -584,7 +597,7 @@ CALLED = {
 
 
 def test_the_schema_stands_behind_the_system_message() -> None:
-    first, second = constraints.show_schema([SYSTEM, USER], Form(schema=CITY))
+    first, second = constraints.show_schema([SYSTEM, USER], OutputSpec(schema=CITY))
     assert first["content"].startswith("Be brief.\n\n")
     assert json.dumps(CITY) in first["content"]
     assert second == USER
@@ -593,15 +606,17 @@ def test_the_schema_stands_behind_the_system_message() -> None:
 
 def test_without_a_system_message_it_stands_in_front_of_the_first_question() -> None:
     other = {"role": "assistant", "content": "Hello."}
-    first, second, third = constraints.show_schema([other, USER, USER], Form(schema=CITY))
+    first, second, third = constraints.show_schema([other, USER, USER], OutputSpec(schema=CITY))
     assert first == other
     assert json.dumps(CITY) in second["content"]
     assert second["content"].endswith("\n\nWeather?")
     assert third == USER
 
 
-@pytest.mark.parametrize("form", [Form(), Form(schema=json_schema.ANY_OBJECT), Form([tool()])])
-def test_where_there_is_no_schema_to_tell_nothing_is_told(form: Form) -> None:
+@pytest.mark.parametrize(
+    "form", [OutputSpec(), OutputSpec(schema=json_schema.ANY_OBJECT), OutputSpec([tool()])]
+)
+def test_where_there_is_no_schema_to_tell_nothing_is_told(form: OutputSpec) -> None:
     assert constraints.show_schema([SYSTEM, USER], form) == [SYSTEM, USER]
 
 
@@ -623,7 +638,7 @@ def test_calls_and_results_are_written_out_as_the_models_would_write_them() -> N
     found = constraints.write_tools_out([USER, CALLED, *results], [])
     assert [m["role"] for m in found] == ["user", "assistant", "user", "user", "user"]
     assert found[0] == USER, "without tools there is nothing to explain"
-    reader = CallReader(["a", "b"], str).read(found[1]["content"])
+    reader = ToolCallParser(["a", "b"], str).read(found[1]["content"])
     assert reader.content == "I look."
     assert [(c.name, c.arguments) for c in reader.calls] == [("a", {"city": "Paris"}), ("b", {})]
     assert [m["content"] for m in found[2:]] == [

@@ -119,7 +119,7 @@ class TestRandomRouter:
         assert result.trace.random_share == 0.5
 
     def test_a_threshold_that_decides_alone_is_refused(self):
-        with pytest.raises(ConfigError, match=r"random_share draws lots.*threshold inf"):
+        with pytest.raises(ConfigError, match=r"random_share decides at random.*threshold inf"):
             router(random_share=0.5, threshold=float("inf"))
 
     def test_no_share(self):

@@ -16,7 +16,7 @@ from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Message, Rendered
 from glimp_integrations.conversation.prompt import Prompt, build
 from glimp_integrations.errors import BackendError
-from glimp_integrations.runtime.prepare import _lots
+from glimp_integrations.runtime.prepare import _random_draw
 from glimp_integrations.settings import RoutingSettings
 
 JOINER = "\u2060"
@@ -413,7 +413,7 @@ def test_tokens_are_counted_as_the_large_model_reads_them() -> None:
 
 def test_lots_are_those_of_the_question_whatever_was_thought() -> None:
     settings = RoutingSettings(random_share=0.5, seed=1)
-    with_thoughts, without = (_lots(settings, m) for m in (CONVERSATION, bare(CONVERSATION)))
+    with_thoughts, without = (_random_draw(settings, m) for m in (CONVERSATION, bare(CONVERSATION)))
     assert with_thoughts is not None and without is not None
     assert [with_thoughts() for _ in range(5)] == [without() for _ in range(5)]
 

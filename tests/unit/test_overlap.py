@@ -90,7 +90,7 @@ def test_the_large_model_reads_along_where_it_is_kept_warm() -> None:
         return large, GlimpRouter(small, large, temperature=0, **options).run("?")
 
     cold, plain = ask()
-    warm, kept = ask(keep_warm=True)
+    warm, kept = ask(warm_prefix_cache=True)
     assert kept.reasoning == plain.reasoning == "a.\n\nb.\n\n" and kept.answer == plain.answer
     assert [r.max_tokens for r in warm.requests[:-1]] == [1, 1]
     assert [r.prompt.rpartition(OPENED)[2] for r in warm.requests] == [
@@ -106,7 +106,7 @@ def test_the_large_model_reads_along_where_it_is_kept_warm() -> None:
 def test_a_reading_that_fails_or_lasts_does_not_disturb() -> None:
     small = ScriptedBackend(CHAIN, generation_prompt=OPENED, delay=0.001)
     reader = ScriptedBackend(CHAIN, generation_prompt=OPENED, fail_after=0, failures=1)
-    easy = {"threshold": 2.5, "temperature": 0.0, "keep_warm": True}
+    easy = {"threshold": 2.5, "temperature": 0.0, "warm_prefix_cache": True}
     assert GlimpRouter(small, reader, **easy).run("?").answer == "x"
     slow = ScriptedBackend(CHAIN, generation_prompt=OPENED, delay=0.2)
     result = GlimpRouter(small, slow, **easy, answer_by="small").run("?")
@@ -121,8 +121,8 @@ def test_models_on_one_device_are_not_kept_warm() -> None:
             return replace(await super().capabilities(), device="cpu")
 
     both = Named(CHAIN, generation_prompt=OPENED)
-    with pytest.raises(ConfigError, match="keep_warm"):
-        GlimpRouter(both, both, keep_warm=True).run("?")
+    with pytest.raises(ConfigError, match="warm_prefix_cache"):
+        GlimpRouter(both, both, warm_prefix_cache=True).run("?")
 
 
 def test_two_hard_steps_are_one_request_of_the_large_model() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glimp_integrations.backends.http import sending
-from glimp_integrations.backends.http.sending import Patience, sent
+from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.retries import (
     LONGEST_WAIT,
     may_repeat,
@@ -185,7 +185,7 @@ class Server:
 
 
 def send(server: Server, retries: int = 2) -> str:
-    return asyncio.run(sent(server.post, "/x", Patience(openai.Timeout(5.0), retries)))
+    return asyncio.run(sent(server.post, "/x", RequestLimits(openai.Timeout(5.0), retries)))
 
 
 class TestSending:

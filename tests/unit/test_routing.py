@@ -24,7 +24,7 @@ from helpers import (
 from glimp_integrations import (
     Finished,
     GlimpRouter,
-    Settled,
+    KindResolved,
     StepDone,
     StepStarted,
     UnsuitableEndpointError,
@@ -97,7 +97,7 @@ class TestText:
         told = [
             (event.text, event.kind)
             for event in router(small, large, answer_marker="Answer:").stream("?")
-            if isinstance(event, TextDelta | Settled) and event.kind is not None
+            if isinstance(event, TextDelta | KindResolved) and event.kind is not None
         ]
         kinds = [kind for _, kind in told]
         assert kinds == sorted(kinds, reverse=True)  # reasoning, then answer
@@ -257,7 +257,7 @@ class TestEvents:
     def test_without_tags_the_reader_learns_later(self):
         tokens = script(("One.\n\n", 0.5), ("Two.\n\n", 0.5), ("42", 0.5), "")
         events = list(router(ScriptedBackend(tokens), ScriptedBackend(tokens)).stream("?"))
-        assert [(e.text, e.kind) for e in events if isinstance(e, Settled)] == [
+        assert [(e.text, e.kind) for e in events if isinstance(e, KindResolved)] == [
             ("One.\n\n", "reasoning"),
             ("Two.\n\n", "reasoning"),
             ("42", "answer"),

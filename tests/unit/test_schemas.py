@@ -13,7 +13,7 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.output import json_schema
 from glimp_integrations.output.constraints import make_plan
 from glimp_integrations.output.schema_references import plain
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 
 Schema = dict[str, Any]
 HERMES = "{% if tools %}<tool_call>"
@@ -30,16 +30,16 @@ def accepts(schema: Any, value: Any) -> bool:
     return bool(matcher.is_accepting())
 
 
-def bindable(schema: Schema) -> Schema:
-    return json_schema.bindable(schema, what="it")
+def constrainable(schema: Schema) -> Schema:
+    return json_schema.constrainable(schema, what="it")
 
 
 def tool(parameters: Any, name: str = "odd") -> Schema:
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
-def planned(form: Form, *, binds: bool = True) -> Any:
-    return make_plan(form, (HERMES, ""), binds=binds, model="the model")
+def planned(form: OutputSpec, *, supports_schema: bool = True) -> Any:
+    return make_plan(form, (HERMES, ""), supports_schema=supports_schema, model="the model")
 
 
 # -- references by name ----------------------------------------------------------------------
@@ -114,14 +114,14 @@ NAMED: list[Schema] = [
 @pytest.mark.parametrize("schema", NAMED, ids=range(len(NAMED)))
 def test_references_by_name_are_resolved_before_the_schema_moves(schema: Schema) -> None:
     before = json.dumps(schema)
-    found = bindable(schema)
+    found = constrainable(schema)
     assert accepts(found, {"x": 3}) and not accepts(found, {"x": "3"})
     other = tool({"type": "object", "properties": {}}, "other")
     forms = (
-        Form([tool(schema), other]),
-        Form([tool(schema), other], "any"),
-        Form([tool(schema)], schema=schema),
-        Form([tool(schema)], strict=True),
+        OutputSpec([tool(schema), other]),
+        OutputSpec([tool(schema), other], "any"),
+        OutputSpec([tool(schema)], schema=schema),
+        OutputSpec([tool(schema)], strict=True),
     )
     for form in forms:
         for begun in ("<tool_call>", '{"name": "odd"'):
@@ -203,8 +203,8 @@ def test_a_keyword_that_no_grammar_keeps_is_left_out_of_it_and_named_once(
     whole = {"type": "object", "properties": {"x": schema}, "required": ["x"]}
     what = f"the arguments of {keyword} {id(caplog)}"
     with caplog.at_level(logging.WARNING, "glimp_integrations"):
-        found = json_schema.bindable(whole, what=what)
-        assert json_schema.bindable(whole, what=what) == found
+        found = json_schema.constrainable(whole, what=what)
+        assert json_schema.constrainable(whole, what=what) == found
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{what}: no grammar can keep {keyword}")
     assert accepts(found, {"x": right})
@@ -221,7 +221,7 @@ def test_such_a_tool_leaves_the_others_bound(
 ) -> None:
     whole = {"type": "object", "properties": {"x": schema}}
     other = tool({"type": "object", "properties": {"n": {"type": "integer"}}}, "other")
-    form = Form([tool(whole), other], choice, strict)
+    form = OutputSpec([tool(whole), other], choice, strict)
     found = planned(form)
     bound = found.begun("<tool_call>").schema
     if strict is False and choice == "auto":
@@ -232,32 +232,32 @@ def test_such_a_tool_leaves_the_others_bound(
         assert accepts(bound, {"name": "other", "arguments": {"n": 1}})
         assert not accepts(bound, {"name": "other", "arguments": {"n": "1"}})
     with pytest.raises(ConfigError, match="tool 'odd'"):
-        planned(Form([tool(whole), other], choice, strict=True))
+        planned(OutputSpec([tool(whole), other], choice, strict=True))
 
 
 @odd
-@pytest.mark.parametrize("binds", [True, False])
+@pytest.mark.parametrize("supports_schema", [True, False])
 def test_such_an_answer_is_asked_for_everywhere(
     keyword: str,
     schema: Schema,
     right: Any,
     wrong: Any,
-    binds: bool,
+    supports_schema: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    whole = {"type": "object", "properties": {"x": schema}, "title": f"{binds}"}
-    forced = planned(Form(schema=whole), binds=binds).forced
-    assert (forced.schema is not None) is binds
-    if binds:
+    whole = {"type": "object", "properties": {"x": schema}, "title": f"{supports_schema}"}
+    forced = planned(OutputSpec(schema=whole), supports_schema=supports_schema).forced
+    assert (forced.schema is not None) is supports_schema
+    if supports_schema:
         assert accepts(forced.schema, {"x": right})
     else:
         assert caplog.records == [], "nothing is bound, so nothing is missing"
     with pytest.raises(ConfigError):
-        planned(Form(schema=whole, strict=True), binds=binds)
+        planned(OutputSpec(schema=whole, strict=True), supports_schema=supports_schema)
 
 
 def test_arguments_of_which_nothing_is_left_are_still_an_object() -> None:
-    bound = planned(Form([tool({"not": {"required": ["y"]}})], "any")).forced.schema
+    bound = planned(OutputSpec([tool({"not": {"required": ["y"]}})], "any")).forced.schema
     assert accepts(bound, {"name": "odd", "arguments": {"x": 1}})
     assert not accepts(bound, {"name": "odd", "arguments": 1})
 
@@ -285,12 +285,12 @@ def test_what_is_no_schema_is_refused_before_anything_is_written(
     schema: Any, named: str, choice: str
 ) -> None:
     with pytest.raises(ConfigError, match=named) as caught:
-        planned(Form([tool(schema), tool({"type": "object"}, "other")], choice))
+        planned(OutputSpec([tool(schema), tool({"type": "object"}, "other")], choice))
     assert "the arguments of tool 'odd'" in str(caught.value)
 
 
-@pytest.mark.parametrize("binds", [True, False])
-def test_pydantics_sets_and_decimals(binds: bool) -> None:
+@pytest.mark.parametrize("supports_schema", [True, False])
+def test_pydantics_sets_and_decimals(supports_schema: bool) -> None:
     from decimal import Decimal
 
     from pydantic import BaseModel
@@ -301,7 +301,7 @@ def test_pydantics_sets_and_decimals(binds: bool) -> None:
 
     schema = Bill.model_json_schema()
     schema["properties"]["total"]["anyOf"][1] = DECIMAL  # as pydantic 2.12 and 2.13 have it
-    forced = planned(Form(schema=schema), binds=binds).forced
-    if binds:
+    forced = planned(OutputSpec(schema=schema), supports_schema=supports_schema).forced
+    if supports_schema:
         assert accepts(forced.schema, {"total": "1.50", "tags": ["a", "a"]})
         assert not accepts(forced.schema, {"total": "1.50", "tags": [1]})

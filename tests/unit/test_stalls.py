@@ -19,10 +19,10 @@ from glimp_integrations.backends.base import Token
 from glimp_integrations.method.boundaries import Scanner, Terminator
 from glimp_integrations.method.chain import Chain, Step
 from glimp_integrations.output.constraints import make_plan
-from glimp_integrations.output.spec import Form
-from glimp_integrations.output.tool_formats import opening
-from glimp_integrations.output.tool_parser import CallReader
-from glimp_integrations.runtime.text_kinds import Settler
+from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.output.tool_formats import trigger
+from glimp_integrations.output.tool_parser import ToolCallParser
+from glimp_integrations.runtime.text_kinds import KindResolver
 from glimp_integrations.settings import RoutingSettings
 
 PIECES = 2000
@@ -131,7 +131,7 @@ def stays_linear(make: Callable[[], Read], lead: str, piece: str) -> None:
 @every_runaway
 def test_the_reader_of_calls_stays_linear(lead: str, piece: str) -> None:
     stays_linear(
-        lambda: CallReader(["get_weather"], str, parameters={"get_weather": PARAMETERS}).feed,
+        lambda: ToolCallParser(["get_weather"], str, parameters={"get_weather": PARAMETERS}).feed,
         lead,
         piece,
     )
@@ -141,7 +141,7 @@ def test_the_reader_of_calls_stays_linear(lead: str, piece: str) -> None:
 def test_a_reply_that_comes_at_once_costs_what_its_pieces_cost(lead: str, piece: str) -> None:
     def seconds(pieces: int) -> float:
         began = time.thread_time()
-        CallReader(["get_weather"], str).read(lead + piece * pieces)
+        ToolCallParser(["get_weather"], str).read(lead + piece * pieces)
         return time.thread_time() - began
 
     found = [(seconds(PIECES), seconds(2 * PIECES)) for _ in range(2)]
@@ -156,14 +156,14 @@ STOPS: dict[str, Terminator] = {"</think>": "think_end", "STOP": "stop", " " * 3
 def test_the_scanner_of_steps_stays_linear(lead: str, piece: str, looked_for: str) -> None:
     demand = {"type": "object", "properties": {"a": {"type": "string"}}}
     forms = {
-        "calls or JSON": Form(tools=[TOOL], schema=demand),
-        "JSON": Form(schema=demand),
+        "calls or JSON": OutputSpec(tools=[TOOL], schema=demand),
+        "JSON": OutputSpec(schema=demand),
     }
-    plan = make_plan(forms[looked_for], ("", ""), binds=True, model="the model")
+    plan = make_plan(forms[looked_for], ("", ""), supports_schema=True, model="the model")
 
     def make() -> Read:
-        scanner = Scanner("\n\n", STOPS, plan.opening)
-        return lambda text: scanner.feed(text, divisible=False)
+        scanner = Scanner("\n\n", STOPS, plan.trigger)
+        return lambda text: scanner.feed(text, multi_token=False)
 
     stays_linear(make, lead, piece)
 
@@ -174,7 +174,7 @@ def test_a_stop_that_stays_possible_for_long(piece: str) -> None:
 
     def make() -> Read:
         scanner = Scanner(None, {stop: "stop"})
-        return lambda text: scanner.feed(text, divisible=False)
+        return lambda text: scanner.feed(text, multi_token=False)
 
     stays_linear(make, "", piece)
 
@@ -196,9 +196,9 @@ def test_the_chain_and_what_settles_it_stay_linear(
                 max_thinking_tokens=10**6,
                 max_step_tokens=step_tokens,
             ),
-            closers=("</think>",) if tags else (),
+            think_end_tags=("</think>",) if tags else (),
         )
-        settler, count = Settler(chain), iter(range(10**6))
+        kind_resolver, count = KindResolver(chain), iter(range(10**6))
         running: list[Step] = []
 
         def read(text: str) -> None:
@@ -206,7 +206,7 @@ def test_the_chain_and_what_settles_it_stay_linear(
                 running.append(chain.begin("large", None))
             undecided = chain.undecided
             kept = chain.take(Token(text.replace("{}", str(next(count)))))
-            settler.show(kept.shown, running[-1], undecided=undecided)
+            kind_resolver.show(kept.shown, running[-1], undecided=undecided)
             assert chain.phase != "done"
 
         return read
@@ -223,12 +223,12 @@ HELD = ["So:\n", "```", "[", "{", '{"type"  :', '{"name": "get_weather"', '{"nam
 @pytest.mark.parametrize("blank", [" ", "\t", "\n"])
 def test_more_white_space_than_a_beginning_may_have_is_text(lead: str, blank: str) -> None:
     if "get_weather" not in lead:  # with the name, the scanner has found what it looks for
-        scanner = Scanner(None, {}, opening(["get_weather"]))
-        shown = "".join(scanner.feed(p, divisible=False).shown for p in (lead, *(blank * 200)))
+        scanner = Scanner(None, {}, trigger(["get_weather"]))
+        shown = "".join(scanner.feed(p, multi_token=False).shown for p in (lead, *(blank * 200)))
         assert shown.startswith(lead), "it is shown before the reply is over"
         assert shown + scanner.flush() == lead + blank * 200
 
-    reader = CallReader(["get_weather"], str)
+    reader = ToolCallParser(["get_weather"], str)
     told = [piece for p in (lead, *(blank * 200)) for piece in reader.feed(p)]
     assert "".join(map(str, told)).startswith(lead.rstrip())
     reader.feed("end")
@@ -241,7 +241,7 @@ def test_a_call_with_as_much_white_space_as_it_may_have(blanks: int) -> None:
     gap = " " * blanks
     text = gap + gap.join(["{", '"name"', ":", '"get_weather"', ",", '"arguments"', ":", "{}", "}"])
     for pieces in ([text], list(text)):
-        reader = CallReader(["get_weather"], str)
+        reader = ToolCallParser(["get_weather"], str)
         for piece in pieces:
             reader.feed(piece)
         reader.end()
@@ -282,7 +282,7 @@ SCRAPS = st.sampled_from(
 @given(st.lists(SCRAPS, max_size=40))
 def test_text_that_calls_nobody_is_told_as_it_is(scraps: list[str]) -> None:
     text = "".join(scraps)
-    reader = CallReader(["get_weather"], str)
+    reader = ToolCallParser(["get_weather"], str)
     told = [piece for scrap in scraps for piece in reader.feed(scrap)] + reader.end()
     if "<tool_call>" not in text:
         assert "".join(map(str, told)) == reader.content == text
@@ -291,12 +291,12 @@ def test_text_that_calls_nobody_is_told_as_it_is(scraps: list[str]) -> None:
 @given(st.lists(SCRAPS | st.sampled_from(["STOP", "ST", '"get_weather"']), max_size=40))
 def test_a_scanner_shows_or_finds_all_of_a_text(scraps: list[str]) -> None:
     def scan(pieces: Iterable[str]) -> tuple[str, str | None, str]:
-        scanner, shown = Scanner(None, {"STOP": "stop"}, opening(["get_weather"])), ""
+        scanner, shown = Scanner(None, {"STOP": "stop"}, trigger(["get_weather"])), ""
         for piece in pieces:
-            cut = scanner.feed(piece, divisible=False)
+            cut = scanner.feed(piece, multi_token=False)
             shown += cut.shown
             if cut.end is not None:
-                return shown, cut.end, cut.opening
+                return shown, cut.end, cut.trigger
         return shown + scanner.flush(), None, ""
 
     text = "".join(scraps)

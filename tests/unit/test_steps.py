@@ -11,8 +11,8 @@ from glimp_integrations.method.boundaries import Cut, Scanner
 THINK = {"</think>": "think_end"}
 
 
-def feed(scanner: Scanner, *pieces: str, divisible: bool = False) -> list[Cut]:
-    return [scanner.feed(piece, divisible=divisible) for piece in pieces]
+def feed(scanner: Scanner, *pieces: str, multi_token: bool = False) -> list[Cut]:
+    return [scanner.feed(piece, multi_token=multi_token) for piece in pieces]
 
 
 class TestDelimiter:
@@ -24,20 +24,20 @@ class TestDelimiter:
         assert [cut.end for cut in cuts] == [None] * (len(pieces) - 1) + ["delimiter"]
         assert "".join(cut.shown for cut in cuts) == "".join(pieces)
         assert [cut.kept for cut in cuts] == [len(piece) for piece in pieces]
-        assert not cuts[-1].leftover
+        assert not cuts[-1].truncated
 
     @pytest.mark.parametrize("token", ["\n\n\n", ".\n\n\n\n", ".\n\n"])
     def test_newlines_of_the_same_token_are_kept(self, token):
         (cut,) = feed(Scanner("\n\n", {}), token)
-        assert (cut.shown, cut.kept, cut.leftover) == (token, len(token), False)
+        assert (cut.shown, cut.kept, cut.truncated) == (token, len(token), False)
 
     def test_text_behind_it_is_left_over(self):
         (cut,) = feed(Scanner("\n\n", {}), "a\n\nFoo")
-        assert cut == Cut("a\n\n", 3, "delimiter", leftover=True)
+        assert cut == Cut("a\n\n", 3, "delimiter", truncated=True)
 
     def test_surplus_newlines_of_a_group_are_dropped(self):
-        (cut,) = feed(Scanner("\n\n", {}), "a\n\n\nb", divisible=True)
-        assert cut == Cut("a\n\n", 3, "delimiter", leftover=True)
+        (cut,) = feed(Scanner("\n\n", {}), "a\n\n\nb", multi_token=True)
+        assert cut == Cut("a\n\n", 3, "delimiter", truncated=True)
 
     def test_one_newline_is_no_delimiter(self):
         cuts = feed(Scanner("\n\n", {}), "a\n", "b\n", "c")
@@ -56,11 +56,11 @@ class TestDelimiter:
     def test_longer_delimiter_across_three_pieces(self):
         cuts = feed(Scanner("###", {}), "a#", "#", "#b")
         assert [cut.end for cut in cuts] == [None, None, "delimiter"]
-        assert cuts[-1] == Cut("#", 1, "delimiter", leftover=True)
+        assert cuts[-1] == Cut("#", 1, "delimiter", truncated=True)
 
     def test_none_means_no_steps(self):
         (cut,) = feed(Scanner(None, {}), "a\n\nb")
-        assert cut == Cut("a\n\nb", 4, None, leftover=False)
+        assert cut == Cut("a\n\nb", 4, None, truncated=False)
 
 
 class TestTerminator:
@@ -74,12 +74,12 @@ class TestTerminator:
         assert "".join(cut.shown for cut in cuts) == "ok"
         assert cuts[-1].end == "think_end"
         assert sum(cut.kept for cut in cuts) == len("ok")
-        assert not cuts[-1].leftover
+        assert not cuts[-1].truncated
         assert scanner.flush() == ""
 
     def test_text_behind_it_is_left_over(self):
         (cut,) = feed(Scanner("\n\n", THINK), "ok</think>\n\nSo")
-        assert cut == Cut("ok", 2, "think_end", leftover=True)
+        assert cut == Cut("ok", 2, "think_end", truncated=True)
 
     def test_a_false_start_is_released_with_the_next_piece(self):
         cuts = feed(Scanner("\n\n", THINK), "x </th", "ing")
@@ -100,11 +100,11 @@ class TestTerminator:
 
     def test_behind_a_delimiter_it_belongs_to_the_next_step(self):
         (cut,) = feed(Scanner("\n\n", THINK), "a\n\n</think>")
-        assert cut == Cut("a\n\n", 3, "delimiter", leftover=True)
+        assert cut == Cut("a\n\n", 3, "delimiter", truncated=True)
 
     def test_in_front_of_a_delimiter_it_wins(self):
         (cut,) = feed(Scanner("\n\n", THINK), "a</think>\n\n")
-        assert cut == Cut("a", 1, "think_end", leftover=True)
+        assert cut == Cut("a", 1, "think_end", truncated=True)
 
 
 class TestStops:
@@ -116,12 +116,12 @@ class TestStops:
 
     def test_a_stop_that_begins_with_the_delimiter_in_one_piece(self):
         (cut,) = feed(Scanner("\n\n", {"\n\nUser:": "stop"}), "a\n\nUser: b")
-        assert cut == Cut("a", 1, "stop", leftover=True)
+        assert cut == Cut("a", 1, "stop", truncated=True)
 
     def test_a_stop_across_the_end_of_a_step_takes_back_the_delimiter(self):
         cuts = feed(Scanner("\n\n", {"\n\nUser:": "stop"}), "a\n\n", "User:")
-        assert cuts[0] == Cut("a", 3, "delimiter", leftover=False)
-        assert cuts[1] == Cut("", -2, "stop", leftover=False)
+        assert cuts[0] == Cut("a", 3, "delimiter", truncated=False)
+        assert cuts[1] == Cut("", -2, "stop", truncated=False)
 
     def test_the_first_of_two_wins(self):
         (cut,) = feed(Scanner(None, {"bb": "stop", "a": "stop"}), "xabb")
@@ -129,7 +129,7 @@ class TestStops:
 
     def test_the_longer_of_two_at_one_place_wins(self):
         (cut,) = feed(Scanner(None, {"ab": "stop", "abc": "think_end"}), "xabc")
-        assert cut == Cut("x", 1, "think_end", leftover=False)
+        assert cut == Cut("x", 1, "think_end", truncated=False)
 
 
 # -- properties ------------------------------------------------------------------------------
@@ -138,13 +138,13 @@ LETTERS = st.sampled_from(["a", "b", "\n", "\n\n", "<", "</e>", "</", "e>", "STO
 ENDS = {"</e>": "think_end", "STOP": "stop", "\n\na": "stop"}
 
 
-def read_whole(pieces: list[str], *, divisible: bool) -> tuple[str, list[Cut], Scanner]:
+def read_whole(pieces: list[str], *, multi_token: bool) -> tuple[str, list[Cut], Scanner]:
     """What a reader sees of all pieces up to a terminator, what is kept, and the scanner."""
     scanner = Scanner("\n\n", ENDS)
     kept, cuts = "", []
     for piece in pieces:
         while piece:
-            cut = scanner.feed(piece, divisible=divisible)
+            cut = scanner.feed(piece, multi_token=multi_token)
             cuts.append(cut)
             kept = kept[: len(kept) + cut.kept] if cut.kept < 0 else kept + piece[: cut.kept]
             if cut.end in ("think_end", "stop"):
@@ -154,8 +154,8 @@ def read_whole(pieces: list[str], *, divisible: bool) -> tuple[str, list[Cut], S
 
 
 @given(st.lists(LETTERS, max_size=30), st.booleans())
-def test_shown_and_flushed_text_is_the_kept_text(pieces, divisible):
-    kept, cuts, scanner = read_whole(pieces, divisible=divisible)
+def test_shown_and_flushed_text_is_the_kept_text(pieces, multi_token):
+    kept, cuts, scanner = read_whole(pieces, multi_token=multi_token)
     assert "".join(cut.shown for cut in cuts) + scanner.flush() == kept
 
 
@@ -164,7 +164,7 @@ def test_nothing_shown_is_taken_back(pieces):
     scanner = Scanner("\n\n", ENDS)
     kept, shown = 0, 0
     for piece in pieces:
-        cut = scanner.feed(piece, divisible=False)
+        cut = scanner.feed(piece, multi_token=False)
         kept, shown = kept + cut.kept, shown + len(cut.shown)
         assert shown <= kept
         if cut.end in ("think_end", "stop"):
@@ -179,7 +179,7 @@ def steps_of(text: str, sizes: list[int]) -> list[str]:
     while at < len(text):
         piece = text[at : at + sizes[turn % len(sizes)]]
         turn += 1
-        cut = scanner.feed(piece, divisible=True)
+        cut = scanner.feed(piece, multi_token=True)
         steps[-1] = steps[-1][: cut.kept] if cut.kept < 0 else steps[-1] + piece[: cut.kept]
         if cut.end == "think_end":
             break

@@ -28,7 +28,7 @@ UNTIL = ("\n\n", "</t>")
 class ScriptedServer:
     """Shows what llama.cpp does: text up to the stop string, and the id of every token."""
 
-    def __init__(self, *chunks: tuple[str, int], ended: str = "until", hidden: bool = False):
+    def __init__(self, *chunks: tuple[str, int], ended: str = "stop_string", hidden: bool = False):
         self._chunks, self._ended, self._hidden = chunks, ended, hidden
         self._tokens = {"🦄": 3}
         self.asked: list[list[int]] = []
@@ -36,8 +36,8 @@ class ScriptedServer:
     async def completion(self, request: Request, report: Report) -> Any:
         for text, number in self._chunks:
             report.completion_tokens = (report.completion_tokens or 0) + self._tokens.get(text, 1)
-            yield {"text": text, "ids": [number], "until": ""}
-        yield {"text": "", "ids": [], "until": "\n\n" if self._ended == "until" else ""}
+            yield {"text": text, "ids": [number], "stop_string": ""}
+        yield {"text": "", "ids": [], "stop_string": "\n\n" if self._ended == "stop_string" else ""}
         report.ended = self._ended  # type: ignore[assignment]
 
     async def text_of(self, ids: list[int]) -> str:
@@ -50,7 +50,7 @@ class ScriptedServer:
 
 def said(server: ScriptedServer, most: int = 30) -> list[tuple[str, int]]:
     async def go() -> list[tuple[str, int]]:
-        request = Request("p", most, until=UNTIL)
+        request = Request("p", most, stop=UNTIL)
         return [(t.text, t.count) async for t in stop_strings.generate(server, request, Report())]
 
     return io_loop.call(go)

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from glimp_integrations import GlimpRouter
 from glimp_integrations.backends import ScriptedBackend
-from glimp_integrations.output.spec import Form
-from glimp_integrations.output.tool_parser import CallReader
+from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.output.tool_parser import ToolCallParser
 from glimp_integrations.trace.events import ToolCallDelta
 
 Schema = dict[str, Any]
 
 
-def reader(parameters: Schema | None) -> CallReader:
-    return CallReader(["write"], str, parameters={"write": parameters})
+def reader(parameters: Schema | None) -> ToolCallParser:
+    return ToolCallParser(["write"], str, parameters={"write": parameters})
 
 
 def written(**given: str) -> str:
@@ -197,7 +197,7 @@ def test_a_broken_off_argument_is_told_as_far_as_it_came() -> None:
 # -- in pieces -------------------------------------------------------------------------------
 
 
-def deltas(pieces: Any, parameters: Schema | None) -> tuple[list[str], CallReader]:
+def deltas(pieces: Any, parameters: Schema | None) -> tuple[list[str], ToolCallParser]:
     read = reader(parameters)
     told = [item for piece in pieces for item in read.feed(piece)] + read.end()
     return [item.arguments for item in told if isinstance(item, ToolCallDelta)], read
@@ -294,8 +294,10 @@ def test_the_whole_way_from_a_form_to_a_call() -> None:
         for _ in "SL"
     ]
     with GlimpRouter(*models, threshold=-1) as router:
-        (call,) = router.run("?", Form(tools=[tool])).tool_calls
-        told = [e for e in router.stream("?", Form(tools=[tool])) if isinstance(e, ToolCallDelta)]
+        (call,) = router.run("?", OutputSpec(tools=[tool])).tool_calls
+        told = [
+            e for e in router.stream("?", OutputSpec(tools=[tool])) if isinstance(e, ToolCallDelta)
+        ]
     assert call.arguments == {"x": '{"a": 1.50}', "n": 2024}
     assert len(told) > 4
     assert json.loads("".join(e.arguments for e in told)) == call.arguments

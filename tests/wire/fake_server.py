@@ -153,7 +153,7 @@ class FakeServer(Loopback):
 
     @property
     def form(self) -> str:
-        """The short form that names this server."""
+        """The model string that names this server."""
         return f"openai:{self.model}@{self.url}"
 
     def seen(self, path: str) -> list[Seen]:

@@ -13,7 +13,7 @@ import pytest
 from glimp_integrations import BackendError, GlimpRouter, io_loop
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.http.servers import FLAVOURS, GENERIC, SGLANG, bound_body
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
 from wire.fake_server import GENERATION_PROMPT, PLAIN_TEMPLATE, FakeServer, Fault, Tok
 from wire.helpers import CHAIN, GREEDY, MESSAGES, chat, collect, text_of
@@ -155,7 +155,9 @@ def test_what_is_not_bound_carries_no_schema(
 def test_who_binds_says_so(serve_tools: Serve, connect: Connect, flavour: str) -> None:
     server = serve_tools(CHAIN, flavour="generic" if flavour == "sglang" else flavour)
     backend = backend_of(connect, server, flavour)
-    assert io_loop.call(backend.capabilities).binds is (flavour in ("llama.cpp", "vllm", "sglang"))
+    assert io_loop.call(backend.capabilities).supports_schema is (
+        flavour in ("llama.cpp", "vllm", "sglang")
+    )
 
 
 @pytest.mark.parametrize("schema", [None, SCHEMA])
@@ -292,7 +294,7 @@ def test_tools_and_results_reach_the_server_without_control_tokens(
     result = {"role": "tool", "tool_call_id": "abcdefgh0", "content": evil}
     backend = connect(server)
     GlimpRouter(backend, backend, **GREEDY).run(
-        [*MESSAGES, calling, result], Form(tools=[{**WEATHER, "function": function}])
+        [*MESSAGES, calling, result], OutputSpec(tools=[{**WEATHER, "function": function}])
     )
     route = "/apply-template" if flavour == "llama.cpp" else "/tokenize"
     bodies = [r.body for r in server.seen(route) if "messages" in r.body]
@@ -312,7 +314,7 @@ def test_a_call_over_the_wire(serve_tools: Serve, connect: Connect, flavour: str
     script = [*CHAIN[:9], "<tool_call>", "\n", CALL[:20], CALL[20:], "\n</tool_call>", "\nDone."]
     server = serve_tools(script, flavour=flavour)
     backend = connect(server)
-    result = GlimpRouter(backend, backend, **GREEDY).run(MESSAGES, Form(tools=[WEATHER]))
+    result = GlimpRouter(backend, backend, **GREEDY).run(MESSAGES, OutputSpec(tools=[WEATHER]))
     assert [(c.name, c.arguments) for c in result.tool_calls] == [
         ("get_weather", {"city": "Paris"})
     ]
@@ -334,7 +336,7 @@ def test_an_answer_with_a_schema_over_the_wire(
     script = [*CHAIN[:9], "```json\n", '{"city":', ' "Paris"}', "\n```"]
     server = serve_tools(script, flavour=flavour)
     backend = connect(server)
-    result = GlimpRouter(backend, backend, **GREEDY).run(MESSAGES, Form(schema=SCHEMA))
+    result = GlimpRouter(backend, backend, **GREEDY).run(MESSAGES, OutputSpec(schema=SCHEMA))
     assert result.answer == '{"city": "Paris"}'
     (bound,) = [b for b in server.completions() if BINDINGS & b.keys()]
     assert bound["prompt"].endswith("\n\n```json\n")
@@ -349,7 +351,7 @@ def test_an_answer_of_a_generic_server_ends_at_its_fence(
     script = [*CHAIN[:9], "```json\n", '{"city":', ' "Paris"}', "\n```", "\n\nThat is it."]
     with Free(script, flavour="generic") as server:
         backend = connect(server, chat_template=lambda m, tools=(): chat())
-        result = GlimpRouter(backend, backend, **GREEDY).run(MESSAGES, Form(schema=SCHEMA))
+        result = GlimpRouter(backend, backend, **GREEDY).run(MESSAGES, OutputSpec(schema=SCHEMA))
     assert result.answer == '{"city": "Paris"}'
     assert not any(BINDINGS & body.keys() for body in server.completions())
 

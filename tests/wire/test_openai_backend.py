@@ -260,7 +260,7 @@ def test_generate_gives_single_tokens_with_logprobs(
 ) -> None:
     tokens, _ = collect(connect(serve(CHAIN, flavour=flavour, group=3)), chat(), logprobs=20)
     texts = [t if isinstance(t, str) else t[0].decode() for t in CHAIN]
-    found = [token.text for token in tokens if token.text and not token.divisible]
+    found = [token.text for token in tokens if token.text and not token.multi_token]
     assert found == texts[: len(found)] and len(found) >= len(texts) - 2
     assert all(len(token.logprobs or ()) == 20 for token in tokens)
 
@@ -281,7 +281,7 @@ def test_tokens_without_a_text_of_their_own_are_not_lost_from_h(
 def test_vllm_counts_grouped_tokens_without_logprobs(serve: Serve, connect: Connect) -> None:
     tokens, _ = collect(connect(serve(CHAIN, flavour="vllm", group=4)), chat())
     assert [token.count for token in tokens] == [4, 4, 4, 3]
-    assert all(token.divisible for token in tokens)
+    assert all(token.multi_token for token in tokens)
 
 
 def test_llama_cpp_stream_without_logprobs_is_token_by_token(
@@ -289,7 +289,7 @@ def test_llama_cpp_stream_without_logprobs_is_token_by_token(
 ) -> None:
     tokens, _ = collect(connect(serve(CHAIN)), chat())
     assert [token.count for token in tokens] == [1] * len(CHAIN)
-    assert not any(token.divisible for token in tokens)
+    assert not any(token.multi_token for token in tokens)
 
 
 @both
@@ -385,7 +385,7 @@ def test_released_waits_until_the_slot_is_free(serve: Serve, connect: Connect) -
     io_loop.call(backend.capabilities)
     threading.Timer(0.3, lambda: setattr(server, "busy", 0)).start()
     started = time.monotonic()
-    io_loop.call(backend.released)
+    io_loop.call(backend.wait_idle)
     assert 0.25 <= time.monotonic() - started < 1.5
 
 
@@ -395,7 +395,7 @@ def test_released_does_not_wait_for_other_users_of_a_remote_server(
     backend = connect(serve(busy=1))  # no device named: nothing is known to be shared
     io_loop.call(backend.capabilities)
     started = time.monotonic()
-    io_loop.call(backend.released)
+    io_loop.call(backend.wait_idle)
     assert time.monotonic() - started < 1.0
 
 
@@ -408,7 +408,7 @@ def test_released_gives_up_at_once_where_slots_are_switched_off(
     backend = connect(server, device="cpu")
     io_loop.call(backend.capabilities)
     started = time.monotonic()
-    io_loop.call(backend.released)
+    io_loop.call(backend.wait_idle)
     assert time.monotonic() - started < 0.4
     assert len(server.seen("/slots")) == 1
 

@@ -1,4 +1,4 @@
-"""Short forms and which two models a router gets."""
+"""Model strings and which two models a router gets."""
 
 from __future__ import annotations
 

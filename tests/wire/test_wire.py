@@ -75,12 +75,12 @@ def test_chunk_of_several_tokens_that_line_up_is_taken_apart(choice: dict[str, A
 def test_chunk_that_does_not_line_up_stays_whole_with_the_first_place_only(
     choice: dict[str, Any],
 ) -> None:
-    assert tokens(choice) == [Token("é.", (-0.1,), divisible=True, count=3)]
+    assert tokens(choice) == [Token("é.", (-0.1,), multi_token=True, count=3)]
 
 
 def test_hidden_end_of_sequence_in_a_group_does_not_become_text() -> None:
     choice = legacy("ab", ["a", "b", "<|im_end|>"], [{"a": -0.1}] * 3)
-    assert tokens(choice) == [Token("ab", (-0.1,), divisible=True, count=3)]
+    assert tokens(choice) == [Token("ab", (-0.1,), multi_token=True, count=3)]
 
 
 def test_half_a_character_is_pending_in_content_shape() -> None:
@@ -158,7 +158,7 @@ def test_minus_infinity_is_kept_and_nan_is_not() -> None:
     ],
 )
 def test_without_logprobs_a_chunk_is_text_of_unknown_division(logprobs: Any) -> None:
-    assert tokens({"text": "ab", "logprobs": logprobs}) == [Token("ab", divisible=True)]
+    assert tokens({"text": "ab", "logprobs": logprobs}) == [Token("ab", multi_token=True)]
 
 
 @pytest.mark.parametrize("tops", [None, [None], [{}]])
@@ -180,7 +180,9 @@ def test_one_token_id_makes_the_text_one_token() -> None:
 
 
 def test_several_token_ids_are_counted() -> None:
-    assert tokens({"text": "ab", "token_ids": [5, 6, 7]}) == [Token("ab", divisible=True, count=3)]
+    assert tokens({"text": "ab", "token_ids": [5, 6, 7]}) == [
+        Token("ab", multi_token=True, count=3)
+    ]
 
 
 def test_none_asked_for_means_none_kept() -> None:
@@ -244,7 +246,7 @@ def test_however_tokens_are_grouped_whole_characters_come_out_one_by_one(
         texts = [part.decode() for part in parts]
     found = grouped(parts, sizes, shape)
     assert [token.text for token in found] == texts
-    assert all(token.logprobs == (-0.1,) and not token.divisible for token in found)
+    assert all(token.logprobs == (-0.1,) and not token.multi_token for token in found)
 
 
 @given(tokenizations(), SIZES)

@@ -16,7 +16,7 @@ from glimp_integrations.backends import chat_templates
 from glimp_integrations.backends.base import (
     Backend,
     Capabilities,
-    Measure,
+    EntropyFunction,
     Message,
     Rendered,
     Report,
@@ -155,7 +155,7 @@ class HuggingFaceBackend(Backend):
             streamed_logprobs=True,
             in_process=True,
             drafts=True,
-            binds=True,
+            supports_schema=True,
             device=engine.runner.thread.name,
             template=template if isinstance(template, str) else None,
             weights=_weights(engine.runner.model),
@@ -398,7 +398,7 @@ class _Engine:
         self.submit(lambda: begin(deliver))
         return await future
 
-    def measure(self, drawn: Drawn) -> Measure:
+    def measure(self, drawn: Drawn) -> EntropyFunction:
         """H at a token's place; the logits stay on the device until then."""
         from glimp_integrations.backends.hf.sampling import entropy_of
 

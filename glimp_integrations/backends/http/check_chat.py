@@ -7,7 +7,7 @@ import uuid
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from glimp_integrations.backends.base import PATIENCE, Report, Request
+from glimp_integrations.backends.base import CALL_LIMITS, Report, Request
 from glimp_integrations.backends.http.probing import ProbeResult, ask, asked_in_chat
 from glimp_integrations.errors import BackendError
 
@@ -121,7 +121,7 @@ async def cached(backend: OpenAIBackend) -> ProbeResult:
 async def _timed(backend: OpenAIBackend, prompt: str) -> tuple[int | None, float]:
     """Cached tokens of a request for one token, and seconds to that token."""
     report, started, first = Report(), time.perf_counter(), None
-    seconds, retries = PATIENCE.get()
+    seconds, retries = CALL_LIMITS.get()
     request = Request(prompt, 1, temperature=0.0, timeout=seconds, max_retries=retries)
     async with aclosing(backend.completion(request, report)) as choices:
         async for _ in choices:

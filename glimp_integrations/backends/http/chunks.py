@@ -58,14 +58,14 @@ def tokens_of(
             return []
         count = len(choice.get("token_ids") or ()) or 1
         exact = token_per_chunk or (count == 1 and bool(choice.get("token_ids")))
-        return [Token(text, divisible=not exact, count=count)]
+        return [Token(text, multi_token=not exact, count=count)]
     if len(entries) == 1:
         return [_single(text, entries[0])]
     if "".join(entry.text for entry in entries) == text:
         return [Token(entry.text, entry.logprobs) for entry in entries]
     # Text and tokens do not line up (characters of several tokens, hidden special tokens): only
     # the place of the first token is certain.
-    return [Token(text, entries[0].logprobs, divisible=True, count=len(entries))]
+    return [Token(text, entries[0].logprobs, multi_token=True, count=len(entries))]
 
 
 def _single(text: str, entry: _Entry) -> Token:

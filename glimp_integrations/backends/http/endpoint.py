@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from glimp_integrations import io_loop
-from glimp_integrations.backends.base import HEADERS, PATIENCE, Backend, Report, Request
+from glimp_integrations.backends.base import CALL_LIMITS, HEADERS, Backend, Report, Request
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.errors import (
     cleaned,
@@ -22,7 +22,7 @@ from glimp_integrations.backends.http.errors import (
     speaks_of_context,
 )
 from glimp_integrations.backends.http.protocols.base import Ask, Protocol
-from glimp_integrations.backends.http.sending import Patience, sent
+from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.http.servers import GENERIC, Flavour
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
@@ -214,7 +214,9 @@ class Endpoint(Backend):
 
         request, path = ask.request, self.protocol.path(self, ask)
         report.retried = True  # here, as often as allowed
-        patience = Patience(Timeout(request.timeout, connect=CONNECT_SECONDS), request.max_retries)
+        patience = RequestLimits(
+            Timeout(request.timeout, connect=CONNECT_SECONDS), request.max_retries
+        )
         stream: Any = await sent(
             client.post,
             path,
@@ -270,14 +272,14 @@ class Endpoint(Backend):
         report.ended = "context" if cut else ended
 
 
-def _patience(*, at_most: float = math.inf, max_retries: int | None = None) -> Patience:
+def _patience(*, at_most: float = math.inf, max_retries: int | None = None) -> RequestLimits:
     """Patience with a small request."""
     from openai import Timeout
 
-    seconds, retries = PATIENCE.get()
+    seconds, retries = CALL_LIMITS.get()
     seconds = at_most if seconds is None else min(seconds, at_most)
     timeout = Timeout(None if seconds == math.inf else seconds, connect=CONNECT_SECONDS)
-    return Patience(timeout, retries if max_retries is None else max_retries)
+    return RequestLimits(timeout, retries if max_retries is None else max_retries)
 
 
 def _check_key(key: SecretStr | None) -> None:

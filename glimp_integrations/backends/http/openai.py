@@ -195,7 +195,7 @@ class OpenAIBackend(Endpoint):
 
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
         can = await self.capabilities()
-        if request.until and can.stops and not request.logprobs:
+        if request.stop and can.stops and not request.logprobs:
             try:
                 async with aclosing(stop_strings.generate(self, request, report)) as stopped:
                     async for token in stopped:
@@ -204,7 +204,7 @@ class OpenAIBackend(Endpoint):
                 self._can = replace(can, stops=False)
             else:
                 return
-        request = replace(request, until=())
+        request = replace(request, stop=())
         exact = self.flavour.token_per_chunk
         # The greedy token of a look at the raw distribution is not the one to write.
         peek = self.flavour.warped and request.logprobs > 0 and request.temperature > 0
@@ -260,7 +260,7 @@ class OpenAIBackend(Endpoint):
             self._texts[key] = text
         return text
 
-    async def released(self) -> None:
+    async def wait_idle(self) -> None:
         if self._can is None or not self._slots or self._device is None:
             return
         # The server needs up to one pass to notice the closed connection. Starting the other
@@ -330,7 +330,7 @@ class OpenAIBackend(Endpoint):
             top_logprobs=top,
             wanted_logprobs=self.top_logprobs,
             streamed_logprobs=streamed and not self.flavour.warped,
-            binds=self.flavour.binding is not None,
+            supports_schema=self.flavour.binding is not None,
             stops=self.flavour.stops,
             device=self._device,
             template=template,

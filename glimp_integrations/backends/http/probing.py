@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from glimp_integrations.backends.base import PATIENCE, Report, Request
+from glimp_integrations.backends.base import CALL_LIMITS, Report, Request
 from glimp_integrations.backends.http.chunks import shown, top_logprobs_of
 from glimp_integrations.backends.http.protocols.chat import header
 from glimp_integrations.errors import BackendError
@@ -71,7 +71,7 @@ async def ask(
     distribution_only: bool | None = None,
 ) -> tuple[Report, list[dict[str, Any]]]:
     report = Report()
-    seconds, retries = PATIENCE.get()
+    seconds, retries = CALL_LIMITS.get()
     request = Request(
         prompt=text,
         max_tokens=max_tokens,

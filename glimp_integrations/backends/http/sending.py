@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     import openai
     from openai import RequestOptions, Timeout
 
-__all__ = ["Patience", "sent"]
+__all__ = ["RequestLimits", "sent"]
 
 
-class Patience(NamedTuple):
+class RequestLimits(NamedTuple):
     """How long one attempt may take, and how many more there may be."""
 
     timeout: Timeout
@@ -23,7 +23,7 @@ class Patience(NamedTuple):
 
 
 async def sent(
-    send: Callable[..., Awaitable[Any]], path: str, patience: Patience, **what: Any
+    send: Callable[..., Awaitable[Any]], path: str, patience: RequestLimits, **what: Any
 ) -> Any:
     """Send a request, and again where that may help: nothing has come of it yet.
 

@@ -61,7 +61,7 @@ class Flavour:
             not documented.
         url: Base URL of a hosted service.
         hosts: Host names it is recognised by.
-        key: Environment variable that short forms take the API key from.
+        key: Environment variable that model strings take the API key from.
         partial: Fields that mark the last message as one to be continued (chat only).
         thought: Where that message holds the thought (chat only); ``None``: nowhere.
         thinks: Whether models think unless told otherwise (chat only).
@@ -124,7 +124,7 @@ LLAMA_CPP = Flavour(
     renders="apply-template",
     token_per_chunk=True,
     binding="json_schema",
-    ends={**_PLAIN_ENDS, "until": "until"},
+    ends={**_PLAIN_ENDS, "stop_string": "stop_string"},
     stops=True,
     cancels=True,
 )
@@ -309,7 +309,7 @@ FLAVOURS = {
 }
 
 FORMS = {f.name: f for f in (OLLAMA, TGI, TOGETHER, FIREWORKS, DEEPSEEK, MISTRAL, OPENROUTER)}
-"""Flavours with a short form of their own, such as ``ollama:MODEL``."""
+"""Flavours with a model string of their own, such as ``ollama:MODEL``."""
 
 
 def by_host(url: str) -> Flavour | None:

@@ -23,32 +23,32 @@ __all__ = ["generate"]
 async def generate(
     backend: OpenAIBackend, request: Request, report: Report
 ) -> AsyncGenerator[Token, None]:
-    """Continue ``request.prompt`` until one of ``request.until`` is written.
+    """Continue ``request.prompt`` until one of ``request.stop`` is written.
 
     The server's choices carry ``ids``, those of the tokens it has generated, shown or kept back,
-    and at the end ``until``, the text that ended them.
+    and at the end ``stop``, the text that ended them.
     """
     # The last text that was shown, the ids it was made of, and ids nothing was shown of yet.
     shown, own, kept_back = "", list[int](), list[int]()
-    told, until = 0, ""  # tokens that were counted, the text that ended the stream
+    told, stop = 0, ""  # tokens that were counted, the text that ended the stream
     async with aclosing(backend.completion(request, report)) as choices:
         async for choice in choices:
-            until = choice["until"] or until
+            stop = choice["stop_string"] or stop
             kept_back += choice["ids"]
             if text := choice["text"]:
                 shown, own, kept_back = text, kept_back, []
                 # A character of several tokens comes with the id of its last one.
                 told, before = max(told, report.completion_tokens or 0), told
-                yield Token(text, divisible=len(own) != 1, count=told - before)
-    if report.ended == "until":
-        rest = await _rest(backend, until, shown, [*own, *kept_back])
+                yield Token(text, multi_token=len(own) != 1, count=told - before)
+    if report.ended == "stop_string":
+        rest = await _rest(backend, stop, shown, [*own, *kept_back])
         count = max(0, (report.completion_tokens or 0) - told)
         texts = await _last(backend, kept_back, len(rest)) if count == len(kept_back) > 1 else []
         if "".join(texts) == rest:
             for text in texts:
                 yield Token(text)
         else:
-            yield Token(rest, divisible=len(kept_back) > 1, count=count)
+            yield Token(rest, multi_token=len(kept_back) > 1, count=count)
 
 
 async def _last(backend: OpenAIBackend, ids: list[int], length: int) -> list[str]:
@@ -62,12 +62,12 @@ async def _last(backend: OpenAIBackend, ids: list[int], length: int) -> list[str
     return texts
 
 
-async def _rest(backend: OpenAIBackend, until: str, shown: str, ids: list[int]) -> str:
+async def _rest(backend: OpenAIBackend, stop: str, shown: str, ids: list[int]) -> str:
     """What the server cut off."""
     try:
         whole = await backend.text_of(ids)
     except UnsuitableEndpointError:  # the route is hidden
-        return until
+        return stop
     # Another text: the shown one ends with a character that began in an earlier token.
     rest = whole.removeprefix(shown)
-    return rest if whole.startswith(shown) and rest.startswith(until) else until
+    return rest if whole.startswith(shown) and rest.startswith(stop) else stop

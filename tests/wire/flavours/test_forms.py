@@ -1,4 +1,4 @@
-"""Flavours by name, by short form and by host; keys of hosted services; impossible requests."""
+"""Flavours by name, by model string and by host; keys of hosted services; impossible requests."""
 
 from __future__ import annotations
 

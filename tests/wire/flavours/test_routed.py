@@ -13,7 +13,7 @@ from glimp_integrations import GlimpRouter, UnsuitableEndpointError, io_loop
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.cli.app import app
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.output.spec import Form
+from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.trace.trace import RoutedAnswer
 from wire.fake_server import FakeServer
 from wire.flavours.scripted_server import Scripted
@@ -342,7 +342,7 @@ def test_tools_are_written_out_for_a_chat(serve: Serve, connect: Connect) -> Non
     }
     small, big = serve(CHAIN, "ollama"), serve(CHAIN, "deepseek")
     router = GlimpRouter(connect(small), connect(big, **thinking(False)), **GREEDY)
-    router.run(MESSAGES, form=Form(tools=(weather,)))
+    router.run(MESSAGES, form=OutputSpec(tools=(weather,)))
     (body,) = big.bodies("/chat/completions")
     assert "tools" not in body
     assert any("get_weather" in m["content"] for m in body["messages"])

@@ -101,8 +101,8 @@ def test_request_is_sent_and_its_answer_understood(
             for t in tokens
         ]
         # Where nothing tells how many tokens a piece has, its count means nothing.
-        if gives.get("divisible"):
-            assert all(t.divisible for t in tokens)
+        if gives.get("multi_token"):
+            assert all(t.multi_token for t in tokens)
         assert shown == gives["tokens"]
         told = {k: getattr(report, k) for k in gives if k.endswith("_tokens")}
         assert (report.ended, told) == (gives["ended"], {k: gives[k] for k in told})

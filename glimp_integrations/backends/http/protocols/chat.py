@@ -146,9 +146,9 @@ class Turn:
             ) from None
         if not thinks or not text.startswith(OPEN):
             return cls(messages, thinks, "", True, text)
-        thought, closer, answer = text.removeprefix(OPEN).removeprefix("\n").partition(CLOSE)
+        thought, think_end_tag, answer = text.removeprefix(OPEN).removeprefix("\n").partition(CLOSE)
         # The service writes its own seam between thought and answer.
-        return cls(messages, thinks, thought, bool(closer), answer.lstrip("\n"))
+        return cls(messages, thinks, thought, bool(think_end_tag), answer.lstrip("\n"))
 
     def partial(self, flavour: Flavour) -> list[dict[str, Any]]:
         """The message to be continued; none while nothing was written."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LlamaCpp"]
 
-_ENDS = {"eos": "stop", "limit": "length", "word": "until"}
+_ENDS = {"eos": "stop", "limit": "length", "word": "stop_string"}
 _GREEDY = {"top_k": 1, "top_p": 1.0}
 
 
@@ -31,7 +31,7 @@ class LlamaCpp(Completions):
     """See the module's docstring."""
 
     def path(self, server: Endpoint, ask: Ask) -> str:
-        own = bool(ask.request.until)
+        own = bool(ask.request.stop)
         return f"{server.root}/completion" if own else super().path(server, ask)
 
     def body(self, ask: Ask) -> dict[str, Any]:
@@ -40,17 +40,17 @@ class LlamaCpp(Completions):
             # The likeliest token is the same without sorting the whole vocabulary for top-p, which
             # takes a tenth of a small model's token.
             body |= {name: _GREEDY[name] for name in _GREEDY if name not in ask.extra}
-        if ask.request.until:
+        if ask.request.stop:
             body |= {
                 "n_predict": body.pop("max_tokens"),
-                "stop": list(ask.request.until),
+                "stop": list(ask.request.stop),
                 "return_tokens": True,
             }
             body.pop("stream_options", None)
         return body
 
     def reading(self, ask: Ask) -> Reading:
-        return super().reading(ask) if not ask.request.until else _Own()
+        return super().reading(ask) if not ask.request.stop else _Own()
 
 
 class _Own(Reading):
@@ -60,5 +60,5 @@ class _Own(Reading):
         report.completion_tokens = chunk.get("tokens_predicted", report.completion_tokens)
         finish = _ENDS.get(chunk.get("stop_type") or "") if chunk.get("stop") else None
         choice = choice_of(chunk.get("content") or "", None, finish)
-        until = chunk.get("stopping_word") or ""
-        return [{**choice, "ids": chunk.get("tokens") or [], "until": until}]
+        stop = chunk.get("stopping_word") or ""
+        return [{**choice, "ids": chunk.get("tokens") or [], "stop_string": stop}]
