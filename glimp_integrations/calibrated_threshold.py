@@ -6,28 +6,17 @@ estimator or k is another quantity, and the same number means another share.
 
 from __future__ import annotations
 
-import hashlib
-import re
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from glimp_integrations.errors import ConfigError
 
-if TYPE_CHECKING:
-    from glimp_integrations.backends.base import Backend, Capabilities
-    from glimp_integrations.settings import RoutingSettings
-
 __all__ = ["PREFIX", "CalibratedThreshold", "Calibration", "CalibrationWarning", "Conditions"]
 
 PREFIX = "calibrated:"
-# As files and repositories name it: q4_k_m, IQ3_XS, bf16, fp8, 4bit, AWQ.
-_WEIGHTS = re.compile(
-    r"(?i)(?<![a-z0-9])(i?q\d(?:_[a-z0-9]+)*|bf16|fp?16|fp?32|fp8|int[48]|[48]bit|awq|gptq|nvfp4|mxfp4)"
-    r"(?![a-z0-9])"
-)
 
 
 class CalibrationWarning(UserWarning):
@@ -49,37 +38,6 @@ class Conditions(_Stored):
     k: int | None = Field(default=None, description="Likeliest tokens seen; None: all of them.")
     step_delimiter: str = "\n\n"
     glimpse: str = "first_token"
-
-    @classmethod
-    def of(
-        cls,
-        settings: RoutingSettings,
-        models: tuple[Backend, Backend],
-        can: Capabilities,
-        estimator: str,
-        k: int,
-    ) -> Self:
-        """The conditions of a call.
-
-        Args:
-            settings: Its settings.
-            models: The small and the large model.
-            can: What the small model can do.
-            estimator: How H is computed.
-            k: How many log-probabilities it is computed from.
-        """
-        small, large = models
-        named = _WEIGHTS.search(small.name)
-        return cls(
-            small_model=small.name,
-            large_model=large.name,
-            quantisation=can.weights or (named.group(1).lower() if named else None),
-            template=None if can.template is None else _hash(can.template),
-            estimator=estimator,
-            k=None if estimator == "full" else k,
-            step_delimiter=settings.step_delimiter,
-            glimpse=settings.glimpse,
-        )
 
     def differences(self, other: Conditions) -> list[str]:
         """What is known of both and not the same, in words: ``"k 20, here 5"``."""
@@ -182,7 +140,3 @@ class CalibratedThreshold(float):
                 CalibrationWarning,
                 stacklevel=2,
             )
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

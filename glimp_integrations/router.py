@@ -17,7 +17,7 @@ from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.runtime import pair_info
 from glimp_integrations.runtime.call import Call, hooked
 from glimp_integrations.runtime.loop import route
-from glimp_integrations.runtime.prepare import conditions
+from glimp_integrations.runtime.measuring import conditions
 from glimp_integrations.runtime.speed import PairSpeed, measure
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event, Finished
@@ -232,8 +232,8 @@ class GlimpRouter:
             settings = RoutingSettings(
                 **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
             )
-        asked = Call(settings, self.small, self.large, checked, output)
-        return hooked(asked, lambda: route(asked, self.speed))
+        call = Call(settings, self.small, self.large, checked, output)
+        return hooked(call, lambda: route(call, self.speed))
 
 
 async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:

@@ -187,8 +187,8 @@ def look(backend: Backend, prompt: str, notes: dict[str, Any] | None = None) -> 
         tokens: Any = backend.generate(request, Report())
         async with aclosing(tokens):
             async for token in tokens:
-                if token.measure is not None:
-                    return float(await token.measure("topk_renorm", K))
+                if token.entropy_fn is not None:
+                    return float(await token.entropy_fn("topk_renorm", K))
                 return estimate(token.logprobs or (), "topk_renorm")
         raise AssertionError("no token")
 

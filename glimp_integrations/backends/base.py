@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from pydantic import SecretStr
 
-from glimp_integrations.method.entropy import Estimator
+from glimp_integrations.method.tokens import Ended, EntropyFunction, StreamEnd, Token
 
 __all__ = [
     "Backend",
@@ -41,41 +41,6 @@ HEADERS: ContextVar[Mapping[str, SecretStr] | None] = ContextVar("HEADERS", defa
 
 Message = Mapping[str, Any]
 """``{"role": ..., "content": text}`` and whatever else the chat template reads."""
-
-Ended = Literal["eos", "length", "context"]
-"""End of sequence; ``max_tokens`` reached; the context window is full."""
-
-StreamEnd = Ended | Literal["stop_string"]
-"""How a stream ends: as above, or behind ``Request.stop``."""
-
-
-EntropyFunction = Callable[[Estimator, int], Awaitable[float]]
-"""From an estimator and k to H in nats at one place; computed only where somebody asks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token as it was generated.
-
-    Attributes:
-        text: Its text. Empty for the end of sequence and for a token that only begins a
-            character; the text then comes with the token that completes it.
-        logprobs: Natural-log probabilities of the k likeliest tokens at this place, highest
-            first, of the unscaled distribution; ``None`` where none were asked for or none
-            belong to just this token.
-        measure: Computes H at this place from the whole distribution, for models of this
-            process; instead of ``logprobs``.
-        pending: A character has begun and is not complete.
-        multi_token: ``text`` may hold several tokens (a server that groups its output).
-        count: Number of tokens, as far as known.
-    """
-
-    text: str
-    logprobs: tuple[float, ...] | None = None
-    measure: EntropyFunction | None = None
-    pending: bool = False
-    multi_token: bool = False
-    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

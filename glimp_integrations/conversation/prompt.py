@@ -19,6 +19,7 @@ from glimp_integrations.backends.base import Backend, Capabilities, Message, Ren
 from glimp_integrations.conversation import earlier_reasoning, template_workarounds
 from glimp_integrations.conversation.content_blocks import each_once, on_a_line, read_blocks
 from glimp_integrations.errors import BackendError, ConfigError
+from glimp_integrations.method.think_tags import KNOWN_TAGS, find_tags
 from glimp_integrations.output import constraints
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.settings import KeepReasoning
@@ -37,13 +38,6 @@ _log = logging.getLogger(__name__)
 ThinkTags = tuple[str, str] | Literal[False] | None
 """As in the settings: given, none, or to be found."""
 
-# Tags that models are known to think in. The first is by far the commonest.
-KNOWN_TAGS: tuple[tuple[str, str], ...] = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-)
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXT = OutputSpec()
 """Nothing is asked for but text."""
@@ -67,7 +61,7 @@ class Prompt:
     def __init__(self, rendered: Rendered, template: str | None) -> None:
         self.text = rendered.text
         self.tokens = rendered.tokens
-        self.tags, self.opened = _find_tags(rendered.text, template)
+        self.tags, self.opened = find_tags(rendered.text, template)
 
     def prefix(self, tags: tuple[str, str] | None) -> str:
         """The text in front of the reasoning: with the think block open if there is one."""
@@ -358,17 +352,3 @@ def _defused(text: str, literals: Iterable[str]) -> str:
     for literal in literals:
         text = text.replace(literal, literal[0] + _JOINER + literal[1:])
     return text
-
-
-def _find_tags(text: str, template: str | None) -> tuple[tuple[str, str] | None, bool]:
-    """Look at the end of the generation prompt, then into the template's source."""
-    tail = text.rstrip()
-    for tags in KNOWN_TAGS:
-        if tail.endswith(tags[0]):
-            return tags, True
-        if tail.endswith(tags[1]):
-            return None, False  # the template closed an empty block: thinking is switched off
-    for tags in KNOWN_TAGS:
-        if template is not None and tags[1] in template:
-            return tags, False
-    return None, False

@@ -1,141 +1,61 @@
-"""Who writes the next step: the method of the paper (section 3) as a pure state machine.
+"""One question's chain of thought and answer, as a pure state machine.
 
-Tokens go in, actions come out. There is no I/O, no clock and no randomness here, so a recorded
-conversation replays to the same decisions, and every strategy of the engine shares this file.
+Tokens go in; what the next step is, and the text to show, come out. There is no I/O, no clock and
+no randomness here, so a recorded conversation replays to the same steps, and every strategy of
+the runtime shares this file. Who writes a step is not decided here but in
+:mod:`glimp_integrations.method.rule`.
 
 ::
 
-    thinking ──close tag, end of sequence, budget, repetition──> answer ──> done
+    thinking ──think end tag, end of sequence, budget, repetition──> answer ──> done
     chain (models without tags) ──end of sequence, budget, repetition, stop──> done
                                 ──answer marker, a call begins──> answer ──> done
-                                ──any of these, where the answer has a form──> answer ──> done
+                                ──any of these, where the answer is constrained──> answer ──> done
     chain ──the small model begins a call, and the large one answers──> chain, the large
             model's step: it calls, or says something else
-    answer ──a call begins──> answer, bound to the call's form ──> answer ──> done
+    answer ──a call begins──> answer, constrained to the call ──> answer ──> done
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from glimp_integrations.backends.base import Ended, Token
+from glimp_integrations.method.answer_plan import FREE_TEXT, AnswerPlan, Constraint
 from glimp_integrations.method.boundaries import Cut, Scanner, Terminator
-from glimp_integrations.output.constraints import FREE, Constraint, Plan
-from glimp_integrations.settings import RoutingSettings
-from glimp_integrations.trace.trace import Author
+from glimp_integrations.method.limits import Limits, LimitSettings
+from glimp_integrations.method.repetition import COMPARED, repeats
+from glimp_integrations.method.rule import AnswerBy, Author, StepStart
+from glimp_integrations.method.shared_text import SharedText
+from glimp_integrations.method.steps import (
+    Phase,
+    Proposal,
+    Step,
+    StepEnd,
+    StepUpdate,
+    StopReason,
+)
+from glimp_integrations.method.tokens import Ended, Token
 
-__all__ = [
-    "Action",
-    "Author",
-    "Chain",
-    "Done",
-    "Glimpse",
-    "Proposal",
-    "Step",
-    "StepUpdate",
-    "StopReason",
-    "Write",
-]
+__all__ = ["Chain", "ChainSettings"]
 
-Phase = Literal["thinking", "chain", "answer", "done"]
-StopReason = Literal[
-    "think_end", "eos", "budget", "repeated_step", "context_full", "stop", "tool_call", "json"
-]
-THINK_END = "\0closing tag\0"
-"""Stands in the shared text where each model reads its own closing tag."""
-
-# A closing tag and the blank line behind it, generously.
-_TAG_TOKENS = 8
-StepEnd = Literal[
-    "delimiter",
-    "think_end",
-    "eos",
-    "length",
-    "stop",
-    "context_full",
-    "error",
-    "tool_call",
-    "json",
-    "call_proposed",
-]
-
-_BEGINS = ("tool_call", "json")
+# A step that ended like this says nothing about what its author would have written.
 _BROKEN_OFF = ("error", "call_proposed")
 
 
-@dataclass(frozen=True, slots=True)
-class Glimpse:
-    """Ask the small model for one token; decide on its entropy."""
+class ChainSettings(LimitSettings, Protocol):
+    """The settings that shape a chain; the routing settings have them all."""
 
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """Let ``author`` write the step."""
-
-    author: Author
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Nothing more to write."""
-
-
-Action = Glimpse | Write | Done
-
-
-@dataclass(slots=True)
-class Step:
-    """A step being written, and after its end what it came to.
-
-    Attributes:
-        entropy: H in nats at the step's start; ``None`` when no glimpse was made.
-        text: The exact text, delimiter included, end-of-thinking tag excluded; a call's lead and
-            close, which no model wrote, included.
-        tokens: Kept tokens.
-    """
-
-    index: int
-    author: Author
-    entropy: float | None
-    is_answer: bool
-    text: str = ""
-    tokens: int = 0
-    end: StepEnd | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A call that was begun in a chain without tags; whoever writes the answer decides on it.
-
-    Attributes:
-        step: Number of the step in which it was begun.
-        decided_in: Number of the step whose author decides.
-        trigger: What it began with.
-    """
-
-    step: int
-    decided_in: int
-    trigger: str
-
-
-@dataclass(frozen=True, slots=True)
-class StepUpdate:
-    """What a token led to.
-
-    Attributes:
-        shown: Text to show.
-        step_over: The step ended.
-        truncated: Text was dropped behind its end.
-        discarded: Tokens that had been taken for it and are dropped.
-    """
-
-    shown: str
-    step_over: bool
-    truncated: bool
-    discarded: int = 0
+    @property
+    def step_delimiter(self) -> str: ...
+    @property
+    def stop(self) -> list[str] | None: ...
+    @property
+    def answer_by(self) -> AnswerBy: ...
+    @property
+    def untagged_answer(self) -> Literal["last_step", "whole"]: ...
 
 
 @dataclass(slots=True)
@@ -146,71 +66,82 @@ class Chain:
         settings: The routing settings.
         think_end_tags: What ends the thinking: those of both models, each of which may end it;
             empty for models that do not think in tags.
-        window: Tokens that fit behind the prompt in the smaller of the two contexts;
+        window: Tokens that fit after the prompt in the smaller of the two context windows;
             ``None``: unknown.
-        plan: The form of the answer.
-        random_draw: Numbers from 0 to 1, which the random router draws.
+        plan: The shape of the answer.
+        forced: The one model that can still write; ``None``: both can.
+
+    Attributes:
+        stop_reason: Why the reasoning ended.
+        answer_stop: Why the answer ended.
+        phase: What is being written.
+        parts: Incremented whenever an open stream must be closed: a phase, or a constraint,
+            begins or ends, so what the model would write on is not wanted.
+        proposals: Calls that were proposed.
     """
 
-    settings: RoutingSettings
+    settings: ChainSettings
     think_end_tags: tuple[str, ...] = ()
     window: int | None = None
-    plan: Plan = FREE
-    random_draw: Callable[[], float] | None = None
-    steps: list[Step] = field(default_factory=list)
+    plan: AnswerPlan = FREE_TEXT
+    forced: Author | None = None
     stop_reason: StopReason | None = None
     answer_stop: StopReason | None = None
-    forced: Author | None = None
     phase: Phase = field(init=False, default="chain")
-    parts: int = 0  # grows where no stream may run on: at a new phase, at a form's ends
+    parts: int = 0
     proposals: list[Proposal] = field(default_factory=list)
+    _limits: Limits = field(init=False)
     _scanner: Scanner = field(init=False)
-    _written: list[Step | str] = field(default_factory=list)  # what both models continue
-    _constraint: Constraint | None = None  # the form of the running answer
+    _text: SharedText = field(default_factory=SharedText)
+    _constraint: Constraint | None = None  # of the running answer
     _prefix: str = ""  # in the running step's text, but not shown yet
-    _tokens: int = 0
-    _phase_tokens: int = 0
     _separated: bool = False  # a tag or marker stands before the answer
     _blank: bool = True  # nothing of that answer shown yet: skip the white space before it
-    _pieces: list[tuple[int, int]] = field(default_factory=list)  # characters, tokens of the step
+    _proposing: bool = False  # a call that the running step begins is only a proposal
+    _pieces: list[tuple[int, int]] = field(default_factory=list)  # its characters and tokens
 
     def __post_init__(self) -> None:
+        self._limits = Limits(self.settings, self.window)
         self._enter("thinking" if self.think_end_tags else "chain")
 
     # -- what next ---------------------------------------------------------------------------
 
     @property
-    def action(self) -> Action:
-        """What has to happen before the next step is written."""
+    def steps(self) -> list[Step]:
+        """All steps, in order; the last one may be running."""
+        return self._text.steps
+
+    @property
+    def next_step(self) -> StepStart | None:
+        """What is known of the step to be written next; ``None``: the reply is complete."""
         if self.phase == "done":
-            return Done()
-        author = self._author_without_glimpse()
-        return Glimpse() if author is None else Write(author)
-
-    def decide(self, entropy: float | None) -> Author:
-        """The one decision of the method: ``H > threshold`` is the large model's step.
-
-        ``None`` means the small model ended its sequence without showing a distribution; that
-        is nothing the large model was asked to correct.
-        """
-        if entropy is None:
-            return "small"
-        share = self.settings.random_share
-        if share is not None and self.random_draw is not None:
-            return "large" if self.random_draw() < share else "small"
-        return "large" if entropy > self.settings.threshold else "small"
+            return None
+        index = len(self.steps)
+        return StepStart(
+            index=index,
+            is_answer=self.phase == "answer",
+            constrained=self._constraint is not None,
+            decides_call=self.decides_call(index),
+            only=self.forced,
+        )
 
     def begin(self, author: Author, entropy: float | None) -> Step:
-        """Start the next step."""
+        """Start the next step.
+
+        Args:
+            author: Who writes it.
+            entropy: H in nats; ``None``: no glimpse was made.
+        """
         step = Step(len(self.steps), author, entropy, self.phase == "answer")
-        self._pieces = []
         if self.phase == "chain":
-            proposes = self._proposes(author)
-            self._scanner.look_for(self.plan.proposal_trigger if proposes else self.plan.trigger)
+            self._proposing, self._pieces = self._only_proposes(author), []
+            plan = self.plan
+            self._scanner.look_for(plan.proposal_trigger if self._proposing else plan.trigger)
+        else:
+            self._proposing = False
         if self._constraint is not None and self._constraint.visible:
             step.text = self._prefix = self._constraint.prefix
-        self.steps.append(step)
-        self._written.append(step)
+        self._text.begin(step)
         return step
 
     def decides_call(self, step: int) -> bool:
@@ -220,21 +151,21 @@ class Chain:
 
     @property
     def schema(self) -> Mapping[str, Any] | None:
-        """What the running step has to follow, from its lead on to its end."""
+        """What the running step has to follow, from its prefix on to its end."""
         return None if self._constraint is None else self._constraint.schema
 
     @property
     def room(self) -> int:
         """Tokens the running phase may still take."""
-        return max(0, min(self._budget - self._phase_tokens, self._window_left))
+        return self._limits.room
 
     @property
     def step_room(self) -> int:
         """Tokens the running step may still take."""
         if not self._in_steps:
             return self.room
-        used = self.steps[-1].tokens if self.steps and self.steps[-1].end is None else 0
-        return min(self.room, self.settings.max_step_tokens - used)
+        running = self._running
+        return self._limits.step_room(0 if running is None else running.tokens)
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -247,37 +178,35 @@ class Chain:
         """The text a model continues: all that follows its (opened) generation prompt.
 
         Args:
-            think_end_tag: The model's own closing tag; what the models share is the text around it.
+            think_end_tag: The model's own; what the models share is the text around it.
         """
-        return "".join(
-            part.text if isinstance(part, Step) else think_end_tag if part is THINK_END else part
-            for part in self._written
-        )
+        return self._text.read(think_end_tag)
 
     # -- what happened -----------------------------------------------------------------------
 
     def take(self, token: Token) -> StepUpdate:
-        """A token of the running step's author."""
+        """Take a token of the running step's author."""
         step, discarded = self.steps[-1], 0
         cut = self._scanner.feed(token.text, multi_token=token.multi_token)
-        proposed = cut.end == "trigger" and self._proposes(step.author)
-        self._keep(step, token.text, cut, only_here=proposed)
+        self._keep(step, token.text, cut)
         self._count(step, token.count)
-        self._pieces.append((len(token.text), token.count))
+        if self._proposing:
+            self._pieces.append((len(token.text), token.count))
         shown, self._prefix = self._prefix + cut.shown, ""
         if cut.end == "trigger":
-            end, discarded = self._begins(step, cut.trigger)
+            end, discarded = self._end_at_trigger(step, cut.trigger)
             shown += self._end_step(end, cut.trigger)
         elif cut.end is not None:
             shown += self._end_step(cut.end)
         elif token.text and not token.pending and self.step_room <= 0:
-            # Never in the middle of a character: the next author continues text. Nor at an
-            # end of sequence, which comes next and is the better reason.
+            # A step is never cut in the middle of a character, because the next author continues
+            # text, not bytes. Nor at an end of sequence (which has no text): that comes next, and
+            # is the better reason.
             shown += self._end_step("length")
-        # Half a character behind the end is dropped like other surplus: it is not in the text.
         over = step.end is not None
+        # Half a character after the end is dropped like other surplus: it is not in the text.
         truncated = cut.truncated or (over and token.pending)
-        return StepUpdate(self._trim(step, shown), over, truncated, discarded)
+        return StepUpdate(self._without_leading_blanks(step, shown), over, truncated, discarded)
 
     def ended(self, how: Ended, uncounted: int = 0) -> StepUpdate:
         """The author's output is over, inside the running step.
@@ -290,38 +219,41 @@ class Chain:
         self._count(step, uncounted)
         prefix, self._prefix = self._prefix, ""
         shown = prefix + self._end_step("context_full" if how == "context" else how)
-        return StepUpdate(self._trim(step, shown), step_over=True, truncated=False)
+        shown = self._without_leading_blanks(step, shown)
+        return StepUpdate(shown, step_over=True, truncated=False)
 
-    def fall_back(self, author: Author, plan: Plan = FREE) -> StepUpdate:
+    def fall_back(self, author: Author, plan: AnswerPlan = FREE_TEXT) -> StepUpdate:
         """The other model failed: ``author`` writes the rest, beginning with a new step.
 
         Args:
             author: Who goes on.
-            plan: As it is for this author.
+            plan: The answer's shape where this author writes it.
         """
         self.forced = author
         self.plan = plan
-        if not self.steps or self.steps[-1].end is not None:
+        self._limits.answer_follows = plan.forced is not None
+        step = self._running
+        if step is None:
             return StepUpdate("", step_over=True, truncated=False)
-        step = self.steps[-1]
         if self.decides_call(step.index):
+            # The decision is still open, and is made in the step that comes instead.
             self.proposals[-1] = replace(self.proposals[-1], decided_in=step.index + 1)
         if self._prefix:
-            step.text = self._prefix = ""  # nothing was written behind it: the other begins with it
-        kept = StepUpdate(
-            self._trim(step, self._end_step("error")), step_over=True, truncated=False
-        )
+            step.text = self._prefix = ""  # nothing was written after it: the other begins with it
+        shown = self._without_leading_blanks(step, self._end_step("error"))
         if self._constraint is not None:
+            # The text that followed the schema is lost; the new author begins the call again,
+            # without a schema where its backend cannot follow one.
             self._constraint = plan.forced or (
-                self._constraint if plan.tools else replace(self._constraint, schema=None)
+                self._constraint if plan.has_tools else replace(self._constraint, schema=None)
             )
             self._enter("answer")
-        return kept
+        return StepUpdate(shown, step_over=True, truncated=False)
 
     @property
     def can_change_hands(self) -> bool:
-        """Whether another model can go on from here: not from within a bound text."""
-        running = self.steps[-1] if self.steps and self.steps[-1].end is None else None
+        """Whether another model can go on from here: not from within a constrained text."""
+        running = self._running
         return self.schema is None or running is None or running.text == self._prefix
 
     # -- results -----------------------------------------------------------------------------
@@ -329,12 +261,13 @@ class Chain:
     @property
     def reasoning(self) -> str:
         """The chain of thought without tags; see :attr:`answer`."""
-        return self._split()[0]
+        return "".join(s.text for s in self.steps if self.kind_of(s) == "reasoning")
 
     @property
     def answer(self) -> str:
         """The visible reply."""
-        return self._split()[1]
+        answer = "".join(s.text for s in self.steps if self.kind_of(s) == "answer")
+        return answer.lstrip() if self._separated else answer
 
     @property
     def undecided(self) -> bool:
@@ -350,30 +283,27 @@ class Chain:
             return "answer"
         if self.think_end_tags:
             return "reasoning"
-        whole = self.settings.untagged_answer == "whole"
+        whole_reply = self.settings.untagged_answer == "whole"
         if self._separated:
-            # A call of the model's own accord is a part of the reply, like the words before it.
-            called = self.stop_reason == "tool_call" and self.plan.forced is None
-            return "answer" if whole and called else "reasoning"
-        if whole:
+            # A call that nobody demanded is a part of the reply, like the words before it.
+            calls = self.stop_reason == "tool_call" and self.plan.forced is None
+            return "answer" if whole_reply and calls else "reasoning"
+        if whole_reply:
             return "answer"
-        spoken = next((s.index for s in reversed(self.steps) if s.text.strip()), 0)
-        return "answer" if step.index >= self.first_of(spoken) else "reasoning"
+        last = next((s.index for s in reversed(self.steps) if s.text.strip()), 0)
+        return "answer" if step.index >= self.first_of(last) else "reasoning"
 
     def first_of(self, step: int) -> int:
-        """Where the step begins that this one continues: behind a call that was only proposed."""
+        """Where the step begins that this one continues, after a call that was only proposed."""
         while step and self.steps[step - 1].end == "call_proposed":
             step -= 1
         return step
 
-    def _split(self) -> tuple[str, str]:
-        parts: dict[str, list[str]] = {"reasoning": [], "answer": []}
-        for step in self.steps:
-            parts[self.kind_of(step)].append(step.text)
-        answer = "".join(parts["answer"])
-        return "".join(parts["reasoning"]), answer.lstrip() if self._separated else answer
+    # -- inside: text ------------------------------------------------------------------------
 
-    # -- inside ------------------------------------------------------------------------------
+    @property
+    def _running(self) -> Step | None:
+        return self.steps[-1] if self.steps and self.steps[-1].end is None else None
 
     @property
     def _in_steps(self) -> bool:
@@ -381,45 +311,39 @@ class Chain:
             return True
         return self.settings.answer_by == "router" and self._constraint is None
 
-    @property
-    def _budget(self) -> int:
-        settings = self.settings
-        if self.phase == "thinking":
-            return settings.max_thinking_tokens
-        if self.phase == "chain" and settings.answer_marker is None and self.plan.forced is None:
-            # The whole reply is the chain, and max_tokens is what a caller bounds a reply with.
-            return min(settings.max_thinking_tokens, settings.max_tokens)
-        return settings.max_thinking_tokens if self.phase == "chain" else settings.max_tokens
+    def _count(self, step: Step, tokens: int) -> None:
+        step.tokens += tokens
+        self._limits.count(tokens)
 
-    @property
-    def _window_left(self) -> int:
-        if self.window is None:
-            return self._budget
-        left = self.window - self._tokens - _TAG_TOKENS
-        if self.phase == "answer":
-            return left
-        # Thinking must leave the answer its place, as far as that is sensible.
-        if self.phase == "chain" and self.plan.forced is None:
-            return left
-        return left - min(self.settings.max_tokens, self.window // 4)
+    def _keep(self, step: Step, text: str, cut: Cut) -> None:
+        """Add to the step what stays of a piece."""
+        if cut.kept >= 0:
+            step.text += text[: cut.kept]
+            return
+        # A terminator began in earlier pieces, perhaps in an earlier step, and goes with them.
+        surplus = -cut.kept
+        if cut.end == "trigger" and self._proposing and surplus > len(step.text):
+            # A proposed call takes nothing from earlier steps, which may be the other model's.
+            # What they hold of its beginning stays, and whoever decides may still complete it.
+            self._scanner.hold(cut.trigger[: surplus - len(step.text)])
+            step.text = ""
+            return
+        self._text.drop_from_end(surplus)
 
-    def _author_without_glimpse(self) -> Author | None:
-        if self.forced is not None:
-            return self.forced
-        if self.phase == "answer" and self.settings.answer_by != "router":
-            return self.settings.answer_by
-        if self._constraint is not None:
-            return "large"  # a form is written in one piece
-        if self.decides_call(len(self.steps)):
-            return "large"
-        if self.settings.threshold == float("inf"):
-            return "small"
-        return "large" if self.settings.threshold < 0 else None
+    def _without_leading_blanks(self, step: Step, shown: str) -> str:
+        """Text to show; the white space between a tag or marker and the answer is not shown."""
+        if not (self._blank and self._separated and step.is_answer):
+            return shown
+        shown = shown.lstrip()
+        self._blank = not shown
+        return shown
 
-    def _proposes(self, author: Author) -> bool:
+    # -- inside: calls that begin in a step --------------------------------------------------
+
+    def _only_proposes(self, author: Author) -> bool:
         """Whether a call that this author begins in the chain is for the other to decide on.
 
-        A call is a part of the answer, and with ``answer_by="router"`` the large model's, too. A
+        A call belongs to the answer. With ``answer_by="router"`` it is the large model's, too. A
         call that the caller demanded needs no decision.
         """
         return (
@@ -430,123 +354,92 @@ class Chain:
             and self.plan.forced is None
         )
 
-    def _begins(self, step: Step, trigger: str) -> tuple[StepEnd, int]:
+    def _end_at_trigger(self, step: Step, trigger: str) -> tuple[StepEnd, int]:
         """A call, or the answer's JSON, begins in ``step``: its end, and tokens it loses."""
         if self.phase != "chain" or self.plan.forced is not None:
             return self.plan.trigger_kind, 0
-        if not self._proposes(step.author):
+        if not self._proposing:
             if not self.decides_call(step.index):
                 self.proposals.append(Proposal(step.index, step.index, trigger))
             return "tool_call", 0
         self.proposals.append(Proposal(step.index, step.index + 1, trigger))
-        # Pieces that hold nothing of the kept text were written for nothing.
-        written, dropped = sum(size for size, _ in self._pieces), 0
-        for size, tokens in reversed(self._pieces):
-            written -= size
-            if written < len(step.text):
+        # Pieces of which nothing is kept were written for nothing.
+        kept, dropped = sum(characters for characters, _ in self._pieces), 0
+        for characters, tokens in reversed(self._pieces):
+            kept -= characters
+            if kept < len(step.text):
                 break
             dropped += tokens
         self._count(step, -dropped)
         return "call_proposed", dropped
 
-    def _enter(self, phase: Phase) -> None:
-        if phase != self.phase:  # a form that begins or ends inside the answer shares its budget
-            self._phase_tokens = 0
-        self.phase = phase
-        self.parts += 1
-        self._separated = self._separated or phase == "answer"
-        free = phase == "answer" and self._constraint is None and self.plan.watches_answer
-        self._scanner = Scanner(
-            self.settings.step_delimiter if self._in_steps else None,
-            self._terminators(phase),
-            self.plan.trigger if phase == "chain" or free else None,
-        )
-
-    def _terminators(self, phase: Phase) -> dict[str, Terminator]:
-        if phase == "thinking":
-            return dict.fromkeys(self.think_end_tags, "think_end")
-        constraint = self._constraint
-        if constraint is not None and constraint.schema is not None:
-            return {}  # the grammar ends it; a stop string inside would break it
-        ends: dict[str, Terminator] = {}
-        # Where an answer of a certain form comes later, the chain is no visible reply.
-        if phase == "answer" or self.plan.forced is None:
-            ends.update(dict.fromkeys(self.settings.stop or (), "stop"))
-        if constraint is not None and constraint.stop is not None:
-            ends[constraint.stop] = "stop"
-        if phase == "chain" and self.settings.answer_marker is not None:
-            ends[self.settings.answer_marker] = "think_end"
-        return ends
-
-    def _count(self, step: Step, tokens: int) -> None:
-        step.tokens += tokens
-        self._phase_tokens += tokens
-        self._tokens += tokens
-
-    def _keep(self, step: Step, text: str, cut: Cut, *, only_here: bool) -> None:
-        """What stays of a piece; ``only_here``: whatever earlier steps hold stays as it is."""
-        if cut.kept >= 0:
-            step.text += text[: cut.kept]
-            return
-        # A terminator began in earlier pieces, perhaps in an earlier step.
-        surplus = -cut.kept
-        if only_here and surplus > len(step.text):
-            # It stays open what this is: the one who decides may begin a call behind it.
-            self._scanner.hold(cut.trigger[: surplus - len(step.text)])
-            step.text = ""
-            return
-        for earlier in reversed(self.steps):
-            drop = min(surplus, len(earlier.text))
-            earlier.text = earlier.text[: len(earlier.text) - drop]
-            surplus -= drop
-            if surplus == 0:
-                break
+    # -- inside: ends ------------------------------------------------------------------------
 
     def _end_step(self, end: StepEnd, trigger: str = "") -> str:
-        """Close the running step and move on; returns text to show now."""
+        """Close the running step and move on; returns text to show now.
+
+        Most ends only end the step. Some end the phase, too, and then the text that the scanner
+        held back, because it could have become a terminator, belongs to the reply after all.
+        """
         step = self.steps[-1]
         step.end = end
         self._scanner.end_step()
         reason = self._reason_to_stop(end)
         if reason is None:
             return ""
-        held = self._scanner.flush()
+        held_back = self._scanner.flush()
         if self.phase == "answer":
-            return held + self._end_answer(step, reason, trigger)
+            return held_back + self._end_answer(step, reason, trigger)
         self.stop_reason = reason
         if self.phase == "thinking":
-            # Closed by force, the tag gets a line of its own, as templates write it.
-            seam = "" if end == "think_end" or self.context().endswith("\n") else "\n"
-            self._written += [seam, THINK_END, "\n\n"]
+            self._text.end_thinking(by_model=end == "think_end")
             self._enter_answer(self.plan.forced)
         elif end == "think_end":
-            self._written.append(self.settings.answer_marker or "")
+            self._text.add(self.settings.answer_marker or "")
             self._enter_answer(self.plan.forced)
-        elif end in _BEGINS:
-            self._enter_answer(self.plan.begun(trigger))
+        elif end in ("tool_call", "json"):
+            self._enter_answer(self.plan.constraint_after(trigger))
         elif self.plan.forced is not None:
-            text = self.context()
-            ended = len(text) - len(text.rstrip("\n"))
-            self._written.append("\n" * max(0, 2 - ended) if text.strip() else "")
+            self._text.add(self._blank_line_after_chain())
             self._enter_answer(self.plan.forced)
         else:
             self._enter("done")
-        return held
+        return held_back
 
-    def _enter_answer(self, constraint: Constraint | None) -> None:
-        self._constraint = constraint
-        if constraint is not None and not constraint.visible:
-            self._written.append(constraint.prefix)
-        self._enter("answer")
+    def _blank_line_after_chain(self) -> str:
+        """The newlines that are missing between a chain without tags and a forced answer."""
+        text = self.context()
+        line_ends = len(text) - len(text.rstrip("\n"))
+        return "\n" * max(0, 2 - line_ends) if text.strip() else ""
+
+    def _reason_to_stop(self, end: StepEnd) -> StopReason | None:
+        """Why the phase ends with this step; ``None``: it goes on."""
+        if end in ("think_end", "eos", "stop", "context_full", "tool_call", "json"):
+            return end
+        if self.room <= 0:
+            return "budget" if self._limits.budget_is_spent else "context_full"
+        return "repeated_step" if end not in _BROKEN_OFF and self._repeats() else None
+
+    def _repeats(self) -> bool:
+        is_answer = self.steps[-1].is_answer
+        texts = (
+            step.text
+            for step in reversed(self.steps)
+            if step.is_answer == is_answer and step.end not in _BROKEN_OFF
+        )
+        return repeats([*islice(texts, COMPARED)][::-1])
 
     def _end_answer(self, step: Step, reason: StopReason, trigger: str) -> str:
-        """The answer, or a bound part of it, is over; returns the part's close."""
+        """The answer, or a constrained part of it, is over; returns the part's suffix."""
         constraint = self._constraint
-        if reason in _BEGINS:
-            self._enter_answer(self.plan.begun(trigger))
+        if reason in ("tool_call", "json"):
+            self._enter_answer(self.plan.constraint_after(trigger))
             return ""
         suffix = ""
         if constraint is not None and constraint.schema is not None and reason == "eos":
+            # The grammar ended the text: it is complete, and gets its suffix. Unless it has to be
+            # the last part, free text or another call may follow, but not the same call again,
+            # which small models make without end.
             if constraint.visible:
                 suffix = constraint.suffix
                 step.text += suffix
@@ -560,28 +453,40 @@ class Chain:
         self._enter("done")
         return suffix
 
-    def _reason_to_stop(self, end: StepEnd) -> StopReason | None:
-        if end in ("think_end", "eos", "stop", "context_full", "tool_call", "json"):
-            return end
-        if self.room <= 0:
-            return "budget" if self._phase_tokens >= self._budget else "context_full"
-        # A step that broke off says nothing about what the model would have written.
-        return "repeated_step" if end not in _BROKEN_OFF and self._repeats() else None
+    # -- inside: phases ----------------------------------------------------------------------
 
-    def _repeats(self) -> bool:
-        """Two equal steps, two steps in turn (A B A B), or nothing but blank lines twice."""
-        now = self.steps[-1].is_answer
-        steps = (s for s in reversed(self.steps) if s.is_answer == now)
-        texts = [*islice((s.text for s in steps if s.end not in _BROKEN_OFF), 4)][::-1]
-        if len(texts) >= 2 and texts[-1] == texts[-2]:
-            return True
-        if len(texts) >= 2 and not texts[-1].strip() and not texts[-2].strip():
-            return True
-        return len(texts) == 4 and texts[0] == texts[2] and texts[1] == texts[3]
+    def _enter_answer(self, constraint: Constraint | None) -> None:
+        self._constraint = constraint
+        if constraint is not None and not constraint.visible:
+            self._text.add(constraint.prefix)
+        self._enter("answer")
 
-    def _trim(self, step: Step, shown: str) -> str:
-        if not (self._blank and self._separated and step.is_answer):
-            return shown
-        shown = shown.lstrip()
-        self._blank = not shown
-        return shown
+    def _enter(self, phase: Phase) -> None:
+        self._limits.answer_follows = self.plan.forced is not None
+        self._limits.enter(phase)
+        self.phase = phase
+        self.parts += 1
+        self._separated = self._separated or phase == "answer"
+        free = phase == "answer" and self._constraint is None and self.plan.watches_answer
+        self._scanner = Scanner(
+            self.settings.step_delimiter if self._in_steps else None,
+            self._terminators(phase),
+            self.plan.trigger if phase == "chain" or free else None,
+        )
+
+    def _terminators(self, phase: Phase) -> dict[str, Terminator]:
+        """Texts that end the phase, and are not part of it."""
+        if phase == "thinking":
+            return dict.fromkeys(self.think_end_tags, "think_end")
+        constraint = self._constraint
+        if constraint is not None and constraint.schema is not None:
+            return {}  # the grammar ends it; a stop string inside would break it
+        ends: dict[str, Terminator] = {}
+        # Where a constrained answer comes later, the chain is not the visible reply.
+        if phase == "answer" or self.plan.forced is None:
+            ends.update(dict.fromkeys(self.settings.stop or (), "stop"))
+        if constraint is not None and constraint.stop is not None:
+            ends[constraint.stop] = "stop"
+        if phase == "chain" and self.settings.answer_marker is not None:
+            ends[self.settings.answer_marker] = "think_end"
+        return ends

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import regex
 
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.method.answer_plan import Constraint
 from glimp_integrations.output import json_schema
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.output.tool_formats import (
@@ -32,28 +33,6 @@ __all__ = [
     "show_schema",
     "write_tools_out",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """An answer, or a part of it, that has a form.
-
-    Attributes:
-        prefix: Text in front of it, which the model continues.
-        suffix: Text behind it, once it is whole.
-        schema: What the grammar demands; ``None``: the backend knows no grammars.
-        visible: Lead and close belong to the reply (a call's tags, by which it is found); else
-            only the model sees them.
-        stop: Ends it where there is no grammar to do so.
-        last: Nothing follows it.
-    """
-
-    prefix: str = ""
-    suffix: str = ""
-    schema: Mapping[str, Any] | None = None
-    visible: bool = True
-    stop: str | None = None
-    last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +63,11 @@ class Plan:
     parallel: bool = True
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
-    def begun(self, text: str) -> Constraint:
-        """How the answer goes on where ``text`` began a call."""
+    def constraint_after(self, trigger: str) -> Constraint:
+        """How the answer goes on after ``trigger`` began a call or JSON."""
         if self.forced is not None:
             return self.forced
-        tag = text.strip()
+        tag = trigger.strip()
         if self.tools and tag == self.tool_format.tag:
             schema = json_schema.calls_schema(self.tools, self.tool_format.keys, None)
             return Constraint(
@@ -104,9 +83,14 @@ class Plan:
             if "```" in tag:
                 return Constraint(PLAIN.prefix, PLAIN.suffix, schema, last=not self.parallel)
             return Constraint(schema=schema, last=not self.parallel)
-        return Constraint(prefix=text)
+        return Constraint(prefix=trigger)
 
-    def reader(self, new_id: Callable[[int], str]) -> ToolCallParser:
+    @property
+    def has_tools(self) -> bool:
+        """Whether there are tools whose calls can be constrained."""
+        return bool(self.tools)
+
+    def parser(self, new_id: Callable[[int], str]) -> ToolCallParser:
         """Splits the answer's text into visible text and calls."""
         most = None if self.parallel else 1
         return ToolCallParser(self.names, new_id, most=most, parameters=self.parameters)

@@ -1,7 +1,4 @@
-"""Where a call can be watched from outside, for all adapters and all ways to call at once.
-
-A watcher wraps the events of every call. It must pass all of them on, in order.
-"""
+"""One call, and the hooks that see its events: the one place for all adapters and ways to call."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from glimp_integrations.backends.base import Backend, Message
+from glimp_integrations.method.rule import Author
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event
@@ -20,7 +18,15 @@ Events = Callable[[], AsyncGenerator[Event, None]]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What is asked of whom."""
+    """One conversation to be answered.
+
+    Attributes:
+        settings: The call's own.
+        small: The small model.
+        large: The large model.
+        messages: The conversation, checked.
+        output: What is asked for besides text.
+    """
 
     settings: RoutingSettings
     small: Backend
@@ -28,15 +34,21 @@ class Call:
     messages: Sequence[Message]
     output: OutputSpec
 
+    @property
+    def models(self) -> dict[Author, Backend]:
+        """Both models, by role; the small one first."""
+        return {"small": self.small, "large": self.large}
+
 
 CallHook = Callable[[Call, Events], Events]
-"""From a call and its events to the events its caller gets."""
+"""From a call and its events to the events its caller gets: all of them, in order."""
 
 call_hooks: list[CallHook] = []
+"""Hooks of every call of this process; telemetry adds one."""
 
 
 def hooked(call: Call, events: Events) -> Events:
-    """The events of a call, through all watchers."""
-    for watcher in call_hooks:
-        events = watcher(call, events)
+    """The events of a call, through all hooks."""
+    for hook in call_hooks:
+        events = hook(call, events)
     return events

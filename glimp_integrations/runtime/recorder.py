@@ -1,4 +1,4 @@
-"""Keeps the books of a call: what every step cost, and the result as it stands at any moment."""
+"""Makes the trace of a call: what every step cost, and the result as it stands at any moment."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from glimp_integrations.method.chain import Author, Chain, Step
+from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.entropy import Estimator
+from glimp_integrations.method.rule import Author
+from glimp_integrations.method.steps import Step
+from glimp_integrations.output.constraints import Plan
 from glimp_integrations.output.tool_parser import new_ids
+from glimp_integrations.runtime.counters import Counters
 from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.trace import (
@@ -31,7 +35,8 @@ class Recorder:
     Args:
         settings: The routing settings.
         chain: What is written.
-        streams: Who writes it; their counters are read here.
+        plan: The shape of the answer.
+        streams: The models that write it; their counters are read here.
         strategy: Chosen strategy and the reason for it.
         estimator: How H is computed in this call.
         prompt_tokens: Of the large model's prompt, if known.
@@ -42,6 +47,7 @@ class Recorder:
 
     settings: RoutingSettings
     chain: Chain
+    plan: Plan
     streams: Mapping[Author, ModelStream]
     strategy: tuple[str, str]
     estimator: Estimator
@@ -70,7 +76,7 @@ class Recorder:
         threshold = self.settings.threshold
         now = self._counts()
         spent = {name: now[name] - self._before.get(name, 0) for name in now}
-        told = any(stream.prefilled is not None for stream in self.streams.values())
+        counted = any(c.prefilled is not None for c in self._counters)
         record = StepRecord(
             index=step.index,
             kind=self.chain.kind_of(step),
@@ -82,8 +88,8 @@ class Recorder:
             tokens=step.tokens,
             discarded_tokens=spent["discarded"],
             requests=spent["requests"],
-            prefilled_tokens=spent["prefilled"] if told else None,
-            cached_tokens=spent["cached"] if told else None,
+            prefilled_tokens=spent["prefilled"] if counted else None,
+            cached_tokens=spent["cached"] if counted else None,
             first_token_seconds=self._first,
             seconds=time.perf_counter() - self._begun,
             end=step.end,
@@ -103,14 +109,14 @@ class Recorder:
             for record, step in zip(self._records, chain.steps, strict=True)
         ]
         usage = Usage(
-            small=self.streams["small"].usage,
-            large=self.streams["large"].usage,
+            small=self.streams["small"].counters.usage,
+            large=self.streams["large"].counters.usage,
             reasoning_tokens=sum(r.tokens for r in records if r.kind == "reasoning"),
         )
         cost, alone = self._costs(usage, sum(r.tokens for r in records))
         trace = Trace(
-            small_model=self.streams["small"].backend.name,
-            large_model=self.streams["large"].backend.name,
+            small_model=self.streams["small"].request.backend.name,
+            large_model=self.streams["large"].request.backend.name,
             strategy=self.strategy[0],
             strategy_reason=self.strategy[1],
             glimpse=self.settings.glimpse,
@@ -119,14 +125,14 @@ class Recorder:
             call_proposals=self._proposals(),
             stop_reason=chain.stop_reason,
             answer_stop=chain.answer_stop,
-            requests=sum(stream.requests for stream in self.streams.values()),
+            requests=sum(counters.requests for counters in self._counters),
             seconds=time.perf_counter() - self.started,
             prompt_tokens=self.prompt_tokens,
             errors=self.errors,
             cost=cost,
             large_alone_cost=alone,
         )
-        reply = chain.plan.reader(self.new_id).read(chain.answer)
+        reply = self.plan.parser(self.new_id).read(chain.answer)
         return RoutedAnswer(
             reasoning=chain.reasoning,
             answer=reply.content,
@@ -161,14 +167,18 @@ class Recorder:
 
     @property
     def _tag(self) -> str:
-        k = self.streams["small"].top_logprobs
+        k = self.streams["small"].request.top_logprobs
         return self.estimator if self.estimator == "full" else f"{self.estimator}@{k}"
 
     def _counts(self) -> dict[str, int]:
-        streams = self.streams.values()
+        both = self._counters
         return {
-            "requests": sum(stream.requests for stream in streams),
-            "discarded": sum(stream.discarded for stream in streams),
-            "prefilled": sum(stream.prefilled or 0 for stream in streams),
-            "cached": sum(stream.cached or 0 for stream in streams),
+            "requests": sum(counters.requests for counters in both),
+            "discarded": sum(counters.discarded for counters in both),
+            "prefilled": sum(counters.prefilled or 0 for counters in both),
+            "cached": sum(counters.cached or 0 for counters in both),
         }
+
+    @property
+    def _counters(self) -> list[Counters]:
+        return [stream.counters for stream in self.streams.values()]

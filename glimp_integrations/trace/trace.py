@@ -57,7 +57,8 @@ class StepRecord(_Record):
     prefilled_tokens: int | None = Field(description="Prompt tokens computed, where told.")
     cached_tokens: int | None = Field(description="Prompt tokens from the cache, where told.")
     first_token_seconds: float | None = Field(
-        description="From the step's beginning, its glimpse included; None: no token came."
+        description="From the step's beginning, its glimpse included; None: the model failed "
+        "before it."
     )
     seconds: float
     end: str | None = Field(description="Why the step ended.")

@@ -184,7 +184,7 @@ def test_h_is_of_the_models_own_distribution(make: Make) -> None:
     kept = bound(backend, logprobs=20)
 
     async def first(answer: Answer) -> float:
-        return await answer.tokens[0].measure("full", 20)  # type: ignore[misc]
+        return await answer.tokens[0].entropy_fn("full", 20)  # type: ignore[misc]
 
     assert on_loop(lambda: first(kept)) == on_loop(lambda: first(free)) > 0
 

@@ -251,7 +251,7 @@ class TestSampled:
         plain = asked(make(), PROMPT, COUNT, logprobs=20)
 
         async def measured(tokens: list[Any]) -> list[float]:
-            return [await token.measure("full", 20) for token in tokens]
+            return [await token.entropy_fn("full", 20) for token in tokens]
 
         assert on_loop(lambda: measured(drafted.tokens)) == pytest.approx(
             on_loop(lambda: measured(plain.tokens)), abs=1e-5

@@ -155,7 +155,7 @@ def test_h_behind_text_of_another_model_is_that_of_the_whole_text(kind):
             text += foreign
             ids = known_ids(notes, text, model)
             answer = await ask(model, text, 5, notes=notes, logprobs=20)
-            kept = await answer.tokens[0].measure("full", 20)
+            kept = await answer.tokens[0].entropy_fn("full", 20)
             logits = shared(kind)(torch.tensor([ids])).logits[0, -1]
             found.append((kept, torch.distributions.Categorical(logits=logits).entropy().item()))
             text += answer.text

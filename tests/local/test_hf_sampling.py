@@ -210,7 +210,7 @@ class TestTheEnd:
         backend = make(model(ends=100.0))
         found = asked(backend, PROMPT, 5, logprobs=5)
         assert [t.text for t in found.tokens] == [""]
-        assert 0 <= on_loop(lambda: found.tokens[0].measure("full", 5)) < 1e-6
+        assert 0 <= on_loop(lambda: found.tokens[0].entropy_fn("full", 5)) < 1e-6
 
     def test_the_limit_is_another_reason(self, make):
         found = asked(make(), PROMPT, 4)
@@ -280,7 +280,7 @@ class TestEntropy:
         plain = asked(make(), PROMPT, 1, logprobs=20)
 
         async def first(answer: Answer) -> float:
-            return await answer.tokens[0].measure("full", 20)
+            return await answer.tokens[0].entropy_fn("full", 20)
 
         assert on_loop(lambda: first(found)) == on_loop(lambda: first(plain))
 
@@ -291,7 +291,7 @@ class TestEntropy:
         asked(backend, PROMPT + "so", 5)
 
         async def measured(estimator: Any) -> list[float]:
-            return [await token.measure(estimator, 7) for token in found.tokens]
+            return [await token.entropy_fn(estimator, 7) for token in found.tokens]
 
         ids = prompt_ids()
         tail = bare(shared(kind), tokenizer(), ids, 10)
@@ -308,7 +308,7 @@ class TestEntropy:
             assert on_loop(lambda e=estimator: measured(e)) == pytest.approx(expected, abs=1e-4)
 
     def test_there_is_none_where_none_was_asked_for(self, make):
-        assert all(token.measure is None for token in asked(make(), PROMPT, 3).tokens)
+        assert all(token.entropy_fn is None for token in asked(make(), PROMPT, 3).tokens)
 
 
 class TestPicking:
@@ -342,7 +342,7 @@ def test_measuring_a_closed_model_fails_and_does_not_hang(make, own_thread):
     thread.join(2)
 
     async def measured() -> float:
-        return await asyncio.wait_for(token.measure("full", 5), 2)
+        return await asyncio.wait_for(token.entropy_fn("full", 5), 2)
 
     # The logits are still there: either answer will do, but it must be one.
     with suppress(BackendError):

@@ -203,9 +203,9 @@ def look(backend: Backend, text: str, notes: dict[str, object], estimator: Estim
         request = Request(text, 1, logprobs=20, notes=notes)
         async with aclosing(backend.generate(request, Report())) as tokens:  # type: ignore[type-var]
             async for token in tokens:
-                if token.measure is None:
+                if token.entropy_fn is None:
                     return estimate(token.logprobs or (), estimator)
-                return await token.measure(estimator, 20)
+                return await token.entropy_fn(estimator, 20)
         raise AssertionError("no token")
 
     return io_loop.call(first)

@@ -9,12 +9,22 @@ from helpers import TAGS
 
 from glimp_integrations import RoutingSettings
 from glimp_integrations.backends.base import Token
-from glimp_integrations.method.chain import Chain, Done, Glimpse, StepUpdate, Write
+from glimp_integrations.method.chain import Chain
+from glimp_integrations.method.rule import Action, Done, Glimpse, Rule, Write
+from glimp_integrations.method.steps import StepUpdate
 
 
 def chain(*, tags: tuple[str, str] | None = TAGS, window: int | None = None, **options) -> Chain:
     think_end_tags = (tags[1],) if tags else ()
     return Chain(RoutingSettings(**options), think_end_tags, window=window)
+
+
+def rule(chain: Chain) -> Rule:
+    return Rule(chain.settings.threshold, chain.settings.answer_by)
+
+
+def action(chain: Chain) -> Action:
+    return rule(chain).action(chain.next_step)
 
 
 def write(chain: Chain, *texts: str, author: str = "small") -> StepUpdate:
@@ -35,46 +45,46 @@ class TestWhoWrites:
         [(0.0, "small"), (1.0, "small"), (1.0000001, "large"), (3.0, "large")],
     )
     def test_above_the_threshold_is_large_and_equal_is_small(self, entropy, author):
-        assert chain(threshold=1.0).decide(entropy) == author
+        assert Rule(1.0).decide(entropy) == author
 
     def test_no_distribution_is_small(self):
-        assert chain(threshold=0.0).decide(None) == "small"
+        assert Rule(0.0).decide(None) == "small"
 
     def test_every_step_begins_with_a_glimpse(self):
         c = chain()
-        assert c.action == Glimpse()
+        assert action(c) == Glimpse()
         write(c, "a", "\n\n")
-        assert c.action == Glimpse()
+        assert action(c) == Glimpse()
 
     @pytest.mark.parametrize(
         ("threshold", "author"), [(math.inf, "small"), (-1.0, "large"), (-math.inf, "large")]
     )
     def test_extreme_thresholds_cost_no_glimpse(self, threshold, author):
-        assert chain(threshold=threshold).action == Write(author)
+        assert action(chain(threshold=threshold)) == Write(author)
 
     def test_threshold_zero_still_glimpses(self):
-        assert chain(threshold=0.0).action == Glimpse()
+        assert action(chain(threshold=0.0)) == Glimpse()
 
     @pytest.mark.parametrize("author", ["small", "large"])
     def test_the_answer_has_one_author(self, author):
         c = chain(answer_by=author)
         write(c, "a", "</think>")
-        assert c.action == Write(author)
+        assert action(c) == Write(author)
         c.begin(author, None)
         assert not c.take(Token("one\n\ntwo")).step_over
 
     def test_the_answer_can_be_routed(self):
         c = chain(answer_by="router")
         write(c, "a", "</think>")
-        assert c.action == Glimpse()
+        assert action(c) == Glimpse()
         assert write(c, "one.\n\n").step_over
-        assert c.action == Glimpse()
+        assert action(c) == Glimpse()
         assert [step.is_answer for step in c.steps] == [False, True]
 
     def test_extreme_thresholds_also_rule_a_routed_answer(self):
         c = chain(answer_by="router", threshold=math.inf)
         write(c, "</think>")
-        assert c.action == Write("small")
+        assert action(c) == Write("small")
 
 
 class TestStepsAndCaps:
@@ -100,7 +110,7 @@ class TestStepsAndCaps:
         assert write(c, "a", "b").step_over
         assert c.context() == "ab"
         assert ends(c) == ["length"]
-        assert c.action == Glimpse()
+        assert action(c) == Glimpse()
 
     def test_the_step_cap_waits_for_a_whole_character(self):
         c = chain(max_step_tokens=2)
@@ -213,14 +223,14 @@ class TestEnds:
         write(c, "</think>")
         write(c, "42", author="large")
         c.ended("eos")
-        assert c.action == Done()
+        assert action(c) == Done()
         assert (c.answer, c.stop_reason, c.answer_stop) == ("42", "think_end", "eos")
 
     def test_the_answer_ends_at_its_own_budget(self):
         c = chain(max_thinking_tokens=1, max_tokens=2)
         write(c, "a")
         write(c, "4", "2", author="large")
-        assert (c.action, c.answer, c.answer_stop) == (Done(), "42", "budget")
+        assert (action(c), c.answer, c.answer_stop) == (Done(), "42", "budget")
 
     def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(self):
         c = chain(stop=["END"])
@@ -293,7 +303,7 @@ class TestWithoutTags:
         write(c, "42")
         c.ended("eos")
         assert (c.reasoning, c.answer) == ("one\n\ntwo\n\n", "42")
-        assert (c.action, c.stop_reason, c.answer_stop) == (Done(), "eos", None)
+        assert (action(c), c.stop_reason, c.answer_stop) == (Done(), "eos", None)
 
     def test_blank_steps_behind_it_belong_to_it(self):
         c = chain(tags=None)
@@ -325,19 +335,19 @@ class TestWithoutTags:
     def test_max_tokens_bounds_the_reply(self):
         c = chain(tags=None, max_tokens=2)
         write(c, "a", "b")
-        assert (c.action, c.stop_reason, c.answer) == (Done(), "budget", "ab")
+        assert (action(c), c.stop_reason, c.answer) == (Done(), "budget", "ab")
 
     def test_a_stop_string_ends_the_reply(self):
         c = chain(tags=None, stop=["\n\nUser:"])
         write(c, "42\n\n")
         write(c, "User:")
-        assert (c.action, c.stop_reason, c.answer) == (Done(), "stop", "42")
+        assert (action(c), c.stop_reason, c.answer) == (Done(), "stop", "42")
 
     def test_behind_the_marker_the_answer_model_takes_over(self):
         c = chain(tags=None, answer_marker="Answer:")
         write(c, "one\n\n")
         write(c, "Ans", "wer:")
-        assert (c.phase, c.stop_reason, c.action) == ("answer", "think_end", Write("large"))
+        assert (c.phase, c.stop_reason, action(c)) == ("answer", "think_end", Write("large"))
         assert c.context() == "one\n\nAnswer:"
         assert write(c, " 42", author="large").shown == "42"
         c.ended("eos")
@@ -364,17 +374,17 @@ class TestFallBack:
         c.take(Token("half a "))
         assert c.fall_back("small").step_over
         assert ends(c) == ["error"]
-        assert c.action == Write("small")
+        assert action(c) == Write("small")
         assert c.context() == "half a "
         write(c, "thought", "</think>")
-        assert c.action == Write("small")
+        assert action(c) == Write("small")
         assert c.reasoning == "half a thought"
 
     def test_between_steps_it_adds_none(self):
         c = chain()
         assert c.fall_back("large") == StepUpdate("", step_over=True, truncated=False)
         assert c.steps == []
-        assert c.action == Write("large")
+        assert action(c) == Write("large")
 
     def test_a_held_back_tag_is_still_found(self):
         c = chain()
@@ -389,9 +399,9 @@ def test_the_same_tokens_lead_to_the_same_decisions():
     def replay() -> list[object]:
         c, log = chain(max_step_tokens=3), []
         for entropy, texts in [(0.5, ["a", "\n\n"]), (1.5, ["b", "c", "d"]), (0.1, ["</think>"])]:
-            log.append(c.action)
-            c.begin(c.decide(entropy), entropy)
+            log.append(action(c))
+            c.begin(rule(c).decide(entropy), entropy)
             log.extend(c.take(Token(text)) for text in texts)
-        return [*log, c.action, c.context(), c.steps]
+        return [*log, action(c), c.context(), c.steps]
 
     assert replay() == replay()

@@ -429,7 +429,7 @@ def test_nothing_asked_for_is_no_plan() -> None:
 
 
 def test_behind_the_familys_own_tag_any_tool_may_be_called() -> None:
-    bound = planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).begun("<tool_call>")
+    bound = planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).constraint_after("<tool_call>")
     assert (bound.prefix, bound.suffix) == ("<tool_call>\n", "\n</tool_call>")
     assert accepts(bound.schema, CALL_A) and accepts(bound.schema, CALL_B)
     assert bound.visible and not bound.last
@@ -439,22 +439,24 @@ def test_behind_the_familys_own_tag_any_tool_may_be_called() -> None:
     "text", ['{"name": "b"', '\n  { "name":"b"', '{"type": "function", "name": "b"']
 )
 def test_behind_a_tools_name_it_is_that_tool(text: str) -> None:
-    bound = planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).begun(text)
+    bound = planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).constraint_after(text)
     assert (bound.prefix, bound.suffix) == ("", "")
     assert accepts(bound.schema, CALL_B) and not accepts(bound.schema, CALL_A)
 
 
 def test_a_bare_call_has_the_familys_keys_and_a_fenced_one_the_plain_ones() -> None:
     llama = planned(OutputSpec(tools=TWO), TEMPLATES["llama"])
-    assert accepts(llama.begun('{"name": "b"').schema, '{"name": "b", "parameters": {}}')
-    fenced = llama.begun('```json\n{"name": "b"')
+    assert accepts(llama.constraint_after('{"name": "b"').schema, '{"name": "b", "parameters": {}}')
+    fenced = llama.constraint_after('```json\n{"name": "b"')
     assert (fenced.prefix, fenced.suffix) == ("```json\n", "\n```")
     assert accepts(fenced.schema, CALL_B) and not accepts(fenced.schema, CALL_A)
 
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_behind_another_familys_tag_the_call_is_written_freely(tag: str) -> None:
-    assert planned(OutputSpec(tools=TWO), TEMPLATES["llama"]).begun(tag) == Constraint(prefix=tag)
+    assert planned(OutputSpec(tools=TWO), TEMPLATES["llama"]).constraint_after(tag) == Constraint(
+        prefix=tag
+    )
 
 
 def test_what_is_not_bound_goes_on_freely_from_its_beginning() -> None:
@@ -463,16 +465,16 @@ def test_what_is_not_bound_goes_on_freely_from_its_beginning() -> None:
         (OutputSpec(tools=TWO), False),
     ):
         found = planned(form, TEMPLATES["hermes"], supports_schema=supports_schema)
-        assert found.begun("<tool_call>") == Constraint(prefix="<tool_call>")
-        assert found.begun('{"name": "b"') == Constraint(prefix='{"name": "b"')
+        assert found.constraint_after("<tool_call>") == Constraint(prefix="<tool_call>")
+        assert found.constraint_after('{"name": "b"') == Constraint(prefix='{"name": "b"')
         assert not found.watches_answer
 
 
 @pytest.mark.parametrize("text", ["<tool_call>", '{"name": "b"', '```json\n{"name": "a"'])
 def test_without_parallel_calls_nothing_follows_one(text: str) -> None:
     form = OutputSpec(tools=TWO, parallel_tool_calls=False)
-    assert planned(form, TEMPLATES["hermes"]).begun(text).last
-    assert not planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).begun(text).last
+    assert planned(form, TEMPLATES["hermes"]).constraint_after(text).last
+    assert not planned(OutputSpec(tools=TWO), TEMPLATES["hermes"]).constraint_after(text).last
 
 
 @pytest.mark.parametrize("text", ["<tool_call>", '{"name": "b"', "{", "```json\n"])
@@ -483,7 +485,7 @@ def test_a_demand_holds_whatever_was_begun(text: str) -> None:
         OutputSpec(tools=TWO, schema=CITY),
     ):
         found = planned(form, TEMPLATES["hermes"])
-        assert found.begun(text) is found.forced
+        assert found.constraint_after(text) is found.forced
 
 
 @pytest.mark.parametrize(
@@ -533,7 +535,7 @@ def test_a_tool_that_cannot_be_bound_can_be_called_all_the_same() -> None:
         OutputSpec(tools=[one, odd], schema=NAMED),
     ):
         found = planned(form, TEMPLATES["hermes"])
-        bound = found.begun("<tool_call>")
+        bound = found.constraint_after("<tool_call>")
         assert accepts(bound.schema, '{"name": "odd", "arguments": {"x": "y"}}')
         assert accepts(bound.schema, other), "the others can be called"
         assert not accepts(bound.schema, other.replace("city", "town")), "and stay bound"

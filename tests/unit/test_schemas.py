@@ -125,7 +125,7 @@ def test_references_by_name_are_resolved_before_the_schema_moves(schema: Schema)
     )
     for form in forms:
         for begun in ("<tool_call>", '{"name": "odd"'):
-            bound = planned(form).begun(begun).schema
+            bound = planned(form).constraint_after(begun).schema
             assert accepts(bound, {"name": "odd", "arguments": {"x": 3}})
             assert not accepts(bound, {"name": "odd", "arguments": {"x": "3"}})
     assert json.dumps(schema) == before, "the caller's is left alone"
@@ -223,7 +223,7 @@ def test_such_a_tool_leaves_the_others_bound(
     other = tool({"type": "object", "properties": {"n": {"type": "integer"}}}, "other")
     form = OutputSpec([tool(whole), other], choice, strict)
     found = planned(form)
-    bound = found.begun("<tool_call>").schema
+    bound = found.constraint_after("<tool_call>").schema
     if strict is False and choice == "auto":
         assert bound is None, "asked for"
         return

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from glimp_integrations.backends.base import Token
 from glimp_integrations.method.boundaries import Scanner, Terminator
-from glimp_integrations.method.chain import Chain, Step
+from glimp_integrations.method.chain import Chain
+from glimp_integrations.method.steps import Step
 from glimp_integrations.output.constraints import make_plan
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.output.tool_formats import trigger
 from glimp_integrations.output.tool_parser import ToolCallParser
-from glimp_integrations.runtime.text_kinds import KindResolver
+from glimp_integrations.runtime.reply_events import KindResolver
 from glimp_integrations.settings import RoutingSettings
 
 PIECES = 2000

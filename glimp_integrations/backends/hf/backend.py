@@ -216,12 +216,12 @@ class HuggingFaceBackend(Backend):
                 measure = engine.measure(drawn) if request.logprobs else None
                 if drawn.token in engine.ends:
                     report.ended = "eos"
-                    yield Token("", measure=measure)
+                    yield Token("", entropy_fn=measure)
                     return
                 written, text = speller.add(drawn.token)
                 if written:
                     ledger.wrote(written, text)
-                yield Token(text, measure=measure, pending=not written)
+                yield Token(text, entropy_fn=measure, pending=not written)
                 if window is not None and len(ids) + number + 1 >= window:
                     report.ended = "context"
                     return

@@ -1,0 +1,45 @@
+"""What a model writes: tokens with their log-probabilities, and how a stream of them ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from glimp_integrations.method.entropy import Estimator
+
+__all__ = ["Ended", "EntropyFunction", "StreamEnd", "Token"]
+
+Ended = Literal["eos", "length", "context"]
+"""End of sequence; ``max_tokens`` reached; the context window is full."""
+
+StreamEnd = Ended | Literal["stop_string"]
+"""How a stream ends: as above, or after one of the texts in ``Request.stop``."""
+
+EntropyFunction = Callable[[Estimator, int], Awaitable[float]]
+"""From an estimator and k to H in nats at one place; computed only where it is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token as it was generated.
+
+    Attributes:
+        text: Its text. Empty for the end of sequence and for a token that only begins a
+            character; the text then comes with the token that completes it.
+        logprobs: Natural-log probabilities of the k likeliest tokens at this place, highest
+            first, of the unscaled distribution; ``None`` where none were asked for or none
+            belong to just this token.
+        entropy_fn: Computes H at this place from the whole distribution, for models in this
+            process; instead of ``logprobs``.
+        pending: A character has begun and is not complete.
+        multi_token: ``text`` may hold several tokens (a server that groups its output).
+        count: Number of tokens, as far as known.
+    """
+
+    text: str
+    logprobs: tuple[float, ...] | None = None
+    entropy_fn: EntropyFunction | None = None
+    pending: bool = False
+    multi_token: bool = False
+    count: int = 1

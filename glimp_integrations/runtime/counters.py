@@ -1,0 +1,49 @@
+"""What one model's requests of a call came to: tokens, requests, prompt tokens from the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from glimp_integrations.backends.base import Report
+from glimp_integrations.trace.trace import ModelUsage
+
+__all__ = ["Counters"]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Sums over the requests of one model in one call.
+
+    Attributes:
+        usage: What a provider bills.
+        requests: Requests that were sent.
+        discarded: Generated tokens that were thrown away.
+        prefilled: Prompt tokens that were computed; ``None``: no request reported them.
+        cached: Prompt tokens that were taken from the cache; ``None``: likewise.
+    """
+
+    usage: ModelUsage = field(default_factory=ModelUsage)
+    requests: int = 0
+    discarded: int = 0
+    prefilled: int | None = None
+    cached: int | None = None
+
+    def add(self, report: Report, received: int) -> None:
+        """Add a request that is over.
+
+        Args:
+            report: What the backend reported of it. A cancelled request often reports nothing.
+            received: Tokens that arrived; they count where the report has fewer.
+        """
+        old = self.usage
+        complete = report.completion_tokens is not None and report.prompt_tokens is not None
+        self.usage = ModelUsage(
+            requests=old.requests + 1,
+            input_tokens=old.input_tokens + (report.prompt_tokens or 0),
+            cached_tokens=old.cached_tokens + (report.cached_tokens or 0),
+            output_tokens=old.output_tokens + max(report.completion_tokens or 0, received),
+            estimated=old.estimated or not complete,
+        )
+        if report.prompt_tokens is not None and report.cached_tokens is not None:
+            self.cached = (self.cached or 0) + report.cached_tokens
+            self.prefilled = (self.prefilled or 0) + report.prompt_tokens - report.cached_tokens

@@ -1,0 +1,232 @@
+"""The running request of one model: opened, read, repeated after a failure, closed, counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from glimp_integrations.backends.base import Backend, Report, Request
+from glimp_integrations.backends.retries import pause
+from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.method.rule import Author
+from glimp_integrations.method.tokens import StreamEnd, Token
+from glimp_integrations.runtime.counters import Counters
+
+__all__ = ["RequestStream", "Sampling", "Text"]
+
+Text = Callable[[str], str]
+"""From a model's think end tag to the kept text; called only when a request is opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How every request of a call samples, and how long it may wait.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling.
+        timeout: Seconds without a token; ``None``: no limit.
+        max_retries: Attempts after a failed one.
+        next_seed: Counts requests over both models, so that no two of them draw the same random
+            numbers; returns ``None`` where no seed was set.
+    """
+
+    temperature: float
+    top_p: float
+    timeout: float | None
+    max_retries: int
+    next_seed: Callable[[], int | None]
+
+
+@dataclass(slots=True)
+class RequestStream:
+    """One model's running request, if there is one.
+
+    Args:
+        author: ``"small"`` or ``"large"``.
+        backend: The model.
+        prefix: Its rendered prompt with thinking opened.
+        think_end_tag: Its own; empty for models that do not think in tags.
+        sampling: See :class:`Sampling`.
+        top_logprobs: k, where a request asks for log-probabilities.
+        draft: Who proposes tokens for this model; see ``Request.draft``.
+        counters: What all requests come to.
+
+    Attributes:
+        ended: How the last request ended; ``None`` while it runs, or when it was cancelled.
+        report: What the backend reports of the last request.
+        received: Tokens that have arrived of it.
+        single: It asks for one token only.
+    """
+
+    author: Author
+    backend: Backend
+    prefix: str
+    think_end_tag: str
+    sampling: Sampling
+    top_logprobs: int
+    draft: Backend | Literal["prompt_lookup"] | None = None
+    counters: Counters = field(default_factory=Counters)
+    ended: StreamEnd | None = None
+    report: Report = field(default_factory=Report)
+    received: int = 0
+    single: bool = False
+    _tokens: AsyncGenerator[Token, None] | None = None
+    _attempts: int = 0
+    _logprobs: bool = False
+    _distribution_only: bool = False
+    _schema: Mapping[str, Any] | None = None
+    _stop: tuple[str, ...] = ()
+    _notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request runs."""
+        return self._tokens is not None
+
+    async def open(
+        self,
+        context: Text,
+        room: int,
+        *,
+        logprobs: bool,
+        distribution_only: bool = False,
+        schema: Mapping[str, Any] | None = None,
+        stop: tuple[str, ...] = (),
+    ) -> None:
+        """Send a request that continues the kept text.
+
+        Args:
+            context: See :data:`Text`.
+            room: Tokens at most.
+            logprobs: Every token has to carry log-probabilities.
+            distribution_only: Only the distribution at the first place matters.
+            schema: What the text has to follow.
+            stop: Texts after which nothing is wanted.
+        """
+        self.report = Report()
+        self.single, self.received = room == 1, 0
+        self._logprobs, self._distribution_only = logprobs, distribution_only
+        self._schema, self._stop = schema, stop
+        self.counters.requests += 1
+        request = Request(
+            prompt=self.prefix + context(self.think_end_tag),
+            max_tokens=max(1, room),
+            logprobs=self.top_logprobs if logprobs else 0,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            seed=self.sampling.next_seed(),
+            distribution_only=distribution_only,
+            timeout=self.sampling.timeout,
+            max_retries=self.sampling.max_retries,
+            draft=None if schema is not None else self.draft,
+            schema=schema,
+            # A stop would hide the tokens after it, in which the next steps are glimpsed; and a
+            # grammar ends its text itself.
+            stop=() if logprobs or schema is not None else stop,
+            notes=self._notes,
+        )
+        self._tokens = cast(
+            "AsyncGenerator[Token, None]", self.backend.generate(request, self.report)
+        )
+
+    async def next(self, context: Text, room: int) -> Token | None:
+        """The next token; ``None`` at the end, and then :attr:`ended` says why.
+
+        A request that fails is sent again from the text kept so far, which is exact: nothing that
+        was shown is lost or repeated.
+
+        Raises:
+            BackendError: The last attempt failed.
+            UnsuitableEndpointError: The server lacks what was asked for.
+        """
+        while True:
+            assert self._tokens is not None
+            try:
+                token = await anext(self._tokens)
+            except StopAsyncIteration:
+                await self._end()
+                return None
+            except BackendError as error:
+                received = self.received
+                await self.close()
+                if error.context_full and context(self.think_end_tag):
+                    self.ended = "context"
+                    return None
+                await self._wait_or_raise(error, received)
+                await self.open(
+                    context,
+                    1 if self.single and not received else room,
+                    logprobs=self._logprobs,
+                    distribution_only=self._distribution_only,
+                    schema=self._schema,
+                    stop=self._stop,
+                )
+                continue
+            self.received += token.count
+            self._attempts = 0
+            return token
+
+    async def finish_single(self) -> None:
+        """Read the end of a one-token request: it tells the usage, and an end of sequence."""
+        assert self._tokens is not None
+        # Where even this fails, the token is here; the next request meets the failure if it lasts.
+        with suppress(BackendError):
+            async for _ in self._tokens:
+                pass
+        await self._end()
+        if self.ended == "length":
+            self.ended = None
+
+    async def close(self) -> None:
+        """Cancel the request if it still runs, and count it."""
+        tokens, self._tokens = self._tokens, None
+        if tokens is not None:
+            await tokens.aclose()
+            self.counters.add(self.report, self.received)
+
+    async def prefill(self, context: Text) -> None:
+        """Let the model read the text so far: a request for one token, which is thrown away.
+
+        What the server keeps of it in its prefix cache is the point. A failure is ignored: the
+        next request that matters meets it.
+        """
+        prompt = self.prefix + context(self.think_end_tag)
+        self.counters.requests += 1
+        report = Report()
+        request = Request(
+            prompt,
+            1,
+            seed=self.sampling.next_seed(),
+            timeout=self.sampling.timeout,
+            max_retries=0,
+        )
+        tokens = cast("AsyncGenerator[Token, None]", self.backend.generate(request, report))
+        try:
+            with suppress(BackendError, UnsuitableEndpointError):
+                async with aclosing(tokens):
+                    async for token in tokens:
+                        self.counters.discarded += token.count
+        finally:
+            self.counters.add(report, 0)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    async def _end(self) -> None:
+        self.ended = self.report.ended or "eos"
+        await self.close()
+
+    async def _wait_or_raise(self, error: BackendError, received: int) -> None:
+        """Wait before another attempt, or raise if there is none."""
+        self._attempts += 1
+        spent = self.report.retried or self._attempts > self.sampling.max_retries
+        # A grammar begins at the beginning: half of what it constrains cannot be continued.
+        spent = spent or (self._schema is not None and received > 0)
+        wait = pause(self._attempts, error.retry_after)
+        if not error.retryable or spent or wait is None:
+            error.role = self.author
+            raise error
+        await asyncio.sleep(wait)
