@@ -59,7 +59,7 @@ class GlimpRouter:
         if settings is None:
             settings = RoutingSettings(small=small, large=large, **options)
         self.settings = settings
-        self._pair = resolve(settings)
+        self._pair = resolve(settings.small, settings.large, settings.api_key)
         self.known_info: pair_info.PairInfo | None = None
         self.speed: PairSpeed | None = None
 

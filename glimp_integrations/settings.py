@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
@@ -25,6 +24,7 @@ from pydantic import (
 from glimp_integrations.calibrated_threshold import PREFIX, CalibratedThreshold
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.method.entropy import Estimator
+from glimp_integrations.redact import public_model_string
 from glimp_integrations.strict_json import plain
 from glimp_integrations.trace.trace import ModelUsage, Usage
 
@@ -35,7 +35,6 @@ __all__ = [
     "Prices",
     "RoutingSettings",
     "Strategy",
-    "public_form",
     "stops_of",
 ]
 
@@ -213,7 +212,7 @@ class RoutingSettings(BaseModel):
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
             is_form = name in ("small", "large") and isinstance(value, str)
-            yield name, public_form(value) if is_form else value
+            yield name, public_model_string(value) if is_form else value
 
     @field_serializer("threshold", "timeout", when_used="json")
     def _infinity_is_text_in_json(self, value: float | None) -> Any:
@@ -221,7 +220,7 @@ class RoutingSettings(BaseModel):
 
     @field_serializer("small", "large")
     def _named_without_password(self, value: Any) -> Any:
-        return public_form(value) if isinstance(value, str) else value
+        return public_model_string(value) if isinstance(value, str) else value
 
     def __setattr__(self, name: str, value: Any) -> None:
         # What is assigned is not validated, and a text is as easily taken for a list of letters.
@@ -296,11 +295,6 @@ class RoutingSettings(BaseModel):
 def stops_of(value: Any) -> Any:
     """Stop strings as a list: a text alone is one of them, not a list of letters."""
     return [value] if isinstance(value, str) else value
-
-
-def public_form(form: str) -> str:
-    """A model's model string without the user name and password its URL may hold."""
-    return re.sub(r"//[^/\s]*@", "//", form)
 
 
 def _explain(item: Any) -> str:

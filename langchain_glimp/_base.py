@@ -23,7 +23,8 @@ from glimp_integrations import io_loop
 from glimp_integrations._version import __version__
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.settings import PLACES, public_form, stops_of
+from glimp_integrations.redact import public_model_string
+from glimp_integrations.settings import PLACES, stops_of
 from glimp_integrations.strict_json import plain
 from glimp_integrations.trace.events import Event, Finished, to_dict
 from glimp_integrations.trace.trace import RoutedAnswer
@@ -103,7 +104,7 @@ class LangChainRouted(RoutedModel):
         secret = {"api_key": "GLIMP_API_KEY"}
         for name, place in PLACES.items():
             output = getattr(self, name)
-            if isinstance(output, str) and public_form(output) != output:
+            if isinstance(output, str) and public_model_string(output) != output:
                 secret[name] = place  # its URL holds a password
         return secret
 

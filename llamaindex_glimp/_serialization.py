@@ -9,7 +9,8 @@ from llama_index.core.schema import BaseComponent
 
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.settings import PLACES, public_form
+from glimp_integrations.redact import public_model_string
+from glimp_integrations.settings import PLACES
 
 __all__ = ["Stored"]
 
@@ -55,7 +56,7 @@ class Stored(RoutedModel, BaseComponent):
                     "process: name the model by a model string, such as "
                     "'openai:MODEL@http://HOST:PORT/v1'"
                 )
-        return {role: form and public_form(form) for role, form in models.items()}
+        return {role: form and public_model_string(form) for role, form in models.items()}
 
 
 def _with_passwords(fields: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +64,6 @@ def _with_passwords(fields: dict[str, Any]) -> dict[str, Any]:
     found = dict(fields)
     for role, place in PLACES.items():
         here = os.environ.get(place)
-        if here and public_form(here) == found.get(role):
+        if here and public_model_string(here) == found.get(role):
             found[role] = here
     return found

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered
-from glimp_integrations.conversation.template_workarounds import known_roles
+from glimp_integrations.backends.plain_messages import known_roles
 from glimp_integrations.errors import ConfigError
 
 __all__ = [

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.settings import RoutingSettings, public_form
+from glimp_integrations.redact import public_model_string
 
 __all__ = ["Pair", "embedded", "parse", "resolve"]
 
@@ -35,13 +35,17 @@ class Pair:
     owned: list[Backend] = field(default_factory=list)
 
 
-def resolve(settings: RoutingSettings) -> Pair:
-    """Turn ``small`` and ``large`` of the settings into backends. Loads nothing yet.
+def resolve(small: Any = None, large: Any = None, api_key: SecretStr | None = None) -> Pair:
+    """Turn the two models of the settings into backends. Loads nothing yet.
+
+    Args:
+        small: A backend, a model string, or ``None``.
+        large: Likewise; with neither, the bundled models.
+        api_key: For servers that a model string names.
 
     Raises:
         ConfigError: Only one model is named, or a model string is not understood.
     """
-    small, large = settings.small, settings.large
     if small is None and large is None:
         return Pair(*embedded())
     if small is None or large is None:
@@ -50,8 +54,7 @@ def resolve(settings: RoutingSettings) -> Pair:
             f"only one model is named: give {missing}=... too, or neither for the bundled models"
         )
     backends = [
-        _backend(role, value, settings.api_key)
-        for role, value in (("small", small), ("large", large))
+        _backend(role, value, api_key) for role, value in (("small", small), ("large", large))
     ]
     owned = [b for b, given in zip(backends, (small, large), strict=True) if b is not given]
     return Pair(backends[0], backends[1], owned)
@@ -119,7 +122,9 @@ def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -
         from glimp_integrations.backends.hf.backend import HuggingFaceBackend
 
         return HuggingFaceBackend(rest)
-    raise ConfigError(f"{role} is {public_form(text)!r}, which names no model; write {_FORMS}")
+    raise ConfigError(
+        f"{role} is {public_model_string(text)!r}, which names no model; write {_FORMS}"
+    )
 
 
 def _server(kind: str, rest: str, key: SecretStr | None) -> Backend | None:

@@ -12,8 +12,8 @@ from glimp_integrations.backends.base import Backend
 from glimp_integrations.bench.arms import Arm
 from glimp_integrations.bench.tasks import Task
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.redact import public_model_string
 from glimp_integrations.router import GlimpRouter
-from glimp_integrations.settings import public_form
 
 __all__ = ["BenchPlan", "manifest_of", "settings_hash"]
 
@@ -63,7 +63,9 @@ def manifest_of(plan: BenchPlan, router: GlimpRouter) -> dict[str, Any]:
 
 
 def _model(backend: Backend, given: object) -> str:
-    return f"{backend.name} ({public_form(given)})" if isinstance(given, str) else backend.name
+    return (
+        f"{backend.name} ({public_model_string(given)})" if isinstance(given, str) else backend.name
+    )
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

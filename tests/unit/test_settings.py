@@ -8,7 +8,7 @@ import pytest
 from helpers import model
 
 from glimp_integrations import RoutingSettings
-from glimp_integrations.settings import public_form
+from glimp_integrations.redact import public_model_string
 
 PASSWORD = "hunter2"
 CLEAN = "openai:M@http://127.0.0.1:9/v1"
@@ -29,8 +29,8 @@ CLEAN = "openai:M@http://127.0.0.1:9/v1"
     ],
 )
 def test_a_form_is_told_without_its_password(form: str, public: str) -> None:
-    assert public_form(form) == public
-    assert public_form(public) == public
+    assert public_model_string(form) == public
+    assert public_model_string(public) == public
 
 
 @pytest.mark.parametrize("role", ["small", "large"])

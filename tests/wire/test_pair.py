@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from glimp_integrations import GlimpRouter, RoutingSettings, io_loop
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.llamacpp import LlamaCppBackend
 from glimp_integrations.backends.model_strings import embedded, parse, resolve
@@ -134,7 +134,7 @@ def test_key_of_the_environment_stays_away_from_backend_objects(
 
 def test_short_forms_are_owned_and_objects_are_not() -> None:
     mine = ScriptedBackend([])
-    pair = resolve(RoutingSettings(small="openai:m@http://host/v1", large=mine))
+    pair = resolve("openai:m@http://host/v1", mine)
     assert pair.large is mine
     assert isinstance(pair.small, OpenAIBackend)
     assert pair.owned == [pair.small]
@@ -143,11 +143,11 @@ def test_short_forms_are_owned_and_objects_are_not() -> None:
 @pytest.mark.parametrize(("given", "missing"), [("small", "large"), ("large", "small")])
 def test_half_a_pair_names_what_is_missing(given: str, missing: str) -> None:
     with pytest.raises(ConfigError, match=f"give {missing}="):
-        resolve(RoutingSettings(**{given: "openai:m@http://host/v1"}))
+        resolve(**{given: "openai:m@http://host/v1"})
 
 
 def test_neither_model_is_the_embedded_pair_once_per_process() -> None:
-    pair = resolve(RoutingSettings())
+    pair = resolve()
     assert (pair.small, pair.large) == embedded() == embedded()
     assert pair.owned == []
     assert "0.5B" in pair.small.name and "1.5B" in pair.large.name

@@ -22,9 +22,9 @@ from glimp_integrations.backends.http.probing import (
     lacking,
     places,
 )
-from glimp_integrations.conversation import prompt
 from glimp_integrations.errors import GlimpError, UnsuitableEndpointError
 from glimp_integrations.method.entropy import begin_of, measurable
+from glimp_integrations.method.think_tags import find_tags
 
 if TYPE_CHECKING:
     from glimp_integrations.backends.http.openai import OpenAIBackend
@@ -323,16 +323,17 @@ def _told_by(backend: OpenAIBackend, last: dict[str, Any]) -> str:
 
 
 async def _tags(backend: OpenAIBackend) -> ProbeResult:
-    built = await prompt.build(backend, [{"role": "user", "content": "hi"}])
-    if built.tags is None:
+    rendered = await backend.render([{"role": "user", "content": "hi"}])
+    tags, opened = find_tags(rendered.text, (await backend.capabilities()).template)
+    if tags is None:
         return ProbeResult(
             "P6 tags",
             "ok",
             "no thinking tags in the chat template: the whole reply is the chain",
             "If the model does think in tags, pass think_tags=(open, close)",
         )
-    opened = "opened by the template" if built.opened else "opened by the router"
-    return ProbeResult("P6 tags", "ok", f"thinks in {built.tags[0]}...{built.tags[1]}, {opened}")
+    opener = "opened by the template" if opened else "opened by the router"
+    return ProbeResult("P6 tags", "ok", f"thinks in {tags[0]}...{tags[1]}, {opener}")
 
 
 def _raise_if_wrapped(backend: OpenAIBackend, report: Report) -> None:

@@ -14,17 +14,12 @@ from pydantic import SecretStr
 from glimp_integrations import io_loop
 from glimp_integrations.backends.base import CALL_LIMITS, HEADERS, Backend, Report, Request
 from glimp_integrations.backends.http.connections import Connections
-from glimp_integrations.backends.http.errors import (
-    cleaned,
-    explained,
-    in_words,
-    public_url,
-    speaks_of_context,
-)
+from glimp_integrations.backends.http.errors import cleaned, explained, in_words, speaks_of_context
 from glimp_integrations.backends.http.protocols.base import Ask, Protocol
 from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.http.servers import GENERIC, Flavour
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
+from glimp_integrations.redact import public_url
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -13,7 +13,7 @@ from glimp_integrations.backends.base import HEADERS
 from glimp_integrations.backends.retries import rest_in_words, retry_after
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 
-__all__ = ["cleaned", "explained", "in_words", "public_url", "speaks_of_context"]
+__all__ = ["cleaned", "explained", "in_words", "speaks_of_context"]
 
 _CONTEXT = re.compile(
     r"context[ _](size|length|window)|maximum context|exceed_context"
@@ -39,13 +39,6 @@ _HTTP_PACKAGES = {"httpx", "httpx2", "httpcore", "httpcore2"}
 # Servers tell errors in a few lines; what lies behind this many bytes is a page, or an attack.
 _BODY_BYTES = 65536
 _SHOWN_CHARACTERS = 600
-
-
-def public_url(url: str) -> str:
-    """A URL without user name, password and query."""
-    scheme, mark, rest = url.rpartition("://")
-    authority, slash, path = re.split(r"[?#]", rest)[0].partition("/")
-    return f"{scheme}{mark}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def speaks_of_context(text: str) -> bool:

@@ -34,11 +34,11 @@ from glimp_integrations.backends.http.chunks import (
     untempered,
 )
 from glimp_integrations.backends.http.endpoint import Endpoint
-from glimp_integrations.backends.http.errors import public_url
 from glimp_integrations.backends.http.protocols.base import Ask
 from glimp_integrations.backends.http.servers import FLAVOURS, Flavour, by_host
-from glimp_integrations.conversation.template_workarounds import broken_calls_as_text, known_roles
+from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
+from glimp_integrations.redact import public_url
 
 if TYPE_CHECKING:
     from glimp_integrations.backends.http.check import EndpointReport
