@@ -26,15 +26,14 @@ if TYPE_CHECKING:
         TextDelta,
         ToolCallDelta,
     )
-    from glimp_integrations.trace.trace import (
+    from glimp_integrations.trace.records import (
         InvalidToolCall,
         ModelUsage,
-        RoutedAnswer,
         StepRecord,
         ToolCall,
-        Trace,
         Usage,
     )
+    from glimp_integrations.trace.trace import RoutedAnswer, Trace
 
 __all__ = [
     "BackendError",
@@ -80,17 +79,9 @@ _HOMES = {
         "trace.events",
     ),
     **dict.fromkeys(
-        [
-            "InvalidToolCall",
-            "ModelUsage",
-            "RoutedAnswer",
-            "StepRecord",
-            "ToolCall",
-            "Trace",
-            "Usage",
-        ],
-        "trace.trace",
+        ["InvalidToolCall", "ModelUsage", "StepRecord", "ToolCall", "Usage"], "trace.records"
     ),
+    **dict.fromkeys(["RoutedAnswer", "Trace"], "trace.trace"),
     "OutputSpec": "output.spec",
     **dict.fromkeys(["Price", "Prices", "RoutingSettings"], "settings"),
     "GlimpRouter": "router",

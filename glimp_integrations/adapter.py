@@ -13,7 +13,8 @@ from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.router import FIXED, GlimpRouter
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.strict_json import plain
-from glimp_integrations.trace.trace import RoutedAnswer, Usage
+from glimp_integrations.trace.records import Usage
+from glimp_integrations.trace.trace import RoutedAnswer, finish_reason
 
 __all__ = ["RECORD", "RoutedModel", "finish_reason", "record", "token_usage"]
 
@@ -118,15 +119,6 @@ def _response_format(wanted: Any) -> dict[str, Any]:
             "{'schema': ...}}, {'type': 'json_object'} or {'type': 'text'}"
         )
     return {"schema": schema, **({"strict": True} if inner.get("strict") else {})}
-
-
-def finish_reason(result: RoutedAnswer) -> str:
-    """``"tool_calls"``, ``"length"`` (a budget ended the reply) or ``"stop"``, as OpenAI has it."""
-    trace = result.trace
-    if result.tool_calls:
-        return "tool_calls"
-    ended = trace.answer_stop or trace.stop_reason
-    return "length" if ended in ("budget", "context_full") else "stop"
 
 
 def record(result: RoutedAnswer) -> dict[str, Any]:

@@ -12,23 +12,44 @@ Every message says what was wrong, with which value, and what to do about it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from glimp_integrations.trace.trace import RoutedAnswer
+__all__ = ["BackendError", "ConfigError", "GlimpError", "PartialAnswer", "UnsuitableEndpointError"]
 
-__all__ = ["BackendError", "ConfigError", "GlimpError", "UnsuitableEndpointError"]
+
+class PartialAnswer(Protocol):
+    """What was written before a failure: a ``RoutedAnswer``, as far as errors know of it.
+
+    A protocol, because this module imports no other one of the project, so that all others can
+    import it.
+    """
+
+    @property
+    def reasoning(self) -> str:
+        """The chain of thought so far."""
+
+    @property
+    def answer(self) -> str:
+        """The answer so far."""
+
+    @property
+    def trace(self) -> Any:
+        """The ``Trace`` of what was written."""
+
+    @property
+    def usage(self) -> Any:
+        """The ``Usage`` of all requests so far."""
 
 
 class GlimpError(Exception):
     """Base of every error this project raises on purpose.
 
     Attributes:
-        partial: Everything written before the failure (reasoning, answer so far, trace), or
-            ``None`` when no answer had been begun.
+        partial: Everything written before the failure (a ``RoutedAnswer``: reasoning, answer so
+            far, trace, usage), or ``None`` when no answer had been begun.
     """
 
-    partial: RoutedAnswer | None = None
+    partial: PartialAnswer | None = None
 
 
 class ConfigError(GlimpError):
@@ -45,8 +66,8 @@ class UnsuitableEndpointError(GlimpError):
     Args:
         probe: The check that failed, such as ``"P2 logprobs"``.
         server: The model and address, without secrets.
-        detail: What came back.
-        remedy: What to do.
+        detail: What the server did or answered.
+        remedy: What the user can do about it.
     """
 
     def __init__(self, *, probe: str, server: str, detail: str, remedy: str) -> None:
@@ -66,18 +87,18 @@ def _rebuild(probe: str, server: str, detail: str, remedy: str) -> UnsuitableEnd
 
 
 class BackendError(GlimpError):
-    """A model failed while it was asked for text.
+    """A request to a model failed.
 
     Attributes:
         model: The model's name.
-        url: Where it was asked, without credentials; ``None`` in-process.
+        url: Address of the model's server, without credentials; ``None`` in-process.
         role: ``"small"`` or ``"large"``; ``None`` until the router knows.
         step: Number of the step that was being written, from 1; ``None`` before the first.
-        retryable: Whether asking again, from the text kept so far, may help.
+        retryable: Whether another request, from the text kept so far, may succeed.
         context_full: Whether the model's context window was the reason.
         status: HTTP status of the server's refusal, or ``None``.
-        retry_after: Seconds for which the server wants not to be asked again (``Retry-After``);
-            ``None``: it did not say. Requests are repeated after them, unless they are more than
+        retry_after: Seconds that the server asks clients to wait (``Retry-After``); ``None``: it
+            did not say. The request is repeated after that time, unless it is longer than
             ``retries.LONGEST_WAIT``.
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glimp_integrations.trace.files import load, parse
-from glimp_integrations.trace.trace import FORMAT, Trace
+from glimp_integrations.trace.trace import Trace
 
 __all__ = ["OPENED", "Script", "made_up", "recorded"]
 
@@ -63,7 +63,7 @@ def recorded(path: Path, threshold: float, *, answer_tokens: int) -> Script:
     tokens: list[str] = []
     entropies: list[float] = []
     for number, saved in enumerate(load(path)[0]):
-        for step in parse(saved.trace, Trace, FORMAT, saved.place).steps:
+        for step in parse(saved.trace, Trace, saved.place).steps:
             if step.entropy is None or not step.text.strip():
                 continue
             # Other problems may have equal steps, and two of them would end the chain.

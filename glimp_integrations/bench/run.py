@@ -262,7 +262,11 @@ class _Bench:
         self.watcher.answered(stored["arm"], right=grade.right)
 
     def _failed(self, base: Mapping[str, Any], error: GlimpError, seconds: float) -> None:
-        partial = error.partial.model_dump(mode="json") if error.partial is not None else None
+        partial = (
+            error.partial.model_dump(mode="json")
+            if isinstance(error.partial, RoutedAnswer)
+            else None
+        )
         self.store.add(
             {
                 "kind": "error",

@@ -12,7 +12,7 @@ from rich.text import Text
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.trace.files import Saved, load, parse
 from glimp_integrations.trace.terminal import COLOURS, rich_trace, visible
-from glimp_integrations.trace.trace import FORMAT, Trace
+from glimp_integrations.trace.trace import Trace
 
 __all__ = ["run"]
 
@@ -42,7 +42,7 @@ def run(file: str, html: str | None, number: int | None, title: str | None, brie
         _list(held, file)
         return
     chosen = _chosen(held, 1 if number is None else number, file)
-    trace = parse(chosen.trace, Trace, FORMAT, chosen.place)
+    trace = parse(chosen.trace, Trace, chosen.place)
     if html is None:
         Console(highlight=False).print(rich_trace(trace, brief=brief))
         return
@@ -75,7 +75,7 @@ def _list(held: list[Saved], file: str) -> None:
     for number, saved in enumerate(held, 1):
         name = Text(visible(saved.name or saved.place))
         try:
-            trace = parse(saved.trace, Trace, FORMAT, saved.place)
+            trace = parse(saved.trace, Trace, saved.place)
         except ConfigError as error:
             table.add_row(str(number), "", "", "", "", Text(visible(str(error)), "yellow"))
             continue

@@ -27,7 +27,8 @@ from glimp_integrations.errors import ConfigError, GlimpError
 from glimp_integrations.runtime.call import Call, Events, call_hooks
 from glimp_integrations.telemetry import messages as texts
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
-from glimp_integrations.trace.trace import ModelUsage, RoutedAnswer, StepRecord
+from glimp_integrations.trace.records import ModelUsage, StepRecord
+from glimp_integrations.trace.trace import RoutedAnswer
 
 try:
     from opentelemetry import context, metrics, trace

@@ -10,8 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from glimp_integrations.adapter import finish_reason
-from glimp_integrations.trace.trace import RoutedAnswer
+from glimp_integrations.trace.trace import RoutedAnswer, finish_reason
 
 __all__ = ["asked", "ended", "replied"]
 

@@ -1,11 +1,12 @@
-"""What happened in a call: data, events while it runs, and views of both.
+"""Traces: what happened in a call, as data, as events while it runs, and as text or HTML.
 
 ::
 
-    trace.py     one record a step, totals, usage
+    records.py   the data: a record for each step, usage, tool calls, sums
+    trace.py     Trace and RoutedAnswer: data that save, load and show themselves
     events.py    what a caller sees while a call runs
-    files.py     traces read from files
-    terminal.py  coloured, for a terminal
+    files.py     reads traces from files
+    terminal.py  coloured text of a trace, for a terminal
     live.py      the same while the call runs
-    html.py      as a page, or a part of one
+    html.py      a page, or a fragment for notebooks
 """

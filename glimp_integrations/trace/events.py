@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from glimp_integrations.strict_json import plain
-from glimp_integrations.trace.trace import Author, RoutedAnswer, StepRecord
+from glimp_integrations.trace.records import Author, StepRecord
+from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = [
     "Event",

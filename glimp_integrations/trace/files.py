@@ -12,18 +12,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.trace.records import FORMAT, TraceData
 
-if TYPE_CHECKING:
-    from glimp_integrations.trace.trace import Trace
+__all__ = ["Saved", "decode", "load", "parse"]
 
-    Kind = TypeVar("Kind", bound=Trace)
-
-__all__ = ["Saved", "decoded", "load", "parse"]
+Kind = TypeVar("Kind", bound=TraceData)
 
 _HOLDERS = ("trace", "glimprouter")
 _NAMES = ("arm", "item", "id", "index", "question")
@@ -100,13 +98,12 @@ def load(path: str | Path) -> tuple[list[Saved], list[str]]:
     return found, remarks
 
 
-def parse(data: object, kind: type[Kind], newest: int, place: str = "this") -> Kind:
+def parse(data: object, kind: type[Kind], place: str = "this") -> Kind:
     """A trace from its JSON data. Fields an older version did not write get their defaults.
 
     Args:
         data: What the JSON says.
         kind: The class to make.
-        newest: The newest format that can be read.
         place: Where the data is from, for errors.
 
     Raises:
@@ -117,9 +114,9 @@ def parse(data: object, kind: type[Kind], newest: int, place: str = "this") -> K
         raise ConfigError(f"{place} is no trace: it is {what}")
     made = data.get("format", 1)
     # First: what else a newer format holds is not ours to judge.
-    if isinstance(made, int | float) and made > newest:
+    if isinstance(made, int | float) and made > FORMAT:
         raise ConfigError(
-            f"{place}: this trace has format {made}, newer than {newest}: update glimp-integrations"
+            f"{place}: this trace has format {made}, newer than {FORMAT}: update glimp-integrations"
         )
     steps = [
         {"index": number, **_STEP, **step} if isinstance(step, dict) else step
@@ -134,7 +131,7 @@ def parse(data: object, kind: type[Kind], newest: int, place: str = "this") -> K
     return trace
 
 
-def decoded(text: str | bytes, place: str = "this") -> Any:
+def decode(text: str | bytes, place: str = "this") -> Any:
     """JSON text as data.
 
     Raises:
@@ -149,7 +146,7 @@ def decoded(text: str | bytes, place: str = "this") -> Any:
 def _values(text: str, path: str, remarks: list[str]) -> Iterator[tuple[str, Any]]:
     """The JSON of a file, whole or a line at a time, and where each stands."""
     try:
-        yield path, decoded(text)
+        yield path, decode(text)
         return
     except ConfigError as error:
         whole = error
@@ -159,7 +156,7 @@ def _values(text: str, path: str, remarks: list[str]) -> Iterator[tuple[str, Any
     for number, line in lines:
         place = f"{path}, line {number}"
         try:
-            value = decoded(line, place)
+            value = decode(line, place)
         except ConfigError as error:
             wrong.append(str(error))
             continue

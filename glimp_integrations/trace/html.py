@@ -1,8 +1,8 @@
 """A trace as HTML: a page of its own, or a fragment for notebooks. No scripts, nothing fetched.
 
-What models and users wrote is text everywhere: Jinja2 escapes it, control characters are shown as
-pictures, and each step's reading direction is its own. The page forbids scripts and requests by its
-content policy besides.
+The texts of models and users are never read as HTML: Jinja2 escapes them, control characters are
+shown as pictures, and each step has its own reading direction. In addition, the page's content
+policy forbids scripts and requests.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
+from glimp_integrations.trace.records import InvalidToolCall, StepRecord, ToolCall, TraceData
 from glimp_integrations.trace.terminal import (
-    BEGAN,
+    EMPTY_STEPS,
     decides_call,
     is_answer,
     proposed_calls,
     saving,
     visible,
 )
-from glimp_integrations.trace.trace import RoutedAnswer, StepRecord, Trace
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,20 +36,32 @@ _LINES = 16
 _HEAD = 600
 """Characters of a folded text that stay visible, at most half of ``_LINES`` lines."""
 _ROOM = 1.15
-"""Height of the chart in highest values, so that a bar at the top is seen to end."""
+"""Height of the chart, as a multiple of its highest value: above the highest bar is a gap."""
 _REASONS = {
     "think_end": "end of thinking",
     "eos": "end of the text",
     "context_full": "full context",
     "call_proposed": "a tool call, for the large model to decide on",
 }
-# Ends of a step that are the rule and need no mention.
+# Usual ends of a step, which are not shown.
 _USUAL = {None, "delimiter", "eos", "think_end", "stop"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What the templates show of a step."""
+    """What the templates show of a step.
+
+    Attributes:
+        record: The step's record.
+        name: Its heading, such as ``"step 3"``.
+        head: The part of the text that is always visible.
+        rest: The part that is folded; empty for short texts.
+        empty: What is shown in place of an empty text.
+        threshold: The step's threshold in nats; may be infinite.
+        height: H on the scale of the chart, 0 to 100; ``None`` without a glimpse.
+        decides_call: Whether it was written to decide on a tool call that the small model began.
+        mark: The threshold on the scale of the chart; ``None`` where it is not on it.
+    """
 
     record: StepRecord
     name: str
@@ -58,25 +70,22 @@ class _Step:
     empty: str
     threshold: float
     height: float | None
-    """H on the scale of the chart, 0 to 100; ``None`` without a glimpse."""
     decides_call: bool
-    """Whether it was written to decide on a call that the small model began."""
     mark: float | None
-    """The threshold on the same scale; ``None`` where it is not on it."""
 
     @property
     def sign(self) -> str:
-        """How H stands to the threshold."""
+        """The sign between H and the threshold."""
         return ">" if (self.record.entropy or 0.0) > self.threshold else "≤"
 
     @property
     def end(self) -> str:
-        """Why the step ended, where that is unusual."""
+        """Why the step ended; empty for usual ends."""
         end = self.record.end
         return "" if end in _USUAL or end is None else _REASONS.get(end, _words(end))
 
 
-def page(trace: Trace, title: str = "GlimpRouter trace") -> str:
+def page(trace: TraceData, title: str = "GlimpRouter trace") -> str:
     """A whole HTML document.
 
     Args:
@@ -86,24 +95,38 @@ def page(trace: Trace, title: str = "GlimpRouter trace") -> str:
     return _render("page.html.j2", trace, title=visible(title), page=True)
 
 
-def fragment(trace: Trace) -> str:
-    """An HTML fragment whose style stays inside; several may stand on one page."""
+def fragment(trace: TraceData) -> str:
+    """An HTML fragment whose style applies to itself only; a page may contain several."""
     return _render("fragment.html.j2", trace)
 
 
-def answer_fragment(result: RoutedAnswer) -> str:
-    """An answer with its tool calls, and below it, folded, how it was written."""
-    return _render("fragment.html.j2", result.trace, result=result)
+def answer_fragment(
+    trace: TraceData,
+    answer: str,
+    *,
+    calls: Sequence[ToolCall] = (),
+    invalid_calls: Sequence[InvalidToolCall] = (),
+) -> str:
+    """An HTML fragment: an answer with its tool calls, and below it, folded, its trace.
+
+    Args:
+        trace: How the answer was written.
+        answer: Its text.
+        calls: Its tool calls.
+        invalid_calls: Texts that were meant as tool calls.
+    """
+    reply = {"answer": answer, "calls": calls, "invalid_calls": invalid_calls}
+    return _render("fragment.html.j2", trace, reply=reply)
 
 
-def _render(template: str, trace: Trace, **more: Any) -> str:
+def _render(template: str, trace: TraceData, **more: Any) -> str:
     top = _top(trace.steps)
     steps = [_step(trace, record, top) for record in trace.steps]
     glimpsed = [step for step in steps if step.height is not None]
     marks = sorted({step.threshold for step in glimpsed})
     view: dict[str, Any] = {
         "page": False,
-        "result": None,
+        "reply": None,
         **more,
         "trace": trace,
         "steps": steps,
@@ -127,7 +150,7 @@ def _top(records: Sequence[StepRecord]) -> float:
     return _ROOM * max((value for value in values if value is not None), default=0.0)
 
 
-def _step(trace: Trace, record: StepRecord, top: float) -> _Step:
+def _step(trace: TraceData, record: StepRecord, top: float) -> _Step:
     text = visible(record.text).rstrip("\n")
     head, rest = _folded(text)
     threshold = float(record.threshold)
@@ -136,7 +159,7 @@ def _step(trace: Trace, record: StepRecord, top: float) -> _Step:
         name="answer" if is_answer(trace, record) else f"step {record.index + 1}",
         head=head,
         rest=rest,
-        empty=BEGAN.get(record.end or "", "(nothing)"),
+        empty=EMPTY_STEPS.get(record.end or "", "(nothing)"),
         threshold=threshold,
         height=_percent(_finite(record.entropy), top),
         decides_call=decides_call(trace, record),
@@ -155,21 +178,21 @@ def _percent(value: float | None, top: float) -> float | None:
 
 
 def _folded(text: str) -> tuple[str, str]:
-    """The part of a text that is always visible, and the part that is unfolded."""
+    """The part of a text that is always visible, and the part that is folded."""
     if len(text) <= _LONG and text.count("\n") < _LINES:
         return text, ""
     # Whole characters as readers see them: a flag or a family is several code points.
     head = "\n".join(text[:_HEAD].split("\n")[: _LINES // 2])
     if len(head) < len(text) and text[len(head)] != "\n":
         cut = max(head.rfind(" "), head.rfind("\n"))
-        # At a word's end, unless there is none for long (languages without blanks).
+        # At the end of a word, unless the last one is long (languages without blanks).
         head = head[: cut + 1] if cut > len(head) - 80 else "".join(_characters(head)[:-1])
     return head, text[len(head) :]
 
 
 def _characters(text: str) -> list[str]:
-    found: Iterator[Any] = regex.finditer(r"\X", text)
-    return [match.group() for match in found]
+    matches: Iterator[Any] = regex.finditer(r"\X", text)
+    return [match.group() for match in matches]
 
 
 def _words(name: str) -> str:

@@ -1,10 +1,10 @@
-"""A routed answer as coloured text: who wrote what, and how unsure the small model was."""
+"""A trace as coloured text: who wrote what, and how uncertain the small model was."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from glimp_integrations.trace.trace import Author, StepRecord, Trace
+from glimp_integrations.trace.records import Author, StepRecord, TraceData
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = [
-    "BEGAN",
     "COLOURS",
+    "EMPTY_STEPS",
     "decides_call",
     "entropy_bar",
     "is_answer",
@@ -27,18 +27,20 @@ __all__ = [
 ]
 
 COLOURS: dict[Author, str] = {"small": "cyan", "large": "magenta"}
-# What a model wrote must not steer the terminal: control characters are shown as pictures.
+# A model's text must not control the terminal: control characters are shown as pictures.
 _VISIBLE = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
     **dict.fromkeys(range(0x7F, 0xA0), 0xFFFD),
 }
-# What a step without text began is written anew, by the answer's author.
-BEGAN = {
+# Shown in place of a step without text, by how the step ended: what it began was dropped, and the
+# author of the answer writes it again.
+EMPTY_STEPS = {
     "tool_call": "(began a tool call)",
     "call_proposed": "(began a tool call)",
     "json": "(began the JSON)",
 }
-_BAR = 10  # characters for twice the threshold
+_BAR = 10
+"""Length of the bars in characters; a full bar is twice the threshold."""
 
 
 def step_header(
@@ -50,7 +52,16 @@ def step_header(
     is_answer: bool,
     decides_call: bool = False,
 ) -> Text:
-    """One line above a step: number, author, H in nats against the threshold."""
+    """The line above a step: number, author, H against the threshold.
+
+    Args:
+        index: Number of the step, from 0.
+        author: The model that writes it.
+        entropy: H in nats; ``None``: no glimpse was made.
+        threshold: Nats; may be infinite.
+        is_answer: Whether the step is a separate answer.
+        decides_call: Whether it was written to decide on a tool call that the small model began.
+    """
     from rich.text import Text
 
     colour = COLOURS[author]
@@ -68,23 +79,23 @@ def step_header(
 
 
 def visible(text: str) -> str:
-    """The text with control characters, but for tabs and newlines, as visible ones."""
+    """The text with visible pictures in place of control characters other than tab and newline."""
     return text.translate(_VISIBLE)
 
 
 def entropy_bar(entropy: float, threshold: float) -> str:
-    """H as a bar whose middle is the threshold."""
+    """H as a bar whose middle is the threshold; both in nats."""
     scale = 2 * threshold if threshold > 0 else 1.0
     filled = max(0, min(_BAR, round(_BAR * entropy / scale)))
     return "█" * filled + "░" * (_BAR - filled)
 
 
-def rich_trace(trace: Trace, *, brief: bool = False) -> Group:
+def rich_trace(trace: TraceData, *, brief: bool = False) -> Group:
     """The whole trace for a rich console.
 
     Args:
         trace: The trace.
-        brief: One line a step, with the beginning of its text.
+        brief: Show one line for each step, with the beginning of its text.
     """
     from rich.console import Group
     from rich.text import Text
@@ -93,7 +104,7 @@ def rich_trace(trace: Trace, *, brief: bool = False) -> Group:
         return Group(_table(trace), Text(""), totals(trace))
     parts: list[Any] = []
     for step in trace.steps:
-        # Text objects, never markup: what a model or a user wrote is not formatting.
+        # Text objects, never markup: rich must not read a model's or a user's text as formatting.
         header = step_header(
             step.index,
             step.author,
@@ -102,20 +113,20 @@ def rich_trace(trace: Trace, *, brief: bool = False) -> Group:
             is_answer=is_answer(trace, step),
             decides_call=decides_call(trace, step),
         )
-        header.append(f"  {_spent(step)}", style="dim")
+        header.append(f"  {_size(step)}", style="dim")
         parts.append(header)
-        shown = visible(step.text).rstrip("\n") or BEGAN.get(step.end or "", "(nothing)")
-        parts.append(Text(shown, style=COLOURS[step.author]))
+        text = visible(step.text).rstrip("\n") or EMPTY_STEPS.get(step.end or "", "(nothing)")
+        parts.append(Text(text, style=COLOURS[step.author]))
         parts.append(Text(""))
     parts.append(totals(trace))
     return Group(*parts)
 
 
-def _spent(step: StepRecord) -> str:
+def _size(step: StepRecord) -> str:
     return f"{step.tokens} token{'s' * (step.tokens != 1)} · {step.seconds:.1f} s"
 
 
-def _table(trace: Trace) -> Table:
+def _table(trace: TraceData) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -124,22 +135,24 @@ def _table(trace: Trace) -> Table:
         table.add_column(heading, justify="left" if heading in ("author", "") else "right")
     table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
     for step in trace.steps:
-        colour, known = COLOURS[step.author], step.entropy is not None
-        text = " ".join(visible(step.text).split()) or BEGAN.get(step.end or "", "(nothing)")
+        colour, glimpsed = COLOURS[step.author], step.entropy is not None
+        text = " ".join(visible(step.text).split()) or EMPTY_STEPS.get(step.end or "", "(nothing)")
         table.add_row(
             "answer" if is_answer(trace, step) else str(step.index + 1),
             Text(step.author, colour),
-            f"{step.entropy:.2f}" if known else "",
-            Text(entropy_bar(step.entropy or 0.0, float(step.threshold)) if known else "", colour),
+            f"{step.entropy:.2f}" if glimpsed else "",
+            Text(
+                entropy_bar(step.entropy or 0.0, float(step.threshold)) if glimpsed else "", colour
+            ),
             Text(str(step.tokens), "dim"),
             Text(f"{step.seconds:.1f} s", "dim"),
-            # No terminal is wider; what is cut here need not be measured.
+            # No terminal is wider; rich would measure all of a long text.
             Text(text[:400], colour),
         )
     return table
 
 
-def totals(trace: Trace) -> Text:
+def totals(trace: TraceData) -> Text:
     """Tokens by author, requests, seconds, cost."""
     from rich.text import Text
 
@@ -170,27 +183,35 @@ def totals(trace: Trace) -> Text:
     return line
 
 
-def proposed_calls(trace: Trace) -> str:
-    """What became of calls that one model began and the other decided on; empty: none."""
-    handed = [p for p in trace.call_proposals if p.decided_by != p.proposed_by]
-    if not handed:
+def proposed_calls(trace: TraceData) -> str:
+    """A sentence on the tool calls that one model began and the other decided on.
+
+    Returns:
+        The sentence; empty where there were no such calls.
+    """
+    handed_over = [p for p in trace.call_proposals if p.decided_by != p.proposed_by]
+    if not handed_over:
         return ""
-    called = sum(p.called for p in handed)
+    calls = sum(p.called for p in handed_over)
     return (
-        f"the small model began {len(handed)} tool call{'s' * (len(handed) != 1)}, "
-        f"the large model made {called or 'none'} of them"
+        f"the small model began {len(handed_over)} tool call{'s' * (len(handed_over) != 1)}, "
+        f"the large model made {calls or 'none'} of them"
     )
 
 
-def saving(trace: Trace) -> str:
-    """What routing saved against the large model alone, in words; empty without prices."""
+def saving(trace: TraceData) -> str:
+    """How much cheaper than the large model alone the call was, in words.
+
+    Returns:
+        Such as ``"40% saved"`` or ``"10% more"``; empty without prices.
+    """
     if trace.cost is None or not trace.large_alone_cost:
         return ""
-    saved = 1 - trace.cost / trace.large_alone_cost
-    return f"{abs(saved):.0%} {'saved' if saved >= 0 else 'more'}"
+    share = 1 - trace.cost / trace.large_alone_cost
+    return f"{abs(share):.0%} {'saved' if share >= 0 else 'more'}"
 
 
-def plain(trace: Trace) -> str:
+def plain(trace: TraceData) -> str:
     """The trace without colours."""
     from rich.console import Console
 
@@ -201,11 +222,11 @@ def plain(trace: Trace) -> str:
     return text.get()
 
 
-def decides_call(trace: Trace, step: StepRecord) -> bool:
-    """Whether a step was written to decide on a call that the other model began."""
+def decides_call(trace: TraceData, step: StepRecord) -> bool:
+    """Whether a step was written to decide on a tool call that the other model began."""
     return any(p.step < p.decided_in == step.index for p in trace.call_proposals)
 
 
-def is_answer(trace: Trace, step: StepRecord) -> bool:
-    """Whether a step is an answer of its own, not the last of a chain without tags."""
+def is_answer(trace: TraceData, step: StepRecord) -> bool:
+    """Whether a step is a separate answer, not the last step of a chain without think tags."""
     return step.kind == "answer" and any(other.kind == "reasoning" for other in trace.steps)
