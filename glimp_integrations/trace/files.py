@@ -1,8 +1,8 @@
-"""Saved traces: read from files of any kind that hold them, by older versions too.
+"""Traces read from files.
 
-A trace is a JSON object with ``steps``. A file holds one, or a record with one under ``"trace"`` or
-``"glimprouter"`` (a stored ``RoutedAnswer``, a reply's metadata), or a list of these, or one of
-these a line.
+A trace is a JSON object with ``steps``. A file contains one, or an object with one under
+``"trace"`` or ``"glimprouter"`` (a stored ``RoutedAnswer``, the metadata of a reply), or a list of
+these, or one of these on each line.
 """
 
 from __future__ import annotations
@@ -21,33 +21,12 @@ from glimp_integrations.trace.records import FORMAT, TraceData
 
 __all__ = ["Saved", "decode", "load", "parse"]
 
-Kind = TypeVar("Kind", bound=TraceData)
+TraceClass = TypeVar("TraceClass", bound=TraceData)
 
-_HOLDERS = ("trace", "glimprouter")
-_NAMES = ("arm", "item", "id", "index", "question")
-"""What a record is called by, if it says so."""
-
-# What a field is taken for where a trace does not have it. Text, author and threshold of a step
-# have no such value.
-_TRACE = {
-    "small_model": "small model",
-    "large_model": "large model",
-    "strategy": "unknown",
-    "strategy_reason": "",
-}
-_STEP = {
-    "kind": "reasoning",
-    "entropy": None,
-    "estimator": "unknown",
-    "tokens": 0,
-    "discarded_tokens": 0,
-    "requests": 0,
-    "prefilled_tokens": None,
-    "cached_tokens": None,
-    "first_token_seconds": None,
-    "seconds": 0.0,
-    "end": None,
-}
+_TRACE_KEYS = ("trace", "glimprouter")
+"""Keys under which an object has its trace."""
+_NAME_KEYS = ("arm", "item", "id", "index", "question")
+"""Keys whose values name an object; it may have none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +35,8 @@ class Saved:
 
     Attributes:
         trace: The trace, as plain data; :func:`parse` reads it.
-        name: What its record is called, or an empty text.
-        place: Where it stands, for errors: the file, and the line if there are several.
+        name: The name of the object that contains it, or an empty text.
+        place: Where the trace is, for errors: the file, and the line if there are several.
     """
 
     trace: dict[str, Any]
@@ -66,14 +45,14 @@ class Saved:
 
 
 def load(path: str | Path) -> tuple[list[Saved], list[str]]:
-    """All traces of a file.
+    """Find all traces of a file.
 
     Returns:
-        The traces in the order of the file, and a remark on everything else that was found: lines
-        that are no JSON (the last one of a killed run), records without a trace.
+        The traces in the order of the file, and a remark on everything else in it: lines that are
+        not JSON (such as the last one of a killed run), objects without a trace.
 
     Raises:
-        ConfigError: The file cannot be read, or holds no trace at all.
+        ConfigError: The file cannot be read, or contains no trace at all.
     """
     try:
         raw = Path(path).read_bytes()
@@ -81,96 +60,95 @@ def load(path: str | Path) -> tuple[list[Saved], list[str]]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no trace: it is not text ({error.reason})") from error
-    found: list[Saved] = []
+        raise ConfigError(f"{path} is not a trace file: not text ({error.reason})") from error
+    traces: list[Saved] = []
     remarks: list[str] = []
     for place, value in _values(text, str(path), remarks):
-        traces = list(_traces(value, place))
-        if not traces:
-            remarks.append(f"{place} holds no trace")
-        found += traces
-    if not found:
+        here = list(_traces(value, place))
+        if not here:
+            remarks.append(f"{place} contains no trace")
+        traces += here
+    if not traces:
         raise ConfigError(
-            f"{path} holds no trace: expected what `glimp ask --trace FILE` or Trace.save() wrote, "
-            'or JSON lines with a trace under "trace" each'
+            f"{path} contains no trace: expected what `glimp ask --trace FILE` or Trace.save() "
+            'wrote, or JSON lines with a trace under "trace" each'
             + (f" ({remarks[0]})" if remarks else "")
         )
-    return found, remarks
+    return traces, remarks
 
 
-def parse(data: object, kind: type[Kind], place: str = "this") -> Kind:
-    """A trace from its JSON data. Fields an older version did not write get their defaults.
+def parse(data: object, kind: type[TraceClass], place: str = "this") -> TraceClass:
+    """Make a trace of its JSON data.
 
     Args:
-        data: What the JSON says.
+        data: The decoded JSON.
         kind: The class to make.
         place: Where the data is from, for errors.
 
     Raises:
-        ConfigError: It is no trace, or one of a newer version, or lacks what cannot be guessed.
+        ConfigError: The data is not a trace, or a trace in a newer format, or a field is missing or
+            has a value it cannot have; the message names the field.
     """
     if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
         what = "an object without a list of steps" if isinstance(data, dict) else _kind_of(data)
-        raise ConfigError(f"{place} is no trace: it is {what}")
-    made = data.get("format", 1)
-    # First: what else a newer format holds is not ours to judge.
-    if isinstance(made, int | float) and made > FORMAT:
+        raise ConfigError(f"{place} is not a trace: it is {what}")
+    number = data.get("format", FORMAT)
+    # Before the fields are looked at: a newer format may have others.
+    if isinstance(number, int | float) and number > FORMAT:
         raise ConfigError(
-            f"{place}: this trace has format {made}, newer than {FORMAT}: update glimp-integrations"
+            f"{place} is a trace in format {number}, newer than {FORMAT}: update glimp-integrations"
         )
-    steps = [
-        {"index": number, **_STEP, **step} if isinstance(step, dict) else step
-        for number, step in enumerate(data["steps"])
-    ]
     try:
-        trace = kind.model_validate({**_TRACE, **data, "steps": steps})
+        trace = kind.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{place} is no trace: {_first(error)}") from error
-    for number, record in enumerate(trace.steps):
-        _check_threshold(record.threshold, number, place)
+        raise ConfigError(f"{place} is not a trace: {_first(error)}") from error
+    for step, record in enumerate(trace.steps):
+        if not _is_threshold(record.threshold):
+            raise ConfigError(
+                f"{place} is not a trace: steps.{step}.threshold is {_short(record.threshold)}, "
+                "expected nats, 'inf' or '-inf'"
+            )
     return trace
 
 
 def decode(text: str | bytes, place: str = "this") -> Any:
-    """JSON text as data.
+    """Make data of JSON text.
 
     Raises:
-        ConfigError: It is no JSON.
+        ConfigError: The text is not JSON.
     """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{place} is no trace: it is no JSON ({error})") from error
+        raise ConfigError(f"{place} is not a trace: invalid JSON ({error})") from error
 
 
 def _values(text: str, path: str, remarks: list[str]) -> Iterator[tuple[str, Any]]:
-    """The JSON of a file, whole or a line at a time, and where each stands."""
+    """The JSON values of a file (one, or one on each line), each with its place."""
     try:
-        yield path, decode(text)
+        yield path, decode(text, path)
         return
     except ConfigError as error:
-        whole = error
+        not_json = str(error)
     lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    read = 0
-    wrong: list[str] = []
+    objects = 0
+    bad_lines: list[str] = []
     for number, line in lines:
         place = f"{path}, line {number}"
         try:
             value = decode(line, place)
         except ConfigError as error:
-            wrong.append(str(error))
+            bad_lines.append(str(error))
             continue
-        # Lines of one broken pretty-printed object are JSON at times too (a number, a bracket).
+        # A line of a broken pretty-printed object may be JSON too (a number, a bracket).
         if isinstance(value, dict):
-            read += 1
+            objects += 1
             yield place, value
-    if read:
-        remarks += wrong
-    else:
-        remarks.append(str(whole).replace("this", path, 1))
+    remarks += bad_lines if objects else [not_json]
 
 
 def _traces(value: Any, place: str) -> Iterator[Saved]:
+    """The traces in a JSON value."""
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         where = f"{place}, item {number}" if isinstance(value, list) else place
         if not isinstance(item, dict):
@@ -178,38 +156,32 @@ def _traces(value: Any, place: str) -> Iterator[Saved]:
         if isinstance(item.get("steps"), list):
             yield Saved(item, "", where)
             continue
-        for key in _HOLDERS:
-            held = item.get(key)
-            if isinstance(held, dict) and isinstance(held.get("steps"), list):
-                yield Saved(held, _name(item), where)
+        for key in _TRACE_KEYS:
+            trace = item.get(key)
+            if isinstance(trace, dict) and isinstance(trace.get("steps"), list):
+                yield Saved(trace, _name(item), where)
                 break
 
 
-def _name(record: dict[str, Any]) -> str:
-    named = (record[key] for key in _NAMES if isinstance(record.get(key), str | int))
-    return " · ".join(" ".join(str(part).split()) for part in named)
+def _name(item: dict[str, Any]) -> str:
+    parts = (item[key] for key in _NAME_KEYS if isinstance(item.get(key), str | int))
+    return " · ".join(" ".join(str(part).split()) for part in parts)
 
 
 def _first(error: ValidationError) -> str:
     """The first of pydantic's complaints, in one line."""
-    found = error.errors(include_url=False)[0]
-    *path, last = found["loc"]
-    at = ".".join(map(str, [*path, last]))
-    if found["type"] == "missing":
-        return f"{at} is missing"
-    return f"{at} is {_short(found['input'])}: {found['msg']}"
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{field} is missing"
+    return f"{field} is {_short(first['input'])}: {first['msg']}"
 
 
-def _check_threshold(threshold: float | str, number: int, place: str) -> None:
+def _is_threshold(value: float | str) -> bool:
     try:
-        known = not math.isnan(float(threshold))
+        return not math.isnan(float(value))
     except ValueError:
-        known = False
-    if not known:
-        raise ConfigError(
-            f"{place} is no trace: steps.{number}.threshold is {_short(threshold)}, expected nats, "
-            "'inf' or '-inf'"
-        )
+        return False
 
 
 def _short(value: object) -> str:
@@ -218,4 +190,5 @@ def _short(value: object) -> str:
 
 
 def _kind_of(value: object) -> str:
-    return {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,4 +1,4 @@
-"""Saved traces: old ones load, new ones and other files are told apart, by name and place."""
+"""Traces in files: where they are found, and what is said of everything else."""
 
 from __future__ import annotations
 
@@ -16,84 +16,96 @@ from glimp_integrations import ConfigError, Trace
 from glimp_integrations.cli.app import app, main
 from glimp_integrations.trace.files import load
 
-# As the first commit's version saved it, and with a field that no version ever had.
-FIRST = """{"format": 1, "small_model": "S", "large_model": "L", "strategy": "fused",
- "strategy_reason": "asked for", "mood": "good",
- "steps": [{"index": 0, "kind": "reasoning", "text": "Hm.\\n\\n", "author": "large", "entropy": 2.5,
-  "estimator": "topk_renorm@20", "threshold": "inf", "tokens": 2, "discarded_tokens": 1,
-  "requests": 2, "prefilled_tokens": null, "cached_tokens": null, "first_token_seconds": 0.5,
-  "seconds": 1.5, "end": "delimiter", "colour": "red"}],
- "stop_reason": "eos", "answer_stop": null, "requests": 2, "seconds": 1.6, "prompt_tokens": 9,
- "errors": [], "cost": null, "large_alone_cost": null}"""
-BARE = {
+TRACE: dict[str, Any] = {
+    "format": 1,
+    "small_model": "S",
+    "large_model": "L",
+    "strategy": "fused",
+    "strategy_reason": "the default",
     "steps": [
-        {"text": "a\n\n", "author": "small", "threshold": 1.0},
-        {"text": "b", "author": "large", "threshold": 1.0},
-    ]
+        {
+            "index": 0,
+            "kind": "reasoning",
+            "text": "Hm.\n\n",
+            "author": "large",
+            "entropy": 2.5,
+            "estimator": "topk_renorm@20",
+            "threshold": "inf",
+            "tokens": 2,
+            "discarded_tokens": 1,
+            "requests": 2,
+            "prefilled_tokens": None,
+            "cached_tokens": None,
+            "first_token_seconds": 0.5,
+            "seconds": 1.5,
+            "end": "delimiter",
+        }
+    ],
 }
+REQUIRED = [name for name in TRACE if name not in ("format", "steps")]
 
 
 def with_step(**changes: Any) -> dict[str, Any]:
-    return {"steps": [BARE["steps"][0], {**BARE["steps"][1], **changes}]}
+    """The trace with another step."""
+    return {**TRACE, "steps": [{**TRACE["steps"][0], **changes}]}
 
 
-class TestOldAndNew:
-    def test_the_first_format_loads(self):
-        trace = Trace.from_json(FIRST)
-        assert (trace.small_model, trace.seconds, trace.prompt_tokens) == ("S", 1.6, 9)
+class TestText:
+    def test_a_trace_loads(self):
+        trace = Trace.from_json(json.dumps({**TRACE, "mood": "good"}))  # a field we do not know
+        assert (trace.small_model, trace.strategy, trace.cost) == ("S", "fused", None)
         (step,) = trace.steps
         assert (step.entropy, step.threshold, step.discarded_tokens) == (2.5, "inf", 1)
 
-    def test_fields_an_older_version_did_not_write_get_defaults(self):
-        trace = Trace.from_json(json.dumps(BARE))
-        assert [step.index for step in trace.steps] == [0, 1]
-        assert [(s.tokens, s.seconds, s.entropy, s.kind) for s in trace.steps] == [
-            (0, 0.0, None, "reasoning")
-        ] * 2
-        assert (trace.strategy, trace.large_share, trace.cost) == ("unknown", 0.0, None)
-        assert "b" in str(trace) and "b" in trace.to_html()
+    @pytest.mark.parametrize("name", REQUIRED)
+    def test_a_missing_field_is_named(self, name: str):
+        data = {key: value for key, value in TRACE.items() if key != name}
+        with pytest.raises(ConfigError, match=f"this is not a trace: {name} is missing"):
+            Trace.from_json(json.dumps(data))
 
-    @pytest.mark.parametrize("field", ["text", "author", "threshold"])
-    def test_what_cannot_be_guessed_is_named(self, field):
+    @pytest.mark.parametrize("name", TRACE["steps"][0])
+    def test_a_missing_field_of_a_step_is_named(self, name: str):
         data = with_step()
-        del data["steps"][1][field]
-        with pytest.raises(ConfigError, match=rf"no trace: steps\.1\.{field} is missing"):
+        del data["steps"][0][name]
+        with pytest.raises(ConfigError, match=rf"not a trace: steps\.0\.{name} is missing"):
             Trace.from_json(json.dumps(data))
 
     @pytest.mark.parametrize(
-        ("change", "told"),
+        ("change", "message"),
         [
-            ({"author": "medium"}, r"steps\.1\.author is 'medium'"),
-            ({"tokens": "many"}, r"steps\.1\.tokens is 'many'"),
-            ({"threshold": "high"}, r"steps\.1\.threshold is 'high', expected nats"),
-            ({"threshold": "nan"}, r"steps\.1\.threshold is 'nan'"),
-            ({"text": "x" * 99, "author": ["x" * 99]}, r"steps\.1\.author is \['x{50,55}\.\.\.:"),
+            ({"author": "medium"}, r"steps\.0\.author is 'medium'"),
+            ({"tokens": "many"}, r"steps\.0\.tokens is 'many'"),
+            ({"threshold": "high"}, r"steps\.0\.threshold is 'high', expected nats"),
+            ({"threshold": "nan"}, r"steps\.0\.threshold is 'nan'"),
+            ({"text": "x" * 99, "author": ["x" * 99]}, r"steps\.0\.author is \['x{50,55}\.\.\.:"),
         ],
     )
-    def test_a_wrong_value_is_named(self, change, told):
-        with pytest.raises(ConfigError, match=told):
+    def test_a_wrong_value_is_named(self, change: dict[str, Any], message: str):
+        with pytest.raises(ConfigError, match=message):
             Trace.from_json(json.dumps(with_step(**change)))
 
-    def test_a_newer_format_is_told_before_what_it_holds(self):
+    def test_a_newer_format_is_refused_before_its_fields_are_looked_at(self):
         newer = json.dumps({"format": 2, "steps": [{"words": "of another kind"}]})
         with pytest.raises(ConfigError, match="format 2, newer than 1: update glimp-integrations"):
             Trace.from_json(newer)
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "message"),
         [
-            ("", "it is no JSON"),
-            ("[" * 100_000, "it is no JSON"),
+            ("", "invalid JSON"),
+            ("[" * 100_000, "invalid JSON"),
             ("[]", "it is a list"),
             ("null", "it is null"),
             ('"x"', "it is a text"),
             ("7", "it is a number"),
+            ("true", "it is true or false"),
             ('{"steps": 7}', "it is an object without a list of steps"),
-            ('{"steps": [7]}', r"steps\.0 is 7"),
+            ('{"steps": [7]}', "small_model is missing"),
+            (json.dumps({**TRACE, "steps": [7]}), r"steps\.0 is 7"),
         ],
     )
-    def test_other_json(self, text, told):
-        with pytest.raises(ConfigError, match=f"this is no trace: {told}"):
+    def test_other_texts(self, text: str, message: str):
+        with pytest.raises(ConfigError, match=f"this is not a trace: {message}"):
             Trace.from_json(text)
 
 
@@ -107,7 +119,7 @@ class TestFiles:
         data = trace.model_dump(mode="json")
         result = router().run("?").model_dump(mode="json")
         file = tmp_path / "all.json"
-        for held in (
+        for content in (
             data,
             {"trace": data},
             {"glimprouter": data},
@@ -115,9 +127,9 @@ class TestFiles:
             [data],
             [{"trace": data}],
         ):
-            file.write_text(json.dumps(held), encoding="utf-8")
-            found, remarks = load(file)
-            assert [sorted(saved.trace) for saved in found] == [sorted(data)]
+            file.write_text(json.dumps(content), encoding="utf-8")
+            traces, remarks = load(file)
+            assert [sorted(saved.trace) for saved in traces] == [sorted(data)]
             assert remarks == []
 
     @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -126,29 +138,29 @@ class TestFiles:
         file.write_bytes(trace.to_json().replace("\n", "\r\n").encode(encoding))
         assert len(load(file)[0]) == 1
 
-    def test_a_line_that_was_cut_off_and_one_without_a_trace_are_left_out_and_told(
+    def test_a_line_that_was_cut_off_and_one_without_a_trace_are_left_out_with_a_remark(
         self, trace: Trace, tmp_path: Path
     ):
         line = json.dumps({"arm": "routed@1", "item": 3, "trace": trace.model_dump(mode="json")})
         file = tmp_path / "runs.jsonl"
         file.write_text(f'{line}\n\n{{"error": "x"}}\n{line}\n{line[:70]}', encoding="utf-8")
-        found, remarks = load(file)
-        assert [saved.name for saved in found] == ["routed@1 · 3"] * 2
-        assert [saved.place for saved in found] == [f"{file}, line {n}" for n in (1, 4)]
+        traces, remarks = load(file)
+        assert [saved.name for saved in traces] == ["routed@1 · 3"] * 2
+        assert [saved.place for saved in traces] == [f"{file}, line {n}" for n in (1, 4)]
         assert len(remarks) == 2
-        assert any("line 3 holds no trace" in remark for remark in remarks)
-        assert any("line 5 is no trace: it is no JSON" in remark for remark in remarks)
+        assert any("line 3 contains no trace" in remark for remark in remarks)
+        assert any("line 5 is not a trace: invalid JSON" in remark for remark in remarks)
 
     def test_no_trace_at_all(self, tmp_path: Path):
         file = tmp_path / "notes.txt"
-        for content, told in (
-            (b"Buy milk.", "holds no trace.*no JSON"),
-            (b"", "holds no trace"),
-            (b"{}", "holds no trace"),
-            (b"\xff\xfa\x00\x80\x99" * 9, "not text"),
+        for content, message in (
+            (b"Buy milk.", r"contains no trace.*notes\.txt is not a trace: invalid JSON"),
+            (b"", "contains no trace"),
+            (b"{}", "contains no trace"),
+            (b"\xff\xfa\x00\x80\x99" * 9, "is not a trace file: not text"),
         ):
             file.write_bytes(content)
-            with pytest.raises(ConfigError, match=told):
+            with pytest.raises(ConfigError, match=message):
                 load(file)
         with pytest.raises(ConfigError, match=r"missing\.json cannot be read: No such file"):
             load(tmp_path / "missing.json")
@@ -218,7 +230,7 @@ class TestCommand:
         assert "'medium'" in shown and "Question 2?" in shown
 
     @pytest.mark.parametrize(
-        ("arguments", "told"),
+        ("arguments", "message"),
         [
             (["--number", "3"], "--number is 3, but .* holds 2 traces"),
             (["--number", "0"], "--number is 0"),
@@ -226,10 +238,10 @@ class TestCommand:
             (["--number", "1", "--html", "/none/such/page.html"], "cannot be written to /none"),
         ],
     )
-    def test_mistakes_are_one_line(self, many: Path, arguments, told, monkeypatch, capsys):
+    def test_mistakes_are_one_line(self, many: Path, arguments, message, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["glimp", "trace", str(many), *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         error = capsys.readouterr().err
         assert ended.value.code == 1 and error.count("\n") == 1
-        assert re.search(told, error)
+        assert re.search(message, error)
