@@ -87,6 +87,7 @@ class ToolCallParser:
     _held: list[str] = field(default_factory=list)  # read, and nothing was told of it
     _before: str = "\n"
     _lead: str = ""  # what stands between the line's beginning and a call without a tag
+    _trigger_size: int = 0  # characters of the JSON that may begin a call without a tag
     _tagged: bool = False
     _fenced: bool = False  # the fence around the call is still open
     _enclosed: Value | None = None  # the object around the arguments is still open
@@ -181,6 +182,7 @@ class ToolCallParser:
         self._tagged = found["tag"] is not None
         begin = (found.end("tag") if self._tagged else found.start("json")) - 1
         self._lead = "" if self._tagged else self._buffer[start:begin]
+        self._trigger_size = found.end() - 1 - begin
         self._fenced = self._fenced or found["fence"] is not None
         self._buffer = self._buffer[begin:]
         self._state = "head"
@@ -228,7 +230,11 @@ class ToolCallParser:
         if not self._tagged:
             goes_on = _GOES_ON.match(self._buffer, partial=True)
             if goes_on is None:
-                self._give_up(self._all_held(), told)
+                # Only the trigger is known to be text. What follows it is searched again: how much
+                # of it is here already depends on the pieces, and it may begin a call.
+                text = self._buffer[: self._trigger_size]
+                self._buffer = self._buffer[self._trigger_size :]
+                self._give_up(text, told)
                 return True
             if goes_on.partial:
                 return False

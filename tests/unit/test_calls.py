@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
@@ -580,18 +581,37 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@given(st.lists(FRAGMENTS | st.text(max_size=6), max_size=12), st.data())
-def test_nothing_that_a_model_may_write_raises(parts: list[str], data: st.DataObject) -> None:
+@given(
+    st.lists(FRAGMENTS | st.text(max_size=6), max_size=12),
+    st.lists(st.integers(0, 100), max_size=8),
+)
+# Three replies whose pieces and whole text once gave different content: what looked like the
+# beginning of a call took the call that followed it along.
+@example(['{"name": "other"', "<tool_call>", "<tool_call>"], [])
+@example(['{"name": "other"', '<tool_call>{"name": "other", "arguments": {}}</tool_call>'], [])
+@example(['{"name": "other"', '\n{"name": "other", "arguments": {}}'], [])
+def test_nothing_that_a_model_may_write_raises(parts: list[str], places: list[int]) -> None:
     text = "".join(parts)
     whole, told_at_once = fed([text])
-    reader, told = fed(pieces_of(data, text))
     add_up(whole, told_at_once)
-    add_up(reader, told)
-    assert (reader.content, reader.calls, reader.invalid) == (
-        whole.content,
-        whole.calls,
-        whole.invalid,
-    )
+    cuts = sorted({0, len(text), *(min(place, len(text)) for place in places)})
+    for pieces in (parts, text, [text[a:b] for a, b in pairwise(cuts)]):
+        reader, told = fed(pieces)
+        add_up(reader, told)
+        assert (reader.content, reader.calls, reader.invalid) == (
+            whole.content,
+            whole.calls,
+            whole.invalid,
+        )
+
+
+@pytest.mark.parametrize("beginning", ['{"name": "other"', '[{"name": "other"', '{"name": "other"x'])
+def test_a_beginning_that_is_no_call_takes_no_call_along(beginning: str) -> None:
+    for text in (beginning + hermes(ONE), f"{beginning}\n{bare(ONE)}"):
+        for pieces in ([text], text):
+            reader, told = fed(pieces)
+            assert (reader.content, calls(reader)) == (beginning, ONE)
+            add_up(reader, told)
 
 
 def test_json_behind_a_closed_call_is_text() -> None:
