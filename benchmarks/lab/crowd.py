@@ -22,7 +22,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -32,53 +32,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.lab.crowd_arms import ARMS, Work, measure
+from benchmarks.lab.crowd_arms import ARMS, Cell, Work, measure
 from benchmarks.lab.run import SETTINGS, free_port, ideal, wait_for
 from benchmarks.lab.script import Script, made_up
 from benchmarks.lab.server import Costs, LabServer, serve
 
 _READY_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What one arm did with so many conversations at once.
-
-    Attributes:
-        arm: Its name.
-        at_once: Conversations.
-        tokens: Of all of them together.
-        seconds: From the first question to the last answer.
-        p50: Median seconds of a conversation.
-        p95: 95th percentile of them.
-        client_cpu: CPU seconds of the client.
-        server_cpu: CPU seconds of the small and the large server.
-        connections: Opened at the small and the large server, those of the warm-up left out.
-        requests: Completions at the small and the large server.
-        memory: Bytes by which the client's resident memory grew, at its highest.
-    """
-
-    arm: str
-    at_once: int
-    tokens: int
-    seconds: float
-    p50: float
-    p95: float
-    client_cpu: float
-    server_cpu: tuple[float, float]
-    connections: tuple[int, int]
-    requests: tuple[int, int]
-    memory: int
-
-    @property
-    def rate(self) -> float:
-        """Tokens a second."""
-        return self.tokens / self.seconds
-
-    @property
-    def cpu_per_1000(self) -> float:
-        """CPU seconds of the client for 1,000 tokens."""
-        return 1000 * self.client_cpu / self.tokens
 
 
 @contextmanager

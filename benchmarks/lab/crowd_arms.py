@@ -35,6 +35,47 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """What one arm did with so many conversations at once.
+
+    Attributes:
+        arm: Its name.
+        at_once: Conversations.
+        tokens: Of all of them together.
+        seconds: From the first question to the last answer.
+        p50: Median seconds of a conversation.
+        p95: 95th percentile of them.
+        client_cpu: CPU seconds of the client.
+        server_cpu: CPU seconds of the small and the large server.
+        connections: Opened at the small and the large server, those of the warm-up left out.
+        requests: Completions at the small and the large server.
+        memory: Bytes by which the client's resident memory grew, at its highest.
+    """
+
+    arm: str
+    at_once: int
+    tokens: int
+    seconds: float
+    p50: float
+    p95: float
+    client_cpu: float
+    server_cpu: tuple[float, float]
+    connections: tuple[int, int]
+    requests: tuple[int, int]
+    memory: int
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+    @property
+    def cpu_per_1000(self) -> float:
+        """CPU seconds of the client for 1,000 tokens."""
+        return 1000 * self.client_cpu / self.tokens
+
+
+@dataclass(frozen=True)
 class Said:
     """One conversation: its seconds, and its text; where nobody routes, its number of tokens."""
 

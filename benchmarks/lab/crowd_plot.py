@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.lab.crowd import Cell
+    from benchmarks.lab.crowd_arms import Cell
 
 __all__ = ["check", "draw"]
 

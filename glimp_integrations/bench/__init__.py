@@ -6,9 +6,10 @@ Importing this package loads no framework, no statistics and no plotting; see ``
 from __future__ import annotations
 
 from glimp_integrations.bench.arms import Arm, parse_arms
+from glimp_integrations.bench.load import load_task
 from glimp_integrations.bench.run import BenchPlan, arun, run
 from glimp_integrations.bench.store import Store
-from glimp_integrations.bench.tasks import Grade, Item, Task, load_task
+from glimp_integrations.bench.tasks import Grade, Item, Task
 
 __all__ = [
     "Arm",

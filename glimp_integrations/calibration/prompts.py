@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from glimp_integrations.bench.load import load_task
 from glimp_integrations.bench.question_files import cell_of, filled_lines, row_of
-from glimp_integrations.bench.tasks import load_task
 from glimp_integrations.calibration.fit import Prompt
 from glimp_integrations.errors import ConfigError
 

@@ -6,16 +6,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from glimp_integrations.backends.hf.sampling import Draw, Sampling
 
-if TYPE_CHECKING:
-    from glimp_integrations.backends.hf.speculative import Drafter
+__all__ = ["Drafter", "Drawn", "Result", "Stream"]
 
-__all__ = ["Drawn", "Result", "Stream"]
+
+class Drafter(Protocol):
+    """Proposes how a text goes on; see :mod:`glimp_integrations.backends.hf.speculative`."""
+
+    def propose(self, ids: list[int]) -> list[int]:
+        """Token ids that may follow ``ids``; the list may be empty."""
+
+    def close(self) -> None:
+        """The text is finished."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers.generation.candidate_generator import (
@@ -23,19 +23,9 @@ from glimp_integrations.backends.hf.runner import Runner
 from glimp_integrations.backends.hf.sampling import end_ids
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["Drafter", "PromptLookup", "SmallModel", "check_vocabularies"]
+__all__ = ["PromptLookup", "SmallModel", "check_vocabularies"]
 
 _LOOKED_UP = 10
-
-
-class Drafter(Protocol):
-    """Proposes how a text goes on."""
-
-    def propose(self, ids: list[int]) -> list[int]:
-        """Token ids that may follow ``ids``; none is fine."""
-
-    def close(self) -> None:
-        """The text is finished."""
 
 
 class PromptLookup:
