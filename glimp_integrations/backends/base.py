@@ -31,6 +31,7 @@ __all__ = [
     "Request",
     "StreamEnd",
     "Token",
+    "looks_like_control",
 ]
 
 CALL_LIMITS: ContextVar[tuple[float | None, int]] = ContextVar("PATIENCE", default=(120.0, 2))
@@ -165,6 +166,11 @@ _CONTROL = re.compile(
 )
 
 
+def looks_like_control(literal: str) -> bool:
+    """Whether common chat models write one of their control tokens like this."""
+    return _CONTROL.fullmatch(literal) is not None
+
+
 class Backend(ABC):
     """A model that continues text. See the module's docstring."""
 
@@ -223,7 +229,7 @@ class Backend(ABC):
 
         The default knows how common chat models write theirs.
         """
-        return _CONTROL.fullmatch(literal) is not None
+        return looks_like_control(literal)
 
     async def tokenize(self, text: str) -> list[int] | None:
         """The ids of a text, nothing added to it; ``None``: the backend cannot tell."""

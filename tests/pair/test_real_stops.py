@@ -140,9 +140,9 @@ def test_a_server_that_hides_the_route_is_closed_instead(monkeypatch: pytest.Mon
 
     path = LlamaCpp.path
 
-    def hidden(self, server, ask):  # type: ignore[no-untyped-def]
-        found = path(self, server, ask)
-        return found.replace("/completion", "/nothing") if found.startswith("http") else found
+    def hidden(self, root, ask):  # type: ignore[no-untyped-def]
+        address = path(self, root, ask)
+        return address.replace("/completion", "/nothing") if address.startswith("http") else address
 
     monkeypatch.setattr(LlamaCpp, "path", hidden)
     backend = LlamaCppBackend(ensure(SMALL), parallel=1)

@@ -605,7 +605,9 @@ def test_nothing_that_a_model_may_write_raises(parts: list[str], places: list[in
         )
 
 
-@pytest.mark.parametrize("beginning", ['{"name": "other"', '[{"name": "other"', '{"name": "other"x'])
+@pytest.mark.parametrize(
+    "beginning", ['{"name": "other"', '[{"name": "other"', '{"name": "other"x']
+)
 def test_a_beginning_that_is_no_call_takes_no_call_along(beginning: str) -> None:
     for text in (beginning + hermes(ONE), f"{beginning}\n{bare(ONE)}"):
         for pieces in ([text], text):

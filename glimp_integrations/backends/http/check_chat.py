@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 import uuid
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from glimp_integrations.backends.base import CALL_LIMITS, Report, Request
 from glimp_integrations.backends.http.probing import ProbeResult, ask, asked_in_chat
+from glimp_integrations.backends.http.protocols.base import ModelEndpoint
 from glimp_integrations.errors import BackendError
-
-if TYPE_CHECKING:
-    from glimp_integrations.backends.http.openai import OpenAIBackend
 
 __all__ = ["cached", "continued"]
 
@@ -29,10 +26,10 @@ _WORDS = 500
 _SECONDS = 0.2
 
 
-async def continued(backend: OpenAIBackend) -> ProbeResult:
+async def continued(endpoint: ModelEndpoint) -> ProbeResult:
     """P5: ask for short continuations; only for services that continue a chat."""
-    thinks = backend.thinks
-    text, again = await _went_on(backend, _CLOSED if thinks else _BEGUN, thinks=thinks)
+    thinks = endpoint.thinks
+    text, again = await _went_on(endpoint, _CLOSED if thinks else _BEGUN, thinks=thinks)
     problem = _problem(text)
     if problem is not None:
         return ProbeResult(
@@ -50,7 +47,7 @@ async def continued(backend: OpenAIBackend) -> ProbeResult:
         )
     if not thinks:
         return ProbeResult(_P5, "ok", "the text goes on where it ends")
-    thought, _ = await _went_on(backend, _THOUGHT, thinks=True)
+    thought, _ = await _went_on(endpoint, _THOUGHT, thinks=True)
     if thought.startswith("</think>"):
         return ProbeResult(
             _P5,
@@ -85,25 +82,25 @@ def _problem(text: str) -> str | None:
     return None
 
 
-async def _went_on(backend: OpenAIBackend, text: str, *, thinks: bool) -> tuple[str, str]:
+async def _went_on(endpoint: ModelEndpoint, text: str, *, thinks: bool) -> tuple[str, str]:
     """What is written behind a text, and thoughts that were had all the same."""
-    prompt = asked_in_chat(backend, _QUESTION, text, thinks=thinks)
-    _, choices = await ask(backend, prompt, logprobs=0, max_tokens=24)
+    prompt = asked_in_chat(endpoint, _QUESTION, text, thinks=thinks)
+    _, choices = await ask(endpoint, prompt, logprobs=0, max_tokens=24)
     written = "".join(c.get("text") or "" for c in choices)
     return written, "".join(c.get("thought") or "" for c in choices)
 
 
-async def cached(backend: OpenAIBackend) -> ProbeResult:
+async def cached(endpoint: ModelEndpoint) -> ProbeResult:
     """P7: the same long prompt twice; never a failure, as it costs only time."""
     # A word is some two tokens here, and the window may be small.
-    size = min(_WORDS, (backend.context_window or 4 * _WORDS) // 4)
+    size = min(_WORDS, (endpoint.context_window or 4 * _WORDS) // 4)
     # No other call has begun like this.
     words = " ".join([uuid.uuid4().hex, *(f"word {number}" for number in range(size // 2))])
     prompt = words
-    if not backend.protocol.exact_text:
-        prompt = asked_in_chat(backend, f"Remember this: {words}", "")
+    if not endpoint.protocol.exact_text:
+        prompt = asked_in_chat(endpoint, f"Remember this: {words}", "")
     try:
-        (_, first), (told, second) = [await _timed(backend, prompt) for _ in range(2)]
+        (_, first), (told, second) = [await _timed(endpoint, prompt) for _ in range(2)]
     except BackendError as error:
         return ProbeResult(_P7, "warn", f"a prompt of {size} words was refused ({error.message})")
     if told:
@@ -118,12 +115,12 @@ async def cached(backend: OpenAIBackend) -> ProbeResult:
     return ProbeResult(_P7, "warn", "not told, and a repeated prompt was no faster", remedy)
 
 
-async def _timed(backend: OpenAIBackend, prompt: str) -> tuple[int | None, float]:
+async def _timed(endpoint: ModelEndpoint, prompt: str) -> tuple[int | None, float]:
     """Cached tokens of a request for one token, and seconds to that token."""
     report, started, first = Report(), time.perf_counter(), None
     seconds, retries = CALL_LIMITS.get()
     request = Request(prompt, 1, temperature=0.0, timeout=seconds, max_retries=retries)
-    async with aclosing(backend.completion(request, report)) as choices:
+    async with aclosing(endpoint.completion(request, report)) as choices:
         async for _ in choices:
             first = first or time.perf_counter() - started
     return report.cached_tokens, first or time.perf_counter() - started

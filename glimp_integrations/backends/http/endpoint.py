@@ -15,6 +15,7 @@ from glimp_integrations import io_loop
 from glimp_integrations.backends.base import CALL_LIMITS, HEADERS, Backend, Report, Request
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.errors import cleaned, explained, in_words, speaks_of_context
+from glimp_integrations.backends.http.protocols import PROTOCOLS
 from glimp_integrations.backends.http.protocols.base import Ask, Protocol
 from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.http.servers import GENERIC, Flavour
@@ -85,8 +86,6 @@ class Endpoint(Backend):
     @property
     def protocol(self) -> Protocol:
         """How its routes are spoken."""
-        from glimp_integrations.backends.http.protocols import PROTOCOLS
-
         return PROTOCOLS[self.flavour.protocol]
 
     @property
@@ -204,10 +203,9 @@ class Endpoint(Backend):
     ) -> AsyncGenerator[dict[str, Any], None]:
         from openai import Timeout
 
-        from glimp_integrations.backends.http.lines import JsonLines
-        from glimp_integrations.backends.http.response_streams import DrainedStream
+        from glimp_integrations.backends.http.response_streams import DrainedStream, JsonLines
 
-        request, path = ask.request, self.protocol.path(self, ask)
+        request, path = ask.request, self.protocol.path(self.root, ask)
         report.retried = True  # here, as often as allowed
         patience = RequestLimits(
             Timeout(request.timeout, connect=CONNECT_SECONDS), request.max_retries

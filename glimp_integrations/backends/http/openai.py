@@ -34,7 +34,9 @@ from glimp_integrations.backends.http.chunks import (
     untempered,
 )
 from glimp_integrations.backends.http.endpoint import Endpoint
+from glimp_integrations.backends.http.probing import first_use, is_tempered
 from glimp_integrations.backends.http.protocols.base import Ask
+from glimp_integrations.backends.http.protocols.detect import recognise
 from glimp_integrations.backends.http.servers import FLAVOURS, Flavour, by_host
 from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
@@ -129,7 +131,7 @@ class OpenAIBackend(Endpoint):
         self._tokenizer = tokenizer
         self._chat_template = chat_template
         self._template_kwargs = {**chat_templates.THINKING, **(template_kwargs or {})}
-        self.thinks = (template_kwargs or {}).get(
+        self.thinks: bool = (template_kwargs or {}).get(
             "enable_thinking", known is not None and known.thinks
         )
         self.wanted_window = self.context_window = context_window
@@ -291,8 +293,6 @@ class OpenAIBackend(Endpoint):
         """
         listed: list[dict[str, Any]] | None = None
         if self._flavour is None:
-            from glimp_integrations.backends.http.protocols.detect import recognise
-
             listed = await self.models() or []
             self._flavour = await recognise(self, listed)
         found = await self.protocol.identify(self, listed)
@@ -319,8 +319,6 @@ class OpenAIBackend(Endpoint):
                 f"{self.flavour.name} continues a chat, and shows no log-probabilities with that"
             )
         elif self._verify == "lazy":
-            from glimp_integrations.backends.http.check import first_use, is_tempered
-
             top, streamed, refusal = await first_use(self)
             if self._tempered and top:  # unless it was started otherwise
                 self._tempered = await is_tempered(self)

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.backends.http.protocols.base import ModelEndpoint
 from glimp_integrations.errors import UnsuitableEndpointError
-
-if TYPE_CHECKING:
-    from glimp_integrations.backends.http.openai import OpenAIBackend
 
 __all__ = ["generate"]
 
 
 async def generate(
-    backend: OpenAIBackend, request: Request, report: Report
+    endpoint: ModelEndpoint, request: Request, report: Report
 ) -> AsyncGenerator[Token, None]:
     """Continue ``request.prompt`` until one of ``request.stop`` is written.
 
@@ -31,7 +28,7 @@ async def generate(
     # The last text that was shown, the ids it was made of, and ids nothing was shown of yet.
     shown, own, kept_back = "", list[int](), list[int]()
     told, stop = 0, ""  # tokens that were counted, the text that ended the stream
-    async with aclosing(backend.completion(request, report)) as choices:
+    async with aclosing(endpoint.completion(request, report)) as choices:
         async for choice in choices:
             stop = choice["stop_string"] or stop
             kept_back += choice["ids"]
@@ -41,9 +38,9 @@ async def generate(
                 told, before = max(told, report.completion_tokens or 0), told
                 yield Token(text, multi_token=len(own) != 1, count=told - before)
     if report.ended == "stop_string":
-        rest = await _rest(backend, stop, shown, [*own, *kept_back])
+        rest = await _rest(endpoint, stop, shown, [*own, *kept_back])
         count = max(0, (report.completion_tokens or 0) - told)
-        texts = await _last(backend, kept_back, len(rest)) if count == len(kept_back) > 1 else []
+        texts = await _last(endpoint, kept_back, len(rest)) if count == len(kept_back) > 1 else []
         if "".join(texts) == rest:
             for text in texts:
                 yield Token(text)
@@ -51,21 +48,21 @@ async def generate(
             yield Token(rest, multi_token=len(kept_back) > 1, count=count)
 
 
-async def _last(backend: OpenAIBackend, ids: list[int], length: int) -> list[str]:
+async def _last(endpoint: ModelEndpoint, ids: list[int], length: int) -> list[str]:
     """The texts of the last tokens, of as many as hold ``length`` characters."""
     texts: list[str] = []
     try:
         while sum(map(len, texts)) < length and len(texts) < len(ids):
-            texts.insert(0, await backend.text_of([ids[-1 - len(texts)]]))
+            texts.insert(0, await endpoint.text_of([ids[-1 - len(texts)]]))
     except UnsuitableEndpointError:  # the route is hidden
         return []
     return texts
 
 
-async def _rest(backend: OpenAIBackend, stop: str, shown: str, ids: list[int]) -> str:
+async def _rest(endpoint: ModelEndpoint, stop: str, shown: str, ids: list[int]) -> str:
     """What the server cut off."""
     try:
-        whole = await backend.text_of(ids)
+        whole = await endpoint.text_of(ids)
     except UnsuitableEndpointError:  # the route is hidden
         return stop
     # Another text: the shown one ends with a character that began in an earlier token.

@@ -342,7 +342,7 @@ def test_tools_are_written_out_for_a_chat(serve: Serve, connect: Connect) -> Non
     }
     small, big = serve(CHAIN, "ollama"), serve(CHAIN, "deepseek")
     router = GlimpRouter(connect(small), connect(big, **thinking(False)), **GREEDY)
-    router.run(MESSAGES, form=OutputSpec(tools=(weather,)))
+    router.run(MESSAGES, output=OutputSpec(tools=(weather,)))
     (body,) = big.bodies("/chat/completions")
     assert "tools" not in body
     assert any("get_weather" in m["content"] for m in body["messages"])

@@ -18,10 +18,10 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Request
-from glimp_integrations.backends.http.lines import JsonLines
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.http.protocols import PROTOCOLS, Ask
 from glimp_integrations.backends.http.protocols.chat import header
+from glimp_integrations.backends.http.response_streams import JsonLines
 from glimp_integrations.backends.http.servers import FLAVOURS, FORMS
 from glimp_integrations.errors import (
     BackendError,

@@ -7,20 +7,33 @@ probes serve all of them.
 
 from __future__ import annotations
 
+import math
+import typing
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from glimp_integrations.backends.base import Message, Rendered, Report, Request
+from glimp_integrations.backends.base import (
+    Capabilities,
+    Message,
+    Rendered,
+    Report,
+    Request,
+)
 from glimp_integrations.backends.http.servers import Flavour
 from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
 
-if TYPE_CHECKING:
-    from glimp_integrations.backends.http.endpoint import Endpoint
-    from glimp_integrations.backends.http.openai import OpenAIBackend
-
-__all__ = ["Ask", "Identity", "Protocol", "Reading", "choice_of", "the_only", "unserved"]
+__all__ = [
+    "Ask",
+    "Identity",
+    "ModelEndpoint",
+    "Protocol",
+    "Reading",
+    "choice_of",
+    "the_only",
+    "unserved",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,98 @@ class Identity:
     template: str | None = None
 
 
+class ModelEndpoint(typing.Protocol):
+    """One model at one address, as far as protocols, probes and stop strings need to know it.
+
+    ``openai.OpenAIBackend`` is what stands behind it. They use this description of it and not the
+    class, so that none of them depends on the backend that is built from them.
+
+    Attributes:
+        name: Name of the model, for messages.
+        url: Address without secrets, for messages.
+        model: Name of the model on the server; ``None``: not known yet.
+        wanted_window: The context window its owner asked for, in tokens; ``None``: none.
+        context_window: The context window in tokens, as far as known.
+        thinks: Whether the model thinks before it answers, as far as known.
+        shown_template: Source of the chat template that the server showed, if it did.
+    """
+
+    name: str
+    url: str | None
+    model: str | None
+    wanted_window: int | None
+    context_window: int | None
+    thinks: bool
+    shown_template: str | None
+
+    @property
+    def flavour(self) -> Flavour:
+        """The server's kind."""
+        ...
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the server's routes are spoken."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """The base URL without ``/v1``."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Name and address, for messages."""
+        ...
+
+    @property
+    def top_logprobs(self) -> int:
+        """How many log-probabilities every token should carry."""
+        ...
+
+    def call_it(self, name: str) -> None:
+        """Set the model's name to the one the server told."""
+        ...
+
+    async def get(
+        self, route: str, *, at_most: float = math.inf, max_retries: int | None = None
+    ) -> Any:
+        """GET a route beside ``/v1``, waiting ``at_most`` seconds."""
+        ...
+
+    async def post(self, route: str, body: Mapping[str, Any]) -> Any:
+        """POST to a route beside ``/v1``."""
+        ...
+
+    async def models(self) -> list[dict[str, Any]] | None:
+        """The entries of ``GET /v1/models``; ``None`` where the route does not exist."""
+        ...
+
+    def completion(
+        self, request: Request, report: Report, *, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Stream one completion; yields its choices in the shape of text completions."""
+        ...
+
+    async def identify(self) -> str | None:
+        """Ask who serves what; returns the source of the chat template, if it can be had."""
+        ...
+
+    async def capabilities(self) -> Capabilities:
+        """What the backend can do."""
+        ...
+
+    async def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> Rendered:
+        """Render a conversation with the model's own chat template."""
+        ...
+
+    async def text_of(self, ids: Sequence[int]) -> str:
+        """The text of some tokens."""
+        ...
+
+
 class Reading(ABC):
     """One stream on its way: chunks in, choices out."""
 
@@ -87,8 +192,13 @@ class Protocol(ABC):
     exact_text = True
 
     @abstractmethod
-    def path(self, server: Endpoint, ask: Ask) -> str:
-        """Where completions are posted to, below the base URL or in full."""
+    def path(self, root: str, ask: Ask) -> str:
+        """Where completions are posted to: a path below the base URL, or a full URL.
+
+        Args:
+            root: The base URL without ``/v1``.
+            ask: The request.
+        """
 
     @abstractmethod
     def body(self, ask: Ask) -> dict[str, Any]:
@@ -100,12 +210,12 @@ class Protocol(ABC):
 
     @abstractmethod
     async def identify(
-        self, server: OpenAIBackend, listed: list[dict[str, Any]] | None
+        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
         """Ask who serves what.
 
         Args:
-            server: The backend.
+            endpoint: The model that is asked about.
             listed: What ``/v1/models`` said, where it was asked already.
 
         Raises:
@@ -114,13 +224,13 @@ class Protocol(ABC):
             BackendError: The server cannot be reached.
         """
 
-    async def window(self, server: OpenAIBackend) -> int | None:
+    async def window(self, endpoint: ModelEndpoint) -> int | None:
         """The context window once the model has been used: some know it only then."""
-        return server.context_window
+        return endpoint.context_window
 
     async def render(
         self,
-        server: OpenAIBackend,
+        endpoint: ModelEndpoint,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
@@ -128,17 +238,17 @@ class Protocol(ABC):
         """Let the server render a conversation; ``None``: it does not."""
         return None
 
-    async def ids(self, server: OpenAIBackend, text: str, *, prompt: bool) -> list[int] | None:
+    async def ids(self, endpoint: ModelEndpoint, text: str, *, prompt: bool) -> list[int] | None:
         """The server's ids of a text; ``None``: it does not tell.
 
         Args:
-            server: The backend.
+            endpoint: The model that is asked about.
             text: The text.
             prompt: It is a rendered prompt: count what the server itself would add.
         """
         return None
 
-    async def is_control(self, server: OpenAIBackend, literal: str) -> bool | None:
+    async def is_control(self, endpoint: ModelEndpoint, literal: str) -> bool | None:
         """Whether a literal is read as a control token; ``None``: the server does not tell."""
         return None
 
@@ -154,7 +264,7 @@ def choice_of(
     }
 
 
-def the_only(names: Sequence[str], server: OpenAIBackend) -> str:
+def the_only(names: Sequence[str], endpoint: ModelEndpoint) -> str:
     """The model of a server that serves one.
 
     Raises:
@@ -162,16 +272,16 @@ def the_only(names: Sequence[str], server: OpenAIBackend) -> str:
     """
     if len(names) != 1:
         raise ConfigError(
-            f"{server.url} serves {list(names) or 'no listed models'}: name one with model=..."
+            f"{endpoint.url} serves {list(names) or 'no listed models'}: name one with model=..."
         )
     return names[0]
 
 
-def unserved(server: OpenAIBackend, names: Sequence[str], remedy: str) -> UnsuitableEndpointError:
+def unserved(endpoint: ModelEndpoint, names: Sequence[str], remedy: str) -> UnsuitableEndpointError:
     """The model is not among the served ones."""
     return UnsuitableEndpointError(
         probe="P0 identity",
-        server=f"{server.model} at {server.url}",
+        server=f"{endpoint.model} at {endpoint.url}",
         detail=f"the model is not served here; served: {list(names)}",
         remedy=remedy,
     )

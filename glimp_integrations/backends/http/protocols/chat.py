@@ -25,13 +25,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered, Report
 from glimp_integrations.backends.http.chunks import note_usage
 from glimp_integrations.backends.http.protocols.base import (
     Ask,
     Identity,
+    ModelEndpoint,
     Protocol,
     Reading,
     choice_of,
@@ -39,10 +40,6 @@ from glimp_integrations.backends.http.protocols.base import (
 from glimp_integrations.backends.http.protocols.completions import listed_entry
 from glimp_integrations.backends.http.servers import Flavour
 from glimp_integrations.errors import ConfigError
-
-if TYPE_CHECKING:
-    from glimp_integrations.backends.http.endpoint import Endpoint
-    from glimp_integrations.backends.http.openai import OpenAIBackend
 
 __all__ = ["Chat", "Echo", "Turn", "header"]
 
@@ -56,7 +53,7 @@ class Chat(Protocol):
     remedy = "Is base_url the address of this service?"
     exact_text = False
 
-    def path(self, server: Endpoint, ask: Ask) -> str:
+    def path(self, root: str, ask: Ask) -> str:
         return "/chat/completions"
 
     def body(self, ask: Ask) -> dict[str, Any]:
@@ -83,20 +80,20 @@ class Chat(Protocol):
         return _Reading(Turn.read(ask.request.prompt), ask.flavour)
 
     async def identify(
-        self, server: OpenAIBackend, listed: list[dict[str, Any]] | None
+        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
-        entry = await listed_entry(server, listed)
-        assert server.model is not None
-        return Identity(server.model, (entry or {}).get(server.flavour.window))
+        entry = await listed_entry(endpoint, listed)
+        assert endpoint.model is not None
+        return Identity(endpoint.model, (entry or {}).get(endpoint.flavour.window))
 
     async def render(
         self,
-        server: OpenAIBackend,
+        endpoint: ModelEndpoint,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Rendered | None:
-        thinks = bool(server.thinks)
+        thinks = endpoint.thinks
         return Rendered(header(messages, thinks=thinks) + (f"{OPEN}\n" if thinks else ""))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from glimp_integrations.backends.base import Backend, Message, Rendered, Report
+from glimp_integrations.backends.base import Message, Rendered, Report, looks_like_control
 from glimp_integrations.backends.http.chunks import note_usage
 from glimp_integrations.backends.http.protocols.base import (
     Ask,
     Identity,
+    ModelEndpoint,
     Protocol,
     Reading,
     the_only,
@@ -17,10 +18,6 @@ from glimp_integrations.backends.http.protocols.base import (
 )
 from glimp_integrations.backends.http.servers import Flavour, bound_body
 from glimp_integrations.errors import UnsuitableEndpointError
-
-if TYPE_CHECKING:
-    from glimp_integrations.backends.http.endpoint import Endpoint
-    from glimp_integrations.backends.http.openai import OpenAIBackend
 
 __all__ = ["Completions", "listed_entry"]
 
@@ -34,7 +31,7 @@ class Completions(Protocol):
         "services cannot continue a chain of thought"
     )
 
-    def path(self, server: Endpoint, ask: Ask) -> str:
+    def path(self, root: str, ask: Ask) -> str:
         return "/completions"
 
     def body(self, ask: Ask) -> dict[str, Any]:
@@ -65,23 +62,23 @@ class Completions(Protocol):
         return _Reading(ask.flavour)
 
     async def identify(
-        self, server: OpenAIBackend, listed: list[dict[str, Any]] | None
+        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
-        entry = await listed_entry(server, listed)
-        window, template = (entry or {}).get(server.flavour.window), None
-        if server.flavour.renders == "apply-template":
+        entry = await listed_entry(endpoint, listed)
+        window, template = (entry or {}).get(endpoint.flavour.window), None
+        if endpoint.flavour.renders == "apply-template":
             try:
-                props = await server.get("/props")
+                props = await endpoint.get("/props")
             except UnsuitableEndpointError:  # hidden by a proxy
                 props = {}
             template = props.get("chat_template")
             window = props.get("default_generation_settings", {}).get("n_ctx")
-        assert server.model is not None
-        return Identity(server.model, window, template)
+        assert endpoint.model is not None
+        return Identity(endpoint.model, window, template)
 
     async def render(
         self,
-        server: OpenAIBackend,
+        endpoint: ModelEndpoint,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
@@ -92,43 +89,43 @@ class Completions(Protocol):
         }
         if tools:
             body["tools"] = list(tools)
-        if server.flavour.renders == "apply-template":
-            text = (await server.post("/apply-template", body))["prompt"]
-            ids = await self.ids(server, text, prompt=True)
+        if endpoint.flavour.renders == "apply-template":
+            text = (await endpoint.post("/apply-template", body))["prompt"]
+            ids = await self.ids(endpoint, text, prompt=True)
             return Rendered(text, tokens=None if ids is None else len(ids))
-        if server.flavour.renders == "tokenize":
-            body |= {"model": server.model, "add_generation_prompt": True}
-            tokens = (await server.post("/tokenize", body))["tokens"]
-            told = await server.post("/detokenize", {"model": server.model, "tokens": tokens})
+        if endpoint.flavour.renders == "tokenize":
+            body |= {"model": endpoint.model, "add_generation_prompt": True}
+            tokens = (await endpoint.post("/tokenize", body))["tokens"]
+            told = await endpoint.post("/detokenize", {"model": endpoint.model, "tokens": tokens})
             return Rendered(told["prompt"], tokens=len(tokens))
         return None
 
-    async def ids(self, server: OpenAIBackend, text: str, *, prompt: bool) -> list[int] | None:
+    async def ids(self, endpoint: ModelEndpoint, text: str, *, prompt: bool) -> list[int] | None:
         try:
-            if server.flavour.renders == "apply-template":
+            if endpoint.flavour.renders == "apply-template":
                 body: dict[str, Any] = {"content": text, "add_special": prompt}
-            elif server.flavour.renders == "tokenize":
+            elif endpoint.flavour.renders == "tokenize":
                 # A rendered prompt holds its own BOS.
-                body = {"model": server.model, "prompt": text, "add_special_tokens": False}
+                body = {"model": endpoint.model, "prompt": text, "add_special_tokens": False}
             else:
                 return None
-            return list((await server.post("/tokenize", body))["tokens"])
+            return list((await endpoint.post("/tokenize", body))["tokens"])
         except UnsuitableEndpointError:  # the route is hidden
             return None
 
-    async def is_control(self, server: OpenAIBackend, literal: str) -> bool | None:
-        if server.flavour.renders == "apply-template":
+    async def is_control(self, endpoint: ModelEndpoint, literal: str) -> bool | None:
+        if endpoint.flavour.renders == "apply-template":
             body = {"content": literal, "add_special": False}
-            special = (await server.post("/tokenize", {**body, "parse_special": True}))["tokens"]
-            plain = (await server.post("/tokenize", {**body, "parse_special": False}))["tokens"]
+            special = (await endpoint.post("/tokenize", {**body, "parse_special": True}))["tokens"]
+            plain = (await endpoint.post("/tokenize", {**body, "parse_special": False}))["tokens"]
             if special != plain:
                 return True
             # Tokens a model's makers added by name are read as such without being special.
-            return len(plain) == 1 and await Backend.is_control(server, literal)
-        if server.flavour.renders == "tokenize":
-            answer = await server.post(
+            return len(plain) == 1 and looks_like_control(literal)
+        if endpoint.flavour.renders == "tokenize":
+            answer = await endpoint.post(
                 "/tokenize",
-                {"model": server.model, "prompt": literal, "add_special_tokens": False},
+                {"model": endpoint.model, "prompt": literal, "add_special_tokens": False},
             )
             # One token for a whole literal: a control token, or so common that a joiner in it
             # does no harm.
@@ -150,22 +147,22 @@ class _Reading(Reading):
 
 
 async def listed_entry(
-    server: OpenAIBackend, listed: list[dict[str, Any]] | None
+    endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
 ) -> dict[str, Any] | None:
     """Our model's entry in ``/v1/models``; llama.cpp answers to any name."""
     if listed is None:
-        listed = await server.models() or []
-    if server.model is None:
-        server.call_it(the_only([str(item.get("id")) for item in listed], server))
+        listed = await endpoint.models() or []
+    if endpoint.model is None:
+        endpoint.call_it(the_only([str(item.get("id")) for item in listed], endpoint))
     for item in listed:
         known = {item.get("id"), item.get("root"), *(item.get("aliases") or ())}
-        if server.model in known or item.get("owned_by") == "llamacpp":
+        if endpoint.model in known or item.get("owned_by") == "llamacpp":
             return item
     # Hosted services serve more than they list: deployments, adapters, snapshots.
-    if not listed or server.flavour.hosts:
+    if not listed or endpoint.flavour.hosts:
         return None
     raise unserved(
-        server,
+        endpoint,
         [str(item.get("id")) for item in listed],
         "Use one of these names, or start the server with this model",
     )

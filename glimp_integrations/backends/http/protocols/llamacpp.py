@@ -11,15 +11,12 @@ Sources: llama.cpp ``tools/server/README.md`` ("POST /completion": ``stop``, ``r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glimp_integrations.backends.base import Report
 from glimp_integrations.backends.http.chunks import note_usage
 from glimp_integrations.backends.http.protocols.base import Ask, Reading, choice_of
 from glimp_integrations.backends.http.protocols.completions import Completions
-
-if TYPE_CHECKING:
-    from glimp_integrations.backends.http.endpoint import Endpoint
 
 __all__ = ["LlamaCpp"]
 
@@ -30,9 +27,9 @@ _GREEDY = {"top_k": 1, "top_p": 1.0}
 class LlamaCpp(Completions):
     """See the module's docstring."""
 
-    def path(self, server: Endpoint, ask: Ask) -> str:
+    def path(self, root: str, ask: Ask) -> str:
         own = bool(ask.request.stop)
-        return f"{server.root}/completion" if own else super().path(server, ask)
+        return f"{root}/completion" if own else super().path(root, ask)
 
     def body(self, ask: Ask) -> dict[str, Any]:
         body = super().body(ask)

@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glimp_integrations.backends import chat_templates
 from glimp_integrations.backends.base import Message, Rendered, Report
 from glimp_integrations.backends.http.protocols.base import (
     Ask,
     Identity,
+    ModelEndpoint,
     Protocol,
     Reading,
     choice_of,
@@ -25,10 +26,6 @@ from glimp_integrations.backends.http.protocols.base import (
     unserved,
 )
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
-
-if TYPE_CHECKING:
-    from glimp_integrations.backends.http.endpoint import Endpoint
-    from glimp_integrations.backends.http.openai import OpenAIBackend
 
 __all__ = ["Ollama"]
 
@@ -42,8 +39,8 @@ class Ollama(Protocol):
     remedy = "The flavour 'ollama' needs Ollama's own API: is base_url an Ollama server?"
     lines = True
 
-    def path(self, server: Endpoint, ask: Ask) -> str:
-        return f"{server.root}/api/generate"
+    def path(self, root: str, ask: Ask) -> str:
+        return f"{root}/api/generate"
 
     def body(self, ask: Ask) -> dict[str, Any]:
         request = ask.request
@@ -79,49 +76,50 @@ class Ollama(Protocol):
         return _Reading()
 
     async def identify(
-        self, server: OpenAIBackend, listed: list[dict[str, Any]] | None
+        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
-        told = (await server.get("/api/tags")).get("models") or []
+        told = (await endpoint.get("/api/tags")).get("models") or []
         names = [str(item.get("model") or item.get("name")) for item in told]
-        if server.model is None:
-            server.call_it(the_only(names, server))
-        assert server.model is not None
-        if not {server.model, f"{server.model}:latest"} & set(names):
-            raise unserved(server, names, f"Fetch it first: ollama pull {server.model}")
-        show = await server.post("/api/show", {"model": server.model})
+        if endpoint.model is None:
+            endpoint.call_it(the_only(names, endpoint))
+        assert endpoint.model is not None
+        if not {endpoint.model, f"{endpoint.model}:latest"} & set(names):
+            raise unserved(endpoint, names, f"Fetch it first: ollama pull {endpoint.model}")
+        show = await endpoint.post("/api/show", {"model": endpoint.model})
         info = show.get("model_info") or {}
         trained = info.get(f"{info.get('general.architecture')}.context_length")
-        wanted = server.wanted_window
+        wanted = endpoint.wanted_window
         if wanted is not None and trained is not None and wanted > trained:
             raise ConfigError(
-                f"context_window is {wanted:,}, but {server.model} was made for {trained:,} tokens"
+                f"context_window is {wanted:,}, but {endpoint.model} was made for "
+                f"{trained:,} tokens"
             )
-        window = wanted or await self._running(server)
+        window = wanted or await self._running(endpoint)
         if window is None and (found := _NUM_CTX.search(show.get("parameters") or "")):
             window = int(found[1])
-        server.thinks = "thinking" in (show.get("capabilities") or ())
-        return Identity(server.model, window, info.get("tokenizer.chat_template"))
+        endpoint.thinks = "thinking" in (show.get("capabilities") or ())
+        return Identity(endpoint.model, window, info.get("tokenizer.chat_template"))
 
-    async def window(self, server: OpenAIBackend) -> int | None:
+    async def window(self, endpoint: ModelEndpoint) -> int | None:
         # How much memory there is decides, when the model is loaded.
-        return server.context_window or await self._running(server)
+        return endpoint.context_window or await self._running(endpoint)
 
-    async def _running(self, server: OpenAIBackend) -> int | None:
+    async def _running(self, endpoint: ModelEndpoint) -> int | None:
         with suppress(BackendError, UnsuitableEndpointError):
-            for item in (await server.get("/api/ps")).get("models") or ():
-                if item.get("model") in (server.model, f"{server.model}:latest"):
+            for item in (await endpoint.get("/api/ps")).get("models") or ():
+                if item.get("model") in (endpoint.model, f"{endpoint.model}:latest"):
                     return item.get("context_length") or None
         return None
 
     async def render(
         self,
-        server: OpenAIBackend,
+        endpoint: ModelEndpoint,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Rendered | None:
         body: dict[str, Any] = {
-            "model": server.model,
+            "model": endpoint.model,
             "messages": [_parsed(m) for m in messages],
             "stream": False,
             "truncate": False,
@@ -129,23 +127,23 @@ class Ollama(Protocol):
             # An old server does not know the field above and answers: shortly, at least.
             "options": {"num_predict": 1},
         }
-        if server.wanted_window is not None:
-            body["options"]["num_ctx"] = server.wanted_window
+        if endpoint.wanted_window is not None:
+            body["options"]["num_ctx"] = endpoint.wanted_window
         if tools:
             body["tools"] = list(tools)
-        if server.thinks:
+        if endpoint.thinks:
             body["think"] = bool(template_kwargs.get("enable_thinking", True))
-        told = await server.post("/api/chat", body)
+        told = await endpoint.post("/api/chat", body)
         text = (told.get("_debug_info") or {}).get("rendered_template")
         if text is not None:
             return Rendered(text)
-        template = server.shown_template
+        template = endpoint.shown_template
         if template is not None:
             return Rendered(chat_templates.render(template, messages, template_kwargs, tools))
         raise ConfigError(
-            f"{server.label} is an Ollama too old to show rendered prompts, and its own templates "
-            "are written in Go: update it, or pass tokenizer='<Hugging Face id of the model>' or "
-            "chat_template='<Jinja source>'"
+            f"{endpoint.label} is an Ollama too old to show rendered prompts, and its own "
+            "templates are written in Go: update it, or pass tokenizer='<Hugging Face id of the "
+            "model>' or chat_template='<Jinja source>'"
         )
 
 

@@ -8,21 +8,18 @@ Sources: TGI ``docs/openapi.json`` (``GenerateParameters``, ``StreamResponse``, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered, Report
 from glimp_integrations.backends.http.protocols.base import (
     Ask,
     Identity,
+    ModelEndpoint,
     Protocol,
     Reading,
     choice_of,
 )
 from glimp_integrations.errors import UnsuitableEndpointError
-
-if TYPE_CHECKING:
-    from glimp_integrations.backends.http.endpoint import Endpoint
-    from glimp_integrations.backends.http.openai import OpenAIBackend
 
 __all__ = ["Tgi"]
 
@@ -33,8 +30,8 @@ class Tgi(Protocol):
     route = "POST /generate_stream"
     remedy = "The flavour 'tgi' needs TGI's own API: is base_url a TGI server?"
 
-    def path(self, server: Endpoint, ask: Ask) -> str:
-        return f"{server.root}/generate_stream"
+    def path(self, root: str, ask: Ask) -> str:
+        return f"{root}/generate_stream"
 
     def body(self, ask: Ask) -> dict[str, Any]:
         request = ask.request
@@ -62,17 +59,17 @@ class Tgi(Protocol):
         return _Reading()
 
     async def identify(
-        self, server: OpenAIBackend, listed: list[dict[str, Any]] | None
+        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
-        info = await server.get("/info")
-        if server.model is None:  # it answers to any name
-            server.call_it(str(info["model_id"]))
-        assert server.model is not None
-        return Identity(server.model, info.get("max_total_tokens"))
+        info = await endpoint.get("/info")
+        if endpoint.model is None:  # it answers to any name
+            endpoint.call_it(str(info["model_id"]))
+        assert endpoint.model is not None
+        return Identity(endpoint.model, info.get("max_total_tokens"))
 
     async def render(
         self,
-        server: OpenAIBackend,
+        endpoint: ModelEndpoint,
         messages: Sequence[Message],
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
@@ -80,25 +77,25 @@ class Tgi(Protocol):
         body: dict[str, Any] = {"messages": [dict(m) for m in messages]}
         if tools:
             body["tools"] = list(tools)
-        told = await server.post("/chat_tokenize", body)
+        told = await endpoint.post("/chat_tokenize", body)
         text, tokens = told["templated_text"], told["tokenize_response"]
         # /generate_stream adds a BOS of its own, and cannot be told not to.
-        bos = await self._bos(server)
+        bos = await self._bos(endpoint)
         if bos is not None and tokens and tokens[0]["id"] == bos:
             text = text.removeprefix(tokens[0]["text"])
         return Rendered(text, tokens=len(tokens))
 
-    async def _bos(self, server: OpenAIBackend) -> int | None:
+    async def _bos(self, endpoint: ModelEndpoint) -> int | None:
         try:
-            first = (await server.post("/tokenize", {"inputs": "a"}))[0]
+            first = (await endpoint.post("/tokenize", {"inputs": "a"}))[0]
         except UnsuitableEndpointError:
             return None
         # A token of no text in front of the text.
         return first["id"] if first["start"] == first["stop"] else None
 
-    async def ids(self, server: OpenAIBackend, text: str, *, prompt: bool) -> list[int] | None:
+    async def ids(self, endpoint: ModelEndpoint, text: str, *, prompt: bool) -> list[int] | None:
         try:
-            tokens = await server.post("/tokenize", {"inputs": text})
+            tokens = await endpoint.post("/tokenize", {"inputs": text})
         except UnsuitableEndpointError:
             return None
         return [t["id"] for t in tokens if prompt or t["start"] != t["stop"]]
