@@ -58,10 +58,11 @@ vllm: $(STAMP) ## Install the real vLLM beside it, serve the pair's weights and 
 	$(BIN)/python -m benchmarks.real_vllm convert
 	$(BIN)/python -m benchmarks.real_vllm prove
 
-check: $(STAMP) ## Lint, format and types
+check: $(STAMP) ## Lint, format, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean: ## Remove the virtual environments and caches (weights are kept)
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.conversation import prompt
-from glimp_integrations.trace.trace import Author
+from glimp_integrations.method.rule import Author
 
 __all__ = ["PairInfo", "ask_once"]
 

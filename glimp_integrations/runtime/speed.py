@@ -18,7 +18,8 @@ from typing import Any
 
 from glimp_integrations.backends.base import CALL_LIMITS, Backend, Report, Request
 from glimp_integrations.errors import BackendError
-from glimp_integrations.trace.trace import Author, Trace
+from glimp_integrations.method.rule import Author
+from glimp_integrations.trace.trace import Trace
 
 __all__ = ["ModelSpeed", "PairSpeed", "measure", "median"]
 

@@ -16,11 +16,11 @@ from pydantic import (
     model_serializer,
 )
 
+from glimp_integrations.method.rule import Author
 from glimp_integrations.strict_json import plain
 
 __all__ = [
     "FORMAT",
-    "Author",
     "CallProposal",
     "InvalidToolCall",
     "ModelUsage",
@@ -31,7 +31,6 @@ __all__ = [
     "Usage",
 ]
 
-Author = Literal["small", "large"]
 FORMAT = 1
 """The number that new traces carry; readers refuse greater ones."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from glimp_integrations.trace.records import Author, StepRecord, TraceData
+from glimp_integrations.method.rule import Author
+from glimp_integrations.trace.records import StepRecord, TraceData
 
 if TYPE_CHECKING:
     from rich.console import Group

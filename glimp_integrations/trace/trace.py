@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field
 
 from glimp_integrations.trace.records import (
-    Author,
     CallProposal,
     InvalidToolCall,
     ModelUsage,
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console, Group
 
 __all__ = [
-    "Author",
     "CallProposal",
     "InvalidToolCall",
     "ModelUsage",
