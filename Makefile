@@ -34,8 +34,8 @@ test-highest: $(STAMP) ## The whole suite on what pip install gives today (fetch
 
 test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the lowest versions allowed
 	@echo "== testing, lowest versions"
-	@$(PYTEST_LOWEST) -m "not pair and not slow" --ignore tests/local \
-		--ignore tests/pair --ignore tests/examples --ignore tests/slow \
+	@$(PYTEST_LOWEST) -m "not bundled and not slow" --ignore tests/local \
+		--ignore tests/bundled --ignore tests/examples --ignore tests/slow \
 		--ignore tests/llamaindex/test_query_engines.py
 
 test-slow: $(STAMP) $(LOWEST_STAMP) ## Run the longer proofs

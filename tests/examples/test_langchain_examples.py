@@ -13,7 +13,7 @@ from loading import Load, authors, loader, trace_in
 from glimp_integrations import Trace
 from glimp_integrations.weights import SMALL
 
-pytestmark = pytest.mark.pair
+pytestmark = pytest.mark.bundled
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from loading import Load, authors, loader, trace_in
 
 pytestmark = [
-    pytest.mark.pair,
+    pytest.mark.bundled,
     # LlamaIndex's agents look at all attributes of their own, deprecated ones of pydantic included.
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning"),
     pytest.mark.filterwarnings("ignore:is_running called from within a step:DeprecationWarning"),

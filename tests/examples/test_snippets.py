@@ -32,7 +32,7 @@ RUN_ELSEWHERE = {
     "bench.md 2": "tests/test_bench_frameworks.py",
     "llamaindex.md 4": "tests/llamaindex/test_conformance.py",
     "telemetry.md 1": "tests/test_telemetry.py",
-    "local-models.md 1": "tests/pair/test_hf_real_weights.py",  # needs models of a hub
+    "local-models.md 1": "tests/bundled/test_hf_real_weights.py",  # needs models of a hub
 }
 """Blocks that need what this file has not, and the tests that do the same."""
 
@@ -91,7 +91,7 @@ def test_no_block_is_left_out() -> None:
         assert (ROOT / place).is_file()
 
 
-@pytest.mark.pair
+@pytest.mark.bundled
 class TestReadme:
     def test_langchain(self, readme: dict[str, Any]) -> None:
         printed = run("README.md 1", readme)
@@ -148,7 +148,7 @@ class TestReadme:
         assert Trace.from_json(saved) == space["result"].trace
 
 
-@pytest.mark.pair
+@pytest.mark.bundled
 class TestTools:
     def test_langchain(self) -> None:
         space = namespace()
@@ -175,7 +175,7 @@ class TestTools:
         assert space["llm"].invoke("Say hello.").content.strip()
 
 
-@pytest.mark.pair
+@pytest.mark.bundled
 class TestLlamaIndex:
     def test_settings_chat_and_events(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -205,7 +205,7 @@ class TestLlamaIndex:
         assert re.search(r"(small|large) \d\.\d", shown) and "step 1" in shown
 
 
-@pytest.mark.pair
+@pytest.mark.bundled
 class TestOthers:
     def test_calibrated_threshold(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         from glimp_integrations.cli.app import main

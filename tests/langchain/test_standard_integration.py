@@ -13,7 +13,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_glimp import ChatGlimpRouter
 
-pytestmark = pytest.mark.pair
+pytestmark = pytest.mark.bundled
 
 
 class TestChatGlimpRouter(ChatModelIntegrationTests):

@@ -1,6 +1,6 @@
 """The same suite on LlamaIndex's own OpenAILike, so that it is no mirror of our adapter.
 
-It talks to a llama.cpp server of this process, which serves the larger file of the bundled models.
+It talks to a llama.cpp server of this process, which serves the larger of the bundled models.
 What it fails is marked with what its source (llama-index-llms-openai) does there.
 """
 
@@ -22,7 +22,7 @@ OpenAILike: Any = pytest.importorskip(
 ).OpenAILike
 
 pytestmark = [
-    pytest.mark.pair,
+    pytest.mark.bundled,
     pytest.mark.slow,
     # The OpenAI client leaves connections behind, of event loops that are gone.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

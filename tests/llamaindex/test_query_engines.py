@@ -36,7 +36,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from glimp_integrations.trace.trace import RoutedAnswer
 from llamaindex_glimp import GlimpRouterLLM, RoutedReplyEvent
 
-pytestmark = pytest.mark.pair
+pytestmark = pytest.mark.bundled
 
 FACTS = {
     "canteen": [

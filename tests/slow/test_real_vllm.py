@@ -22,7 +22,7 @@ BOTH_BYTES = 10e9  # two servers, and transformers beside them
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.pair,
+    pytest.mark.bundled,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(
         not environment.installed(),

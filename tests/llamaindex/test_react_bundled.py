@@ -9,7 +9,7 @@ from scripted_llms import AGENTS
 
 from llamaindex_glimp import GlimpRouterLLM
 
-pytestmark = [pytest.mark.pair, pytest.mark.filterwarnings(*AGENTS)]
+pytestmark = [pytest.mark.bundled, pytest.mark.filterwarnings(*AGENTS)]
 
 # LlamaIndex's own header is too long for the embedded models: they copy the arguments of the
 # example in it ("num_beams": 5) or the tool's schema.

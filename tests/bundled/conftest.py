@@ -11,8 +11,8 @@ from glimp_integrations.backends.model_strings import embedded
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "tests/pair/" in item.path.as_posix():
-            item.add_marker(pytest.mark.pair)
+        if "tests/bundled/" in item.path.as_posix():
+            item.add_marker(pytest.mark.bundled)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def test_closing_a_stream_stops_the_server(router: GlimpRouter, small: LlamaCppB
         assert time.monotonic() - started < 2, "the server still writes"
 
 
-def test_langchain_classes_on_the_pair() -> None:
+def test_langchain_classes_on_the_bundled_models() -> None:
     chat = ChatGlimpRouter(temperature=0, max_tokens=64)
     message = chat.invoke(QUESTION)
     assert message.response_metadata["glimprouter"]["steps"]
