@@ -35,13 +35,12 @@ test-highest: $(STAMP) ## The whole suite on what pip install gives today (fetch
 test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the lowest versions allowed
 	@echo "== testing, lowest versions"
 	@$(PYTEST_LOWEST) -m "not bundled and not slow" --ignore tests/local \
-		--ignore tests/bundled --ignore tests/examples --ignore tests/slow \
-		--ignore tests/llamaindex/test_query_engines.py
+		--ignore tests/bundled --ignore tests/examples --ignore tests/slow
 
 test-slow: $(STAMP) $(LOWEST_STAMP) ## Run the longer proofs
 	@$(BIN)/glimp pull
 	$(PYTEST_HIGHEST) -m slow -s
-	$(PYTEST_LOWEST) -m slow -s tests/llamaindex/test_conformance_openai_like.py
+	$(PYTEST_LOWEST) -m slow -s tests/bundled/test_openai_like_conformance.py
 
 resolve: $(STAMP) ## Do both ends of all versions resolve, and do tests and users get the same?
 	@$(BIN)/python tools/versions.py check

@@ -30,7 +30,7 @@ SNIPPETS = snippets()
 RUN_ELSEWHERE = {
     "bench.md 1": "tests/test_bench_frameworks.py",
     "bench.md 2": "tests/test_bench_frameworks.py",
-    "llamaindex.md 4": "tests/llamaindex/test_conformance.py",
+    "llamaindex.md 4": "tests/bundled/test_llamaindex_conformance.py",
     "telemetry.md 1": "tests/test_telemetry.py",
     "local-models.md 1": "tests/bundled/test_hf_real_weights.py",  # needs models of a hub
 }

@@ -6,7 +6,7 @@ from llamaindex_glimp import GlimpRouterLLM
 from llamaindex_glimp.testing import FunctionCallingLLMTests
 
 # Some six minutes on two idle cores.
-pytestmark = [pytest.mark.bundled, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 class TestGlimpRouterLLM(FunctionCallingLLMTests):

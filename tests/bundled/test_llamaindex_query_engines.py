@@ -36,8 +36,6 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from glimp_integrations.trace.trace import RoutedAnswer
 from llamaindex_glimp import GlimpRouterLLM, RoutedReplyEvent
 
-pytestmark = pytest.mark.bundled
-
 FACTS = {
     "canteen": [
         "The canteen on the second floor opens at 11:40 and closes at 14:10.",

@@ -7,13 +7,10 @@ are configurable fields instead).
 
 from typing import Any
 
-import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_glimp import ChatGlimpRouter
-
-pytestmark = pytest.mark.bundled
 
 
 class TestChatGlimpRouter(ChatModelIntegrationTests):

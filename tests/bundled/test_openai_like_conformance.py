@@ -22,7 +22,6 @@ OpenAILike: Any = pytest.importorskip(
 ).OpenAILike
 
 pytestmark = [
-    pytest.mark.bundled,
     pytest.mark.slow,
     # The OpenAI client leaves connections behind, of event loops that are gone.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 from llama_index.core.agent.react.formatter import ReActChatFormatter
 from llama_index.core.agent.workflow import AgentOutput, ReActAgent, ToolCallResult
-from scripted_llms import AGENTS
 
 from llamaindex_glimp import GlimpRouterLLM
 
-pytestmark = [pytest.mark.bundled, pytest.mark.filterwarnings(*AGENTS)]
+# LlamaIndex's agents warn of what they do themselves.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pydantic.warnings.PydanticDeprecationWarning",
+    "ignore:is_running called from within a step:DeprecationWarning",
+)
 
 # LlamaIndex's own header is too long for the embedded models: they copy the arguments of the
 # example in it ("num_beams": 5) or the tool's schema.
