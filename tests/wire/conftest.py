@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from glimp_integrations.backends.http import connections, response_streams
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from wire.fake_server import FakeServer
 
@@ -14,6 +15,23 @@ from wire.fake_server import FakeServer
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GLIMP_SMALL", "GLIMP_LARGE", "GLIMP_API_KEY", "GLIMP_HOME", "GLIMP_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def whole_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stream is read to the end of its body, also where the machine is busy.
+
+    A server that does not end a body within a quarter of a second costs its connection; a fake one
+    that does not get the processor in that time would, too, and tests that count connections are
+    not about that.
+    """
+    monkeypatch.setattr(response_streams, "_END_SECONDS", 30.0)
+
+
+@pytest.fixture
+def near_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is so far away that a connection is kept ready, also where the machine is busy."""
+    monkeypatch.setattr(connections, "NEAR_SECONDS", 30.0)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from glimp_integrations import BackendError, Finished, io_loop
 from wire.crowd import WAYS, Outcome, Pair, easy, make_pair, of_message, various
 from wire.fake_server import PLAIN_TEMPLATE, Fault
 
+pytestmark = pytest.mark.usefixtures("whole_bodies", "near_servers")
 CROWD, FEW = 16, 8
 
 Make = Callable[..., Pair]
