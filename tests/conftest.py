@@ -6,9 +6,11 @@ from importlib.metadata import version
 import pytest
 from hypothesis import settings
 
-# A pause of a busy machine is no failure; pytest's own timeout catches what hangs.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
+# Property tests: 100 examples here, fifteen times as many in `make test-slow`. A pause of a busy
+# machine is no failure; pytest's own timeout catches what hangs.
+settings.register_profile("short", deadline=None, max_examples=100)
+settings.register_profile("long", deadline=None, max_examples=1500)
+settings.load_profile("short")
 
 
 def pytest_report_header() -> str:
