@@ -44,7 +44,7 @@ def prompt_of(backend: LlamaCppBackend, question: str = ASKED) -> str:
 
 
 @pytest.mark.parametrize(
-    "stop_string", [("\n\n",), (".",), (" tea",), ("e",), ("@@@", " a", "\n\n")]
+    "stop", [("\n\n",), (".",), (" tea",), ("e",), ("@@@", " a", "\n\n")]
 )
 def test_it_ends_with_the_exact_text(small: LlamaCppBackend, stop: tuple[str, ...]) -> None:
     prompt = prompt_of(small)
