@@ -13,6 +13,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/bundled/" in item.path.as_posix():
             item.add_marker(pytest.mark.bundled)
+            # Tests that a module inherits from another package's suite cannot be marked there.
+            if item.name in getattr(getattr(item, "module", None), "LONGER", ()):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def bench(folder: Path, *more: str) -> str:
     arguments = [
         "bench",
         "--n",
-        "3",
+        "2",
         "--max-tokens",
         "16",
         "--measure-every",
@@ -38,7 +38,7 @@ def test_a_short_bench_and_its_resumption(tmp_path: Path) -> None:
     output = bench(tmp_path, "--prices", "1,2,3,4")
     path = tmp_path / "results.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len({(x["arm"], x["item"]) for x in lines}) == len(lines) == 12
+    assert len({(x["arm"], x["item"]) for x in lines}) == len(lines) == 8
     authors = {
         arm: {s.author for x in lines if x["arm"] == arm for s in _steps(x)}
         for arm in ("small", "large", "routed@0.3", "random@0.5")
@@ -61,7 +61,7 @@ def test_a_short_bench_and_its_resumption(tmp_path: Path) -> None:
     path.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 40])  # killed within the last line
     again = bench(tmp_path)
     assert "was cut off" in again
-    assert path.read_bytes().count(b"\n") == 12
+    assert path.read_bytes().count(b"\n") == 8
     resumed = [json.loads(line) for line in path.read_text().splitlines()]
     assert [x["reply"] for x in resumed] == [x["reply"] for x in lines]
 
@@ -79,7 +79,9 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
         "--format",
         "short",
         "--n",
-        "6",
+        "3",
+        "--max-tokens",
+        "24",
         "--arms",
         "small,large",
         "--measure-every",
@@ -96,7 +98,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 300
-    while not (path.exists() and path.read_bytes().count(b"\n") >= 2):
+    while not (path.exists() and path.read_bytes().count(b"\n") >= 1):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     first.send_signal(signal.SIGINT)
@@ -104,7 +106,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert first.returncode == 130, said
     assert "The same command goes on" in said and "Traceback" not in said
     before = path.read_bytes()
-    assert 2 <= before.count(b"\n") < 12
+    assert 1 <= before.count(b"\n") < 6
     again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert path.read_bytes().startswith(before), again.stderr
-    assert path.read_bytes().count(b"\n") == 12
+    assert path.read_bytes().count(b"\n") == 6

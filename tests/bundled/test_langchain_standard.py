@@ -3,6 +3,9 @@
 Switched off by properties: images, audio and PDFs, because both models read text only, and the
 override of the model's name in a call, because a pair has no single name to exchange (its models
 are configurable fields instead).
+
+One test of each kind runs always, the rest of the suite in the longer proofs: what it adds are
+other spellings of the same schema, tool or history, which `tests/langchain` has on scripted models.
 """
 
 from typing import Any
@@ -11,6 +14,24 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_glimp import ChatGlimpRouter
+
+LONGER = {
+    "test_agent_loop[model0]",
+    "test_bind_runnables_as_tools",
+    "test_json_mode",
+    "test_structured_output[pydantic]",
+    "test_structured_output[typeddict]",
+    "test_structured_output_async[json_schema]",
+    "test_structured_output_async[typeddict]",
+    "test_structured_output_optional_param",
+    "test_structured_output_pydantic_2_v1",
+    "test_tool_calling_with_no_arguments",
+    "test_tool_choice",
+    "test_tool_message_histories_string_content",
+    "test_unicode_tool_call_integration",
+    "test_usage_metadata",
+}
+"""Tests of the suite that take ten seconds or more, or are like one that runs always."""
 
 
 class TestChatGlimpRouter(ChatModelIntegrationTests):

@@ -138,7 +138,11 @@ def tool(index: VectorStoreIndex, place: str) -> QueryEngineTool:
 
 @pytest.mark.parametrize(
     ("mode", "calls"),
-    [(ResponseMode.COMPACT, 1), (ResponseMode.REFINE, 2), (ResponseMode.TREE_SUMMARIZE, 1)],
+    [
+        (ResponseMode.COMPACT, 1),
+        pytest.param(ResponseMode.REFINE, 2, marks=pytest.mark.slow),
+        (ResponseMode.TREE_SUMMARIZE, 1),
+    ],
 )
 def test_response_modes(
     index: VectorStoreIndex, replies: list[RoutedAnswer], mode: ResponseMode, calls: int
@@ -160,6 +164,7 @@ def test_a_streamed_query(index: VectorStoreIndex, replies: list[RoutedAnswer]) 
     assert "".join(pieces) == replies[-1].answer
 
 
+@pytest.mark.slow  # the streamed one is as asynchronous
 async def test_an_asynchronous_query(
     async_index: VectorStoreIndex, replies: list[RoutedAnswer]
 ) -> None:
@@ -182,7 +187,7 @@ async def test_an_asynchronous_streamed_query(
 @pytest.mark.parametrize(
     ("question", "place", "fact"),
     [
-        ("What does the soup in the canteen cost?", 0, "3.20"),
+        pytest.param("What does the soup in the canteen cost?", 0, "3.20", marks=pytest.mark.slow),
         ("When is the gate of the garage closed?", 1, "22:30"),
     ],
 )
@@ -204,6 +209,7 @@ def test_a_router_asks_the_right_engine(
     assert len(replies) == 2
 
 
+@pytest.mark.slow  # two questions, two answers and one of both
 def test_sub_questions(index: VectorStoreIndex, replies: list[RoutedAnswer]) -> None:
     llm = pair(max_tokens=160)
     whole = SubQuestionQueryEngine.from_defaults(
@@ -220,7 +226,10 @@ def test_sub_questions(index: VectorStoreIndex, replies: list[RoutedAnswer]) -> 
 @pytest.mark.parametrize(
     ("mode", "calls"),
     # Half of the facts fits into a prompt; a tree's two leaves are summarised by a third call.
-    [(ResponseMode.COMPACT_ACCUMULATE, 2), (ResponseMode.TREE_SUMMARIZE, 3)],
+    [
+        (ResponseMode.COMPACT_ACCUMULATE, 2),
+        pytest.param(ResponseMode.TREE_SUMMARIZE, 3, marks=pytest.mark.slow),
+    ],
 )
 def test_more_context_than_a_window_holds(
     index: VectorStoreIndex, replies: list[RoutedAnswer], mode: ResponseMode, calls: int

@@ -44,17 +44,19 @@ def test_one_model_alone_makes_no_glimpse(router: GlimpRouter, threshold: float)
 
 
 def test_sync_async_and_streamed_runs_give_equal_events(router: GlimpRouter) -> None:
-    async def collect() -> list[Event]:
-        return [event async for event in router.astream(QUESTION)]
+    budget = {"max_tokens": 40}
 
-    streamed = list(router.stream(QUESTION))
+    async def collect() -> list[Event]:
+        return [event async for event in router.astream(QUESTION, **budget)]
+
+    streamed = list(router.stream(QUESTION, **budget))
     again = asyncio.run(collect())
     assert _timeless(streamed) == _timeless(again)
     last = streamed[-1]
     assert isinstance(last, Finished)
     shown = "".join(event.text for event in streamed if isinstance(event, TextDelta))
     assert shown == last.result.reasoning + last.result.answer
-    for result in (router.run(QUESTION), asyncio.run(router.arun(QUESTION))):
+    for result in (router.run(QUESTION, **budget), asyncio.run(router.arun(QUESTION, **budget))):
         assert result.reasoning == last.result.reasoning
         assert result.answer == last.result.answer
 

@@ -43,9 +43,7 @@ def prompt_of(backend: LlamaCppBackend, question: str = ASKED) -> str:
     return io_loop.call(lambda: backend.render([{"role": "user", "content": question}])).text
 
 
-@pytest.mark.parametrize(
-    "stop", [("\n\n",), (".",), (" tea",), ("e",), ("@@@", " a", "\n\n")]
-)
+@pytest.mark.parametrize("stop", [("\n\n",), (".",), (" tea",), ("e",), ("@@@", " a", "\n\n")])
 def test_it_ends_with_the_exact_text(small: LlamaCppBackend, stop: tuple[str, ...]) -> None:
     prompt = prompt_of(small)
     whole, _ = written(small, prompt)

@@ -40,7 +40,7 @@ def questions() -> list[str]:
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("problems", [4, pytest.param(PROBLEMS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("problems", [3, pytest.param(PROBLEMS, marks=pytest.mark.slow)])
 def test_two_request_and_fused_decide_and_write_the_same(
     steady: GlimpRouter, problems: int
 ) -> None:

@@ -25,6 +25,7 @@ def trace_of(message: Any) -> Trace:
     return trace_in(message.response_metadata)
 
 
+@pytest.mark.slow  # README's first block is such a chain
 def test_chain_gives_the_answer_and_who_wrote_it(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +58,7 @@ def test_streaming_shows_steps_that_chunks_add_up_to(
         assert step.text.strip() in live
 
 
+@pytest.mark.slow  # README has an agent, too
 def test_agent_uses_its_tool_and_then_answers(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -100,6 +102,7 @@ def test_graph_goes_by_the_tool_and_keeps_a_trace_of_every_call(
     assert "--> tools" in shown and "who wrote what" in shown
 
 
+@pytest.mark.slow  # tests/bundled/test_llamaindex_query_engines.py answers from an index
 def test_rag_answers_from_the_reference_and_names_its_sources(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +129,7 @@ def test_passages_are_short_and_come_once(load: Load) -> None:
         assert paragraph.strip("\n")[:400] in everything
 
 
+@pytest.mark.slow  # README's endpoints are such servers
 def test_two_endpoints_starts_its_own_servers(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +156,7 @@ def test_two_endpoints_takes_servers_that_are_there(
     assert capsys.readouterr().out.count(url) == 2
 
 
+@pytest.mark.slow  # README has structured output, LlamaIndex's example extracts
 def test_extraction_thinks_freely_and_gives_a_valid_object(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:

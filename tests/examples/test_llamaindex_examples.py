@@ -28,6 +28,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     return loader("llamaindex", monkeypatch)
 
 
+@pytest.mark.slow  # README completes, too
 def test_completion_sets_the_default_and_shows_who_wrote_the_answer(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +70,7 @@ def test_streaming_shows_chunks_and_then_steps(
         assert step.text.strip() in live
 
 
+@pytest.mark.slow  # tests/bundled/test_llamaindex_react.py has an agent
 def test_the_agent_uses_its_tool_and_then_answers(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +112,7 @@ def test_the_workflow_hands_over_from_one_agent_to_the_other(
     assert f"writer: {outputs[-1]}"[:70] in shown and "who wrote what" in shown
 
 
+@pytest.mark.slow  # tests/bundled/test_llamaindex_query_engines.py answers from an index
 def test_rag_cites_its_sources_and_indexes_once(
     load: Load,
     tmp_path: Path,

@@ -150,6 +150,7 @@ class TestReadme:
 
 @pytest.mark.bundled
 class TestTools:
+    @pytest.mark.slow  # README calls tools and has structured output
     def test_langchain(self) -> None:
         space = namespace()
         run("tools.md 1", space)
@@ -244,6 +245,7 @@ class TestOthers:
         seconds = re.compile(r"\d+\.\d s")
         assert seconds.sub("", printed).strip() == seconds.sub("", told[1]).strip()
 
+    @pytest.mark.slow  # two minutes; tests/wire/test_check.py measures fake servers
     def test_measured_speed(self, servers: tuple[str, str]) -> None:
         small, large = servers
         space = namespace(GlimpRouter=GlimpRouter)
