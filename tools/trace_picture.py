@@ -1,7 +1,7 @@
 """Draw a saved trace as the terminal shows it.
 
 glimp ask "..." --trace trace.json
-python docs/picture.py trace.json docs/routed-answer.svg
+python tools/trace_picture.py trace.json docs/images/routed-answer.svg
 """
 
 import os
