@@ -63,7 +63,9 @@ def values_of(annotation: Any) -> str:
     if annotation in names:
         return names[annotation]
     if origin is list:
-        return "list of texts"
+        return f"list of {values_of(arguments[0])}".replace("list of text", "list of texts")
+    if origin is dict:
+        return "dictionary"
     if origin is tuple:
         return "two texts"
     name = getattr(annotation, "__name__", "")
@@ -83,8 +85,8 @@ def limits_of(field: FieldInfo) -> str:
     return f" ({', '.join(bounds)})" if bounds else ""
 
 
-def fields(model: type[BaseModel], third: str = "takes") -> str:
-    """The fields of a pydantic model: name, default, what it takes, description."""
+def fields(model: type[BaseModel]) -> str:
+    """The fields of a pydantic model that users fill in: name, default, choices, description."""
     rows = []
     for name, field in model.model_fields.items():
         if name in VARIABLES and field.default_factory is not None:
@@ -95,7 +97,7 @@ def fields(model: type[BaseModel], third: str = "takes") -> str:
             default = code(field.default)
         takes = values_of(field.annotation) + limits_of(field)
         rows.append([f"`{name}`", default, takes, field.description or ""])
-    return table(["field", "default", third, "meaning"], rows)
+    return table(["field", "default", "takes", "meaning"], rows)
 
 
 def record(name: str) -> Callable[[], str]:
@@ -104,7 +106,11 @@ def record(name: str) -> Callable[[], str]:
     def make() -> str:
         import glimp_integrations
 
-        return fields(getattr(glimp_integrations, name), "type")
+        rows = [
+            [f"`{field}`", values_of(info.annotation), info.description or ""]
+            for field, info in getattr(glimp_integrations, name).model_fields.items()
+        ]
+        return table(["field", "type", "meaning"], rows)
 
     return make
 
