@@ -13,7 +13,10 @@ PYTEST_HIGHEST := GLIMP_TEST_VERSIONS=highest $(BIN)/python -m pytest
 # The demo needs neither torch nor the tools.
 DEMO := $(VENV)/.demo
 
-.PHONY: help demo test test-highest test-lowest test-slow resolve bench-speed vllm check clean
+# The site needs neither torch nor a framework.
+DOCS := $(VENV)/.docs
+
+.PHONY: help demo test test-highest test-lowest test-slow resolve bench-speed vllm check docs docs-serve clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -63,8 +66,16 @@ check: $(STAMP) ## Lint, format, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(DOCS) ## Build the documentation into site/, strictly
+	@$(BIN)/python tools/reference_tables.py
+	@$(BIN)/python -m mkdocs --quiet build --strict
+	@echo "== site/index.html"
+
+docs-serve: $(DOCS) ## Show the documentation while it is edited
+	@$(BIN)/python -m mkdocs serve
+
 clean: ## Remove the virtual environments and caches (weights are kept)
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -77,10 +88,15 @@ $(DEMO): pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[langchain,llamacpp]'
 	@touch $@
 
+$(DOCS): pyproject.toml | $(BIN)/python
+	@echo "== installing what the documentation needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 $(STAMP): pyproject.toml | $(BIN)/python
 	@echo "== installing, torch included (a few minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ $(DEMO)
+	@touch $@ $(DEMO) $(DOCS)
 
 # Resolved anew whenever pyproject.toml changes; the list is complete, so nothing is added to it.
 $(LOWEST_STAMP): pyproject.toml tools/versions.py $(STAMP)
