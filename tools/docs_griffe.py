@@ -1,48 +1,21 @@
-"""Docstrings as the documentation's site needs them: reStructuredText's marks become Markdown.
-
-The frameworks' classes carry ``.. code-block::`` and the code ``:class:`Name```, as LangChain and
-Python's own tools read them. mkdocstrings reads Markdown.
-"""
+"""A griffe extension: every docstring that mkdocstrings collects is rewritten as Markdown."""
 
 from __future__ import annotations
 
-import re
-from textwrap import dedent, indent
+import sys
+from pathlib import Path
 from typing import Any
 
 import griffe
 
-__all__ = ["MarkdownDocstrings", "as_markdown"]
+sys.path.insert(0, str(Path(__file__).parent))
+from docstring_markdown import as_markdown
 
-_ROLE = re.compile(r":(?:class|meth|func|mod|attr|exc|data):`~?([^`]+)`")
-_BLOCK = re.compile(
-    r"^(?P<margin>[ ]*)\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?:(?P=margin)[ ]+.*\n|[ ]*\n)+)",
-    re.MULTILINE,
-)
-_DOCTEST = re.compile(r"(?:^[ ]*>>> .*\n?)+", re.MULTILINE)
-
-
-def as_markdown(text: str) -> str:
-    """A docstring with Markdown's marks in place of reStructuredText's."""
-    text = _ROLE.sub(r"``\1``", text)
-    text = _BLOCK.sub(_fenced_block, text + "\n")
-    return _DOCTEST.sub(_fenced_doctest, text).rstrip("\n")
-
-
-def _fenced_block(match: re.Match[str]) -> str:
-    code = dedent(match["code"]).rstrip()
-    return indent(f"```{match['language']}\n{code}\n```\n\n", match["margin"])
-
-
-def _fenced_doctest(match: re.Match[str]) -> str:
-    margin = match[0][: len(match[0]) - len(match[0].lstrip(" "))]
-    lines = [line.strip().removeprefix(">>> ") for line in match[0].splitlines()]
-    code = "\n".join(re.sub(r"\s+# doctest:.*", "", line) for line in lines)
-    return indent(f"```python\n{code}\n```\n", margin)
+__all__ = ["MarkdownDocstrings"]
 
 
 class MarkdownDocstrings(griffe.Extension):
-    """Rewrites every docstring that is collected."""
+    """Rewrites docstrings when their objects are collected."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called once for each object, after its members."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 _BLOCK = re.compile(r"^[ ]*```python\n(.*?)^[ ]*```", re.DOTALL | re.MULTILINE)
 
 
@@ -16,7 +17,7 @@ class Snippet:
     """A block of a page.
 
     Attributes:
-        name: Page and number, from 1: ``README.md 3``.
+        name: Page below docs and number, from 1: ``how-to/tools.md 2``, or ``README.md 1``.
     """
 
     name: str
@@ -25,12 +26,13 @@ class Snippet:
 
 def snippets() -> dict[str, Snippet]:
     """All blocks, by name."""
-    found: dict[str, Snippet] = {}
+    by_name: dict[str, Snippet] = {}
     for page in PAGES:
+        title = page.relative_to(DOCS) if page.is_relative_to(DOCS) else page.name
         blocks = _BLOCK.findall(page.read_text(encoding="utf-8"))
         for number, code in enumerate(blocks, 1):
-            name = f"{page.name} {number}"
+            name = f"{title} {number}"
             margin = len(code) - len(code.lstrip(" "))
             lines = (line[margin:] for line in code.splitlines(keepends=True))
-            found[name] = Snippet(name, "".join(lines))
-    return found
+            by_name[name] = Snippet(name, "".join(lines))
+    return by_name

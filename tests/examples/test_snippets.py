@@ -28,13 +28,15 @@ from llamaindex_glimp import GlimpRouterLLM
 
 SNIPPETS = snippets()
 RUN_ELSEWHERE = {
-    "bench.md 1": "tests/test_bench_frameworks.py",
-    "bench.md 2": "tests/test_bench_frameworks.py",
-    "llamaindex.md 4": "tests/bundled/test_llamaindex_conformance.py",
-    "telemetry.md 1": "tests/test_telemetry.py",
-    "local-models.md 1": "tests/bundled/test_hf_real_weights.py",  # needs models of a hub
+    "how-to/benchmark.md 1": "tests/test_bench_frameworks.py",
+    "how-to/benchmark.md 2": "tests/test_bench_frameworks.py",
+    "how-to/llamaindex.md 3": "tests/bundled/test_llamaindex_conformance.py",
+    "how-to/telemetry.md 1": "tests/test_telemetry.py",
+    "how-to/local-models.md 1": "tests/bundled/test_hf_real_weights.py",  # needs models of a hub
 }
 """Blocks that need what this file has not, and the tests that do the same."""
+SAME = {"index.md 1": "README.md 1"}
+"""Blocks that repeat another, word for word."""
 
 GREEDY = {
     "ChatGlimpRouter()": "ChatGlimpRouter(temperature=0)",
@@ -78,50 +80,101 @@ def servers() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def readme() -> dict[str, Any]:
+def started() -> dict[str, Any]:
+    """The names of getting-started/langchain.md, block by block."""
     return namespace()
 
 
 def test_no_block_is_left_out() -> None:
     source = (ROOT / "tests" / "examples" / "test_snippets.py").read_text(encoding="utf-8")
-    run_here = set(re.findall(r'\brun\(\s*"([\w.-]+\.md \d+)"', source))
-    assert run_here | RUN_ELSEWHERE.keys() == SNIPPETS.keys()
-    assert not run_here & RUN_ELSEWHERE.keys()
+    run_here = set(re.findall(r'\brun\(\s*"([\w./-]+\.md \d+)"', source))
+    assert run_here | RUN_ELSEWHERE.keys() | SAME.keys() == SNIPPETS.keys()
+    assert not run_here & (RUN_ELSEWHERE.keys() | SAME.keys())
     for place in RUN_ELSEWHERE.values():
         assert (ROOT / place).is_file()
+    for copy, original in SAME.items():
+        assert SNIPPETS[copy].code == SNIPPETS[original].code
 
 
 @pytest.mark.bundled
 class TestReadme:
-    def test_langchain(self, readme: dict[str, Any]) -> None:
-        printed = run("README.md 1", readme)
-        message = readme["message"]
+    def test_langchain(self) -> None:
+        space = namespace()
+        printed = run("README.md 1", space)
+        message = space["message"]
         assert "24" in message.content and message.content in printed
         assert message.additional_kwargs["reasoning_content"] in printed
-        assert {s["author"] for s in message.response_metadata["glimprouter"]["steps"]}
         assert message.usage_metadata["total_tokens"] > 0
+        assert "large share" in printed and re.search(r"(small|large) model  H \d", printed)
 
     def test_llamaindex(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Settings, "_llm", None)
         space = namespace()
         printed = run("README.md 2", space)
-        response = space["response"]
-        assert "24" in response.text and response.text in printed
-        assert response.additional_kwargs["reasoning_content"].strip()
-        assert response.raw["usage"]["total_tokens"] > 0
+        assert "24" in space["response"].text and space["response"].text in printed
 
-    def test_structured_output(self, readme: dict[str, Any]) -> None:
-        run("README.md 3", readme)
-        both = readme["both"]
+
+@pytest.mark.pair
+class TestGettingStarted:
+    def test_langchain(self, started: dict[str, Any]) -> None:
+        printed = run("getting-started/langchain.md 1", started)
+        message = started["message"]
+        assert "24" in message.content and message.content in printed
+        assert message.additional_kwargs["reasoning_content"] in printed
+        assert message.usage_metadata["total_tokens"] > 0
+        printed = run("getting-started/langchain.md 2", started)
+        assert "step 1" in printed and "of the tokens are the large model's" in printed
+
+    def test_langchain_structured_output(self, started: dict[str, Any]) -> None:
+        run("getting-started/langchain.md 3", started)
+        both = started["both"]
         assert both["parsing_error"] is None
-        assert isinstance(both["parsed"], readme["Bill"])
+        assert isinstance(both["parsed"], started["Bill"])
         assert both["parsed"].total == pytest.approx(8.7)
         reasoning = both["raw"].additional_kwargs["reasoning_content"]
         assert reasoning.strip() and not reasoning.lstrip().startswith("{")
 
-    def test_agent_calls_once_and_answers(self, readme: dict[str, Any]) -> None:
-        run("README.md 4", readme)
-        messages = readme["state"]["messages"]
+    def test_llamaindex(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Settings, "_llm", None)
+        space = namespace()
+        printed = run("getting-started/llamaindex.md 1", space)
+        response = space["response"]
+        assert "24" in response.text and response.text in printed
+        assert response.additional_kwargs["reasoning_content"].strip()
+        assert response.raw["usage"]["total_tokens"] > 0
+        printed = run("getting-started/llamaindex.md 2", space)
+        assert "step 1" in printed and "of the tokens are the large model's" in printed
+
+    def test_without_a_framework(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        space = namespace()
+        printed = run("getting-started/without-a-framework.md 1", space)
+        assert "391" in space["result"].answer
+        assert "large share" in printed
+        saved = (tmp_path / "trace.json").read_text(encoding="utf-8")
+        assert Trace.from_json(saved) == space["result"].trace
+
+    def test_events_without_a_framework(self) -> None:
+        printed = run("getting-started/without-a-framework.md 2", namespace())
+        assert re.search(r"\[(small|large), H = \d", printed)
+        assert "391" in printed and re.search(r"\n\d+ tokens", printed)
+
+
+@pytest.mark.pair
+class TestServersAndAgents:
+    def test_your_endpoints(self, servers: tuple[str, str]) -> None:
+        small, large = servers
+        printed = run(
+            "how-to/servers.md 1",
+            namespace(),
+            **{"http://gpu1:8000/v1": small, "http://gpu2:8000/v1": large},
+        )
+        assert len(printed) > 100 and "2" in printed
+
+    def test_agent_calls_once_and_answers(self) -> None:
+        space = namespace()
+        run("how-to/agents.md 1", space)
+        messages = space["state"]["messages"]
         calls = [c for m in messages if isinstance(m, AIMessage) for c in m.tool_calls]
         assert [(c["name"], c["args"]) for c in calls] == [("get_weather", {"city": "Graz"})]
         assert [m.content for m in messages if isinstance(m, ToolMessage)] == ["Sunny in Graz."]
@@ -129,31 +182,13 @@ class TestReadme:
         assert isinstance(answer, AIMessage) and not answer.tool_calls
         assert re.search(r"(?i)sunny", answer.text) and "{" not in answer.text
 
-    def test_your_endpoints(self, servers: tuple[str, str]) -> None:
-        small, large = servers
-        printed = run(
-            "README.md 5",
-            namespace(),
-            **{"http://gpu1:8000/v1": small, "http://gpu2:8000/v1": large},
-        )
-        assert len(printed) > 100 and "2" in printed
-
-    def test_without_a_framework(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        space = namespace()
-        printed = run("README.md 6", space)
-        assert "391" in space["result"].answer
-        assert "large share" in printed
-        saved = (tmp_path / "trace.json").read_text(encoding="utf-8")
-        assert Trace.from_json(saved) == space["result"].trace
-
 
 @pytest.mark.bundled
 class TestTools:
     @pytest.mark.slow  # README calls tools and has structured output
     def test_langchain(self) -> None:
         space = namespace()
-        run("tools.md 1", space)
+        run("how-to/tools.md 1", space)
         assert space["message"].tool_calls[0]["name"] == "get_weather"
         assert space["message"].tool_calls[0]["args"] == {"city": "Graz"}
         for bill in (space["bill"], space["both"]["parsed"]):
@@ -162,7 +197,7 @@ class TestTools:
 
     def test_without_a_framework(self) -> None:
         space = namespace()
-        printed = run("tools.md 2", space)
+        printed = run("how-to/tools.md 2", space)
         assert "get_weather" in printed and "Graz" in printed
         assert json.loads(space["result"].answer) == {"name": "Anna", "age": 34}
 
@@ -170,7 +205,7 @@ class TestTools:
     def test_stored_and_loaded(self) -> None:
         llm = ChatGlimpRouter(temperature=0, max_tokens=32)
         space = namespace(llm=llm, ChatGlimpRouter=ChatGlimpRouter)
-        run("tools.md 3", space)
+        run("how-to/langchain.md 1", space)
         assert space["llm"] is not llm
         assert (space["llm"].temperature, space["llm"].max_tokens) == (0, 32)
         assert space["llm"].invoke("Say hello.").content.strip()
@@ -178,17 +213,11 @@ class TestTools:
 
 @pytest.mark.bundled
 class TestLlamaIndex:
-    def test_settings_chat_and_events(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_chat_and_events(self, capsys: pytest.CaptureFixture[str]) -> None:
         from llama_index.core.instrumentation import get_dispatcher
 
-        monkeypatch.setattr(Settings, "_llm", None)
-        space = namespace()
-        run("llamaindex.md 1", space)
-        assert isinstance(Settings.llm, GlimpRouterLLM)
-        space["llm"] = Settings.llm
-        run("llamaindex.md 2", space)
+        space = namespace(llm=GlimpRouterLLM(temperature=0))
+        run("how-to/llamaindex.md 1", space)
         response = space["response"]
         assert isinstance(response.message.blocks[0], ThinkingBlock)
         assert "24" in response.message.content
@@ -196,7 +225,7 @@ class TestLlamaIndex:
         handlers = get_dispatcher().event_handlers
         before = list(handlers)
         try:
-            run("llamaindex.md 3", space)
+            run("how-to/llamaindex.md 2", space)
             llm = GlimpRouterLLM(temperature=0, max_tokens=48, step_events=True)
             capsys.readouterr()
             llm.complete("What is 2 + 2?")
@@ -233,24 +262,24 @@ class TestOthers:
             main()
         small, large = (LlamaCppBackend(ensure(model)) for model in (SMALL, LARGE))
         space = namespace(GlimpRouter=GlimpRouter, small=small, large=large)
-        run("calibration.md 1", space)
+        run("how-to/calibrate.md 1", space)
         with space["router"] as router:
             assert router.settings.threshold >= 0
 
     def test_letters(self) -> None:
-        printed = run("backends.md 1", namespace())
-        page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")
-        told = re.search(r"It prints who wrote what.*?```\n(.*?)```", page, re.DOTALL)
-        assert told is not None
+        printed = run("how-to/write-a-backend.md 1", namespace())
+        page = (ROOT / "docs" / "how-to" / "write-a-backend.md").read_text(encoding="utf-8")
+        shown = re.search(r"It prints who wrote what.*?```\n(.*?)```", page, re.DOTALL)
+        assert shown is not None
         seconds = re.compile(r"\d+\.\d s")
-        assert seconds.sub("", printed).strip() == seconds.sub("", told[1]).strip()
+        assert seconds.sub("", printed).strip() == seconds.sub("", shown[1]).strip()
 
     @pytest.mark.slow  # two minutes; tests/wire/test_check.py measures fake servers
     def test_measured_speed(self, servers: tuple[str, str]) -> None:
         small, large = servers
         space = namespace(GlimpRouter=GlimpRouter)
         run(
-            "speed.md 1",
+            "how-to/speed.md 1",
             space,
             **{"http://gpu1:8000/v1": small, "http://gpu2:8000/v1": large},
         )
@@ -260,7 +289,7 @@ class TestOthers:
 
     def test_many_at_once(self) -> None:
         questions = ["What is 2 + 2?", "Name a colour."]
-        code = SNIPPETS["speed.md 2"].code
+        code = SNIPPETS["how-to/concurrency.md 1"].code
         inside = "async def many():\n" + "".join(f"    {line}\n" for line in code.splitlines())
         space = namespace(
             asyncio=asyncio,
@@ -269,7 +298,7 @@ class TestOthers:
             router=GlimpRouter(temperature=0, max_tokens=24),
         )
         replaced = {code: inside + "    return messages, results\n"}
-        run("speed.md 2", space, **replaced)
+        run("how-to/concurrency.md 1", space, **replaced)
         messages, results = asyncio.run(space["many"]())
         assert "4" in messages[0].content and "4" in results[0].answer
         assert messages[1].content.strip()
