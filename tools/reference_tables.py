@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -46,9 +46,20 @@ def code(value: object) -> str:
     return f"`{value!r}`".replace("'", '"')
 
 
+def described(field: FieldInfo) -> str:
+    """A field's description, with values such as 'auto' and None in code font."""
+    parts = (field.description or "").split("`")  # what is between two of them is code already
+    for index in range(0, len(parts), 2):
+        text = re.sub(r"'([^'\s]+)'", r"`\1`", parts[index])
+        parts[index] = re.sub(r"(?<!`)\b(None|True|False|inf|GLIMP_[A-Z_]+)\b(?!`)", r"`\1`", text)
+    return "`".join(parts)
+
+
 def values_of(annotation: Any) -> str:
     """What a field takes, in words; choices are listed."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return values_of(arguments[0])
     if origin is Literal:
         return ", ".join(map(code, arguments))
     if origin in (Union, types.UnionType):
@@ -96,7 +107,7 @@ def fields(model: type[BaseModel]) -> str:
         else:
             default = code(field.default)
         takes = values_of(field.annotation) + limits_of(field)
-        rows.append([f"`{name}`", default, takes, field.description or ""])
+        rows.append([f"`{name}`", default, takes, described(field)])
     return table(["field", "default", "takes", "meaning"], rows)
 
 
@@ -107,7 +118,7 @@ def record(name: str) -> Callable[[], str]:
         import glimp_integrations
 
         rows = [
-            [f"`{field}`", values_of(info.annotation), info.description or ""]
+            [f"`{field}`", values_of(info.annotation), described(info)]
             for field, info in getattr(glimp_integrations, name).model_fields.items()
         ]
         return table(["field", "type", "meaning"], rows)
