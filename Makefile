@@ -68,11 +68,11 @@ check: $(STAMP) ## Lint, format, types and layers
 
 docs: $(DOCS) ## Build the documentation into site/, strictly
 	@$(BIN)/python tools/reference_tables.py
-	@$(BIN)/python -m mkdocs --quiet build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "== site/index.html"
 
 docs-serve: $(DOCS) ## Show the documentation while it is edited
-	@$(BIN)/python -m mkdocs serve
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 clean: ## Remove the virtual environments and caches (weights are kept)
 	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -66,7 +66,7 @@ def as_markdown(notebook: dict[str, Any], download: str) -> str:
         parts.append(f"```python\n{source}\n```")
         text = "".join(map(_text_of, cell["outputs"])).rstrip()
         if text:
-            parts.append(f"```text\n{text}\n```")
+            parts.append(f"``` {{ .text .output }}\n{text}\n```")
     link = f"[Download this page as a notebook]({Path(download).name})"
     return "\n\n".join([parts[0], link, *parts[1:]]) + "\n"
 
