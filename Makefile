@@ -66,9 +66,10 @@ check: $(STAMP) ## Lint, format, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Not --quiet: it would keep warnings from --strict.
 docs: $(DOCS) ## Build the documentation into site/, strictly
 	@$(BIN)/python tools/reference_tables.py
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "== site/index.html"
 
 docs-serve: $(DOCS) ## Show the documentation while it is edited
