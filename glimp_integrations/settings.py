@@ -96,86 +96,99 @@ class RoutingSettings(BaseModel):
 
     small: Any = Field(
         default_factory=lambda: os.environ.get(PLACES["small"]) or None,
-        description="Small model: backend or model string; by default the environment's "
-        "GLIMP_SMALL, else None.",
+        description="Small model: a backend or a model string; by default the environment's "
+        "GLIMP_SMALL, else None. With neither model named, the bundled models are used.",
     )
     large: Any = Field(
         default_factory=lambda: os.environ.get(PLACES["large"]) or None,
-        description="Large model: backend or model string; by default the environment's "
-        "GLIMP_LARGE, else None.",
+        description="Large model, likewise; by default the environment's GLIMP_LARGE, else None.",
     )
     threshold: float = Field(
         default=1.0,
-        description="Nats. H > threshold: the large model writes the step. inf: the small model "
-        "writes all of them, < 0: the large model does; both cost no glimpse. 'calibrated:FILE': "
-        "what `glimp calibrate` found.",
+        description="In nats. H > threshold: the large model writes the step. inf: the small model "
+        "writes all steps; below 0: the large model does; neither makes a glimpse. "
+        "'calibrated:FILE': the threshold that `glimp calibrate` stored.",
     )
     entropy_estimator: Estimator | Literal["auto"] = Field(
         default="auto",
         description="How H is computed: 'topk_renorm' or 'topk_other' from the likeliest tokens, "
-        "'full' from the whole vocabulary (small models of this process only). 'auto': full "
-        "where it can be had, else topk_renorm. A threshold belongs to its estimator.",
+        "'full' from the whole vocabulary (only small models in this process). 'auto': "
+        "full where possible, else topk_renorm. A threshold belongs to its estimator.",
     )
     glimpse: Literal["first_token", "skip_format"] = Field(
         default="first_token",
-        description="Which token's entropy decides: the step's first, as in the paper, or the "
-        "first behind formatting (bullets, list numbers, white space, '**', '\\\\['). A threshold "
-        "belongs to its glimpse.",
+        description="Which token's entropy decides: the step's first, as in the paper, or with "
+        "'skip_format' the first after formatting (bullets, list numbers, white space, "
+        "'**', '\\['). A threshold belongs to its glimpse.",
     )
     random_share: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="A control for comparisons: the large model writes a step at random, with this "
-        "probability, and not because of H, which is still measured. A question gets the same "
-        "random numbers in every run; another seed gives others.",
+        description="Random baseline, for comparisons: the large model writes a glimpsed step with "
+        "this probability, whatever H is; H is still measured. Seeded per question: the"
+        " same question and seed give the same choices.",
     )
-    step_delimiter: str = Field(default="\n\n", min_length=1, description="Ends a step.")
-    max_step_tokens: int = Field(default=512, ge=1, description="Tokens in one step.")
-    max_thinking_tokens: int = Field(default=8192, ge=1, description="Kept reasoning tokens.")
+    step_delimiter: str = Field(
+        default="\n\n", min_length=1, description="Text that ends a step and stays in it."
+    )
+    max_step_tokens: int = Field(
+        default=512,
+        ge=1,
+        description="Most tokens in a step; a step cut here gets no delimiter added.",
+    )
+    max_thinking_tokens: int = Field(
+        default=8192, ge=1, description="Most tokens of kept reasoning, both models together."
+    )
     max_tokens: int = Field(
         default=2048,
         ge=1,
-        description="Tokens of the answer. Where a model does not think in tags the whole reply "
-        "is the chain, and this bounds the reply.",
+        description="Most tokens of the answer. Where a model does not think in tags, the whole "
+        "reply is the chain, and this limits the reply.",
     )
     answer_by: Literal["large", "small", "router"] = Field(
-        default="large", description="Who writes after the end of thinking."
+        default="large",
+        description="Who writes after the end of thinking; 'router': step by step, decided by H as "
+        "before.",
     )
     answer_marker: str | None = Field(
         default=None,
         min_length=1,
-        description="For models without think tags: the text after which the answer model "
-        "takes over. It belongs neither to the reasoning nor to the answer.",
+        description="For models without think tags: the text after which the answer's author takes "
+        "over. It belongs neither to the reasoning nor to the answer.",
     )
     untagged_answer: Literal["last_step", "whole"] = Field(
         default="last_step",
-        description="For models without think tags and no marker seen: whether the answer is "
-        "the chain's last step (the rest is reasoning) or the whole reply.",
+        description="For models without think tags, if no marker was written: the answer is the "
+        "chain's last step and the rest is reasoning, or with 'whole' the whole reply.",
     )
     think_tags: tuple[str, str] | Literal[False] | None = Field(
         default=None,
-        description="(open, close); None: found in the chat template; False: the models do not "
+        description="(open, close). None: read from the chat template; False: the models do not "
         "think in tags.",
     )
     temperature: float = Field(
         default=0.6, ge=0, allow_inf_nan=False, description="Sampling temperature; 0: greedy."
     )
     top_p: float = Field(default=0.95, gt=0, le=1, description="Nucleus sampling.")
-    seed: int | None = Field(default=None, description="Sampling seed; None: random.")
+    seed: int | None = Field(
+        default=None,
+        description="Sampling seed; each request of a call uses the next number. None: random.",
+    )
     stop: list[StrictStr] | None = Field(
         default=None,
-        description="Strings that end the visible reply and are not part of it; one may stand "
-        "alone.",
+        description="Strings that end the visible reply and are not part of it; a single text may "
+        "be given alone.",
     )
     strategy: Strategy = Field(
-        default="auto", description="How requests are made; never changes decisions."
+        default="auto",
+        description="How requests are made. Costs or saves time and never changes decisions.",
     )
     warm_prefix_cache: bool = Field(
         default=False,
-        description="Let the large model read what the small one has written at the end of every "
-        "step, so that it begins its own steps sooner. Costs a request and a token a step; for "
-        "models on separate devices and servers that keep prefixes.",
+        description="The large model reads what the small one wrote at the end of every step, so "
+        "that it begins its own steps sooner. Costs a request and a token per step; for"
+        " models on separate devices and servers that cache prefixes.",
     )
     draft: Literal["small", "prompt_lookup"] | None = Field(
         default=None,
@@ -184,29 +197,38 @@ class RoutingSettings(BaseModel):
     )
     show_schema: bool = Field(
         default=True,
-        description="Where an answer has to follow a JSON schema: both models are told of it, and "
-        "asked to think first. False: the conversation stays as it is, only the grammar knows.",
+        description="Where the answer has to follow a JSON schema, the schema is added to the "
+        "conversation with the request to think first. False: the conversation stays as"
+        " it is and only the grammar knows the schema.",
     )
     keep_reasoning: KeepReasoning = Field(
         default="tool_loop",
-        description="Which reasoning of the conversation's assistant messages the models read "
-        "again, where their chat templates have a place for it: 'tool_loop': of those behind the "
-        "last message of the user; 'always': of all; 'never': none. Never part of the reply.",
+        description="Which reasoning of earlier assistant messages the models read again, where "
+        "their chat templates have a place for it: 'tool_loop': of those after the last"
+        " user message; 'always': of all; 'never': of none. It is never part of the "
+        "reply.",
     )
     on_backend_error: Literal["raise", "small", "large"] = Field(
-        default="raise", description="Raise, or go on with the named model alone."
+        default="raise",
+        description="What to do when a model fails for good: raise the error, or continue with the "
+        "named model alone.",
     )
     timeout: float | None = Field(
-        default=120.0, gt=0, description="Seconds without a byte from an endpoint; None: no limit."
+        default=120.0,
+        gt=0,
+        description="Most seconds without a byte from an endpoint; None: no limit.",
     )
     max_retries: int = Field(default=2, ge=0, description="Attempts after a failed request.")
-    prices: Prices | None = Field(default=None, description="Prices, for costs in the trace.")
+    prices: Prices | None = Field(
+        default=None, description="Prices of both models, for costs in the trace."
+    )
     api_key: SecretStr | None = Field(
         default_factory=lambda: (
             SecretStr(key) if (key := os.environ.get("GLIMP_API_KEY")) else None
         ),
         exclude=True,
-        description="Key for endpoints named by a model string; by default GLIMP_API_KEY.",
+        description="Key for endpoints named by a model string; by default the environment's "
+        "GLIMP_API_KEY. Hosted services read their own variable first.",
     )
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:

@@ -1,7 +1,8 @@
 """The contract between the router and whatever runs a model.
 
 A backend continues *exact text*: no chat, no hidden prompt, no clean-up. To add one, subclass
-:class:`Backend` and write three coroutines; ``docs/backends.md`` walks through an example.
+:class:`Backend` and write three coroutines;
+``docs/how-to/write-a-backend.md`` walks through an example.
 
 All coroutines of a backend run on one event loop (``glimp_integrations.io_loop``), whoever calls
 and from whichever thread, so ordinary asyncio locks and one HTTP client are enough.
@@ -112,18 +113,21 @@ class Capabilities:
         top_logprobs: How many log-probabilities it returns per token; 0: none, so the model can
             only be the large one.
         wanted_logprobs: How many its owner asked for. A threshold belongs to one k, so fewer is
-            an error for the small model.
-        streamed_logprobs: Whether every token of a stream carries them.
+            an error for the small model. ``None``: the smaller of 20 and ``top_logprobs``.
+        streamed_logprobs: Whether every token of a stream carries them, not only its first;
+            strategy ``fused`` needs that.
         in_process: Runs in this process: streams pause at every token without cost, and tokens
             measure H themselves.
         drafts: Understands ``Request.draft``.
-        supports_schema: Understands ``Request.schema``.
-        stops: Understands ``Request.stop``.
+        supports_schema: Understands ``Request.schema``: constrains a text to a JSON schema.
+        stops: Understands ``Request.stop``: a stream ends by itself after one of these texts, with
+            the whole of its last token.
         device: Name of what it computes on, if known. Two backends with one device never
             compute at the same time without slowing each other down.
-        template: Source of the chat template, if the backend shows it.
-        weights: Their type or quantisation, if known: ``"bfloat16"``, ``"q4_k_m"``.
-        logprobs_refusal: What the server said when it refused to give log-probabilities.
+        template: Source of the chat template, to find think tags in; ``None``: not shown.
+        weights: Their type or quantisation, if known: ``"bfloat16"``, ``"q4_k_m"``. Calibrations
+            are tagged with it.
+        logprobs_refusal: What the server said when it refused log-probabilities, for the error.
     """
 
     context_window: int | None = None

@@ -37,7 +37,10 @@ class LlamaCppBackend(OpenAIBackend):
         prompt_cache_mib: Host memory for prompts of earlier conversations, in MiB; 0: none.
         server_options: Further ``CommonParams`` attributes of xllamacpp, such as
             ``{"n_gpu_layers": 0}``.
-        chat_template, template_kwargs, top_logprobs, extra_body: As for ``OpenAIBackend``.
+        chat_template: As for ``OpenAIBackend``.
+        template_kwargs: As for ``OpenAIBackend``.
+        top_logprobs: As for ``OpenAIBackend``.
+        extra_body: As for ``OpenAIBackend``.
 
     Raises:
         ConfigError: There is no such file, or it is no GGUF file, or the extra is missing.

@@ -1,6 +1,7 @@
 """Does routing pay for this pair and this task? Arms, tasks, runs, statistics, tables, plots.
 
-Importing this package loads no framework, no statistics and no plotting; see ``docs/bench.md``.
+Importing this package loads no framework, no statistics and no plotting; see
+``docs/how-to/benchmark.md``.
 """
 
 from __future__ import annotations

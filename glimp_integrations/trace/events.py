@@ -51,6 +51,12 @@ class TextDelta:
 
     ``kind`` is ``None`` while it is open whether the text is reasoning or answer (models that
     do not think in tags: the last step is the answer); :class:`KindResolved` tells later.
+
+    Attributes:
+        text: The new text.
+        index: Number of its step, from 0.
+        author: Who wrote it.
+        kind: ``"reasoning"``, ``"answer"``, or ``None`` while that is open.
     """
 
     text: str
@@ -61,7 +67,12 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class KindResolved:
-    """Text that came in deltas of unknown kind now has one. Never overlaps decided deltas."""
+    """Text that came in deltas of unknown kind now has one. Never overlaps decided deltas.
+
+    Attributes:
+        text: The text, as its deltas brought it.
+        kind: ``"reasoning"`` or ``"answer"``.
+    """
 
     text: str
     kind: Kind
@@ -86,19 +97,29 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A step ended. Its ``kind`` is final only in the :class:`Finished` trace."""
+    """A step ended. Its ``kind`` is final only in the :class:`Finished` trace.
+
+    Attributes:
+        record: What the step came to.
+    """
 
     record: StepRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event."""
+    """The last event.
+
+    Attributes:
+        result: The whole answer with its trace.
+    """
 
     result: RoutedAnswer
 
 
 Event = StepStarted | TextDelta | KindResolved | ToolCallDelta | StepDone | Finished
+"""What a stream yields: any of these, :class:`Finished` last."""
+"""What a stream yields: any of these, :class:`Finished` last."""
 
 
 _TYPES: dict[str, type[Any]] = {

@@ -1,4 +1,4 @@
-"""``Settings.tokenizer = llm.router.token_ids``, as docs/llamaindex.md has it."""
+"""``Settings.tokenizer = llm.router.token_ids``, as docs/how-to/llamaindex.md has it."""
 
 from __future__ import annotations
 

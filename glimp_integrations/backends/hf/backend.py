@@ -57,8 +57,10 @@ class HuggingFaceBackend(Backend):
         dtype: ``"auto"`` (the checkpoint's; float32 for GGUF), a name such as ``"bfloat16"``, or
             a ``torch.dtype``. bfloat16 is much faster than float32, also on many CPUs.
         device_map: As in ``from_pretrained``; by default this machine's accelerator, else the CPU.
-        quantization_config, attn_implementation, revision, local_files_only: As in the same
-            method.
+        quantization_config: As in ``from_pretrained``.
+        attn_implementation: As in ``from_pretrained``.
+        revision: As in ``from_pretrained``.
+        local_files_only: As in ``from_pretrained``.
         trust_remote_code: Run code that comes with the model; off by default.
         token: For gated models; by default what ``hf auth login`` stored.
         model_options: Further arguments of ``AutoModelForCausalLM.from_pretrained``.
