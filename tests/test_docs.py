@@ -47,7 +47,9 @@ def first_cells(page: str, after: str) -> list[str]:
 
 
 class TestTables:
-    @pytest.mark.parametrize("path", sorted(reference_tables.PAGES.rglob("*.md")), ids=str)
+    @pytest.mark.parametrize(
+        "path", sorted(reference_tables.PAGES.rglob("*.md")), ids=lambda path: path.stem
+    )
     def test_are_what_the_code_says(self, path: Path) -> None:
         page = text_of(path)
         assert page == reference_tables.filled(page), "run: python tools/reference_tables.py"

@@ -111,19 +111,32 @@ def fields(model: type[BaseModel]) -> str:
     return table(["field", "default", "takes", "meaning"], rows)
 
 
-def record(name: str) -> Callable[[], str]:
-    """A table of the fields of a public record of ``glimp_integrations``."""
+def record(model: type[BaseModel]) -> str:
+    """The fields of a pydantic model that users read: name, type, description."""
+    rows = [
+        [f"`{name}`", values_of(field.annotation), described(field)]
+        for name, field in model.model_fields.items()
+    ]
+    return table(["field", "type", "meaning"], rows)
+
+
+def public_record(name: str) -> Callable[[], str]:
+    """A table of the fields of a record that ``glimp_integrations`` exports."""
 
     def make() -> str:
         import glimp_integrations
 
-        rows = [
-            [f"`{field}`", values_of(info.annotation), described(info)]
-            for field, info in getattr(glimp_integrations, name).model_fields.items()
-        ]
-        return table(["field", "type", "meaning"], rows)
+        return record(getattr(glimp_integrations, name))
 
     return make
+
+
+def call_proposals() -> str:
+    """The fields of the entries of ``Trace.call_proposals``."""
+    from glimp_integrations import Trace
+
+    (entry,) = get_args(Trace.model_fields["call_proposals"].annotation)
+    return record(entry)
 
 
 def attributes(owner: type) -> str:
@@ -198,13 +211,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "prices": prices,
     "capabilities": capabilities,
     "commands": commands,
-    "answer": record("RoutedAnswer"),
-    "trace": record("Trace"),
-    "step": record("StepRecord"),
-    "usage": record("Usage"),
-    "model-usage": record("ModelUsage"),
-    "tool-call": record("ToolCall"),
-    "invalid-tool-call": record("InvalidToolCall"),
+    "answer": public_record("RoutedAnswer"),
+    "trace": public_record("Trace"),
+    "step": public_record("StepRecord"),
+    "call-proposal": call_proposals,
+    "usage": public_record("Usage"),
+    "model-usage": public_record("ModelUsage"),
+    "tool-call": public_record("ToolCall"),
+    "invalid-tool-call": public_record("InvalidToolCall"),
 }
 
 
