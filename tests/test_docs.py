@@ -15,7 +15,7 @@ import yaml
 from glimp_integrations import RoutingSettings
 from glimp_integrations.backends import Capabilities
 from glimp_integrations.cli.app import app
-from glimp_integrations.method.chain import StepEnd, StopReason
+from glimp_integrations.method.steps import StepEnd, StopReason
 from langchain_glimp import ChatGlimpRouter
 from langchain_glimp import GlimpRouterLLM as TextGlimpRouter
 from llamaindex_glimp import GlimpRouterLLM as LlamaIndexGlimpRouter
