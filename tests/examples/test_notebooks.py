@@ -43,7 +43,7 @@ def shows_steps_of_both_models(shown: str) -> bool:
 
 
 # Kernels' sockets and subprocesses are closed by garbage collection.
-@pytest.mark.pair
+@pytest.mark.bundled
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 class TestQuickstarts:
     def test_langchain(self) -> None:
