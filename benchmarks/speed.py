@@ -38,7 +38,7 @@ from rich.table import Table
 from glimp_integrations import GlimpRouter, Trace, io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Backend, Report, Request
-from glimp_integrations.conversation.prompt import check_messages
+from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.runtime.speed import PairSpeed, median
 from glimp_integrations.weights import LARGE, SMALL, ensure
 

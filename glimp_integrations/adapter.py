@@ -99,24 +99,24 @@ class RoutedModel(RoutingSettings):
 
 def _output_spec(given: Mapping[str, Any]) -> OutputSpec:
     """A form from OpenAI's arguments; ``None`` means that one was not given."""
-    found = {name: value for name, value in given.items() if value is not None}
-    wanted = _response_format(found.pop("response_format", None))
-    return OutputSpec(**{**wanted, **found})
+    arguments = {name: value for name, value in given.items() if value is not None}
+    schema = _response_format(arguments.pop("response_format", None))
+    return OutputSpec(**{**schema, **arguments})
 
 
-def _response_format(wanted: Any) -> dict[str, Any]:
-    kind = wanted.get("type") if isinstance(wanted, Mapping) else wanted
+def _response_format(response_format: Any) -> dict[str, Any]:
+    kind = response_format.get("type") if isinstance(response_format, Mapping) else response_format
     if kind in (None, "text"):
         return {}
     if kind == "json_object":
         # The conversation itself says which JSON it wants.
         return {"schema": ANY_OBJECT}
-    inner = wanted.get("json_schema") if kind == "json_schema" else None
+    inner = response_format.get("json_schema") if kind == "json_schema" else None
     schema = inner.get("schema") if isinstance(inner, Mapping) else None
     if inner is None or not isinstance(schema, Mapping):
         raise ConfigError(
-            f"response_format is {wanted!r}; expected {{'type': 'json_schema', 'json_schema': "
-            "{'schema': ...}}, {'type': 'json_object'} or {'type': 'text'}"
+            f"response_format is {response_format!r}; expected {{'type': 'json_schema', "
+            "'json_schema': {'schema': ...}}, {'type': 'json_object'} or {'type': 'text'}"
         )
     return {"schema": schema, **({"strict": True} if inner.get("strict") else {})}
 

@@ -91,7 +91,7 @@ class Calibration(_Stored):
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise ConfigError(
-                f"{str(path)!r} is no calibration: {where}: {first['msg']}; "
+                f"{str(path)!r} is not a calibration file: {where}: {first['msg']}; "
                 "make one with `glimp calibrate`"
             ) from None
 
@@ -128,15 +128,15 @@ class CalibratedThreshold(float):
         """
         source = text.removeprefix(PREFIX).strip()
         if not source:
-            raise ConfigError(f"threshold is {text!r}: name the file behind the colon")
+            raise ConfigError(f"threshold is {text!r}: name the file after the colon")
         return cls(Calibration.load(Path(source).expanduser()), source)
 
     def compare(self, conditions: Conditions) -> None:
         """Warn (:class:`CalibrationWarning`) if a call's conditions are not its own."""
-        if found := self.calibration.conditions.differences(conditions):
+        if differences := self.calibration.conditions.differences(conditions):
             warnings.warn(
-                f"the threshold of {self.source!r} was calibrated with {'; '.join(found)}: the "
-                f"share will not be {self.calibration.large_share:.0%}; calibrate anew",
+                f"the threshold of {self.source!r} was calibrated with {'; '.join(differences)}: "
+                f"the share will not be {self.calibration.large_share:.0%}; calibrate anew",
                 CalibrationWarning,
                 stacklevel=2,
             )

@@ -138,8 +138,8 @@ class _Items(AsyncGenerator[T, None]):
             await self.aclose()
             raise
         if kind == "item":
-            found: T = item
-            return found
+            result: T = item
+            return result
         await self.aclose()
         raise item if kind == "error" else StopAsyncIteration
 

@@ -10,7 +10,8 @@ from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Backend, Message
 from glimp_integrations.backends.model_strings import resolve
 from glimp_integrations.calibrated_threshold import Conditions
-from glimp_integrations.conversation.prompt import TEXT, build, check_messages
+from glimp_integrations.conversation.messages import check_messages
+from glimp_integrations.conversation.prompt import TEXT, build
 from glimp_integrations.conversation.text_agents import read_by_marks
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.output.spec import OutputSpec

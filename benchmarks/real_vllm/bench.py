@@ -24,7 +24,8 @@ from glimp_integrations.backends import (
     Request,
     Token,
 )
-from glimp_integrations.conversation.prompt import build, check_messages
+from glimp_integrations.conversation.messages import check_messages
+from glimp_integrations.conversation.prompt import build
 from glimp_integrations.method.entropy import estimate
 from glimp_integrations.weights import LARGE, ensure
 

@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.real_vllm.bench import Bench, K, Result, look, read, rendered
 from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.base import Report, Request
-from glimp_integrations.conversation.prompt import build, check_messages
+from glimp_integrations.conversation.messages import check_messages
+from glimp_integrations.conversation.prompt import build
 from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.method.entropy import estimate
 from glimp_integrations.output.json_schema import checked

@@ -117,30 +117,30 @@ def read_blocks(where: str, role: str, blocks: Sequence[Any], *, strict: bool = 
         ConfigError: A block holds no text, and something else that matters: a picture, sound, a
             file, or what is not known here.
     """
-    found = Content()
+    content = Content()
     as_written, apart, last_id = role == "assistant", False, None
     for block in blocks:
-        text = _read(where, block, found, strict=strict)
+        text = _read(where, block, content, strict=strict)
         if text is None:
             apart = True
             continue
         this_id = block.get("id") if isinstance(block, Mapping) else None
         other = None not in (last_id, this_id) and last_id != this_id
         if not as_written or apart or other:
-            found.text = on_a_line(found.text, text)
+            content.text = on_a_line(content.text, text)
         else:
-            found.text += text
+            content.text += text
         apart, last_id = False, this_id
-    return found
+    return content
 
 
 def on_a_line(before: str, text: str) -> str:
-    """``text`` behind ``before``, on a line of its own."""
+    """``text`` after ``before``, on a line of its own."""
     begun = not before or not text or before.endswith("\n") or text.startswith("\n")
     return before + ("" if begun else "\n") + text
 
 
-def _read(where: str, block: Any, found: Content, *, strict: bool) -> str | None:
+def _read(where: str, block: Any, content: Content, *, strict: bool) -> str | None:
     """A block's text; ``None``: it has none and may be passed over."""
     if isinstance(block, str):
         return block
@@ -148,18 +148,21 @@ def _read(where: str, block: Any, found: Content, *, strict: bool) -> str | None
     if kind in _PRIVATE or kind == "reasoningContent":
         return None
     if kind in _CALLS:
-        _add_call(kind, block, found)
+        _add_call(kind, block, content)
         return None
     if kind == "tool_result":
-        content = block.get("content") or ""
-        result = {"role": "tool", "content": content, "tool_call_id": block.get("tool_use_id")}
-        found.results.append(result)
+        result = {
+            "role": "tool",
+            "content": block.get("content") or "",
+            "tool_call_id": block.get("tool_use_id"),
+        }
+        content.results.append(result)
         return None
     if kind == "non_standard":
-        return _wrapped(where, block.get("value"), found, strict=strict)
+        return _wrapped(where, block.get("value"), content, strict=strict)
     if kind == "refusal":
-        said = block.get("refusal")
-        return said if isinstance(said, str) and said else None
+        refusal = block.get("refusal")
+        return refusal if isinstance(refusal, str) and refusal else None
     text = _text(where, kind, block, strict=strict)
     if text is not None or not strict:
         return text
@@ -179,13 +182,13 @@ def _kind(block: Any) -> str:
     return next((key for key in _KEYS if key in block), ", ".join(map(str, block)) or "nothing")
 
 
-def _wrapped(where: str, value: Any, found: Content, *, strict: bool) -> str | None:
-    """What LangChain found in a provider's message and has no block for."""
+def _wrapped(where: str, value: Any, content: Content, *, strict: bool) -> str | None:
+    """A part of a provider's message that LangChain has no block for."""
     if not isinstance(value, Mapping):
         return None
     kind = _kind(value)
-    told = kind in _MEDIA or kind in _TEXTS or kind in (*_CALLS, "tool_result", "refusal")
-    return _read(where, value, found, strict=strict) if told else None
+    is_known = kind in _MEDIA or kind in _TEXTS or kind in (*_CALLS, "tool_result", "refusal")
+    return _read(where, value, content, strict=strict) if is_known else None
 
 
 _MEDIA = frozenset(
@@ -238,7 +241,7 @@ def _listed(content: Any) -> list[Any]:
     return list(content) if isinstance(content, list | tuple) else [content or ""]
 
 
-def _add_call(kind: str, block: Mapping[str, Any], found: Content) -> None:
+def _add_call(kind: str, block: Mapping[str, Any], content: Content) -> None:
     id_key, key = _CALLS[kind]
     name, arguments = block.get("name"), block.get(key)
     if arguments is None:  # Google's calls are named like OpenAI's
@@ -246,9 +249,9 @@ def _add_call(kind: str, block: Mapping[str, Any], found: Content) -> None:
     if kind == "custom_tool_call":  # as LangChain reads them
         arguments = {"__arg1": arguments}
     if kind == "invalid_tool_call" and name is None and isinstance(arguments, str):
-        found.text = on_a_line(found.text, arguments)  # too broken to be one
+        content.text = on_a_line(content.text, arguments)  # too broken to be one
     if isinstance(name, str):
-        found.calls.append(
+        content.calls.append(
             {
                 "id": block.get(id_key) or block.get("id"),
                 "type": "function",
@@ -257,13 +260,13 @@ def _add_call(kind: str, block: Mapping[str, Any], found: Content) -> None:
         )
 
 
-def each_once(told: Sequence[Any], in_blocks: Sequence[Mapping[str, Any]]) -> list[Any]:
+def each_once(calls: Sequence[Any], in_blocks: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Calls of a message, which most providers tell twice: in a field, and in blocks."""
-    found = list(told)
+    unique = list(calls)
     for call in in_blocks:
-        if not any(_is_same(call, other) for other in found):
-            found.append(call)
-    return found
+        if not any(_is_same(call, other) for other in unique):
+            unique.append(call)
+    return unique
 
 
 def _is_same(call: Mapping[str, Any], other: Any) -> bool:

@@ -62,7 +62,7 @@ def kept(messages: Sequence[Message], keep: KeepReasoning) -> list[dict[str, Any
 
     Args:
         messages: The conversation; reasoning may stand under any of the three names.
-        keep: ``"tool_loop"``: of the assistant's messages behind the last one of the user;
+        keep: ``"tool_loop"``: of the assistant's messages after the last one of the user;
             ``"always"``: of all of them; ``"never"``: none.
 
     Raises:
@@ -70,14 +70,14 @@ def kept(messages: Sequence[Message], keep: KeepReasoning) -> list[dict[str, Any
     """
     users = [index for index, message in enumerate(messages) if message["role"] == "user"]
     begin = {"tool_loop": users[-1] + 1 if users else 0, "always": 0, "never": len(messages)}[keep]
-    found = []
+    versions = []
     for index, message in enumerate(messages):
         plain = {name: value for name, value in message.items() if name not in NAMES}
         if index >= begin and message["role"] == "assistant":
             thought = _thought(index, message)
             plain |= {NAMES[0]: thought} if thought else {}
-        found.append(plain)
-    return found
+        versions.append(plain)
+    return versions
 
 
 def _thought(index: int, message: Mapping[str, Any]) -> str | None:

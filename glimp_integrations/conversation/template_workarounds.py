@@ -76,7 +76,7 @@ def _attempts(messages: Sequence[Message]) -> Iterator[list[Message]]:
 
 def _short_ids(messages: Sequence[Message]) -> list[Message]:
     """Ids of calls as nine letters and digits: Mistral's templates refuse those of other models."""
-    found: list[Message] = []
+    changed: list[Message] = []
     for message in messages:
         ids: dict[str, Any] = {}
         if message.get("tool_call_id") is not None:
@@ -86,8 +86,8 @@ def _short_ids(messages: Sequence[Message]) -> list[Message]:
                 {**call, "id": _short(call["id"])} if call.get("id") is not None else call
                 for call in message["tool_calls"]
             ]
-        found.append({**message, **ids})
-    return found
+        changed.append({**message, **ids})
+    return changed
 
 
 def _short(id: object) -> str:
@@ -97,18 +97,18 @@ def _short(id: object) -> str:
 
 def _results_as_text(messages: Sequence[Message]) -> list[Message]:
     """Results of calls that are not in the conversation, said by the user."""
-    found: list[Message] = []
-    asked: set[Any] = set()
+    changed: list[Message] = []
+    call_ids: set[Any] = set()
     for message in messages:
-        asked |= {call.get("id") for call in message.get("tool_calls") or ()}
-        if _is_orphan(message, asked):
+        call_ids |= {call.get("id") for call in message.get("tool_calls") or ()}
+        if _is_orphan(message, call_ids):
             (message,) = constraints.write_tools_out([message], [])
-        found.append(message)
-    return found
+        changed.append(message)
+    return changed
 
 
-def _is_orphan(message: Message, asked: set[Any]) -> bool:
-    return message["role"] == "tool" and message.get("tool_call_id") not in asked
+def _is_orphan(message: Message, call_ids: set[Any]) -> bool:
+    return message["role"] == "tool" and message.get("tool_call_id") not in call_ids
 
 
 def _one_system_message(messages: Sequence[Message]) -> list[Message]:
@@ -131,14 +131,14 @@ def _no_system_message(messages: Sequence[Message]) -> list[Message]:
 
 def _one_turn_each(messages: Sequence[Message]) -> list[Message]:
     """What the user says in several messages on end, in one: templates may want turns to change."""
-    found: list[Message] = []
+    changed: list[Message] = []
     for message in messages:
-        if found and found[-1]["role"] == message["role"] == "user":
-            text = f"{found[-1]['content']}\n\n{message['content']}"
-            found[-1] = {**found[-1], "content": text}
+        if changed and changed[-1]["role"] == message["role"] == "user":
+            text = f"{changed[-1]['content']}\n\n{message['content']}"
+            changed[-1] = {**changed[-1], "content": text}
         else:
-            found.append(message)
-    return found
+            changed.append(message)
+    return changed
 
 
 async def _lost(
@@ -156,11 +156,11 @@ async def _lost(
     only be written otherwise (escaped, trimmed); whether a word in its place arrives tells.
     """
     suspects: list[int] = []
-    asked: set[Any] = set()
+    call_ids: set[Any] = set()
     for index, message in enumerate(messages):
-        asked |= {call.get("id") for call in message.get("tool_calls") or ()}
-        told = changed and message["role"] != "assistant"
-        if told or message["role"] in _INSTRUCTIONS or _is_orphan(message, asked):
+        call_ids |= {call.get("id") for call in message.get("tool_calls") or ()}
+        must_arrive = changed and message["role"] != "assistant"
+        if must_arrive or message["role"] in _INSTRUCTIONS or _is_orphan(message, call_ids):
             content = str(message["content"]).strip()
             escaped = (json.dumps(content, ensure_ascii=how)[1:-1] for how in (True, False))
             if content not in text and not any(form in text for form in escaped):

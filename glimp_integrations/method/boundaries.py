@@ -1,10 +1,12 @@
-"""Finding ends in text that arrives in pieces. Pure: no I/O, no clock.
+"""Where steps end, in text that arrives in pieces.
 
-Three things are looked for. A *terminator* (the end-of-thinking tag, an answer marker, a stop
-string) and an *opening* (where a tool call or JSON begins) are removed from the text, so nothing
-of them may be shown before they are known. The *delimiter* of a step is kept. Each may lie across
-pieces or inside one. What a piece costs depends on the piece, not on what is held back: what was
-looked at once is not looked at again, except for the few hundred characters that a call's opening
+Three things are looked for. A *terminator* (a think end tag, an answer marker, a stop string) and
+a *trigger* (the beginning of a tool call or of JSON) are removed from the text, so nothing of them
+may be shown before it is certain what they are. The *delimiter* of a step is kept. Each of them
+may lie inside one piece or be spread over several.
+
+The time that a piece takes depends on its own length and not on the text that is held back: what
+was looked at once is not looked at again, except for the few hundred characters that a trigger
 may have.
 """
 
@@ -29,8 +31,8 @@ class Cut:
         shown: Text that is now certain to belong to the reply.
         kept: How many characters of the piece (negative: also of earlier pieces) were kept.
         end: Why the step ends here; ``None`` if it goes on.
-        truncated: Text of the piece lies behind the end and was dropped, so whoever wrote it is
-            no longer at the point where the kept text ends.
+        truncated: Text of the piece lies after the end and was dropped, so the model that wrote it
+            is no longer at the point where the kept text ends.
         trigger: What began the call, or the JSON, that the step ends at.
     """
 
@@ -42,8 +44,8 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A terminator or an opening at ``start`` of the window."""
+class _Hit:
+    """A terminator or a trigger at ``start`` of the window."""
 
     start: int
     text: str
@@ -63,11 +65,11 @@ class _Literal:
         most = len(self._text) - 1
         if len(text) >= most:  # nothing before it matters
             self.size, text = 0, text[len(text) - most :]
-        size, wanted = self.size, self._text
+        size, target = self.size, self._text
         for character in text:
-            while size and wanted[size] != character:
+            while size and target[size] != character:
                 size = self._shorter[size - 1]
-            size += wanted[size] == character
+            size += target[size] == character
         self.size = size
 
 
@@ -102,8 +104,8 @@ class Scanner:
         self._literals = [_Literal(text) for text in self._terminators]
         self.trigger = trigger
         self._before = "\n"  # the character before the window; a phase begins a line
-        self._held = ""  # could still become a terminator or an opening; not shown yet
-        self._ruled_out = 0  # of what is held: no opening begins there
+        self._held = ""  # could still become a terminator or a trigger; not shown yet
+        self._ruled_out = 0  # of what is held: no trigger begins there
         self._tail = ""  # end of the running step, for a delimiter across pieces
 
     def feed(self, text: str, *, multi_token: bool) -> Cut:
@@ -112,17 +114,17 @@ class Scanner:
         Args:
             text: The piece.
             multi_token: The piece holds an unknown number of tokens, so nothing says that
-                newlines behind the delimiter came with it: they are dropped, which makes the
+                newlines after the delimiter came with it: they are dropped, which makes the
                 result independent of how a server groups its output.
         """
         step_end = self._delimiter_end(text, multi_token)
         window = self._held + text
         call = self._call(window)
-        found = self._first(window, call)
-        # Whichever begins first counts: a stop string may begin with the delimiter, and an
-        # end-of-thinking tag behind a delimiter belongs to the next step.
-        if found is not None and (step_end is None or found.start - len(self._held) < step_end):
-            return self._terminate(window, found, text)
+        hit = self._first(window, call)
+        # Whichever begins first counts: a stop string may begin with the delimiter, and a
+        # think end tag after a delimiter belongs to the next step.
+        if hit is not None and (step_end is None or hit.start - len(self._held) < step_end):
+            return self._terminate(window, hit, text)
         kept = text if step_end is None else text[:step_end]
         if len(kept) < len(text):
             call = self._call(self._held + kept)
@@ -140,13 +142,13 @@ class Scanner:
         self._tail = ""
 
     def hold(self, text: str) -> None:
-        """Text that was cut off stays after all, and may still become an opening."""
+        """Text that was cut off stays after all, and may still become a trigger."""
         self._held = text
         for literal in self._literals:
             literal.feed(text)
 
     def look_for(self, trigger: regex.Pattern[str] | None) -> None:
-        """From here on another pattern is an opening."""
+        """From here on another pattern is the trigger."""
         if trigger is not self.trigger:
             self.trigger, self._ruled_out = trigger, 0
 
@@ -161,15 +163,15 @@ class Scanner:
         for literal in self._literals:
             literal.size = 0
 
-    def _terminate(self, window: str, found: _Found, text: str) -> Cut:
+    def _terminate(self, window: str, hit: _Hit, text: str) -> Cut:
         self._forget()
         self._tail = ""
         return Cut(
-            shown=window[: found.start],
-            kept=len(text) - (len(window) - found.start),
-            end=found.end,
-            truncated=found.start + len(found.text) < len(window),
-            trigger=found.text if found.end == "trigger" else "",
+            shown=window[: hit.start],
+            kept=len(text) - (len(window) - hit.start),
+            end=hit.end,
+            truncated=hit.start + len(hit.text) < len(window),
+            trigger=hit.text if hit.end == "trigger" else "",
         )
 
     def _delimiter_length(self) -> int:
@@ -178,10 +180,10 @@ class Scanner:
     def _delimiter_end(self, text: str, multi_token: bool) -> int | None:
         if self._delimiter is None:
             return None
-        found = (self._tail + text).find(self._delimiter)
-        if found < 0:
+        start = (self._tail + text).find(self._delimiter)
+        if start < 0:
             return None
-        end = found + len(self._delimiter) - len(self._tail)
+        end = start + len(self._delimiter) - len(self._tail)
         if not multi_token:
             # ".\n\n\n" is one token: its last newline is part of what was written.
             while end < len(text) and text[end] == "\n":
@@ -192,20 +194,20 @@ class Scanner:
         size = self._delimiter_length() - 1
         return (self._tail + kept)[-size:] if size > 0 else ""
 
-    def _first(self, window: str, call: regex.Match[str] | None) -> _Found | None:
-        best: _Found | None = None
+    def _first(self, window: str, call: regex.Match[str] | None) -> _Hit | None:
+        best: _Hit | None = None
         for literal, end in self._terminators.items():
             start = window.find(literal, max(0, len(self._held) - len(literal) + 1))
             if start < 0 or (best is not None and start > best.start):
                 continue
             if best is None or start < best.start or len(literal) > len(best.text):
-                best = _Found(start, literal, end)
+                best = _Hit(start, literal, end)
         if (
             call is not None
             and not call.partial
             and (best is None or call.start() - 1 < best.start)
         ):
-            return _Found(call.start() - 1, call[0], "trigger")
+            return _Hit(call.start() - 1, call[0], "trigger")
         return best
 
     def _call(self, window: str) -> regex.Match[str] | None:

@@ -1,7 +1,7 @@
 """Tokens that only shape a step: bullets, list numbers, Markdown marks, openings of formulas.
 
 At a step's start they are often the likeliest by far, whatever follows, so the entropy of the
-first token says little there. ``glimpse="skip_format"`` looks behind them.
+first token says little there. ``glimpse="skip_format"`` looks past them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ def only_formats(text: str, delimiter: str) -> bool:
 
     Args:
         text: What was glimpsed so far.
-        delimiter: Ends a step; behind it there is nothing to look at.
+        delimiter: Ends a step; after it there is nothing to look at.
     """
     return bool(text) and delimiter not in text and _FORMAT.fullmatch(text) is not None

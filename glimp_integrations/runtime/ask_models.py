@@ -75,9 +75,9 @@ async def ask_both(call: Call) -> Answers:
                 raise
 
     async def render(author: Author) -> ModelAnswer:
-        known = capabilities[author]
-        if isinstance(known, BaseException):
-            raise known
+        own = capabilities[author]
+        if isinstance(own, BaseException):
+            raise own
         with name_role(author):
             rendered = await prompt.build(
                 models[author],
@@ -87,7 +87,7 @@ async def ask_both(call: Call) -> Answers:
                 keep_reasoning=settings.keep_reasoning,
                 think_tags=settings.think_tags,
             )
-        return ModelAnswer(known, rendered)
+        return ModelAnswer(own, rendered)
 
     # Rendering is a round trip where the server does it: both at once.
     results = await asyncio.gather(*map(render, models), return_exceptions=True)

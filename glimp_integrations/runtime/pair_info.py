@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.conversation import prompt
+from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.method.rule import Author
 
 __all__ = ["PairInfo", "ask_once"]
 
-_HELLO = prompt.check_messages("Hello")
+_HELLO = check_messages("Hello")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +56,5 @@ async def ask(small: Backend, large: Backend) -> PairInfo:
         tags.append((await prompt.build(backend, _HELLO, must_fit=False)).tags)
         if await prompt.shows_tools(backend):
             tools.add(author)
-    known = [window for window in windows if window is not None]
-    return PairInfo(min(known, default=None), any(tags), frozenset(tools))
+    known_windows = [window for window in windows if window is not None]
+    return PairInfo(min(known_windows, default=None), any(tags), frozenset(tools))

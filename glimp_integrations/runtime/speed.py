@@ -54,9 +54,9 @@ class ModelSpeed:
     release: float
     growth: float = 0.0
 
-    def written(self, tokens: int, behind: int) -> float:
-        """Seconds that ``tokens`` take behind a text of ``behind`` tokens."""
-        return tokens * (self.token + self.growth * (behind + tokens / 2))
+    def written(self, tokens: int, preceding: int) -> float:
+        """Seconds that ``tokens`` take after a text of ``preceding`` tokens."""
+        return tokens * (self.token + self.growth * (preceding + tokens / 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class PairSpeed:
         logprobs: What the log-probabilities add to a streamed token of the small model.
         slowdown: How many times slower a token is while the other model computes; the worse of
             the two. 1 on separate devices.
-        stops: Whether the small and the large model's server ends a stream by itself behind a
+        stops: Whether the small and the large model's server ends a stream by itself after a
             step; others are stopped by closing it.
     """
 
@@ -106,7 +106,7 @@ class PairSpeed:
         logprobs = self.logprobs * _STEP * (1 - p)
         to_large = large.request + small_closed
         if strategy == "overlap":
-            # A large step behind a large one costs nothing: it is being written meanwhile.
+            # A large step after a large one costs nothing: it is being written meanwhile.
             return logprobs + p * (1 - p) * (to_large + glimpse)
         return logprobs + p * (to_large + glimpse + large_ended)
 
@@ -122,10 +122,10 @@ class PairSpeed:
         unread: dict[Author, float] = dict.fromkeys(models, length - _cached_before(trace))
         seconds = 0.0
         for step in trace.steps:
-            asked: list[Author] = [step.author]
+            readers: list[Author] = [step.author]
             if step.entropy is not None and step.author == "large":
-                asked.insert(0, "small")
-            for author in asked:
+                readers.insert(0, "small")
+            for author in readers:
                 seconds += models[author].prefill * unread[author]
                 unread[author] = 0
             seconds += models[step.author].written(step.tokens, length)
@@ -145,20 +145,20 @@ def _cached_before(trace: Trace) -> float:
     return min(max(trace.prompt_tokens - read, 0.0), float(trace.prompt_tokens))
 
 
-def median(found: Sequence[PairSpeed]) -> PairSpeed:
+def median(measurements: Sequence[PairSpeed]) -> PairSpeed:
     """The median of each figure of measurements of one pair."""
 
     def of(role: str) -> ModelSpeed:
-        models = [getattr(speed, role) for speed in found]
+        models = [getattr(speed, role) for speed in measurements]
         names = [field.name for field in fields(ModelSpeed)]
         return ModelSpeed(**{n: statistics.median(getattr(m, n) for m in models) for n in names})
 
     return replace(
-        found[0],
+        measurements[0],
         small=of("small"),
         large=of("large"),
-        logprobs=statistics.median(speed.logprobs for speed in found),
-        slowdown=statistics.median(speed.slowdown for speed in found),
+        logprobs=statistics.median(speed.logprobs for speed in measurements),
+        slowdown=statistics.median(speed.slowdown for speed in measurements),
     )
 
 
@@ -197,7 +197,7 @@ async def _price_of_logprobs(backend: Backend, k: int) -> float:
 @dataclass(frozen=True, slots=True)
 class _Timing:
     token: float
-    behind: int | None  # tokens of the prompt, and half of those written
+    preceding: int | None  # tokens of the prompt, and half of those written
 
 
 async def _measure_one(backend: Backend) -> ModelSpeed:
@@ -222,15 +222,15 @@ async def _measure_one(backend: Backend) -> ModelSpeed:
 
 
 def _line(near: Sequence[_Timing], far: Sequence[_Timing]) -> tuple[float, float]:
-    """What a token takes behind no text, and more for every token before it."""
-    (short, behind), (long, further) = (
-        (statistics.median(timing.token for timing in timings), timings[0].behind)
+    """What a token takes after no text, and more for every token before it."""
+    (short, preceding), (long, further) = (
+        (statistics.median(timing.token for timing in timings), timings[0].preceding)
         for timings in (near, far)
     )
-    if behind is None or further is None or further <= behind or long < short * _NOTICED:
+    if preceding is None or further is None or further <= preceding or long < short * _NOTICED:
         return short, 0.0
-    growth = (long - short) / (further - behind)
-    first = short - growth * behind
+    growth = (long - short) / (further - preceding)
+    first = short - growth * preceding
     # A token that takes no time is no finding: what grew was the load of the machine.
     return (first, growth) if first > 0 else (short, 0.0)
 

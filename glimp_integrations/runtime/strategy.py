@@ -13,22 +13,22 @@ __all__ = ["choose"]
 
 
 def choose(
-    wanted: Strategy,
+    setting: Strategy,
     small: Backend,
     large: Backend,
-    small_can: Capabilities,
-    large_can: Capabilities,
+    small_capabilities: Capabilities,
+    large_capabilities: Capabilities,
     speed: PairSpeed | None = None,
 ) -> tuple[str, str]:
     """Pick a strategy and say why.
 
-    Where the pair was measured: the strategy that adds least to a step. Else ``fused`` wherever
-    streams carry log-probabilities: over a network it wins by the requests it saves. But
-    ``two_request`` where both models are known to share a device and their servers end steps by
-    themselves: a request is cheap there, log-probabilities of every token and closed streams are
-    not (``benchmarks/speed.py``). ``overlap`` where the models are known to
-    compute on separate devices: what the large model writes while the small one glimpses then
-    costs no time.
+    Where the models' speed was measured, it is the strategy that adds least time to a step.
+    Otherwise it is ``fused`` wherever streams carry log-probabilities, because over a network the
+    requests it saves count most. There are two exceptions. Where both models are known to share a
+    device and their servers end steps by themselves, it is ``two_request``: a request is cheap
+    there, and log-probabilities of every token and closed streams are not
+    (``benchmarks/speed.py``). Where the models are known to compute on separate devices, it is
+    ``overlap``: what the large model writes while the small one glimpses then costs no time.
 
     Returns:
         ``(strategy, reason)``; both go into the trace.
@@ -38,52 +38,60 @@ def choose(
             log-probabilities, ``overlap`` and both models share a device, or ``in_process`` and
             the small model runs elsewhere.
     """
-    if wanted == "in_process" and not small_can.in_process:
-        raise ConfigError(
-            "strategy 'in_process' needs a small model that transformers runs in this process "
-            "(HuggingFaceBackend, or the model string 'hf:...'): use it, or 'auto'"
-        )
-    streams = small_can.streamed_logprobs or not small_can.top_logprobs
-    if wanted in ("fused", "overlap") and not streams:
-        raise ConfigError(
-            f"strategy {wanted!r} needs log-probabilities in the small model's stream, and this "
-            "server sends none: use 'two_request' or 'auto'"
-        )
-    apart, where = _apart(small, large, small_can, large_can)
+    apart, where = _apart(small, large, small_capabilities, large_capabilities)
     if apart is None and speed is not None:
-        apart, where = speed.apart, _found(speed)
-    if large_can.in_process:
+        apart, where = speed.apart, _in_words(speed)
+    if large_capabilities.in_process:
         apart, where = False, "the large model runs in this process, where its stream pauses"
-    if wanted == "overlap" and apart is False:
-        raise ConfigError(
-            f"strategy 'overlap' is for models on separate devices, and {where}: use "
-            "'auto', or name the devices on the backends (device=...)"
-        )
-    if wanted != "auto":
-        return wanted, "asked for"
-    if small_can.in_process:
+    if setting != "auto":
+        _check(setting, small_capabilities, apart=apart, where=where)
+        return setting, "asked for"
+    if small_capabilities.in_process:
         return "in_process", "the small model runs in this process: its stream pauses at every step"
-    if not small_can.streamed_logprobs:
+    if not small_capabilities.streamed_logprobs:
         return "two_request", "the small model's streams lack log-probabilities at some tokens"
     if speed is not None:
         return _cheapest(speed, overlaps=bool(apart))
     if apart:
         return "overlap", f"the small model streams log-probabilities, and {where}"
-    if apart is False and small_can.stops and large_can.stops:
+    if apart is False and small_capabilities.stops and large_capabilities.stops:
         return "two_request", f"{where}, and the servers end steps by themselves"
     return "fused", "the small model streams log-probabilities: one request until it is unsure"
 
 
+def _check(setting: Strategy, small: Capabilities, *, apart: bool | None, where: str) -> None:
+    """Refuse a strategy that these models cannot follow."""
+    if setting == "in_process" and not small.in_process:
+        raise ConfigError(
+            "strategy 'in_process' needs a small model that transformers runs in this process "
+            "(HuggingFaceBackend, or the model string 'hf:...'): use it, or 'auto'"
+        )
+    streams = small.streamed_logprobs or not small.top_logprobs
+    if setting in ("fused", "overlap") and not streams:
+        raise ConfigError(
+            f"strategy {setting!r} needs log-probabilities in the small model's stream, and this "
+            "server sends none: use 'two_request' or 'auto'"
+        )
+    if setting == "overlap" and apart is False:
+        raise ConfigError(
+            f"strategy 'overlap' is for models on separate devices, and {where}: use "
+            "'auto', or name the devices on the backends (device=...)"
+        )
+
+
 def _apart(
-    small: Backend, large: Backend, small_can: Capabilities, large_can: Capabilities
+    small: Backend,
+    large: Backend,
+    small_capabilities: Capabilities,
+    large_capabilities: Capabilities,
 ) -> tuple[bool | None, str]:
     """Whether the models compute on separate devices, and how that is known; ``None``: it is not.
 
     Named devices tell; else two machines are two devices. Servers of one machine may share its
     device.
     """
-    devices = small_can.device, large_can.device
-    if small_can.shares_device(large_can):
+    devices = small_capabilities.device, large_capabilities.device
+    if small_capabilities.shares_device(large_capabilities):
         return False, f"both compute on the device {devices[0]!r}"
     if None not in devices:
         return True, f"the models compute on the devices {devices[0]!r} and {devices[1]!r}"
@@ -93,7 +101,7 @@ def _apart(
     return None, "nothing tells whether they share a device"
 
 
-def _found(speed: PairSpeed) -> str:
+def _in_words(speed: PairSpeed) -> str:
     return (
         f"a token takes {speed.slowdown:.2f} times as long while the other model computes: "
         f"{'separate devices' if speed.apart else 'one device'}"
@@ -107,7 +115,7 @@ def _cheapest(speed: PairSpeed, *, overlaps: bool) -> tuple[str, str]:
     others = ", ".join(f"{name} {1000 * costs[name]:.0f}" for name in names if name != best)
     return best, (
         f"measured: {1000 * costs[best]:.0f} ms a step beyond its tokens ({others}); "
-        + _found(speed)
+        + _in_words(speed)
     )
 
 

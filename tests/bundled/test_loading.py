@@ -13,7 +13,8 @@ import pytest
 from glimp_integrations import ConfigError, Finished, GlimpRouter, TextDelta, io_loop
 from glimp_integrations.backends import LlamaCppBackend, OpenAIBackend
 from glimp_integrations.backends.base import Report, Request, Token
-from glimp_integrations.conversation.prompt import build, check_messages
+from glimp_integrations.conversation.messages import check_messages
+from glimp_integrations.conversation.prompt import build
 from glimp_integrations.trace.events import Event, to_dict
 from glimp_integrations.weights import SMALL, ensure
 from langchain_glimp import ChatGlimpRouter, GlimpRouterLLM

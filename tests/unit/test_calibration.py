@@ -69,8 +69,8 @@ class TestThreshold:
         ("content", "said"),
         [
             (None, "no calibration can be read from"),
-            ("no json", "is no calibration: the file"),
-            ('{"steps": []}', r"is no calibration: threshold: Field required"),
+            ("no json", "is not a calibration file: the file"),
+            ('{"steps": []}', r"is not a calibration file: threshold: Field required"),
             (b"\xff\xfe", "no calibration can be read from"),
         ],
     )
@@ -85,7 +85,7 @@ class TestThreshold:
         stored(tmp_path / "c.json")
         text = (tmp_path / "c.json").read_text().replace('"format": 1', '"format": 2')
         (tmp_path / "c.json").write_text(text)
-        with pytest.raises(ConfigError, match="is no calibration: format"):
+        with pytest.raises(ConfigError, match="is not a calibration file: format"):
             RoutingSettings(threshold=f"calibrated:{tmp_path}/c.json")
 
     def test_no_file_named(self):

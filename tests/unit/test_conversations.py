@@ -13,6 +13,7 @@ from glimp_integrations import ConfigError, GlimpRouter, OutputSpec, io_loop
 from glimp_integrations.backends import OpenAIBackend, chat_templates
 from glimp_integrations.backends.base import Capabilities, Message, Rendered
 from glimp_integrations.conversation import prompt
+from glimp_integrations.conversation.messages import check_messages
 
 USER = {"role": "user", "content": "hi"}
 
@@ -22,7 +23,7 @@ def text(*texts: str) -> list[dict[str, str]]:
 
 
 def checked(role: str, content: Any, **more: Any) -> list[dict[str, Any]]:
-    return prompt.check_messages([USER, {"role": role, "content": content, **more}])[1:]
+    return check_messages([USER, {"role": role, "content": content, **more}])[1:]
 
 
 def content_of(role: str, content: Any) -> str:
@@ -295,7 +296,7 @@ class Local(Listening):
 
 def shown(template: Any, *messages: dict[str, Any], form: OutputSpec | None = None) -> str:
     backend = Local([], template=template)
-    told = prompt.check_messages(messages)
+    told = check_messages(messages)
     return io_loop.call(lambda: prompt.build(backend, told, form or OutputSpec())).text
 
 
@@ -369,7 +370,7 @@ def test_text_that_is_written_otherwise_is_not_missing(template: str) -> None:
 
 def test_a_conversation_that_arrives_is_rendered_once() -> None:
     backend = Local([], template=QWEN)
-    told = prompt.check_messages([{"role": "system", "content": "Be brief."}, USER])
+    told = check_messages([{"role": "system", "content": "Be brief."}, USER])
     io_loop.call(lambda: prompt.build(backend, told))
     assert len(backend.conversations) == 1
 
@@ -386,7 +387,7 @@ def test_a_server_that_hides_its_template_gets_a_developer_as_system() -> None:
     backend.__class__ = type("Hidden", (OpenAIBackend,), {"protocol": Renders()})
     broken = {**CALL, "function": {"name": "look", "arguments": '{"city": Gr'}}
     asked = {"role": "assistant", "content": "", "tool_calls": [broken]}
-    told = prompt.check_messages([{"role": "developer", "content": "a"}, USER, asked])
+    told = check_messages([{"role": "developer", "content": "a"}, USER, asked])
     io_loop.call(lambda: backend.render(told))
     assert [m["role"] for m in sent] == ["system", "user", "assistant"]
     assert "tool_calls" not in sent[2] and '"arguments": {"city": Gr' in sent[2]["content"]

@@ -16,6 +16,7 @@ from glimp_integrations.backends import chat_templates
 from glimp_integrations.backends.http.protocols.chat import header
 from glimp_integrations.conversation import prompt
 from glimp_integrations.conversation.earlier_reasoning import NAMES, PROBE
+from glimp_integrations.conversation.messages import check_messages
 
 QWEN3 = "Qwen-Qwen3-0.6B"
 THOUGHT = "I look at Linz."
@@ -32,7 +33,7 @@ LOOP: list[dict[str, Any]] = [
 
 
 def build(backend: Any) -> prompt.Prompt:
-    return io_loop.call(lambda: prompt.build(backend, prompt.check_messages(LOOP)))
+    return io_loop.call(lambda: prompt.build(backend, check_messages(LOOP)))
 
 
 def renders(server: Any, name: str, takes: str) -> None:

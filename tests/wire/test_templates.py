@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from glimp_integrations import ConfigError, io_loop
 from glimp_integrations.backends import chat_templates
 from glimp_integrations.conversation import prompt
+from glimp_integrations.conversation.messages import check_messages
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
@@ -53,7 +54,7 @@ def test_a_backend_without_server_side_rendering_uses_it(
     folder: Path, serve: Callable[..., Any], connect: Callable[..., Any]
 ) -> None:
     backend = connect(serve(flavour="generic"), tokenizer=str(folder))
-    messages = prompt.check_messages("hi <|end|>")
+    messages = check_messages("hi <|end|>")
     built = io_loop.call(lambda: prompt.build(backend, messages))
     assert built.text == "<|user|>hi <\u2060|end|><|end|><|assistant|><think>\n"
     assert (built.tags, built.opened) == (("<think>", "</think>"), True)
