@@ -49,10 +49,10 @@ class Recorded:
         return [s for s in self.exporter.get_finished_spans() if s.name.startswith("chat ")]
 
     def steps(self, of: ReadableSpan | None = None) -> list[ReadableSpan]:
-        found = [s for s in self.exporter.get_finished_spans() if s.name.startswith("step ")]
+        spans = [s for s in self.exporter.get_finished_spans() if s.name.startswith("step ")]
         if of is not None:
-            found = [s for s in found if s.parent and s.parent.span_id == of.context.span_id]
-        return found
+            spans = [s for s in spans if s.parent and s.parent.span_id == of.context.span_id]
+        return spans
 
     def points(self, name: str) -> list[Any]:
         data = self.reader.get_metrics_data()
@@ -66,22 +66,22 @@ class Recorded:
         ]
 
     def total(self, name: str, **attributes: Any) -> float:
-        wanted = {f"glimprouter.{key}": value for key, value in attributes.items()}
+        labels = {f"glimprouter.{key}": value for key, value in attributes.items()}
         return sum(
             point.value
             for point in self.points(name)
-            if wanted.items() <= dict(point.attributes).items()
+            if labels.items() <= dict(point.attributes).items()
         )
 
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     monkeypatch.delenv(CAPTURE, raising=False)
-    found = Recorded()
-    GlimpInstrumentor().instrument(tracer_provider=found.provider, meter_provider=found.meters)
-    yield found
+    output = Recorded()
+    GlimpInstrumentor().instrument(tracer_provider=output.provider, meter_provider=output.meters)
+    yield output
     GlimpInstrumentor().uninstrument()
-    found.meters.shutdown()
+    output.meters.shutdown()
 
 
 def models(delay: float = 0.0, **options: Any) -> dict[str, ScriptedBackend]:
@@ -102,15 +102,18 @@ class TestSpans:
         (call,) = recorded.calls
         assert call.name == "chat small+large"
         assert call.kind is trace.SpanKind.CLIENT
-        said = dict(call.attributes)
-        assert said["gen_ai.operation.name"] == "chat"
-        assert said["gen_ai.request.model"] == "small+large"
-        assert (said["gen_ai.request.temperature"], said["gen_ai.request.seed"]) == (0, 3)
-        assert said["gen_ai.request.stop_sequences"] == ("END",)
-        assert said["gen_ai.response.finish_reasons"] == ("stop",)
-        assert said["gen_ai.usage.input_tokens"] == result.usage.input_tokens
-        assert said["gen_ai.usage.output_tokens"] == result.usage.output_tokens
-        assert said["glimprouter.large_step_share"] == result.trace.large_step_share
+        attributes = dict(call.attributes)
+        assert attributes["gen_ai.operation.name"] == "chat"
+        assert attributes["gen_ai.request.model"] == "small+large"
+        assert (attributes["gen_ai.request.temperature"], attributes["gen_ai.request.seed"]) == (
+            0,
+            3,
+        )
+        assert attributes["gen_ai.request.stop_sequences"] == ("END",)
+        assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
+        assert attributes["gen_ai.usage.input_tokens"] == result.usage.input_tokens
+        assert attributes["gen_ai.usage.output_tokens"] == result.usage.output_tokens
+        assert attributes["glimprouter.large_step_share"] == result.trace.large_step_share
         steps = recorded.steps(call)
         assert [s.attributes["glimprouter.author"] for s in steps] == ["small", "large", "large"]
         for span, record in zip(steps, result.trace.steps, strict=True):
@@ -154,7 +157,7 @@ class TestSpans:
         assert len(recorded.calls) == 6
         assert [len(recorded.steps(call)) for call in recorded.calls] == [3] * 6
 
-    def test_an_error_is_told_and_ends_both(self, recorded):
+    def test_an_error_is_recorded_and_ends_both(self, recorded):
         broken = models()
         broken["large"] = ScriptedBackend(
             [*THOUGHT], name="large", generation_prompt=OPENED, fail_after=1
@@ -218,14 +221,14 @@ class TestContent:
             [{"role": "system", "content": "Be short."}, {"role": "user", "content": "q?"}]
         )
         (call,) = recorded.calls
-        asked = json.loads(call.attributes["gen_ai.input.messages"])
-        assert asked == [
+        conversation = json.loads(call.attributes["gen_ai.input.messages"])
+        assert conversation == [
             {"role": "system", "parts": [{"type": "text", "content": "Be short."}]},
             {"role": "user", "parts": [{"type": "text", "content": "q?"}]},
         ]
-        (said,) = json.loads(call.attributes["gen_ai.output.messages"])
-        assert [p["type"] for p in said["parts"]] == ["reasoning", "text"]
-        assert said["parts"][1]["content"] == "Four."
+        (reply,) = json.loads(call.attributes["gen_ai.output.messages"])
+        assert [p["type"] for p in reply["parts"]] == ["reasoning", "text"]
+        assert reply["parts"][1]["content"] == "Four."
         assert recorded.steps(call)[0].attributes["glimprouter.text"] == "First.\n\n"
 
     def test_secrets_are_nowhere(self, recorded, monkeypatch):
@@ -332,5 +335,5 @@ class TestSwitch:
     def test_the_entry_point_names_it(self):
         from importlib.metadata import entry_points
 
-        (found,) = entry_points(group="opentelemetry_instrumentor", name="glimp")
-        assert found.load() is GlimpInstrumentor
+        (entry_point,) = entry_points(group="opentelemetry_instrumentor", name="glimp")
+        assert entry_point.load() is GlimpInstrumentor

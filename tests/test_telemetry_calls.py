@@ -198,7 +198,7 @@ class TestSwitching:
         assert recorded.exporter.get_finished_spans() == ()
         assert recorded.points("glimprouter.calls") == []
 
-    def test_nobody_watches_before_and_after(self, recorded):
+    def test_no_hook_is_left_after_it_is_switched_off(self, recorded):
         assert len(call_hooks) == 1
         GlimpInstrumentor().uninstrument()
         assert call_hooks == []
@@ -248,17 +248,17 @@ class TestSwitching:
 
 
 def _described(folder: Path) -> list[str]:
-    """Where the entry points of pyproject are found, if this checkout's are not installed."""
+    """Folders that declare the entry points of pyproject, if this checkout is not installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     group = "opentelemetry_instrumentor"
-    wanted = project["entry-points"][group]
+    entries = project["entry-points"][group]
     installed = {e.name: e.value for e in entry_points(group=group)}
-    if wanted.items() <= installed.items():
+    if entries.items() <= installed.items():
         return []
     about = folder / "glimp_checkout-0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: glimp-checkout\nVersion: 0\n")
-    lines = [f"{name} = {value}" for name, value in wanted.items()]
+    lines = [f"{name} = {value}" for name, value in entries.items()]
     (about / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
     return [str(folder)]
 
@@ -270,6 +270,6 @@ def test_a_reply_that_failed_is_recorded_where_asked_for(recorded, monkeypatch):
     with pytest.raises(BackendError):
         GlimpRouter(**broken, temperature=0, max_retries=0).run("q")
     (call,) = recorded.calls
-    (said,) = json.loads(call.attributes["gen_ai.output.messages"])
-    assert said["finish_reason"] == "error"
-    assert said["parts"] == [{"type": "reasoning", "content": "First.\n\nThen"}]
+    (reply,) = json.loads(call.attributes["gen_ai.output.messages"])
+    assert reply["finish_reason"] == "error"
+    assert reply["parts"] == [{"type": "reasoning", "content": "First.\n\nThen"}]

@@ -6,10 +6,10 @@
 
 or ``opentelemetry-instrument python app.py``, which finds it by its entry point. Names are those of
 the GenAI conventions (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/ and
-``gen-ai-metrics``); what they have no name for begins with ``glimprouter.``.
+``gen-ai-metrics``); names that are not in the conventions begin with ``glimprouter.``.
 
-Texts of users and models are recorded only where
-``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` asks for it.
+Texts of users and models are recorded only if
+``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` is set to a value that includes spans.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from typing import Any
 
 from glimp_integrations._version import __version__
 from glimp_integrations.errors import ConfigError, GlimpError
+from glimp_integrations.method.rule import Author
 from glimp_integrations.runtime.call import Call, Events, call_hooks
-from glimp_integrations.telemetry import messages as texts
+from glimp_integrations.telemetry.messages import finish_reason, input_messages, output_messages
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
 from glimp_integrations.trace.records import ModelUsage, StepRecord
 from glimp_integrations.trace.trace import RoutedAnswer
@@ -48,7 +49,8 @@ except ImportError as error:
 __all__ = ["CAPTURE", "GlimpInstrumentor"]
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-"""Environment variable of the conventions; ``true`` or a value that names spans."""
+"""Environment variable of the conventions; ``true``, or a value that includes spans, such as
+``span_only``, switches the recording of texts on."""
 
 _PROVIDER = "glimprouter"
 
@@ -59,29 +61,34 @@ class GlimpInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     ``instrument()`` takes ``tracer_provider`` and ``meter_provider``; by default the global ones.
     """
 
-    _watcher: _Telemetry | None = None
+    _hook: _TelemetryHook | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """None: it comes with what it instruments."""
+        """Returns nothing: the instrumentor is part of the package that it instruments."""
         return ()
 
     def _instrument(self, **options: Any) -> None:
         name = "glimp_integrations"
-        self._watcher = _Telemetry(
+        self._hook = _TelemetryHook(
             trace.get_tracer(name, __version__, options.get("tracer_provider")),
             Metrics(metrics.get_meter(name, __version__, options.get("meter_provider"))),
         )
-        call_hooks.append(self._watcher)
+        call_hooks.append(self._hook)
 
     def _uninstrument(self, **_: Any) -> None:
-        if self._watcher in call_hooks:
-            call_hooks.remove(self._watcher)
-        self._watcher = None
+        if self._hook in call_hooks:
+            call_hooks.remove(self._hook)
+        self._hook = None
 
 
 @dataclass(slots=True)
-class _Telemetry:
-    """The watcher."""
+class _TelemetryHook:
+    """The hook that every call passes through while the instrumentor is on.
+
+    Attributes:
+        tracer: Starts the spans.
+        metrics: The instruments.
+    """
 
     tracer: Tracer
     metrics: Metrics
@@ -89,38 +96,47 @@ class _Telemetry:
     def __call__(self, call: Call, events: Events) -> Events:
         if not is_instrumentation_enabled():  # the caller's context suppresses it
             return events
-        return lambda: self._watch(call, events)
+        return lambda: self._record(call, events)
 
-    async def _watch(self, call: Call, events: Events) -> AsyncGenerator[Event, None]:
-        # The bridge runs a call in a copy of its caller's context: the current span is theirs, and
-        # what is attached here is seen by this call alone (the HTTP client's spans, for instance).
-        watching = _Watching(self, call, _captures())
-        token = context.attach(trace.set_span_in_context(watching.span))
+    async def _record(self, call: Call, events: Events) -> AsyncGenerator[Event, None]:
+        # A call runs in a copy of its caller's context (see io_loop): the current span is the
+        # caller's, and the span attached here is the parent of this call's spans alone, such as
+        # those of the HTTP client.
+        record = _CallRecord(self.tracer, self.metrics, call, _captures())
+        token = context.attach(trace.set_span_in_context(record.span))
         try:
             async with aclosing(events()) as stream:
                 async for event in stream:
-                    watching.note(event)
+                    record.note(event)
                     yield event
         except (GeneratorExit, asyncio.CancelledError):
-            watching.stopped()
+            record.stopped()
             raise
         except BaseException as error:
-            watching.failed(error)
+            record.failed(error)
             raise
         finally:
-            watching.end()
+            record.end()
             context.detach(token)
 
 
 @dataclass(slots=True)
-class _Watching:
-    """One call.
+class _CallRecord:
+    """Spans and metrics of one call.
 
-    Spans of its steps are written when it is over: whether a step was reasoning or answer is known
-    only then. They carry the times they had.
+    The spans of its steps are written when the call is over, with the times at which the steps
+    ran: only then it is certain whether a step was reasoning or answer.
+
+    Attributes:
+        tracer: Starts the spans.
+        metrics: The instruments.
+        call: The call.
+        captures: Whether texts are recorded.
+        span: The call's span.
     """
 
-    telemetry: _Telemetry
+    tracer: Tracer
+    metrics: Metrics
     call: Call
     captures: bool
     span: Span = field(init=False)
@@ -140,7 +156,7 @@ class _Watching:
             "gen_ai.provider.name": _PROVIDER,
             "gen_ai.request.model": model,
         }
-        asked: dict[str, Any] = {
+        request: dict[str, Any] = {
             "gen_ai.request.temperature": settings.temperature,
             "gen_ai.request.top_p": settings.top_p,
             "gen_ai.request.max_tokens": settings.max_tokens,
@@ -154,17 +170,17 @@ class _Watching:
             "glimprouter.random_share": settings.random_share,
         }
         if self.captures:
-            asked["gen_ai.input.messages"] = texts.asked(call.messages)
-        self.span = self.telemetry.tracer.start_span(
-            f"chat {model}", kind=SpanKind.CLIENT, attributes=_known(self._common | asked)
+            request["gen_ai.input.messages"] = input_messages(call.messages)
+        self.span = self.tracer.start_span(
+            f"chat {model}", kind=SpanKind.CLIENT, attributes=_without_none(self._common | request)
         )
 
     def note(self, event: Event) -> None:
-        """Something happened."""
+        """Take note of an event of the call."""
         if isinstance(event, StepStarted):
-            # Its glimpse came first, right behind the step before.
-            before = self._done[-1][1] if self._done else time.time_ns()
-            self._running = event, before
+            # A step starts with its glimpse, when the previous step has ended.
+            start = self._done[-1][1] if self._done else time.time_ns()
+            self._running = event, start
         elif isinstance(event, StepDone):
             self._running = None
             self._done.append((event.record, time.time_ns()))
@@ -173,61 +189,61 @@ class _Watching:
             self._result = event.result
 
     def stopped(self) -> None:
-        """The generator was closed or its task cancelled; behind the result that is no news."""
+        """The generator was closed or its task cancelled; not counted after the result."""
         if self._result is None:
             self._outcome = "cancelled"
             self.span.set_attribute("glimprouter.cancelled", True)
 
     def failed(self, error: BaseException) -> None:
-        """The call ended with an error; what it had cost until then is counted all the same."""
+        """The call ended with an error; the tokens generated before it are counted."""
         self._outcome, self._kind = "error", type(error).__qualname__
         self._result = getattr(error, "partial", None)
-        # Errors of ours name models, addresses and causes, never keys or what was written. Others
-        # may quote anything, and a stack trace quotes every error that led to this one.
-        told = str(error) if isinstance(error, GlimpError) or self.captures else None
+        # A GlimpError's message has models, addresses and causes in it, never keys or texts of
+        # users and models. Other errors may quote anything, and a stack trace quotes every error
+        # that led to this one.
+        message = str(error) if isinstance(error, GlimpError) or self.captures else None
         self.span.set_attribute("error.type", self._kind)
         self.span.add_event(
             "exception",
-            _known(
+            _without_none(
                 {
                     "exception.type": f"{type(error).__module__}.{self._kind}",
-                    "exception.message": told,
+                    "exception.message": message,
                 }
             ),
         )
-        self.span.set_status(Status(StatusCode.ERROR, told or self._kind))
+        self.span.set_status(Status(StatusCode.ERROR, message or self._kind))
 
     def end(self) -> None:
-        """The call is over, however."""
+        """The call is over: finished, failed or cancelled."""
         self._write_steps(time.time_ns())
         if self._result is not None:
-            self._tell(self._result)
+            self._record_result(self._result)
         kind = self._common | ({"error.type": self._kind} if self._kind else {})
         outcome = {"glimprouter.outcome": self._outcome}
-        found = self.telemetry.metrics
-        found.duration.record(time.perf_counter() - self._started, kind | outcome)
-        found.calls.add(1, kind | outcome)
+        self.metrics.duration.record(time.perf_counter() - self._started, kind | outcome)
+        self.metrics.calls.add(1, kind | outcome)
         self.span.end()
 
     def _write_steps(self, now: int) -> None:
         records = [record for record, _ in self._done]
         if self._result is not None:
-            records = self._result.trace.steps  # with their final kinds, and one that broke off
+            # With their final kinds, and with the step in which the call failed.
+            records = self._result.trace.steps
         for index, record in enumerate(records):
             done = index < len(self._done)
             end = self._done[index][1] if done else now
-            # A step begins with its glimpse.
             span = self._start_step(record.author, end - int(record.seconds * 1e9))
-            span.set_attributes(self._of_step(record))
+            span.set_attributes(self._step_attributes(record))
             if not done:
                 span.set_attribute("glimprouter.step.end", "error")
                 self._count_tokens(record)
             span.end(end_time=end)
         if self._running is not None and len(records) == len(self._done):
-            event, began = self._running
-            span = self._start_step(event.author, began)
+            event, start = self._running
+            span = self._start_step(event.author, start)
             span.set_attributes(
-                _known(
+                _without_none(
                     {
                         "glimprouter.step.index": event.index,
                         "glimprouter.entropy": event.entropy,
@@ -237,16 +253,16 @@ class _Watching:
             )
             span.end(end_time=now)
 
-    def _start_step(self, author: str, began: int) -> Span:
-        return self.telemetry.tracer.start_span(
+    def _start_step(self, author: str, start: int) -> Span:
+        return self.tracer.start_span(
             f"step {author}",
             context=trace.set_span_in_context(self.span),
-            start_time=began,
+            start_time=start,
             attributes={"glimprouter.author": author},
         )
 
-    def _of_step(self, record: StepRecord) -> dict[str, Any]:
-        return _known(
+    def _step_attributes(self, record: StepRecord) -> dict[str, Any]:
+        return _without_none(
             {
                 "glimprouter.step.index": record.index,
                 "glimprouter.step.kind": record.kind,
@@ -265,22 +281,21 @@ class _Watching:
         )
 
     def _count(self, record: StepRecord) -> None:
-        found = self.telemetry.metrics
         author = self._common | {"glimprouter.author": record.author}
-        found.steps.add(1, author | {"glimprouter.glimpsed": record.entropy is not None})
+        self.metrics.steps.add(1, author | {"glimprouter.glimpsed": record.entropy is not None})
         if record.entropy is not None:
-            found.entropy.record(record.entropy, author)
+            self.metrics.entropy.record(record.entropy, author)
         self._count_tokens(record)
 
     def _count_tokens(self, record: StepRecord) -> None:
-        author = {"glimprouter.author": record.author, "glimprouter.kept": True}
-        self.telemetry.metrics.tokens.add(record.tokens, self._common | author)
+        labels = {"glimprouter.author": record.author, "glimprouter.kept": True}
+        self.metrics.tokens.add(record.tokens, self._common | labels)
 
-    def _tell(self, result: RoutedAnswer) -> None:
-        """Figures of a whole call, or of one that failed on its way."""
-        told, usage = result.trace, result.usage
+    def _record_result(self, result: RoutedAnswer) -> None:
+        """Record the figures of a finished call, or of a failed one until its failure."""
+        summary, usage = result.trace, result.usage
         finished = self._outcome == "finished"
-        reason = texts.ended(result) if finished else "error"
+        reason = finish_reason(result) if finished else "error"
         attributes: dict[str, Any] = {
             "gen_ai.response.model": self._common["gen_ai.request.model"],
             "gen_ai.response.finish_reasons": [reason],
@@ -288,32 +303,32 @@ class _Watching:
             "gen_ai.usage.output_tokens": usage.output_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
             "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
-            "glimprouter.strategy": told.strategy,
-            "glimprouter.strategy.reason": told.strategy_reason,
-            "glimprouter.stop_reason": told.stop_reason,
-            "glimprouter.answer_stop": told.answer_stop,
-            "glimprouter.large_share": told.large_share,
-            "glimprouter.large_step_share": told.large_step_share,
-            "glimprouter.requests": told.requests,
-            "glimprouter.tokens.discarded": told.discarded_tokens,
-            "glimprouter.cost": told.cost,
-            "glimprouter.errors": told.errors or None,
+            "glimprouter.strategy": summary.strategy,
+            "glimprouter.strategy.reason": summary.strategy_reason,
+            "glimprouter.stop_reason": summary.stop_reason,
+            "glimprouter.answer_stop": summary.answer_stop,
+            "glimprouter.large_share": summary.large_share,
+            "glimprouter.large_step_share": summary.large_step_share,
+            "glimprouter.requests": summary.requests,
+            "glimprouter.tokens.discarded": summary.discarded_tokens,
+            "glimprouter.cost": summary.cost,
+            "glimprouter.errors": summary.errors or None,
             "glimprouter.tools.called": [call.name for call in result.tool_calls] or None,
-            **_of_model("small", usage.small),
-            **_of_model("large", usage.large),
+            **_model_attributes("small", usage.small),
+            **_model_attributes("large", usage.large),
         }
         if self.captures:
-            attributes["gen_ai.output.messages"] = texts.replied(result, reason)
-        self.span.set_attributes(_known(attributes))
-        found = self.telemetry.metrics
+            attributes["gen_ai.output.messages"] = output_messages(result, reason)
+        self.span.set_attributes(_without_none(attributes))
         for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
-            found.usage.record(count, self._common | {"gen_ai.token.type": kind})
-        for author, model in (("small", usage.small), ("large", usage.large)):
-            wasted = max(0, model.output_tokens - told.tokens(author))  # type: ignore[arg-type]
-            kept = {"glimprouter.author": author, "glimprouter.kept": False}
-            found.tokens.add(wasted, self._common | kept)
-        if finished and any(step.entropy is not None for step in told.steps):
-            found.share.record(told.large_step_share, self._common)
+            self.metrics.usage.record(count, self._common | {"gen_ai.token.type": kind})
+        models: dict[Author, ModelUsage] = {"small": usage.small, "large": usage.large}
+        for author, model in models.items():
+            discarded = max(0, model.output_tokens - summary.tokens(author))
+            labels = {"glimprouter.author": author, "glimprouter.kept": False}
+            self.metrics.tokens.add(discarded, self._common | labels)
+        if finished and any(step.entropy is not None for step in summary.steps):
+            self.metrics.share.record(summary.large_step_share, self._common)
 
 
 def _captures() -> bool:
@@ -325,11 +340,11 @@ def _captures() -> bool:
     )
 
 
-def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _of_model(role: str, usage: ModelUsage) -> dict[str, Any]:
+def _model_attributes(role: str, usage: ModelUsage) -> dict[str, Any]:
     return {
         f"glimprouter.{role}.requests": usage.requests,
         f"glimprouter.{role}.input_tokens": usage.input_tokens,

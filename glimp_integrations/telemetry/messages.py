@@ -10,33 +10,48 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from glimp_integrations.trace.trace import RoutedAnswer, finish_reason
+from glimp_integrations.trace.trace import RoutedAnswer
+from glimp_integrations.trace.trace import finish_reason as openai_finish_reason
 
-__all__ = ["asked", "ended", "replied"]
+__all__ = ["finish_reason", "input_messages", "output_messages"]
 
 
-def asked(messages: Sequence[Mapping[str, Any]]) -> str:
-    """A conversation as JSON text."""
+def input_messages(messages: Sequence[Mapping[str, Any]]) -> str:
+    """A conversation as JSON text.
+
+    Args:
+        messages: Messages in the shape of OpenAI's API.
+    """
     return json.dumps([_message(m) for m in messages], ensure_ascii=False, default=str)
 
 
-def replied(result: RoutedAnswer, reason: str) -> str:
-    """A reply as JSON text: reasoning, answer, calls, and why it ended."""
+def output_messages(result: RoutedAnswer, reason: str) -> str:
+    """A reply as JSON text: reasoning, answer, tool calls, and the reason for its end.
+
+    Args:
+        result: The reply.
+        reason: A value of :func:`finish_reason`, or ``"error"``.
+    """
     parts: list[dict[str, Any]] = []
     if result.reasoning:
         parts.append({"type": "reasoning", "content": result.reasoning})
     if result.answer:
         parts.append({"type": "text", "content": result.answer})
     for call in result.tool_calls:
-        said = {"id": call.id, "name": call.name, "arguments": call.arguments}
-        parts.append({"type": "tool_call", **said})
+        parts.append(
+            {"type": "tool_call", "id": call.id, "name": call.name, "arguments": call.arguments}
+        )
     reply = {"role": "assistant", "parts": parts, "finish_reason": reason}
     return json.dumps([reply], ensure_ascii=False)
 
 
-def ended(result: RoutedAnswer) -> str:
-    """Why a reply ended, in the conventions' words: ``stop``, ``length`` or ``tool_call``."""
-    reason = finish_reason(result)
+def finish_reason(result: RoutedAnswer) -> str:
+    """Why a reply ended, in the words of the conventions.
+
+    Returns:
+        ``"stop"``, ``"length"`` or ``"tool_call"``.
+    """
+    reason = openai_finish_reason(result)
     return "tool_call" if reason == "tool_calls" else reason
 
 

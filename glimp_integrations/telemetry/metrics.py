@@ -9,7 +9,7 @@ from opentelemetry.metrics import Meter
 
 __all__ = ["Metrics"]
 
-# Boundaries the conventions ask for.
+# Bucket boundaries. The conventions give those of seconds and tokens.
 _SECONDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
 _TOKENS = [4**power for power in range(14)]
 _NATS = [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0]
@@ -17,7 +17,7 @@ _SHARES = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0]
 
 
 class Metrics:
-    """One instrument an attribute; units in UCUM, as the conventions ask."""
+    """The instruments, one in each attribute; units in UCUM, as the conventions require."""
 
     def __init__(self, meter: Meter) -> None:
         self.usage = meter.create_histogram(

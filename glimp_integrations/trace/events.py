@@ -1,4 +1,4 @@
-"""What a routed call tells while it runs. Frozen values; the last one carries the result."""
+"""Events of a call while it runs. Frozen values; the last one carries the result."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class StepStarted:
 
     Attributes:
         index: Number of the step, from 0.
-        author: Who writes it.
+        author: The model that writes it.
         entropy: H in nats; ``None``: no glimpse was made.
-        is_answer: It belongs to an answer of its own.
-        decides_call: The small model began a tool call here; what it began was dropped, and the
-            large model decides whether to make one.
+        is_answer: Whether it belongs to a separate answer.
+        decides_call: Whether the small model began a tool call here: its text was dropped, and the
+            large model decides whether to make a call.
     """
 
     index: int
@@ -49,14 +49,12 @@ class StepStarted:
 class TextDelta:
     """New text, as it is generated.
 
-    ``kind`` is ``None`` while it is open whether the text is reasoning or answer (models that
-    do not think in tags: the last step is the answer); :class:`KindResolved` tells later.
-
     Attributes:
-        text: The new text.
+        text: The text.
         index: Number of its step, from 0.
-        author: Who wrote it.
-        kind: ``"reasoning"``, ``"answer"``, or ``None`` while that is open.
+        author: The model that wrote it.
+        kind: ``None`` while it is undecided whether the text is reasoning or answer (models without
+            think tags: the last step is the answer); a :class:`KindResolved` follows.
     """
 
     text: str
@@ -67,11 +65,11 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class KindResolved:
-    """Text that came in deltas of unknown kind now has one. Never overlaps decided deltas.
+    """The kind of text whose deltas had none.
 
     Attributes:
-        text: The text, as its deltas brought it.
-        kind: ``"reasoning"`` or ``"answer"``.
+        text: The text of one or more such deltas; never text of deltas that had a kind.
+        kind: Its kind.
     """
 
     text: str
@@ -84,8 +82,9 @@ class ToolCallDelta:
 
     Attributes:
         index: Number of the call, from 0.
-        id: With the call's first delta only.
-        name: Likewise; ``None`` there if the call is too broken to have one.
+        id: Identifies the call; with its first delta only, then ``None``.
+        name: Name of the tool; with the first delta only, and ``None`` even there if the call is
+            too broken to have one.
         arguments: The next part of the arguments' JSON text.
     """
 
@@ -97,10 +96,10 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A step ended. Its ``kind`` is final only in the :class:`Finished` trace.
+    """A step ended.
 
     Attributes:
-        record: What the step came to.
+        record: Its record. ``record.kind`` is final only in the trace of :class:`Finished`.
     """
 
     record: StepRecord
@@ -108,10 +107,10 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The last event.
+    """The call is over; the last event.
 
     Attributes:
-        result: The whole answer with its trace.
+        result: The answer, with its trace.
     """
 
     result: RoutedAnswer
@@ -125,7 +124,7 @@ Event = StepStarted | TextDelta | KindResolved | ToolCallDelta | StepDone | Fini
 _TYPES: dict[str, type[Any]] = {
     "step_started": StepStarted,
     "text_delta": TextDelta,
-    "settled": KindResolved,
+    "kind_resolved": KindResolved,
     "tool_call_delta": ToolCallDelta,
     "step_done": StepDone,
     "finished": Finished,
@@ -136,7 +135,7 @@ _NAMES = {kind: name for name, kind in _TYPES.items()}
 def to_dict(event: Event) -> dict[str, Any]:
     """An event as plain JSON data, for frameworks that carry events as dictionaries.
 
-    Numbers that JSON does not know (an infinite threshold) are text.
+    Infinite numbers, which JSON does not have, become text.
     """
     name = _NAMES[type(event)]
     if isinstance(event, StepDone):
@@ -147,10 +146,10 @@ def to_dict(event: Event) -> dict[str, Any]:
 
 
 def from_dict(data: dict[str, Any]) -> Event:
-    """The event that :func:`to_dict` wrote.
+    """The event of which :func:`to_dict` made ``data``.
 
     Raises:
-        KeyError: ``data`` has no known ``type``.
+        KeyError: ``data`` has no ``type`` of an event.
     """
     fields = dict(data)
     kind = _TYPES[fields.pop("type")]

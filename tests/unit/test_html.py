@@ -209,7 +209,7 @@ class TestWhatIsShown:
         free = trace.model_copy(update={"cost": 0.0, "large_alone_cost": 0.0})
         assert "Cost" in free.to_html() and "saved" not in free.to_html()
 
-    def test_failures_are_told(self):
+    def test_failures_are_shown(self):
         result = router(large=model(fail_after=2), on_backend_error="small").run("?")
         page = read(result.trace.to_html())
         assert "large model: the script says: fail here" in page.text

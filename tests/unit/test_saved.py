@@ -1,4 +1,4 @@
-"""Traces in files: where they are found, and what is said of everything else."""
+"""Traces in files: which files and texts hold traces, and what is wrong with the others."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class TestPlain:
         prices = Prices(small=Price(input=1, output=1), large=Price(input=1, output=1))
         assert "large model alone about 0.0000" in plain(router(prices=prices).run("?").trace)
 
-    def test_failures_are_told(self):
+    def test_failures_are_shown(self):
         result = router(large=model(fail_after=2), on_backend_error="small").run("?")
         assert "large model: the script says: fail here" in plain(result.trace)
 
