@@ -77,7 +77,7 @@ class StepRecord(Record):
         description="Seconds from the step's start, its glimpse included, to its first token; "
         "None: the model failed before it."
     )
-    seconds: float = Field(description="Duration of the step, its glimpse included.")
+    seconds: float = Field(description="Duration of the step in seconds, its glimpse included.")
     end: str | None = Field(description="Why the step ended, such as 'delimiter'.")
 
 
@@ -184,7 +184,7 @@ class TraceData(Record):
     stop_reason: str | None = Field(default=None, description="Why the chain ended.")
     answer_stop: str | None = Field(default=None, description="Why a separate answer ended.")
     requests: int = Field(default=0, description="Requests to both models.")
-    seconds: float = Field(default=0.0, description="Duration of the call.")
+    seconds: float = Field(default=0.0, description="Duration of the call in seconds.")
     prompt_tokens: int | None = Field(
         default=None, description="Tokens of the large model's prompt; None: not known."
     )
