@@ -26,7 +26,7 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.method.entropy import Estimator
 from glimp_integrations.redact import public_model_string
 from glimp_integrations.strict_json import plain
-from glimp_integrations.trace.trace import ModelUsage, Usage
+from glimp_integrations.trace.records import ModelUsage, Usage
 
 __all__ = [
     "PLACES",

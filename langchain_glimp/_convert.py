@@ -28,7 +28,8 @@ from langchain_core.messages.tool import (
 from glimp_integrations.adapter import RECORD, finish_reason, record
 from glimp_integrations.conversation.content_blocks import each_once, read_blocks
 from glimp_integrations.trace.events import ToolCallDelta
-from glimp_integrations.trace.trace import RoutedAnswer, Usage
+from glimp_integrations.trace.records import Usage
+from glimp_integrations.trace.trace import RoutedAnswer
 from langchain_glimp._reasoning import reasoning_in
 
 __all__ = [

@@ -21,7 +21,8 @@ from llama_index.core.instrumentation.span import active_span_id
 from llama_index_instrumentation import get_dispatcher
 
 from glimp_integrations.trace import events as core
-from glimp_integrations.trace.trace import RoutedAnswer, StepRecord
+from glimp_integrations.trace.records import StepRecord
+from glimp_integrations.trace.trace import RoutedAnswer
 from llamaindex_glimp._streaming import Around
 
 __all__ = [

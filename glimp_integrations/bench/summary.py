@@ -13,7 +13,8 @@ from glimp_integrations.bench.store import Store
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.runtime.speed import PairSpeed, median
 from glimp_integrations.settings import Price, Prices
-from glimp_integrations.trace.trace import Trace, Usage
+from glimp_integrations.trace.records import Usage
+from glimp_integrations.trace.trace import Trace
 
 __all__ = ["Answer", "ArmFigures", "Comparison", "Summary", "parse_prices", "summarise"]
 

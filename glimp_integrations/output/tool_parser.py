@@ -24,7 +24,7 @@ from glimp_integrations.output.schema_references import plain
 from glimp_integrations.output.tool_formats import GAP, TAG_CLOSERS, trigger
 from glimp_integrations.output.xml_arguments import XmlArguments
 from glimp_integrations.trace.events import ToolCallDelta
-from glimp_integrations.trace.trace import InvalidToolCall, ToolCall
+from glimp_integrations.trace.records import InvalidToolCall, ToolCall
 
 __all__ = ["ToolCallParser", "new_ids"]
 

@@ -16,14 +16,8 @@ from glimp_integrations.output.tool_parser import new_ids
 from glimp_integrations.runtime.counters import Counters
 from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.settings import RoutingSettings
-from glimp_integrations.trace.trace import (
-    CallProposal,
-    ModelUsage,
-    RoutedAnswer,
-    StepRecord,
-    Trace,
-    Usage,
-)
+from glimp_integrations.trace.records import CallProposal, ModelUsage, StepRecord, Usage
+from glimp_integrations.trace.trace import RoutedAnswer, Trace
 
 __all__ = ["Recorder"]
 

@@ -7,31 +7,12 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
-from glimp_integrations.trace.records import (
-    CallProposal,
-    InvalidToolCall,
-    ModelUsage,
-    Record,
-    StepRecord,
-    ToolCall,
-    TraceData,
-    Usage,
-)
+from glimp_integrations.trace.records import InvalidToolCall, Record, ToolCall, TraceData, Usage
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
-__all__ = [
-    "CallProposal",
-    "InvalidToolCall",
-    "ModelUsage",
-    "RoutedAnswer",
-    "StepRecord",
-    "ToolCall",
-    "Trace",
-    "Usage",
-    "finish_reason",
-]
+__all__ = ["RoutedAnswer", "Trace", "finish_reason"]
 
 
 class Trace(TraceData):

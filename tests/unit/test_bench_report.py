@@ -15,7 +15,8 @@ from glimp_integrations.bench.report import markdown, write_report
 from glimp_integrations.bench.summary import Summary, summarise
 from glimp_integrations.bench.verdict import verdict
 from glimp_integrations.runtime.speed import ModelSpeed, PairSpeed
-from glimp_integrations.trace.trace import StepRecord, Trace, Usage
+from glimp_integrations.trace.records import StepRecord, Usage
+from glimp_integrations.trace.trace import Trace
 
 N = 40
 

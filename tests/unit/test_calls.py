@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
 from glimp_integrations.output.tool_parser import ToolCallParser, new_ids
 from glimp_integrations.trace.events import ToolCallDelta
-from glimp_integrations.trace.trace import ToolCall
+from glimp_integrations.trace.records import ToolCall
 
 NAMES = ["get_weather", "other"]
 Arguments = dict[str, Any]

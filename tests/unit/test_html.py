@@ -15,7 +15,8 @@ from benchmarks.screenshots import made_up
 from glimp_integrations import Price, Prices, Trace
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.trace.html import _environment, _folded
-from glimp_integrations.trace.trace import InvalidToolCall, RoutedAnswer, StepRecord, ToolCall
+from glimp_integrations.trace.records import InvalidToolCall, StepRecord, ToolCall
+from glimp_integrations.trace.trace import RoutedAnswer
 
 VOID = {"meta", "link", "img", "br", "hr", "rect", "line"}
 

@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks.replay import replay
 from glimp_integrations.bench.summary import Answer
-from glimp_integrations.trace.trace import StepRecord, Trace, Usage
+from glimp_integrations.trace.records import StepRecord, Usage
+from glimp_integrations.trace.trace import Trace
 
 
 def an_answer(
