@@ -100,8 +100,8 @@ async def build(
         raise ConfigError(
             f"the conversation has {prompt.tokens:,} tokens, but {backend.name} has a context "
             f"window of {capabilities.context_window:,} (its longest message is number {index}, "
-            f"of role {longest['role']!r}, with {len(longest['content']):,} characters): shorten it, or "
-            "serve the model with a larger window"
+            f"of role {longest['role']!r}, with {len(longest['content']):,} characters): "
+            "shorten it, or serve the model with a larger window"
         )
     return prompt
 

@@ -26,8 +26,8 @@ _ABOVE_ZERO, _MOST_MASS = 0.01, 1.5
 def measurable(logprobs: Sequence[float] | None, k: int) -> bool:
     """Whether these can be the log-probabilities of the k likeliest tokens.
 
-    Fewer count as none: a server that shows the written token alone (as some do after tokens that
-    were drafted for it) would pass for a model without doubt, H = 0. Neither are figures that cannot be
+    Fewer do not count: a server that shows the written token alone (as some do after tokens that
+    were drafted for it) would pass for a model without doubt, H = 0. Nor do figures that cannot be
     logarithms of probabilities: NaN, positive ones, more mass than one distribution has.
 
     Args:
