@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -227,3 +228,20 @@ def test_architecture_names_the_rooms_as_they_are() -> None:
             assert (home / name).exists() or (core / name).exists(), f"{room}{name}"
     rooms = {p.name for p in core.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
     assert rooms <= {room.rstrip("/") for room, _ in rows}
+
+
+def test_architecture_draws_the_floors_that_make_check_looks_at() -> None:
+    contracts = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (layers,) = (c["layers"] for c in contracts if c["name"] == "Imports run downwards")
+    drawing = (
+        text_of(DOCS / "explanation" / "architecture.md").split("```text\n")[1].split("```")[0]
+    )
+    lines = drawing.splitlines()
+    floors = []
+    for layer in layers:
+        rooms = [name.strip().rpartition(".")[2] for name in re.split(r"[|:]", layer)]
+        for room in rooms:
+            place = [n for n, line in enumerate(lines) if re.search(rf" {room}(?:/|\.py)", line)]
+            assert len(place) == 1, room
+            floors.append(place[0])
+    assert floors == sorted(floors)
