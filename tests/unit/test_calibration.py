@@ -89,7 +89,7 @@ class TestThreshold:
             RoutingSettings(threshold=f"calibrated:{tmp_path}/c.json")
 
     def test_no_file_named(self):
-        with pytest.raises(ConfigError, match="name the file behind the colon"):
+        with pytest.raises(ConfigError, match="name the file after the colon"):
             RoutingSettings(threshold="calibrated:")
 
 

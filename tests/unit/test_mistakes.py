@@ -124,9 +124,9 @@ class TestModels:
 
 class TestTraces:
     def test_no_trace(self):
-        with pytest.raises(ConfigError, match="no trace"):
+        with pytest.raises(ConfigError, match="is not a trace"):
             Trace.from_json("{}")
-        with pytest.raises(ConfigError, match="no trace"):
+        with pytest.raises(ConfigError, match="is not a trace"):
             Trace.from_json("not json")
 
     def test_a_newer_format(self):
