@@ -40,7 +40,7 @@ Arm = Callable[[str, str, str, dict[str, Any]], int]
 
 def backends(small: str, large: str) -> dict[str, OpenAIBackend]:
     return {
-        role: OpenAIBackend(role, base_url=url, flavour="vllm", chat_template=TEMPLATE)
+        role: OpenAIBackend(role, base_url=url, server="vllm", chat_template=TEMPLATE)
         for role, url in (("small", small), ("large", large))
     }
 

@@ -192,7 +192,7 @@ def test_any_script_is_told_alike(story: Any, options: Any) -> None:
 
 
 BROKEN = ["<tool_call>", '\n{"name": "get_weather", "arguments": {"city": Paris', "\n</tool_call>"]
-FORMS = {
+MODEL_STRING_SERVERS = {
     "an answer": (["No ", "tool."], {}),
     "a call": (of_own_accord(CALL), {}),
     "text and calls": (["Look.", *of_own_accord(CALL), *of_own_accord(NOON)], {}),
@@ -204,9 +204,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("tags", [True, False])
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", MODEL_STRING_SERVERS)
 async def test_calls_are_told_alike(name: str, tags: bool) -> None:
-    script, form = FORMS[name]
+    script, form = MODEL_STRING_SERVERS[name]
     form = {"tools": [WEATHER, CLOCK], **form}
     found = await everybody(lambda: pair(*script, tags=tags), form)
     assert bool(found["core"]["calls"]) == (name not in ("an answer", "none"))

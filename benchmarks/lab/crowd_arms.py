@@ -182,7 +182,7 @@ def _settings(work: Work) -> dict[str, Any]:
     from glimp_integrations.backends import OpenAIBackend
 
     small, large = (
-        OpenAIBackend(name, base_url=url, flavour="vllm", chat_template=TEMPLATE, device=url)
+        OpenAIBackend(name, base_url=url, server="vllm", chat_template=TEMPLATE, device=url)
         for name, url in (("small", work.small), ("large", work.large))
     )
     return {

@@ -156,7 +156,7 @@ def routed(strategy: str, **settings: Any) -> Arm:
 
     def run(small: str, large: str, question: str, options: dict[str, Any]) -> Outcome:
         models = [
-            OpenAIBackend(name, base_url=url, flavour="vllm", chat_template=TEMPLATE, device=url)
+            OpenAIBackend(name, base_url=url, server="vllm", chat_template=TEMPLATE, device=url)
             for name, url in (("small", small), ("large", large))
         ]
         options = {"temperature": 0, "strategy": strategy, **settings, **options}

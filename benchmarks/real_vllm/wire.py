@@ -36,8 +36,8 @@ def endpoint_check(bench: Bench) -> Result:
     bad = [f"{r.probe} {r.verdict}: {r.detail}" for r in report.results if r.verdict != "ok"]
     return Result(
         "check()",
-        not bad and len(report.results) == 7 and report.flavour == "vllm",
-        "; ".join(bad) or f"{len(report.results)} of {len(report.results)} ok, {report.flavour}",
+        not bad and len(report.results) == 7 and report.server == "vllm",
+        "; ".join(bad) or f"{len(report.results)} of {len(report.results)} ok, {report.server}",
         {r.probe: r.detail for r in report.results},
     )
 

@@ -1,11 +1,11 @@
 """The contract between the router and whatever runs a model.
 
-A backend continues *exact text*: no chat, no hidden prompt, no clean-up. To add one, subclass
-:class:`Backend` and write three coroutines;
+A backend continues *exact text*: it adds no hidden prompt and does not clean up the output. To add
+one, subclass :class:`Backend` and implement three methods;
 ``docs/how-to/write-a-backend.md`` walks through an example.
 
-All coroutines of a backend run on one event loop (``glimp_integrations.io_loop``), whoever calls
-and from whichever thread, so ordinary asyncio locks and one HTTP client are enough.
+All coroutines of a backend run on one event loop (``glimp_integrations.io_loop``), whichever
+thread a call comes from, so ordinary asyncio locks and one HTTP client are enough.
 """
 
 from __future__ import annotations
@@ -35,39 +35,44 @@ __all__ = [
     "looks_like_control",
 ]
 
-CALL_LIMITS: ContextVar[tuple[float | None, int]] = ContextVar("PATIENCE", default=(120.0, 2))
-"""Seconds and repetitions the running call allows to requests made on its behalf."""
+CALL_LIMITS: ContextVar[tuple[float | None, int]] = ContextVar("CALL_LIMITS", default=(120.0, 2))
+"""Timeout in seconds and number of retries that the running call allows each of its requests."""
 
 HEADERS: ContextVar[Mapping[str, SecretStr] | None] = ContextVar("HEADERS", default=None)
-"""HTTP headers the running call adds to requests made on its behalf."""
+"""HTTP headers that the running call adds to its requests."""
 
 Message = Mapping[str, Any]
-"""``{"role": ..., "content": text}`` and whatever else the chat template reads."""
+"""``{"role": ..., "content": text}`` and any other fields that the chat template reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Continue ``prompt``.
+    """A request to continue a text; the argument of :meth:`Backend.generate`.
 
     Attributes:
-        prompt: The exact text, control tokens of the chat template included.
-        max_tokens: Tokens to generate at most.
-        logprobs: How many top log-probabilities each token must carry; 0: none.
-        temperature: 0 is greedy.
-        top_p: Nucleus sampling.
-        seed: Sampling seed or ``None``.
-        distribution_only: Only the distribution at the first place matters, not the token; some
-            servers show it for a token that is half a character only if asked this way.
-        timeout: Seconds without a token before the request counts as failed; ``None``: no limit.
-        max_retries: Attempts to connect again before anything was generated.
-        draft: Who proposes tokens for the model to accept or refuse (speculative decoding): a
-            backend, ``"prompt_lookup"``, or ``None``. Never changes greedy text.
-        schema: JSON schema, checked by ``output.json_schema``, that the whole continuation has to
-            follow, and nothing behind it; only for backends that ``bind``.
-        stop: Nothing is wanted behind the token that completes one of these texts. A backend that
-            can (``Capabilities.stops``) ends the stream there; others go on until they are stopped.
-        notes: The same dictionary for all requests of one model in one call. The router does
-            not look into it; a backend may keep there what it knows of the text so far.
+        prompt: The exact text to continue, including the control tokens of the chat template.
+        max_tokens: The most tokens to generate.
+        logprobs: How many top log-probabilities each token must carry; 0 for none.
+        temperature: Sampling temperature; 0 means greedy decoding.
+        top_p: Nucleus sampling: sample from the likeliest tokens that together have this
+            probability.
+        seed: Sampling seed; ``None`` for none.
+        distribution_only: Only the distribution of the next token matters; the token itself is
+            not used. Some servers need to be asked differently to show the distribution where the
+            token is only a part of a character.
+        timeout: Seconds without a token after which the request counts as failed; ``None`` for no
+            limit.
+        max_retries: How often a failed request may be sent again, as long as nothing was
+            generated.
+        draft: What proposes tokens for the model to accept or reject (speculative decoding): a
+            backend, ``"prompt_lookup"``, or ``None``. It never changes greedy text.
+        schema: A JSON schema, checked by ``output.json_schema``, that the whole continuation must
+            follow. It is only set for backends with ``Capabilities.supports_schema``.
+        stop: Texts after which the continuation is not needed any more. A backend with
+            ``Capabilities.supports_stop`` ends the stream after the token that completes one of
+            them. Other backends ignore this field; the router closes their streams.
+        notes: One dictionary for all requests that one call makes to one model. The router never
+            reads it. A backend may keep in it what it knows about the text so far.
     """
 
     prompt: str
@@ -87,14 +92,16 @@ class Request:
 
 @dataclass(slots=True)
 class Report:
-    """What a request cost; filled by the backend while it streams.
+    """What a request cost and how it ended; the backend fills it in while it streams.
 
     Attributes:
-        prompt_tokens: Tokens of the prompt, cached ones included; ``None``: not told.
-        cached_tokens: Those of them the model did not have to compute; ``None``: not told.
-        completion_tokens: Generated tokens; ``None``: not told (cancelled early).
-        ended: Why the stream ended; ``None`` while it runs or when it was cancelled.
-        retried: The request failed as often as ``max_retries`` allows; do not repeat it.
+        prompt_tokens: Tokens of the prompt, including cached ones; ``None`` if unknown.
+        cached_tokens: How many of them the model did not have to compute; ``None`` if unknown.
+        completion_tokens: Tokens generated so far; ``None`` if unknown, as when a server only
+            reports it at the end and the stream was closed before.
+        ended: Why the stream ended; ``None`` while it runs and after it was closed early.
+        retried: Whether the request has already failed as often as ``max_retries`` allows, so
+            that the router must not repeat it.
     """
 
     prompt_tokens: int | None = None
@@ -106,62 +113,66 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do.
+    """What a backend can do. The defaults describe one that only generates text.
 
     Attributes:
-        context_window: Tokens of prompt and completion together; ``None``: unknown.
-        top_logprobs: How many log-probabilities it returns per token; 0: none, so the model can
-            only be the large one.
-        wanted_logprobs: How many its owner asked for. A threshold belongs to one k, so fewer is
-            an error for the small model. ``None``: the smaller of 20 and ``top_logprobs``.
-        streamed_logprobs: Whether every token of a stream carries them, not only its first;
-            strategy ``fused`` needs that.
-        in_process: Runs in this process: streams pause at every token without cost, and tokens
-            measure H themselves.
-        drafts: Understands ``Request.draft``.
-        supports_schema: Understands ``Request.schema``: constrains a text to a JSON schema.
-        stops: Understands ``Request.stop``: a stream ends by itself after one of these texts, with
-            the whole of its last token.
-        device: Name of what it computes on, if known. Two backends with one device never
-            compute at the same time without slowing each other down.
-        template: Source of the chat template, to find think tags in; ``None``: not shown.
-        weights: Their type or quantisation, if known: ``"bfloat16"``, ``"q4_k_m"``. Calibrations
-            are tagged with it.
-        logprobs_refusal: What the server said when it refused log-probabilities, for the error.
+        context_window: The most tokens that prompt and completion can have together; ``None`` if
+            unknown.
+        top_logprobs: How many log-probabilities it returns per token. With 0 it can only serve as
+            the large model.
+        requested_logprobs: How many its owner asked for; ``None`` for the smaller of 20 and
+            ``top_logprobs``. A threshold belongs to one number of log-probabilities, so if the
+            small model returns fewer than requested, that is an error.
+        streamed_logprobs: Whether every token of a stream carries log-probabilities, not only its
+            first. Strategy ``fused`` needs that; without it, the router measures the entropy with
+            requests of their own.
+        in_process: Whether the model runs in this process. Its streams can pause at every token
+            at no cost, and its tokens carry ``measure`` instead of log-probabilities.
+        drafts: Whether it supports ``Request.draft``.
+        supports_schema: Whether it supports ``Request.schema``: constrains a text to a JSON schema.
+        supports_stop: Whether it supports ``Request.stop``: ends a stream after one of these
+            texts, with the whole text of its last token.
+        device: Name of the device it computes on, if known. Two backends on one device slow each
+            other down when they compute at the same time, so the router avoids that.
+        template: Source of the chat template, to find think tags in; ``None`` if it is not shown.
+        weights: Type or quantisation of the weights, if known: ``"bfloat16"``, ``"q4_k_m"``.
+            Calibrations are tagged with it.
+        logprobs_refusal: The server's reason for not returning log-probabilities, if it gave one;
+            shown in the error.
     """
 
     context_window: int | None = None
     top_logprobs: int = 0
-    wanted_logprobs: int | None = None
+    requested_logprobs: int | None = None
     streamed_logprobs: bool = False
     in_process: bool = False
     drafts: bool = False
     supports_schema: bool = False
-    stops: bool = False
+    supports_stop: bool = False
     device: str | None = None
     template: str | None = None
     weights: str | None = None
     logprobs_refusal: str | None = None
 
     def shares_device(self, other: Capabilities) -> bool:
-        """Whether both are known to compute on one device."""
+        """Whether both backends are known to compute on the same device."""
         return self.device is not None and self.device == other.device
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation as the model reads it, up to where its own turn begins.
+    """A conversation as one text, up to the point where the model's reply begins.
 
     Attributes:
         text: The prompt, ending with the template's generation prompt.
-        tokens: Its length in tokens, if the backend counted.
+        tokens: Its length in tokens; ``None`` if the backend did not count them.
     """
 
     text: str
     tokens: int | None = None
 
 
-# What chat models write their own control tokens like. Used where no tokenizer can be asked.
+# How common chat models write their control tokens; for backends without a tokenizer.
 _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,64}\|>|<｜[^<>｜\n]{1,64}｜>"
     r"|</?(?:s|bos|eos|unk|pad|think|thinking|seed:think|tool_call|tool_response|tools"
@@ -176,27 +187,39 @@ def looks_like_control(literal: str) -> bool:
 
 
 class Backend(ABC):
-    """A model that continues text. See the module's docstring."""
+    """A model that continues text.
+
+    A backend must set ``name`` and implement :meth:`capabilities`, :meth:`render` and
+    :meth:`generate`. Everything else has a default. All coroutines run on one event loop,
+    whichever thread a call comes from; several requests may run at the same time.
+
+    Attributes:
+        name: Name of the model, shown in traces and messages.
+        url: Address of its server without secrets; ``None`` for a model of this process.
+        context_window: The most tokens that prompt and completion can have together, as far as
+            known before :meth:`capabilities` was called.
+        shows_tools: Whether the chat template shows tools to the model. ``None`` if that is not
+            known yet; the router then finds out and sets it.
+        reasoning_name: The field of a message in which the chat template reads earlier reasoning,
+            such as ``"reasoning_content"``. Empty if it reads none. ``None`` if that is not known
+            yet; the router then finds out and sets it.
+        sends_headers: Whether requests go to a server that may read the HTTP headers of a call.
+    """
 
     name: str
     url: str | None = None
     context_window: int | None = None
-    """Tokens of prompt and completion together, as far as known without asking."""
     shows_tools: bool | None = None
-    """Whether its chat template shows tools; ``None``: the template says, or nobody asked yet."""
     reasoning_name: str | None = None
-    """What its chat template, or its server, calls the reasoning of earlier messages; empty: it
-    reads none; ``None``: nobody asked yet."""
     sends_headers: bool = False
-    """Whether requests go to a server that may read the headers of a call."""
 
     @abstractmethod
     async def capabilities(self) -> Capabilities:
-        """What the backend can do; asked once, before the first request.
+        """What the backend can do. The router asks before its first request.
 
         Raises:
-            BackendError: It cannot be reached.
-            UnsuitableEndpointError: It cannot be used at all.
+            BackendError: The model or its server cannot be reached.
+            UnsuitableEndpointError: The server cannot be used at all.
         """
 
     @abstractmethod
@@ -206,10 +229,10 @@ class Backend(ABC):
         """Render a conversation with the model's own chat template and generation prompt.
 
         Args:
-            messages: The conversation; the arguments of ``tool_calls`` are JSON text, or what a
-                model once wrote in its place. Earlier reasoning stands under
+            messages: The conversation. The arguments of ``tool_calls`` are JSON text, or whatever
+                invalid text a model once wrote as arguments. Earlier reasoning is in the field
                 ``reasoning_name``.
-            tools: In OpenAI's format, for templates that read them.
+            tools: Tools in OpenAI's format, for templates that read them.
 
         Raises:
             ConfigError: There is no template, or it refuses the conversation.
@@ -220,33 +243,40 @@ class Backend(ABC):
     def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
         """Continue ``request.prompt``, token by token (an async generator).
 
-        Closing the generator stops the generation. ``report.ended`` is set before it ends by
-        itself.
+        The router closes the generator when it needs no more tokens, and that must stop the
+        generation. When the generator ends by itself, ``report.ended`` must be set before.
+
+        Args:
+            request: What to generate.
+            report: Where to write token counts and the reason of the end.
 
         Raises:
-            BackendError: The request failed; ``context_full`` is set where the prompt does not
-                fit.
+            BackendError: The request failed. Its ``context_full`` is set if the prompt does not
+                fit the context window.
         """
 
     async def is_control(self, literal: str) -> bool:
-        """Whether the tokenizer would read ``literal``, found in a message, as a control token.
+        """Whether the tokenizer would read a literal inside a message as a control token.
 
-        The default knows how common chat models write theirs.
+        The default recognises the control tokens of common chat models.
+
+        Args:
+            literal: A text such as ``<|im_end|>`` or ``[INST]``.
         """
         return looks_like_control(literal)
 
     async def tokenize(self, text: str) -> list[int] | None:
-        """The ids of a text, nothing added to it; ``None``: the backend cannot tell."""
+        """The token ids of a text with nothing added to it; ``None`` if the backend cannot tell."""
         return None
 
     async def wait_idle(self) -> None:  # noqa: B027 - optional
-        """Wait until work that was cancelled has left the device (on shared devices only)."""
+        """Wait until cancelled work has left the device; matters on shared devices only."""
 
     async def aclose(self) -> None:  # noqa: B027 - optional
-        """Release what the backend holds."""
+        """Release what the backend holds, such as connections or memory."""
 
     def close(self) -> None:
-        """Synchronous :meth:`aclose`."""
+        """Synchronous version of :meth:`aclose`."""
         from glimp_integrations import io_loop
 
         io_loop.call(self.aclose)
@@ -257,7 +287,7 @@ class Backend(ABC):
         return f"{self.name} at {self.url}" if self.url else self.name
 
     def __deepcopy__(self, _: Any) -> Self:
-        # Frameworks copy their models; what a model runs on cannot be copied, only shared.
+        # Frameworks copy their models. Weights and connections cannot be copied, only shared.
         return self
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "render_with_tokenizer",
     "token_ids",
     "tokenizer_template",
+    "with_parsed_arguments",
 ]
 
 # Both flags that reasoning templates are switched by; Jinja ignores the one it does not know.
@@ -42,7 +43,7 @@ def render(
         return template(messages, tools=tools) if tools else template(messages)
     try:
         text: str = _compiled(template).render(
-            messages=[_parsed(m) for m in messages],
+            messages=[with_parsed_arguments(m) for m in messages],
             tools=list(tools) or None,
             add_generation_prompt=True,
             **template_kwargs,
@@ -85,22 +86,31 @@ def _to_json(value: Any, **options: Any) -> str:
     return json.dumps(value, **{"ensure_ascii": False, **options})
 
 
-def _parsed(message: Message) -> dict[str, Any]:
-    """A message as templates read it: a call's arguments are data, not JSON text."""
-    found = dict(message)
-    if found.get("tool_calls"):
-        found["tool_calls"] = [
-            {**call, "function": {**call["function"], "arguments": _data(call["function"])}}
-            for call in found["tool_calls"]
+def with_parsed_arguments(message: Message) -> dict[str, Any]:
+    """A message whose tool calls hold their arguments as data instead of JSON text.
+
+    Invalid JSON, which a model once wrote as arguments, stays the text that it is.
+    """
+    parsed = dict(message)
+    if parsed.get("tool_calls"):
+        parsed["tool_calls"] = [
+            {
+                **call,
+                "function": {
+                    **call["function"],
+                    "arguments": _parse_arguments(call["function"]["arguments"]),
+                },
+            }
+            for call in parsed["tool_calls"]
         ]
-    return found
+    return parsed
 
 
-def _data(function: Mapping[str, Any]) -> Any:
+def _parse_arguments(arguments: str) -> Any:
     try:
-        return json.loads(function["arguments"])
-    except ValueError:  # what a model once wrote as arguments and are none
-        return function["arguments"]
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
 
 
 def render_with_tokenizer(
@@ -143,7 +153,7 @@ def apply(
         raise ConfigError(f"{name} has no chat template: pass chat_template='<Jinja source>'")
     try:
         text: str = tokenizer.apply_chat_template(
-            [_parsed(m) for m in known_roles(messages, tokenizer.chat_template)],
+            [with_parsed_arguments(m) for m in known_roles(messages, tokenizer.chat_template)],
             tools=list(tools) or None,
             tokenize=False,
             add_generation_prompt=True,

@@ -69,7 +69,7 @@ class LlamaCppBackend(OpenAIBackend):
             name or Path(model_path).stem,
             base_url="http://127.0.0.1/v1",
             api_key=secrets.token_urlsafe(24),
-            flavour=LLAMA_CPP.name,
+            server=LLAMA_CPP.name,
             top_logprobs=top_logprobs,
             chat_template=chat_template,
             template_kwargs=template_kwargs,
@@ -98,7 +98,7 @@ class LlamaCppBackend(OpenAIBackend):
         await super().aclose()
         # Freeing the model joins the server's threads; never on the I/O loop, so nothing here may
         # hold it but the list.
-        servers, self._server, self._can = [self._server], None, None
+        servers, self._server, self._capabilities = [self._server], None, None
         await asyncio.to_thread(servers.clear)
 
     async def _locate(self) -> Path:

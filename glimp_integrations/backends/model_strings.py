@@ -91,12 +91,12 @@ def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
     A service's own first: the project's key, meant for a server at home, is no business of a
     stranger who has one. Settings take the project's as their default, which is not "given".
     """
-    from glimp_integrations.backends.http.servers import FORMS
+    from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS
 
     if api_key is not None and api_key.get_secret_value() != os.environ.get("GLIMP_API_KEY"):
         return api_key
-    flavour = FORMS.get(kind)
-    names = [*([flavour.key] if flavour is not None and flavour.key else []), "GLIMP_API_KEY"]
+    server = MODEL_STRING_SERVERS.get(kind)
+    names = [*([server.key] if server is not None and server.key else []), "GLIMP_API_KEY"]
     found = next((os.environ[name] for name in names if os.environ.get(name)), None)
     return None if found is None else SecretStr(found)
 
@@ -130,21 +130,21 @@ def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -
 def _server(kind: str, rest: str, key: SecretStr | None) -> Backend | None:
     """``MODEL@URL``, or for a known service ``MODEL``; ``None``: it is something else."""
     from glimp_integrations.backends.http.openai import OpenAIBackend
-    from glimp_integrations.backends.http.servers import FORMS
+    from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS
 
     # The "@" before the scheme: model names and URLs may both hold one.
     found = re.fullmatch(r"(.*?)@(https?://.+)", rest)
     model, url = found.groups() if found else (rest, None)
     if kind == "openai" and url is not None:
         return OpenAIBackend(model or None, base_url=url, api_key=key)
-    flavour = FORMS.get(kind)
-    if flavour is None or not rest or (url is None and flavour.url is None):
+    server = MODEL_STRING_SERVERS.get(kind)
+    if server is None or not rest or (url is None and server.url is None):
         return None
     provider = None
-    if flavour.pins:
+    if server.requires_provider:
         model, _, provider = model.rpartition("@") if "@" in model else (model, "", None)
     return OpenAIBackend(
-        model or None, base_url=url, api_key=key, flavour=flavour.name, provider=provider or None
+        model or None, base_url=url, api_key=key, server=server.name, provider=provider or None
     )
 
 

@@ -95,7 +95,7 @@ def _print(report: EndpointReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{report.server} ({report.flavour})"), title_justify="left")
+    table = Table(title=Text(f"{report.endpoint} ({report.server})"), title_justify="left")
     for column in ("probe", "verdict", "found", "what to do"):
         table.add_column(column)
     for row in report.results:

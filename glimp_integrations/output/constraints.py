@@ -138,7 +138,8 @@ def make_plan(
     if spec.strict and not supports_schema:
         raise ConfigError(
             f"strict=True needs a backend that binds text to a schema, and {model} is behind none "
-            "that is known to: name its flavour (llama.cpp, vllm, sglang), or leave strict out"
+            "that is known to: name its kind with server=... (llama.cpp, vllm, "
+            "sglang), or leave strict out"
         )
     tool_format = tool_format_of(*texts)
     schema = None

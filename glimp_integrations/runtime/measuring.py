@@ -127,7 +127,7 @@ def _estimator(settings: RoutingSettings, small: Capabilities, *, needed: bool) 
 
 def _glimpse_size(small: Backend, capabilities: Capabilities, estimator: Estimator) -> int:
     """How many log-probabilities a glimpse asks for."""
-    shown, requested = capabilities.top_logprobs, capabilities.wanted_logprobs
+    shown, requested = capabilities.top_logprobs, capabilities.requested_logprobs
     if shown <= 0:
         refusal = capabilities.logprobs_refusal
         raise UnsuitableEndpointError(

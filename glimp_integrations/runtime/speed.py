@@ -181,7 +181,7 @@ async def measure(small: Backend, large: Backend) -> PairSpeed:
             timing.token / alone[backend].token
             for timing, backend in zip(together, (small, large), strict=True)
         ),
-        stops=(can[0].stops, can[1].stops),
+        stops=(can[0].supports_stop, can[1].supports_stop),
     )
 
 

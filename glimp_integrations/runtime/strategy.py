@@ -54,7 +54,7 @@ def choose(
         return _cheapest(speed, overlaps=bool(apart))
     if apart:
         return "overlap", f"the small model streams log-probabilities, and {where}"
-    if apart is False and small_capabilities.stops and large_capabilities.stops:
+    if apart is False and small_capabilities.supports_stop and large_capabilities.supports_stop:
         return "two_request", f"{where}, and the servers end steps by themselves"
     return "fused", "the small model streams log-probabilities: one request until it is unsure"
 

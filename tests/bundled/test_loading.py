@@ -157,7 +157,7 @@ def test_the_same_server_through_the_endpoint_backend(small: LlamaCppBackend) ->
     backend = OpenAIBackend(base_url=f"{small.url}/v1", api_key=small._secret())
     try:
         can = io_loop.call(backend.capabilities)
-        assert backend.flavour.name == "llama.cpp"
+        assert backend.server.name == "llama.cpp"
         assert can.top_logprobs == 20 and can.streamed_logprobs and can.context_window
         result = GlimpRouter(backend, backend, temperature=0, max_tokens=24).run(QUESTION)
         assert result.trace.strategy == "fused"

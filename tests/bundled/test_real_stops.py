@@ -148,5 +148,5 @@ def test_a_server_that_hides_the_route_is_closed_instead(monkeypatch: pytest.Mon
     tokens, report = written(backend, prompt_of(backend), "\n\n")
     assert [t.text for t in tokens] == [t.text for t in whole]
     assert report.ended == "length"
-    assert not io_loop.call(backend.capabilities).stops
+    assert not io_loop.call(backend.capabilities).supports_stop
     backend.close()

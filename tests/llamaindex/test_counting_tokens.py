@@ -43,9 +43,9 @@ def _settings() -> Iterator[None]:
 TEXT = "Anna lives in Graz. She is 34."
 
 
-@pytest.mark.parametrize("flavour", ["llama.cpp", "vllm"])
-async def test_llamaindex_counts_as_the_large_model_does(served: Any, flavour: Any) -> None:
-    llm = served(flavour=flavour)
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+async def test_llamaindex_counts_as_the_large_model_does(served: Any, engine: Any) -> None:
+    llm = served(engine=engine)
     Settings.tokenizer = llm.router.token_ids
     count = len(llm.router.token_ids(TEXT))
     assert count > 5
@@ -55,7 +55,7 @@ async def test_llamaindex_counts_as_the_large_model_does(served: Any, flavour: A
 
 
 @pytest.mark.parametrize(
-    "options", [{"flavour": "generic"}, {"flavour": "llama.cpp", "missing": {"/tokenize"}}]
+    "options", [{"engine": "generic"}, {"engine": "llama.cpp", "missing": {"/tokenize"}}]
 )
 def test_a_server_without_that_route_is_named(served: Any, options: Any) -> None:
     llm = served(**options)

@@ -278,7 +278,7 @@ def server(template: Any) -> OpenAIBackend:
     return OpenAIBackend(
         "m",
         base_url="http://127.0.0.1:9/v1",
-        flavour="together",
+        server="together",
         chat_template=template,
         verify="off",
     )
@@ -383,7 +383,7 @@ def test_a_server_that_hides_its_template_gets_a_developer_as_system() -> None:
             sent.extend(messages)
             return Rendered("x")
 
-    backend._can = Capabilities()
+    backend._capabilities = Capabilities()
     backend.__class__ = type("Hidden", (OpenAIBackend,), {"protocol": Renders()})
     broken = {**CALL, "function": {"name": "look", "arguments": '{"city": Gr'}}
     asked = {"role": "assistant", "content": "", "tool_calls": [broken]}

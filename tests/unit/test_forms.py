@@ -543,7 +543,7 @@ def test_a_tool_that_cannot_be_bound_can_be_called_all_the_same() -> None:
 
 def test_a_strict_form_needs_a_backend_that_binds() -> None:
     for form in (OutputSpec(tools=TWO, strict=True), OutputSpec(schema=CITY, strict=True)):
-        with pytest.raises(ConfigError, match=r"strict=True .*the model.*flavour.*leave strict"):
+        with pytest.raises(ConfigError, match=r"strict=True .*the model.*server.*leave strict"):
             planned(form, supports_schema=False)
         assert planned(form) is not FREE
 

@@ -67,7 +67,7 @@ def of(text: str, **changes: object) -> Trace:
     return trace.model_copy(update={"steps": [step]})
 
 
-FORMS = [Trace.to_html, Trace._repr_html_]
+MODEL_STRING_SERVERS = [Trace.to_html, Trace._repr_html_]
 NASTY = [
     "<script>alert(1)</script>",
     "</style><script>alert(1)</script>",
@@ -83,13 +83,13 @@ NASTY = [
 
 
 class TestText:
-    @pytest.mark.parametrize(("form", "text"), list(product(FORMS, NASTY)))
+    @pytest.mark.parametrize(("form", "text"), list(product(MODEL_STRING_SERVERS, NASTY)))
     def test_whatever_a_step_holds_is_its_text(self, form, text):
         plain, nasty = read(form(of("harmless"))), read(form(of(text)))
         assert text.rstrip("\n") in nasty.text
         assert [tag for tag, _ in nasty.tags] == [tag for tag, _ in plain.tags]
 
-    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("form", MODEL_STRING_SERVERS)
     @pytest.mark.parametrize("field", ["small_model", "strategy", "strategy_reason", "stop_reason"])
     def test_names_and_reasons_are_text(self, form, field):
         text = '</style><script>alert("1")</script>'
@@ -103,7 +103,7 @@ class TestText:
         assert page.text.count(text) == 3  # title, heading, error
         assert not any(tag == "script" for tag, _ in page.tags)
 
-    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("form", MODEL_STRING_SERVERS)
     def test_control_characters_are_pictures(self, form):
         html = form(of("a\x1b[2J\x00\r\x9bb"))
         assert "a␛[2J␀␍\ufffdb" in html
@@ -123,7 +123,7 @@ class TestText:
         allowed = re.compile(r"(width|left|top|max-width|flex-grow):[\d.]+(%|px)?")
         assert len(styles) > 300 and all(allowed.fullmatch(style or "") for style in styles)
 
-    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("form", MODEL_STRING_SERVERS)
     def test_no_scripts_and_nothing_to_fetch(self, form):
         page = read(form(made_up()))
         for tag, attributes in page.tags:
@@ -221,12 +221,12 @@ class TestWhatIsShown:
         trace = router(ScriptedBackend(tokens), ScriptedBackend(tokens)).run("?").trace
         assert "step 1" in trace.to_html()
 
-    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("form", MODEL_STRING_SERVERS)
     def test_an_empty_trace(self, form):
         page = read(form(of("x").model_copy(update={"steps": []})))
         assert "No step was written." in page.text and not page.classes("glimp-chart")
 
-    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("form", MODEL_STRING_SERVERS)
     @pytest.mark.parametrize("threshold", [math.inf, -math.inf])
     def test_infinite_thresholds_and_no_entropies(self, form, threshold):
         page = read(form(router(threshold=threshold).run("?").trace))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glimp_integrations.backends.http import sending
-from glimp_integrations.backends.http.sending import RequestLimits, sent
+from glimp_integrations.backends.http.sending import RequestLimits, send
 from glimp_integrations.backends.retries import (
     LONGEST_WAIT,
     may_repeat,
@@ -184,49 +184,49 @@ class Server:
         return "answer"
 
 
-def send(server: Server, retries: int = 2) -> str:
-    return asyncio.run(sent(server.post, "/x", RequestLimits(openai.Timeout(5.0), retries)))
+def post(server: Server, retries: int = 2) -> str:
+    return asyncio.run(send(server.post, "/x", RequestLimits(openai.Timeout(5.0), retries)))
 
 
 class TestSending:
     def test_waits_as_long_as_the_server_asks(self, slept):
         server = Server(answered(429, retry_after="7"), answered(503, retry_after="2"))
-        assert send(server) == "answer"
+        assert post(server) == "answer"
         assert slept == [7.0, 2.0]
 
     def test_waits_for_a_date(self, slept):
         server = Server(answered(503, retry_after=formatdate(time.time() + 20, usegmt=True)))
-        assert send(server) == "answer"
+        assert post(server) == "answer"
         assert 18.0 < slept[0] <= 20.0
 
     @pytest.mark.parametrize("said", ["-1", "nan", "tomorrow", "0"])
     def test_backs_off_where_the_server_says_nothing_of_use(self, slept, said):
-        assert send(Server(answered(500, retry_after=said), answered(500))) == "answer"
+        assert post(Server(answered(500, retry_after=said), answered(500))) == "answer"
         assert slept.are_guesses(0.5, 1.0)
 
     def test_more_than_the_cap_is_raised_at_once(self, slept):
         server = Server(answered(429, retry_after="61"))
         with pytest.raises(openai.APIStatusError):
-            send(server)
+            post(server)
         assert slept == [] and len(server.asked) == 1
 
     def test_what_does_not_pass_is_raised_at_once(self, slept):
         server = Server(answered(400, retry_after="1"))
         with pytest.raises(openai.APIStatusError):
-            send(server)
+            post(server)
         assert slept == [] and len(server.asked) == 1
 
     def test_connections_and_time_outs_are_tried_again(self, slept):
         request = httpx.Request("POST", "http://x")
         failures = openai.APIConnectionError(request=request), openai.APITimeoutError(request)
-        assert send(Server(*failures)) == "answer"
+        assert post(Server(*failures)) == "answer"
         assert slept.are_guesses(0.5, 1.0)
 
     @pytest.mark.parametrize("retries", [0, 1, 3])
     def test_as_often_as_allowed_and_never_by_the_client(self, slept, retries):
         server = Server(*[answered(500)] * 9)
         with pytest.raises(openai.APIStatusError):
-            send(server, retries)
+            post(server, retries)
         assert len(server.asked) == 1 + retries
         assert {asked["options"]["max_retries"] for asked in server.asked} == {0}
 

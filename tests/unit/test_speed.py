@@ -66,8 +66,8 @@ def test_a_known_device_is_believed_before_a_measurement() -> None:
 def test_on_one_device_steps_that_end_themselves_are_cheaper_than_streams(
     devices: tuple[str | None, str | None], stops: tuple[bool, bool], name: str
 ) -> None:
-    small = replace(CAN, device=devices[0], stops=stops[0])
-    large = Capabilities(device=devices[1], stops=stops[1])
+    small = replace(CAN, device=devices[0], supports_stop=stops[0])
+    large = Capabilities(device=devices[1], supports_stop=stops[1])
     assert choose("auto", model(), model(), small, large)[0] == name
 
 

@@ -46,11 +46,11 @@ def connect() -> Iterator[Callable[..., OpenAIBackend]]:
     """A backend for a fake server or a URL, closed after the test."""
     made: list[OpenAIBackend] = []
 
-    def make(server: FakeServer | str, model: str | None = None, **options: Any) -> OpenAIBackend:
-        if isinstance(server, FakeServer):
-            model = server.model if model is None else model
-            server = server.url
-        made.append(OpenAIBackend(model, base_url=server, **options))
+    def make(place: FakeServer | str, model: str | None = None, **options: Any) -> OpenAIBackend:
+        if isinstance(place, FakeServer):
+            model = place.model if model is None else model
+            place = place.url
+        made.append(OpenAIBackend(model, base_url=place, **options))
         return made[-1]
 
     yield make

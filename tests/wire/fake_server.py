@@ -98,7 +98,7 @@ class FakeServer(Loopback):
     """
 
     script: Sequence[Tok | str] = ()
-    flavour: Literal["llama.cpp", "vllm", "generic"] = "llama.cpp"
+    engine: Literal["llama.cpp", "vllm", "generic"] = "llama.cpp"
     model: str = "fake-model"
     template: str = PLAIN_TEMPLATE
     generation_prompt: str = GENERATION_PROMPT
@@ -271,7 +271,7 @@ class _Handler(Handler):
             "/v1/models": self._models,
             "/v1/completions": lambda body: self._completion(body, fault),
         }.get(self.path)
-        if fake.flavour == "llama.cpp":
+        if fake.engine == "llama.cpp":
             route = route or {
                 "/props": self._props,
                 "/apply-template": lambda b: self.send_json(
@@ -280,7 +280,7 @@ class _Handler(Handler):
                 "/tokenize": self._tokenize_llama_cpp,
                 "/slots": self._slots,
             }.get(self.path)
-        elif fake.flavour == "vllm":
+        elif fake.engine == "vllm":
             route = route or {
                 "/tokenize": self._tokenize_vllm,
                 "/detokenize": lambda b: self.send_json(
@@ -294,9 +294,9 @@ class _Handler(Handler):
     # -- small routes ------------------------------------------------------------------------
 
     def _models(self, _: dict[str, Any]) -> None:
-        owner = {"llama.cpp": "llamacpp", "vllm": "vllm"}.get(self.owner.flavour, "somebody")
+        owner = {"llama.cpp": "llamacpp", "vllm": "vllm"}.get(self.owner.engine, "somebody")
         entry: dict[str, Any] = {"id": self.owner.model, "object": "model", "owned_by": owner}
-        if self.owner.flavour == "vllm":
+        if self.owner.engine == "vllm":
             entry["max_model_len"] = self.owner.context_window
         self.send_json(200, {"object": "list", "data": [entry]})
 
@@ -364,11 +364,11 @@ class _Handler(Handler):
     def _stream(
         self, body: dict[str, Any], k: int, prompt_tokens: int, fault: Fault | None
     ) -> None:
-        fake, vllm = self.owner, self.owner.flavour == "vllm"
-        if body.get("return_progress") and fake.flavour == "llama.cpp":
+        fake, vllm = self.owner, self.owner.engine == "vllm"
+        if body.get("return_progress") and fake.engine == "llama.cpp":
             progress = {"total": prompt_tokens, "cache": prompt_tokens // 2, "processed": 0}
             self._event({"choices": [_choice("")], "prompt_progress": progress})
-        timed = body.get("timings_per_token") and fake.flavour == "llama.cpp"
+        timed = body.get("timings_per_token") and fake.engine == "llama.cpp"
         done, finish = 0, None
         for tokens, text, finish in self._groups(body, prompt_tokens):
             self._check_client()
@@ -435,7 +435,7 @@ class _Handler(Handler):
         self, tokens: list[Tok], text: str, k: int, body: dict[str, Any]
     ) -> dict[str, Any]:
         tables = [self._top(data, entropy, k, body) for data, entropy in tokens]
-        if self.owner.flavour == "llama.cpp":
+        if self.owner.engine == "llama.cpp":
             if len(tokens) == 1:
                 return {"content": [_entry(text.encode() if text else b"", tables[0])]}
             return {

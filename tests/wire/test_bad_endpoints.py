@@ -185,7 +185,7 @@ def test_refusal_of_that_many_logprobs_is_passed_on(
     serve: Serve, connect: Connect, routed: Routed
 ) -> None:
     # vLLM with --max-logprobs 5 does not send fewer, it refuses.
-    server = serve(CHAIN, flavour="vllm", logprobs=5, refuse=True)
+    server = serve(CHAIN, engine="vllm", logprobs=5, refuse=True)
     error = failure(routed(connect(server)), UnsuitableEndpointError)
     assert "greater than max allowed: 5" in str(error)
 
@@ -193,7 +193,7 @@ def test_refusal_of_that_many_logprobs_is_passed_on(
 def test_one_logprob_too_many_changes_nothing(
     serve: Serve, connect: Connect, routed: Routed
 ) -> None:
-    result = routed(connect(serve(CHAIN, flavour="vllm", extra=True))).run(MESSAGES)
+    result = routed(connect(serve(CHAIN, engine="vllm", extra=True))).run(MESSAGES)
     assert [round(step.entropy or 0, 3) for step in result.trace.steps] == [0.1, 2.0, 0.1]
 
 
@@ -206,7 +206,7 @@ def test_no_completions_route(serve: Serve, connect: Connect, routed: Routed, ro
 
 
 def test_model_that_is_not_served(serve: Serve, connect: Connect, routed: Routed) -> None:
-    server = serve(CHAIN, flavour="vllm", model="served-one")
+    server = serve(CHAIN, engine="vllm", model="served-one")
     error = failure(routed(connect(server, "other-one")), UnsuitableEndpointError)
     assert isinstance(error, UnsuitableEndpointError)
     assert error.probe == "P0 identity"
@@ -219,7 +219,7 @@ def test_model_that_is_not_served_by_a_server_without_a_list(
     serve: Serve, connect: Connect, routed: Routed
 ) -> None:
     fault = Fault("status", status=404, body="The model `other` does not exist.")
-    server = serve(flavour="generic", missing={"/v1/models"}, faults=[fault])
+    server = serve(engine="generic", missing={"/v1/models"}, faults=[fault])
     error = failure(routed(connect(server, "other")), UnsuitableEndpointError)
     assert isinstance(error, UnsuitableEndpointError)
     assert error.probe == "P0 identity"
@@ -227,7 +227,7 @@ def test_model_that_is_not_served_by_a_server_without_a_list(
 
 
 def test_template_that_nobody_has(serve: Serve, connect: Connect, routed: Routed) -> None:
-    server = serve(CHAIN, flavour="generic")
+    server = serve(CHAIN, engine="generic")
     error = failure(routed(connect(server)), ConfigError)
     for part in (server.url, "tokenizer=", "chat_template="):
         assert part in str(error)
@@ -236,11 +236,11 @@ def test_template_that_nobody_has(serve: Serve, connect: Connect, routed: Routed
 # -- context ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flavour", ["llama.cpp", "vllm"])
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
 def test_conversation_longer_than_the_window(
-    serve: Serve, connect: Connect, routed: Routed, flavour: str
+    serve: Serve, connect: Connect, routed: Routed, engine: str
 ) -> None:
-    server = serve(CHAIN, flavour=flavour, context_window=50)
+    server = serve(CHAIN, engine=engine, context_window=50)
     router = routed(connect(server))
     with pytest.raises(ConfigError) as caught:
         router.run("word " * 100)
@@ -249,7 +249,7 @@ def test_conversation_longer_than_the_window(
 
 
 def test_window_that_only_the_server_knows(serve: Serve, connect: Connect, routed: Routed) -> None:
-    server = serve(CHAIN, flavour="generic", context_window=50)
+    server = serve(CHAIN, engine="generic", context_window=50)
     backend = connect(server, chat_template=lambda m: server.render(m))
     with pytest.raises(ConfigError) as caught:
         routed(backend).run("word " * 100)

@@ -47,17 +47,17 @@ def examine(backend: OpenAIBackend) -> Rows:
     return Rows(report)
 
 
-@pytest.mark.parametrize("flavour", ["llama.cpp", "vllm"])
-def test_good_server_passes_every_probe(serve: Serve, connect: Connect, flavour: str) -> None:
-    server = serve(CHAIN, flavour=flavour)
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+def test_good_server_passes_every_probe(serve: Serve, connect: Connect, engine: str) -> None:
+    server = serve(CHAIN, engine=engine)
     rows = examine(connect(server))
     report = rows.report
-    assert rows.verdicts() == "ok ok ok ok ok ok " + ("ok" if flavour == "llama.cpp" else "warn")
+    assert rows.verdicts() == "ok ok ok ok ok ok " + ("ok" if engine == "llama.cpp" else "warn")
     assert report.usable_as_small and report.usable_as_large
-    assert report.flavour == flavour
+    assert report.server == engine
     assert rows["P0"].detail == f"serves {server.model}, context 4,096 tokens"
     assert rows["P1"].detail == "1 character is 1 token(s)"
-    shape = "content[]" if flavour == "llama.cpp" else "legacy"
+    shape = "content[]" if engine == "llama.cpp" else "legacy"
     assert rows["P2"].detail == f"20 per token ({shape})"
     assert "stop string removed, finish 'stop'" in rows["P4"].detail
 
@@ -71,7 +71,7 @@ def test_stop_string_is_put_to_the_test(serve: Serve, connect: Connect) -> None:
 
 
 def test_grouping_of_the_stream_is_reported(serve: Serve, connect: Connect) -> None:
-    rows = examine(connect(serve(CHAIN, flavour="vllm", group=3)))
+    rows = examine(connect(serve(CHAIN, engine="vllm", group=3)))
     assert "token(s) a chunk" in rows["P4"].detail
     assert "up to 1 token" not in rows["P4"].detail
 
@@ -86,7 +86,7 @@ def test_dead_server_fails_identity_and_the_rest_is_skipped(
 
 
 def test_wrong_model_fails_identity_and_names_the_served(serve: Serve, connect: Connect) -> None:
-    rows = examine(connect(serve(flavour="vllm", model="served"), "wanted"))
+    rows = examine(connect(serve(engine="vllm", model="served"), "wanted"))
     assert rows["P0"].verdict == "fail" and "served" in rows["P0"].detail
     assert rows["P0"].remedy
 
@@ -105,7 +105,7 @@ def test_wrapped_prompt_fails_rawness(serve: Serve, connect: Connect) -> None:
 
 
 def test_rawness_without_usage_is_a_warning(serve: Serve, connect: Connect) -> None:
-    rows = examine(connect(serve(flavour="generic", usage=False), chat_template="x"))
+    rows = examine(connect(serve(engine="generic", usage=False), chat_template="x"))
     assert rows["P1"].verdict == "warn" and "not provable" in rows["P1"].detail
     assert rows.report.usable_as_small
 
@@ -124,7 +124,7 @@ def test_no_logprobs_leave_a_large_model(serve: Serve, connect: Connect) -> None
 
 
 def test_a_hidden_first_token_is_no_lack_of_logprobs(serve: Serve, connect: Connect) -> None:
-    server = serve(CHAIN, flavour="generic", hushed={"a"})
+    server = serve(CHAIN, engine="generic", hushed={"a"})
     can = io_loop.call(connect(server, chat_template="x").capabilities)
     assert (can.top_logprobs, can.streamed_logprobs) == (20, True)
     without = serve(CHAIN, logprobs=0)
@@ -160,8 +160,8 @@ def test_sglang_is_scaled_back_where_it_needs_it(
     serve: Serve, connect: Connect, tempered: bool
 ) -> None:
     # Log-probabilities of a fake with temperature 1 are those of its script: H is 2 nats.
-    server = serve([(b"Then", 2.0)], flavour="generic", tempered=tempered)
-    backend = connect(server, flavour="sglang", chat_template=lambda _: chat())
+    server = serve([(b"Then", 2.0)], engine="generic", tempered=tempered)
+    backend = connect(server, server="sglang", chat_template=lambda _: chat())
     tokens, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.5)
     assert estimate(tokens[0].logprobs or (), "topk_renorm") == pytest.approx(2.0, abs=1e-6)
     row = examine(backend)["P3"]
@@ -171,8 +171,8 @@ def test_sglang_is_scaled_back_where_it_needs_it(
 def test_sglang_that_is_not_asked_is_believed_to_be_as_documented(
     serve: Serve, connect: Connect
 ) -> None:
-    server = serve([(b"Then", 2.0)], flavour="generic", tempered=True)
-    backend = connect(server, flavour="sglang", verify="off", chat_template=lambda _: chat())
+    server = serve([(b"Then", 2.0)], engine="generic", tempered=True)
+    backend = connect(server, server="sglang", verify="off", chat_template=lambda _: chat())
     tokens, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.5)
     assert estimate(tokens[0].logprobs or (), "topk_renorm") == pytest.approx(2.0, abs=1e-6)
     greedy, _ = collect(backend, chat(), max_tokens=1, logprobs=20, temperature=0.0)
@@ -180,7 +180,7 @@ def test_sglang_that_is_not_asked_is_believed_to_be_as_documented(
 
 
 def test_no_template_fails_tags_with_the_remedy(serve: Serve, connect: Connect) -> None:
-    rows = examine(connect(serve(flavour="generic")))
+    rows = examine(connect(serve(engine="generic")))
     assert rows["P6"].verdict == "fail" and "chat_template=" in rows["P6"].detail
     assert not rows.report.usable_as_large
 
@@ -212,7 +212,7 @@ def test_cached_tokens_of_a_repeated_prompt_are_seen(serve: Serve, connect: Conn
 
 
 def test_no_sign_of_a_cache_is_a_warning_and_no_failure(serve: Serve, connect: Connect) -> None:
-    rows = examine(connect(serve(CHAIN, flavour="vllm")))
+    rows = examine(connect(serve(CHAIN, engine="vllm")))
     assert rows["P7"].verdict == "warn" and "no faster" in rows["P7"].detail
     assert rows.report.usable_as_small
 
@@ -238,7 +238,7 @@ def test_cache_of_a_server_that_tells_nothing_shows_in_its_time(
         return next(times)
 
     monkeypatch.setattr("glimp_integrations.backends.http.check_chat._timed", timed)
-    rows = examine(connect(serve(CHAIN, flavour="vllm")))
+    rows = examine(connect(serve(CHAIN, engine="vllm")))
     assert rows["P7"].verdict == "ok" and "0.2 s, not 1.5 s" in rows["P7"].detail
 
 

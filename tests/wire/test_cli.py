@@ -41,7 +41,7 @@ def run_main(
 
 @pytest.mark.parametrize("strategy", ["auto", "two_request", "fused"])
 def test_ask_prints_every_step_with_author_and_the_totals(serve: Serve, strategy: str) -> None:
-    small, large = serve(CHAIN, model="little"), serve(CHAIN, model="big", flavour="vllm")
+    small, large = serve(CHAIN, model="little"), serve(CHAIN, model="big", engine="vllm")
     result = ask(small, large, "--strategy", strategy)
     assert result.exit_code == 0
     for paragraph in (REASONING + ANSWER).split("\n\n"):

@@ -36,8 +36,8 @@ def cancel_one(backend: OpenAIBackend) -> None:
 def test_whole_streams_share_a_connection(
     serve: Callable[..., FakeServer], connect: Callable[..., OpenAIBackend]
 ) -> None:
-    for flavour in ("llama.cpp", "vllm"):
-        server = serve(CHAIN, flavour=flavour)
+    for engine in ("llama.cpp", "vllm"):
+        server = serve(CHAIN, engine=engine)
         backend = connect(server)
         for _ in range(5):
             tokens, report = collect(backend, chat(), logprobs=20)
@@ -152,7 +152,7 @@ def test_a_near_server_is_left_alone(serve: Serve, connect: Connect) -> None:
 def test_a_connection_that_cannot_be_made_ahead_is_no_failure(
     serve: Serve, connect: Connect
 ) -> None:
-    server = serve(CHAIN, distance=FAR, flavour="vllm", delay=0.002)
+    server = serve(CHAIN, distance=FAR, engine="vllm", delay=0.002)
     backend = connect(server)
     io_loop.call(backend.capabilities)
     server.missing.add("/v1/models")

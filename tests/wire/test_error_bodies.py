@@ -18,7 +18,7 @@ import pytest
 
 from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Report, Request
-from glimp_integrations.backends.http.errors import in_words
+from glimp_integrations.backends.http.errors import describe
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.errors import (
     BackendError,
@@ -76,7 +76,7 @@ def ask() -> Iterator[Ask]:
 
         def make(status: int, data: bytes, **more: Any) -> OpenAIBackend:
             server = stack.enter_context(Raw(status, data, **more))
-            options: dict[str, Any] = {"flavour": "vllm", "verify": "off", "chat_template": "x"}
+            options: dict[str, Any] = {"server": "vllm", "verify": "off", "chat_template": "x"}
             backend = OpenAIBackend("m", base_url=f"{server.root}/v1", api_key=KEY, **options)
             stack.callback(backend.close)
             return backend
@@ -215,12 +215,12 @@ def test_neither_key_nor_control_characters_are_shown(ask: Ask) -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"data: {oops\n\n", "no JSON"),
-        (b"data: \xff\xfe\n\n", "no JSON"),
-        (b"data: " + DEEP + b"\n\n", "no JSON"),
-        (b"data: [1]\n\n", "no JSON object"),
-        (b'data: "text"\n\n', "no JSON object"),
-        (b"data: 5\n\n", "no JSON object"),
+        (b"data: {oops\n\n", "is not JSON"),
+        (b"data: \xff\xfe\n\n", "is not JSON"),
+        (b"data: " + DEEP + b"\n\n", "is not JSON"),
+        (b"data: [1]\n\n", "not a JSON object"),
+        (b'data: "text"\n\n', "not a JSON object"),
+        (b"data: 5\n\n", "not a JSON object"),
     ],
     ids=range(6),
 )
@@ -253,14 +253,14 @@ def test_a_connection_that_breaks_before_the_end_is_told(ask: Ask) -> None:
 
 @pytest.mark.parametrize("key", ["sk-ä", "sk-a\nb", "sk-a\n", " sk-a", "sk-\x00", "“sk-a”"])
 def test_a_key_no_header_carries_is_refused_without_showing_it(key: str) -> None:
-    with pytest.raises(ConfigError, match="api_key holds") as caught:
+    with pytest.raises(ConfigError, match="api_key has") as caught:
         OpenAIBackend("m", base_url="http://127.0.0.1:9/v1", api_key=key)
     assert "sk-" not in str(caught.value)
 
 
 def test_words_of_parsed_errors() -> None:
-    assert in_words("text") == "text"
-    assert in_words(None) == in_words({}) == in_words({"error": {}}) == ""
-    assert in_words({"message": "a", "code": None}) == "a"
-    assert in_words({"message": "a", "code": 0}) == 'a {"code": 0}'
-    assert in_words({"error": {"message": "a", "x": "ü"}, "y": 1}) == 'a {"x": "ü"} {"y": 1}'
+    assert describe("text") == "text"
+    assert describe(None) == describe({}) == describe({"error": {}}) == ""
+    assert describe({"message": "a", "code": None}) == "a"
+    assert describe({"message": "a", "code": 0}) == 'a {"code": 0}'
+    assert describe({"error": {"message": "a", "x": "ü"}, "y": 1}) == 'a {"x": "ü"} {"y": 1}'

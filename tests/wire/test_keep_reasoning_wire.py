@@ -51,7 +51,7 @@ def renders(server: Any, name: str, takes: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flavour", "name", "takes"),
+    ("engine", "name", "takes"),
     [
         ("llama.cpp", QWEN3, "reasoning_content"),
         # Its template is hidden: Qwen3.5's opens the think block, by which the tags are found.
@@ -60,9 +60,9 @@ def renders(server: Any, name: str, takes: str) -> None:
     ],
 )
 def test_a_server_that_renders_gets_the_thought_under_its_own_name(
-    serve: Callable[..., Any], connect: Callable[..., Any], flavour: str, name: str, takes: str
+    serve: Callable[..., Any], connect: Callable[..., Any], engine: str, name: str, takes: str
 ) -> None:
-    server = serve(flavour=flavour)
+    server = serve(engine=engine)
     renders(server, name, takes)
     backend = connect(server)
     backend.shows_tools = True  # the fake server passes no tools to its template
@@ -80,7 +80,7 @@ def test_a_tokenizers_template_reads_it_as_transformers_renders_it(
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]")
     tokenizer.chat_template = source(QWEN3)
     tokenizer.save_pretrained(tmp_path)
-    built = build(connect(serve(flavour="generic"), tokenizer=str(tmp_path)))
+    built = build(connect(serve(engine="generic"), tokenizer=str(tmp_path)))
     assert built.text == build(Templated(template=source(QWEN3))).text
     assert f"<think>\n{THOUGHT}\n</think>\n\n<tool_call>" in built.text
 

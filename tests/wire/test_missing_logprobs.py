@@ -18,15 +18,20 @@ from typer.testing import CliRunner
 
 from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.base import Token
-from glimp_integrations.backends.http.chunks import complete, counted, tokens_of, uncounted
+from glimp_integrations.backends.http.chunks import (
+    correct_count,
+    discount_drafted,
+    drop_unmeasurable,
+    tokens_of,
+)
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.cli.app import app
 from glimp_integrations.errors import UnsuitableEndpointError
 from glimp_integrations.method.entropy import estimate
 from wire.fake_server import FakeServer, Tok, _Handler
-from wire.flavours.scripted_server import Scripted
-from wire.flavours.scripted_server import _Handler as _ScriptedHandler
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES, REASONING, chat, collect
+from wire.servers.scripted_server import Scripted
+from wire.servers.scripted_server import _Handler as _ScriptedHandler
 
 Connect = Callable[..., OpenAIBackend]
 Serve = Callable[..., FakeServer]
@@ -84,7 +89,7 @@ class Speculating(FakeServer):
         self.drafted, self.everywhere = drafted, everywhere
 
 
-FLAVOURS = ["llama.cpp", "generic", "vllm"]
+ENGINES = ["llama.cpp", "generic", "vllm"]
 Speak = Callable[..., Speculating]
 
 
@@ -96,17 +101,17 @@ def speculating() -> Iterator[Speak]:
 
 
 def connected(connect: Connect, server: FakeServer, **options: Any) -> OpenAIBackend:
-    if server.flavour == "generic":
+    if server.engine == "generic":
         options["chat_template"] = lambda messages: chat()
     return connect(server, **options)
 
 
 @pytest.mark.parametrize("drafted", DRAFTED)
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_only_the_first_token_of_a_response_is_measured(
-    speculating: Speak, serve: Serve, connect: Connect, flavour: str, drafted: str
+    speculating: Speak, serve: Serve, connect: Connect, engine: str, drafted: str
 ) -> None:
-    server = speculating(drafted, flavour=flavour)
+    server = speculating(drafted, engine=engine)
     tokens, _ = collect(connected(connect, server, verify="off"), chat(), logprobs=20)
     assert [token.logprobs is not None for token in tokens[:4]] == [True, False, False, False]
     assert "".join(token.text for token in tokens) == REASONING + ANSWER
@@ -114,11 +119,11 @@ def test_only_the_first_token_of_a_response_is_measured(
 
 @pytest.mark.parametrize("strategy", ["auto", "fused", "two_request"])
 @pytest.mark.parametrize("drafted", DRAFTED)
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_routing_decides_as_without_speculation(
-    speculating: Speak, serve: Serve, connect: Connect, flavour: str, drafted: str, strategy: str
+    speculating: Speak, serve: Serve, connect: Connect, engine: str, drafted: str, strategy: str
 ) -> None:
-    server = speculating(drafted, flavour=flavour)
+    server = speculating(drafted, engine=engine)
     large = serve(CHAIN)
     small = connected(connect, server, verify="lazy" if strategy == "auto" else "off")
     router = GlimpRouter(small, connect(large), strategy=strategy, **GREEDY)
@@ -132,12 +137,12 @@ def test_routing_decides_as_without_speculation(
 
 
 @pytest.mark.parametrize("everywhere", DRAFTED)
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("verify", ["lazy", "off"])
 def test_a_server_that_never_shows_them_is_no_small_model(
-    speculating: Speak, serve: Serve, connect: Connect, flavour: str, everywhere: str, verify: str
+    speculating: Speak, serve: Serve, connect: Connect, engine: str, everywhere: str, verify: str
 ) -> None:
-    server = speculating(everywhere=everywhere, flavour=flavour)
+    server = speculating(everywhere=everywhere, engine=engine)
     large = serve(CHAIN)
     small = connected(connect, server, verify=verify)
     with pytest.raises(UnsuitableEndpointError, match="log-probabilities") as caught:
@@ -147,7 +152,7 @@ def test_a_server_that_never_shows_them_is_no_small_model(
 
 
 def test_one_entry_is_no_advice_to_ask_for_one(speculating: Speak, connect: Connect) -> None:
-    server = speculating(everywhere="the written token", flavour="generic")
+    server = speculating(everywhere="the written token", engine="generic")
     rows = io_loop.call(connected(connect, server).check).results
     (row,) = [row for row in rows if row.probe == "P2 logprobs"]
     assert row.verdict == "fail" and "1 of 20" in row.detail
@@ -155,20 +160,20 @@ def test_one_entry_is_no_advice_to_ask_for_one(speculating: Speak, connect: Conn
 
 
 def test_figures_that_are_none_are_shown_by_check(speculating: Speak, connect: Connect) -> None:
-    server = speculating(everywhere="probabilities", flavour="generic")
+    server = speculating(everywhere="probabilities", engine="generic")
     rows = io_loop.call(connected(connect, server).check).results
     (row,) = [row for row in rows if row.probe == "P2 logprobs"]
-    assert row.verdict == "fail" and "no log-probabilities (0." in row.detail
+    assert row.verdict == "fail" and "not log-probabilities (0." in row.detail
 
 
 @pytest.mark.parametrize(
     ("drafted", "entries"), [("empty", "0 of 20"), ("the written token", "1 of 20")]
 )
-@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_check_says_what_came(
-    speculating: Speak, connect: Connect, flavour: str, drafted: str, entries: str
+    speculating: Speak, connect: Connect, engine: str, drafted: str, entries: str
 ) -> None:
-    server = speculating(drafted, flavour=flavour)
+    server = speculating(drafted, engine=engine)
     backend = connected(connect, server)
     report = io_loop.call(backend.check)
     (row,) = [row for row in report.results if row.probe == "P4 stream"]
@@ -193,8 +198,8 @@ def test_drafted_tokens_are_counted_once() -> None:
     """Totals as an old llama.cpp sends them: 1, then 4 with each of three accepted tokens."""
     totals, before, ahead, counts = [1, 4, 4, 4, 5, 8, 8, 8], 0, 0, []
     for total in totals:
-        tokens = counted([Token("x")], before, total)
-        (token,), ahead = uncounted(tokens, ahead, same=total == before)
+        tokens = correct_count([Token("x")], before, total)
+        (token,), ahead = discount_drafted(tokens, ahead, same=total == before)
         before = total
         counts.append(token.count)
     assert counts == [1, 3, 0, 0, 1, 3, 0, 0]
@@ -204,8 +209,8 @@ def test_drafted_tokens_are_counted_once() -> None:
 def test_other_totals_are_taken_as_before(totals: list[int]) -> None:
     before, ahead = 0, 0
     for total in totals:
-        tokens = counted([Token("x")], before, total)
-        found, ahead = uncounted(tokens, ahead, same=total == before)
+        tokens = correct_count([Token("x")], before, total)
+        found, ahead = discount_drafted(tokens, ahead, same=total == before)
         assert found == tokens
         before = total
 
@@ -240,7 +245,7 @@ def test_ollama_and_tgi(wire: Any, k: int) -> None:
     server = Scripted(CHAIN, wire)
     server.handler = _Drafting
     with server:
-        backend = OpenAIBackend(base_url=server.base, flavour=wire, verify="off")
+        backend = OpenAIBackend(base_url=server.base, server=wire, verify="off")
         try:
             tokens, _ = collect(backend, chat(), logprobs=k)
         finally:
@@ -259,7 +264,7 @@ def listed(tops: list[dict[str, Any]]) -> dict[str, Any]:
 
 def found(choice: dict[str, Any], k: int, *, by_text: bool = True) -> tuple[float, ...] | None:
     tokens = tokens_of(choice, k=k, token_per_chunk=False, by_text=by_text)
-    (token,) = complete(tokens, k)
+    (token,) = drop_unmeasurable(tokens, k)
     return token.logprobs
 
 

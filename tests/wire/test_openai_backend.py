@@ -38,8 +38,8 @@ from wire.helpers import (
 Serve = Callable[..., FakeServer]
 Connect = Callable[..., OpenAIBackend]
 KEY = "sk-do-not-show-4711"
-FLAVOURS = {"llama.cpp": LLAMA_CPP, "vllm": VLLM}
-both = pytest.mark.parametrize("flavour", ["llama.cpp", "vllm"])
+PROFILES = {"llama.cpp": LLAMA_CPP, "vllm": VLLM}
+both = pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
 
 
 def render(backend: OpenAIBackend, messages: Sequence[Message] = MESSAGES) -> Any:
@@ -51,9 +51,9 @@ def render(backend: OpenAIBackend, messages: Sequence[Message] = MESSAGES) -> An
 
 @both
 def test_server_renders_the_conversation_and_counts_it(
-    serve: Serve, connect: Connect, flavour: str
+    serve: Serve, connect: Connect, engine: str
 ) -> None:
-    server = serve(flavour=flavour)
+    server = serve(engine=engine)
     rendered = render(connect(server))
     assert rendered.text == server.render(MESSAGES)
     assert rendered.tokens == len(server.tokenize(rendered.text))
@@ -61,11 +61,11 @@ def test_server_renders_the_conversation_and_counts_it(
 
 @both
 def test_thinking_is_switched_on_when_the_server_renders(
-    serve: Serve, connect: Connect, flavour: str
+    serve: Serve, connect: Connect, engine: str
 ) -> None:
-    server = serve(flavour=flavour)
+    server = serve(engine=engine)
     render(connect(server, template_kwargs={"thinking_budget": 5}))
-    route = "/apply-template" if flavour == "llama.cpp" else "/tokenize"
+    route = "/apply-template" if engine == "llama.cpp" else "/tokenize"
     kwargs = server.seen(route)[0].body["chat_template_kwargs"]
     assert kwargs == {"enable_thinking": True, "thinking": True, "thinking_budget": 5}
 
@@ -74,19 +74,19 @@ def test_jinja_template_is_rendered_here(serve: Serve, connect: Connect) -> None
     template = (
         "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}[bot]{{ thinking }}"
     )
-    backend = connect(serve(flavour="generic"), chat_template=template)
+    backend = connect(serve(engine="generic"), chat_template=template)
     assert render(backend).text == "[user] What is it?[bot]True"
 
 
 def test_template_function_is_called_with_the_messages(serve: Serve, connect: Connect) -> None:
     backend = connect(
-        serve(flavour="generic"), chat_template=lambda m: f"{len(m)}:{m[0]['content']}>"
+        serve(engine="generic"), chat_template=lambda m: f"{len(m)}:{m[0]['content']}>"
     )
     assert render(backend).text == "1:What is it?>"
 
 
 def test_given_template_wins_over_the_server(serve: Serve, connect: Connect) -> None:
-    server = serve(flavour="vllm")
+    server = serve(engine="vllm")
     assert render(connect(server, chat_template="mine")).text == "mine"
     assert not any("messages" in request.body for request in server.requests)
 
@@ -94,7 +94,7 @@ def test_given_template_wins_over_the_server(serve: Serve, connect: Connect) -> 
 def test_no_template_anywhere_is_a_config_error_with_both_remedies(
     serve: Serve, connect: Connect
 ) -> None:
-    server = serve(flavour="generic")
+    server = serve(engine="generic")
     with pytest.raises(ConfigError) as caught:
         render(connect(server))
     for part in (server.model, server.url, "tokenizer=", "chat_template="):
@@ -105,18 +105,18 @@ def test_no_template_anywhere_is_a_config_error_with_both_remedies(
 def test_template_that_refuses_or_is_broken_is_a_config_error(
     serve: Serve, connect: Connect, source: str
 ) -> None:
-    backend = connect(serve(flavour="generic"), chat_template=source)
+    backend = connect(serve(engine="generic"), chat_template=source)
     with pytest.raises(ConfigError, match="cannot render this conversation"):
         render(backend)
 
 
 @both
 def test_server_template_that_refuses_is_a_config_error(
-    serve: Serve, connect: Connect, flavour: str
+    serve: Serve, connect: Connect, engine: str
 ) -> None:
-    route = "/apply-template" if flavour == "llama.cpp" else "/tokenize"
+    route = "/apply-template" if engine == "llama.cpp" else "/tokenize"
     refusal = Fault("status", route=route, status=400, body="roles must alternate")
-    backend = connect(serve(flavour=flavour, faults=[refusal]))
+    backend = connect(serve(engine=engine, faults=[refusal]))
     with pytest.raises(ConfigError, match="roles must alternate"):
         render(backend)
 
@@ -125,7 +125,7 @@ def test_server_that_hides_its_rendering_route_asks_for_a_template(
     serve: Serve, connect: Connect
 ) -> None:
     # A proxy in front of vLLM that only forwards /v1.
-    backend = connect(serve(flavour="vllm", missing={"/tokenize", "/detokenize"}))
+    backend = connect(serve(engine="vllm", missing={"/tokenize", "/detokenize"}))
     with pytest.raises(GlimpError) as caught:
         render(backend)
     assert "chat_template=" in str(caught.value)
@@ -135,7 +135,7 @@ def test_server_that_hides_its_rendering_route_asks_for_a_template(
 def test_given_template_is_enough_where_the_server_hides_its_tokenizer(
     serve: Serve, connect: Connect
 ) -> None:
-    server = serve(CHAIN, flavour="vllm", missing={"/tokenize", "/detokenize"})
+    server = serve(CHAIN, engine="vllm", missing={"/tokenize", "/detokenize"})
     backend = connect(server, chat_template=lambda m: chat())
     result = GlimpRouter(backend, backend, **GREEDY).run("What is <b>it</b>?")
     assert (result.reasoning, result.answer) == (REASONING, ANSWER)
@@ -153,7 +153,7 @@ def test_given_template_and_window_are_enough_where_llama_cpp_hides_its_properti
 def test_messages_with_tags_work_where_the_server_hides_its_tokenizer(
     serve: Serve, connect: Connect
 ) -> None:
-    server = serve(flavour="vllm", missing={"/tokenize", "/detokenize"})
+    server = serve(engine="vllm", missing={"/tokenize", "/detokenize"})
     backend = connect(server, chat_template=lambda m: chat())
     io_loop.call(backend.capabilities)
     assert io_loop.call(lambda: backend.is_control("<|im_end|>")) is True
@@ -162,9 +162,9 @@ def test_messages_with_tags_work_where_the_server_hides_its_tokenizer(
 
 @both
 def test_control_tokens_are_told_from_other_tags_by_the_server(
-    serve: Serve, connect: Connect, flavour: str
+    serve: Serve, connect: Connect, engine: str
 ) -> None:
-    server = serve(flavour=flavour)
+    server = serve(engine=engine)
     backend = connect(server)
     io_loop.call(backend.capabilities)
     assert io_loop.call(lambda: backend.is_control("<|im_end|>")) is True
@@ -178,15 +178,15 @@ def test_control_tokens_are_told_from_other_tags_by_the_server(
 
 
 @both
-def test_completion_carries_the_fields_of_its_flavour(
-    serve: Serve, connect: Connect, flavour: str
+def test_completion_carries_the_fields_of_its_server(
+    serve: Serve, connect: Connect, engine: str
 ) -> None:
-    server = serve(CHAIN, flavour=flavour)
+    server = serve(CHAIN, engine=engine)
     collect(connect(server), chat(), logprobs=20, temperature=0.7, top_p=0.9, seed=11)
     (body,) = server.completions()
-    kind = FLAVOURS[flavour]
-    assert kind.body.items() <= body.items()
-    assert body["stream_options"] == kind.stream_options
+    profile = PROFILES[engine]
+    assert profile.body.items() <= body.items()
+    assert body["stream_options"] == profile.stream_options
     wanted = {
         "model": server.model,
         "prompt": chat(),
@@ -202,7 +202,7 @@ def test_completion_carries_the_fields_of_its_flavour(
 
 
 def test_generic_server_gets_standard_fields_only(serve: Serve, connect: Connect) -> None:
-    server = serve(CHAIN, flavour="generic")
+    server = serve(CHAIN, engine="generic")
     collect(connect(server), chat())
     (body,) = server.completions()
     assert set(body) == {
@@ -217,7 +217,7 @@ def test_generic_server_gets_standard_fields_only(serve: Serve, connect: Connect
     assert GENERIC.body == {}
 
 
-def test_extra_body_wins_over_the_flavour(serve: Serve, connect: Connect) -> None:
+def test_extra_body_wins_over_the_server(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN)
     collect(connect(server, extra_body={"top_k": 5, "mine": 1}), chat())
     (body,) = server.completions()
@@ -244,10 +244,10 @@ def test_key_is_sent_as_bearer_token(serve: Serve, connect: Connect) -> None:
 # -- what comes back -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flavour", ["llama.cpp", "vllm", "generic"])
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm", "generic"])
 @pytest.mark.parametrize("group", [1, 3])
-def test_generate_gives_the_text(serve: Serve, connect: Connect, flavour: str, group: int) -> None:
-    backend = connect(serve(THOUGHT, flavour=flavour, group=group))
+def test_generate_gives_the_text(serve: Serve, connect: Connect, engine: str, group: int) -> None:
+    backend = connect(serve(THOUGHT, engine=engine, group=group))
     tokens, report = collect(backend, chat())
     assert text_of(tokens) == f"<think>\n{THOUGHT_REASONING}</think>\n\n{THOUGHT_ANSWER}"
     assert report.ended == "eos"
@@ -256,9 +256,9 @@ def test_generate_gives_the_text(serve: Serve, connect: Connect, flavour: str, g
 
 @both
 def test_generate_gives_single_tokens_with_logprobs(
-    serve: Serve, connect: Connect, flavour: str
+    serve: Serve, connect: Connect, engine: str
 ) -> None:
-    tokens, _ = collect(connect(serve(CHAIN, flavour=flavour, group=3)), chat(), logprobs=20)
+    tokens, _ = collect(connect(serve(CHAIN, engine=engine, group=3)), chat(), logprobs=20)
     texts = [t if isinstance(t, str) else t[0].decode() for t in CHAIN]
     found = [token.text for token in tokens if token.text and not token.multi_token]
     assert found == texts[: len(found)] and len(found) >= len(texts) - 2
@@ -270,7 +270,7 @@ def test_tokens_without_a_text_of_their_own_are_not_lost_from_h(
     serve: Serve, connect: Connect, strategy: str
 ) -> None:
     """VLLM keys the likeliest tokens by text, and halves of characters all have the same: none."""
-    server = serve(CHAIN, flavour="vllm", halves=3)
+    server = serve(CHAIN, engine="vllm", halves=3)
     trace = GlimpRouter(*[connect(server)] * 2, **GREEDY, strategy=strategy).run(MESSAGES).trace
     assert [step.entropy for step in trace.steps] == pytest.approx([0.1, 2.0, 0.1], abs=1e-6)
     assert [step.author for step in trace.steps] == ["small", "large", "small"]
@@ -279,7 +279,7 @@ def test_tokens_without_a_text_of_their_own_are_not_lost_from_h(
 
 
 def test_vllm_counts_grouped_tokens_without_logprobs(serve: Serve, connect: Connect) -> None:
-    tokens, _ = collect(connect(serve(CHAIN, flavour="vllm", group=4)), chat())
+    tokens, _ = collect(connect(serve(CHAIN, engine="vllm", group=4)), chat())
     assert [token.count for token in tokens] == [4, 4, 4, 3]
     assert all(token.multi_token for token in tokens)
 
@@ -293,14 +293,14 @@ def test_llama_cpp_stream_without_logprobs_is_token_by_token(
 
 
 @both
-def test_max_tokens_ends_with_length(serve: Serve, connect: Connect, flavour: str) -> None:
-    tokens, report = collect(connect(serve(CHAIN, flavour=flavour)), chat(), max_tokens=2)
+def test_max_tokens_ends_with_length(serve: Serve, connect: Connect, engine: str) -> None:
+    tokens, report = collect(connect(serve(CHAIN, engine=engine)), chat(), max_tokens=2)
     assert (text_of(tokens), report.ended, report.completion_tokens) == ("First,", "length", 2)
 
 
 @both
-def test_full_window_ends_with_context(serve: Serve, connect: Connect, flavour: str) -> None:
-    server = serve(CHAIN, flavour=flavour)
+def test_full_window_ends_with_context(serve: Serve, connect: Connect, engine: str) -> None:
+    server = serve(CHAIN, engine=engine)
     server.context_window = len(server.tokenize(chat())) + 3
     tokens, report = collect(connect(server), chat())
     assert (text_of(tokens), report.ended) == ("First, look", "context")
@@ -314,12 +314,12 @@ def test_llama_cpp_tells_prompt_and_cached_tokens(serve: Serve, connect: Connect
 
 
 @both
-def test_capabilities_come_from_the_server(serve: Serve, connect: Connect, flavour: str) -> None:
-    server = serve(flavour=flavour, context_window=1234, template=THINKING_TEMPLATE)
+def test_capabilities_come_from_the_server(serve: Serve, connect: Connect, engine: str) -> None:
+    server = serve(engine=engine, context_window=1234, template=THINKING_TEMPLATE)
     can = io_loop.call(connect(server, device="gpu0").capabilities)
-    assert (can.context_window, can.top_logprobs, can.wanted_logprobs) == (1234, 20, 20)
+    assert (can.context_window, can.top_logprobs, can.requested_logprobs) == (1234, 20, 20)
     assert can.streamed_logprobs and can.device == "gpu0"
-    assert can.template == (THINKING_TEMPLATE if flavour == "llama.cpp" else None)
+    assert can.template == (THINKING_TEMPLATE if engine == "llama.cpp" else None)
 
 
 def test_given_context_window_wins_over_the_servers(serve: Serve, connect: Connect) -> None:
@@ -336,7 +336,7 @@ def test_capabilities_are_asked_once_however_many_ask(serve: Serve, connect: Con
 
 
 def test_only_served_model_needs_no_name(serve: Serve, connect: Connect) -> None:
-    server = serve(CHAIN, flavour="vllm", model="the-one")
+    server = serve(CHAIN, engine="vllm", model="the-one")
     backend = connect(server.url)
     collect(backend, chat())
     assert backend.name == "the-one"
@@ -348,9 +348,9 @@ def test_only_served_model_needs_no_name(serve: Serve, connect: Connect) -> None
 
 @both
 def test_closing_the_generator_closes_the_connection(
-    serve: Serve, connect: Connect, flavour: str
+    serve: Serve, connect: Connect, engine: str
 ) -> None:
-    server = serve(["a "] * 2000, flavour=flavour, delay=0.01)
+    server = serve(["a "] * 2000, engine=engine, delay=0.01)
     backend = connect(server)
     report = Report()
 
@@ -422,10 +422,10 @@ strategies = pytest.mark.parametrize("strategy", ["two_request", "fused"])
 @strategies
 @pytest.mark.parametrize("group", [1, 3])
 def test_two_servers_write_one_chain(
-    serve: Serve, connect: Connect, flavour: str, strategy: str, group: int
+    serve: Serve, connect: Connect, engine: str, strategy: str, group: int
 ) -> None:
-    small = connect(serve(CHAIN, flavour=flavour, group=group, model="s"))
-    large = connect(serve(CHAIN, flavour=flavour, group=group, model="l"))
+    small = connect(serve(CHAIN, engine=engine, group=group, model="s"))
+    large = connect(serve(CHAIN, engine=engine, group=group, model="l"))
     result = GlimpRouter(small, large, strategy=strategy, **GREEDY).run(MESSAGES)
     assert (result.reasoning, result.answer) == (REASONING, ANSWER)
     assert [step.author for step in result.trace.steps] == ["small", "large", "small"]
@@ -437,7 +437,7 @@ def test_servers_of_two_kinds_write_one_chain_with_think_tags(
     serve: Serve, connect: Connect, strategy: str
 ) -> None:
     small = connect(serve(THOUGHT, template=THINKING_TEMPLATE))
-    large = connect(serve(THOUGHT, flavour="vllm"))
+    large = connect(serve(THOUGHT, engine="vllm"))
     result = GlimpRouter(small, large, strategy=strategy, **GREEDY).run(MESSAGES)
     assert (result.reasoning, result.answer) == (THOUGHT_REASONING, THOUGHT_ANSWER)
     assert [step.author for step in result.trace.steps] == ["small", "large", "large"]
@@ -448,11 +448,11 @@ def test_servers_of_two_kinds_write_one_chain_with_think_tags(
 @strategies
 @both
 def test_stream_that_breaks_is_continued_exactly(
-    serve: Serve, connect: Connect, kind: Any, broken: str, strategy: str, flavour: str
+    serve: Serve, connect: Connect, kind: Any, broken: str, strategy: str, engine: str
 ) -> None:
     fault = Fault(kind, tokens=2, times=1, chat_only=True)
     servers = {
-        role: serve(THOUGHT, flavour=flavour, faults=[fault] if role == broken else [])
+        role: serve(THOUGHT, engine=engine, faults=[fault] if role == broken else [])
         for role in ("small", "large")
     }
     options = {"think_tags": ("<think>", "</think>"), "strategy": strategy, **GREEDY}
@@ -601,7 +601,7 @@ def test_impossible_url_is_a_config_error_that_hides_the_password(url: str) -> N
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"flavour": "olama"}, "'olama'"),
+        ({"server": "olama"}, "'olama'"),
         ({"top_logprobs": -1}, "-1"),
         ({"top_logprobs": 1001}, "1001"),
         ({"base_url": "localhost:8000"}, "localhost:8000"),

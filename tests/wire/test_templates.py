@@ -53,7 +53,7 @@ def test_a_tokenizer_renders_counts_and_knows_its_control_tokens(folder: Path) -
 def test_a_backend_without_server_side_rendering_uses_it(
     folder: Path, serve: Callable[..., Any], connect: Callable[..., Any]
 ) -> None:
-    backend = connect(serve(flavour="generic"), tokenizer=str(folder))
+    backend = connect(serve(engine="generic"), tokenizer=str(folder))
     messages = check_messages("hi <|end|>")
     built = io_loop.call(lambda: prompt.build(backend, messages))
     assert built.text == "<|user|>hi <\u2060|end|><|end|><|assistant|><think>\n"

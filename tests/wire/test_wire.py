@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from glimp_integrations.backends.base import Report, Token
 from glimp_integrations.backends.http.chunks import (
-    counted,
+    correct_count,
     note_usage,
     tokens_of,
     top_logprobs_of,
-    untempered,
+    undo_temperature,
 )
 
 
@@ -307,12 +307,12 @@ def test_timings_of_llama_cpp_count_prompt_cache_and_completion() -> None:
 def test_running_total_corrects_the_count_of_a_piece(
     before: int | None, after: int | None, count: int
 ) -> None:
-    assert counted([Token("x")], before, after) == [Token("x", count=count)]
+    assert correct_count([Token("x")], before, after) == [Token("x", count=count)]
 
 
 def test_running_total_leaves_tokens_alone_that_came_one_by_one() -> None:
     several = [Token("a"), Token("b")]
-    assert counted(several, 0, 5) == several
+    assert correct_count(several, 0, 5) == several
 
 
 def test_usage_without_a_field_leaves_what_is_known() -> None:
@@ -346,6 +346,6 @@ def test_entropy_behind_a_temperature_is_that_of_temperature_one(
         return tuple(sorted((v - norm for v in values), reverse=True))
 
     raw, behind = softmax(logits), softmax([z / temperature for z in logits])
-    back = untempered(Token("a", behind), temperature).logprobs
+    back = undo_temperature(Token("a", behind), temperature).logprobs
     assert back == pytest.approx(raw, abs=1e-9)
-    assert untempered(Token("a"), temperature) == Token("a")
+    assert undo_temperature(Token("a"), temperature) == Token("a")

@@ -153,7 +153,7 @@ class HuggingFaceBackend(Backend):
         return Capabilities(
             context_window=engine.window,
             top_logprobs=self._top_logprobs,
-            wanted_logprobs=self._top_logprobs,
+            requested_logprobs=self._top_logprobs,
             streamed_logprobs=True,
             in_process=True,
             drafts=True,

@@ -10,19 +10,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from glimp_integrations.backends.http.check_chat import cached, continued
+from glimp_integrations.backends.http.check_chat import check_cache, check_continuation
 from glimp_integrations.backends.http.chunks import tokens_of
 from glimp_integrations.backends.http.probing import (
-    FEW,
-    SAME,
+    SAME_LOGPROB,
+    SAMPLE_TOKENS,
     ProbeResult,
-    ask,
-    ask_leniently,
-    asked_in_chat,
-    lacking,
-    places,
+    complete,
+    complete_with_logprobs,
+    missing_logprobs,
+    probe_prompt,
     raise_if_wrapped,
     temperature_shift,
+    token_logprobs,
 )
 from glimp_integrations.backends.http.protocols.base import ModelEndpoint
 from glimp_integrations.errors import GlimpError, UnsuitableEndpointError
@@ -31,8 +31,8 @@ from glimp_integrations.method.think_tags import find_tags
 
 __all__ = ["EndpointReport", "ProbeResult", "check"]
 
-_USUAL = 20
-_REPEATING = "1 2 3 4 5 6 7 8 9 " * 3 + "1 2 3"
+_USUAL_K = 20
+_REPETITIVE_TEXT = "1 2 3 4 5 6 7 8 9 " * 3 + "1 2 3"
 _CANCELS = {
     True: "a closed connection stops the work",
     False: "a closed connection stops nothing",
@@ -42,16 +42,16 @@ _CANCELS = {
 
 @dataclass(slots=True)
 class EndpointReport:
-    """What an examination found.
+    """The results of all probes.
 
     Attributes:
-        server: Model and address.
-        flavour: The server's kind.
+        endpoint: Name of the model and address of the server.
+        server: The server's kind.
         results: One row a probe.
     """
 
+    endpoint: str
     server: str
-    flavour: str
     results: list[ProbeResult] = field(default_factory=list)
 
     @property
@@ -61,11 +61,11 @@ class EndpointReport:
 
     @property
     def usable_as_small(self) -> bool:
-        """Whether it can be glimpsed at, too."""
+        """Whether the endpoint can also be measured by glimpses, which need log-probabilities."""
         return all(r.verdict != "fail" for r in self.results)
 
     def __str__(self) -> str:
-        lines = [f"{self.server} ({self.flavour})"]
+        lines = [f"{self.endpoint} ({self.server})"]
         for r in self.results:
             lines.append(
                 f"  {r.verdict:7} {r.probe}: {r.detail}{'. ' + r.remedy if r.remedy else ''}"
@@ -74,26 +74,29 @@ class EndpointReport:
 
 
 async def check(endpoint: ModelEndpoint) -> EndpointReport:
-    """Run the probes P0 to P7: P1 where exact text is continued, P5 where a chat is."""
+    """Run the probes P0 to P7: P1 where exact text is continued, P5 where a chat is.
+
+    Never raises for what a probe finds; every failure becomes a row of the report.
+    """
     report = EndpointReport(endpoint.label, "unknown")
-    # The order matters: without P0 nothing else can be asked.
-    first = await _row("P0 identity", lambda: _identity(endpoint))
-    report.results.append(first)
-    report.server, report.flavour = endpoint.label, endpoint.flavour.name
+    # P0 comes first: it sets the model's name and the kind of server, which the others need.
+    identity = await _row("P0 identity", lambda: _identity(endpoint))
+    report.results.append(identity)
+    report.endpoint, report.server = endpoint.label, endpoint.server.name
     probes: list[tuple[str, Callable[[], Awaitable[ProbeResult]]]] = [
         ("P1 rawness", lambda: _rawness(endpoint)),
-        ("P5 continuation", lambda: continued(endpoint)),
+        ("P5 continuation", lambda: check_continuation(endpoint)),
         ("P2 logprobs", lambda: _logprobs(endpoint)),
         ("P3 temperature", lambda: _temperature(endpoint)),
         ("P4 stream", lambda: _stream(endpoint)),
         ("P6 tags", lambda: _tags(endpoint)),
-        ("P7 cache", lambda: cached(endpoint)),
+        ("P7 cache", lambda: check_cache(endpoint)),
     ]
-    no_affair = "P5 continuation" if endpoint.protocol.exact_text else "P1 rawness"
+    inapplicable = "P5 continuation" if endpoint.protocol.exact_text else "P1 rawness"
     for name, probe in probes:
-        if name == no_affair:
+        if name == inapplicable:
             continue
-        if first.verdict == "fail":
+        if identity.verdict == "fail":
             report.results.append(ProbeResult(name, "skipped", "the endpoint was not reached"))
         else:
             report.results.append(await _row(name, probe))
@@ -117,7 +120,7 @@ async def _identity(endpoint: ModelEndpoint) -> ProbeResult:
 
 
 async def _rawness(endpoint: ModelEndpoint) -> ProbeResult:
-    report, _ = await ask(endpoint, "a", logprobs=0)
+    report, _ = await complete(endpoint, "a", logprobs=0)
     if report.prompt_tokens is None:
         return ProbeResult(
             "P1 rawness", "warn", "the server reports no prompt_tokens; not provable"
@@ -127,23 +130,23 @@ async def _rawness(endpoint: ModelEndpoint) -> ProbeResult:
 
 
 async def _logprobs(endpoint: ModelEndpoint) -> ProbeResult:
-    k, most = endpoint.top_logprobs, endpoint.flavour.max_logprobs
+    k, most = endpoint.top_logprobs, endpoint.server.max_logprobs
     if not most:
         return ProbeResult(
             "P2 logprobs",
             "fail",
-            f"{endpoint.flavour.name} continues a chat, and shows no log-probabilities with that",
+            f"{endpoint.server.name} continues a chat, and shows no log-probabilities with that",
             "Usable as the large model only",
         )
     if k > most:
         return ProbeResult(
             "P2 logprobs",
             "fail",
-            f"{k} are asked for, and {endpoint.flavour.name} documents {most} at most",
+            f"{k} are asked for, and {endpoint.server.name} documents {most} at most",
             f"Set top_logprobs={most} and calibrate the threshold for it",
         )
-    _, choices = await ask(endpoint, "The capital of France is", logprobs=k)
-    top = next(filter(None, places(endpoint, choices)), ())
+    _, choices = await complete(endpoint, "The capital of France is", logprobs=k)
+    top = next(filter(None, token_logprobs(endpoint, choices)), ())
     if not top:
         return ProbeResult(
             "P2 logprobs",
@@ -165,7 +168,7 @@ async def _logprobs(endpoint: ModelEndpoint) -> ProbeResult:
         return ProbeResult(
             "P2 logprobs",
             "fail",
-            f"what came back are no log-probabilities ({begin_of(top)})",
+            f"what came back are not log-probabilities ({begin_of(top)})",
             "Usable as the large model only, unless the server can be made to report natural "
             "logarithms of probabilities",
         )
@@ -173,27 +176,27 @@ async def _logprobs(endpoint: ModelEndpoint) -> ProbeResult:
         "P2 logprobs",
         "ok",
         f"{len(top)} per token ({shape})",
-        "" if k >= _USUAL else f"Thresholds for {_USUAL} do not fit: calibrate one for {k}",
+        "" if k >= _USUAL_K else f"Thresholds for {_USUAL_K} do not fit: calibrate one for {k}",
     )
 
 
 async def _temperature(endpoint: ModelEndpoint) -> ProbeResult:
     if not endpoint.top_logprobs:
         return ProbeResult("P3 temperature", "skipped", "no log-probabilities are asked for")
-    found = await temperature_shift(endpoint)
-    if found is None:
+    shift = await temperature_shift(endpoint)
+    if shift is None:
         return ProbeResult("P3 temperature", "skipped", "no log-probabilities came back")
-    if abs(found[0] - found[1]) <= SAME:
+    if abs(shift[0] - shift[1]) <= SAME_LOGPROB:
         return ProbeResult("P3 temperature", "ok", "log-probabilities are of the raw distribution")
     detail = (
-        f"log-probabilities change with temperature (top-1 {found[0]:.3f} at 1.0, "
-        f"{found[1]:.3f} at 0.5)"
+        f"log-probabilities change with temperature (top-1 {shift[0]:.3f} at 1.0, "
+        f"{shift[1]:.3f} at 0.5)"
     )
-    if endpoint.flavour.tempered:
+    if endpoint.server.logprobs_mode == "temperature":
         return ProbeResult(
             "P3 temperature",
             "ok",
-            f"{detail}, as {endpoint.flavour.name} documents: they are scaled back",
+            f"{detail}, as {endpoint.server.name} documents: they are scaled back",
             "What the tokens not shown weigh is lost with that: do not use topk_other",
         )
     return ProbeResult(
@@ -205,14 +208,14 @@ async def _temperature(endpoint: ModelEndpoint) -> ProbeResult:
 
 
 async def _stream(endpoint: ModelEndpoint) -> ProbeResult:
-    text = asked_in_chat(endpoint, "Count from 1 to 20. Write nothing else.", "1 2 3 4 5 6")
-    _, choices = await ask_leniently(endpoint, text, max_tokens=8, stop=(" 8", "8"))
+    text = probe_prompt(endpoint, "Count from 1 to 20. Write nothing else.", "1 2 3 4 5 6")
+    _, choices = await complete_with_logprobs(endpoint, text, max_tokens=8, stop=(" 8", "8"))
     last = next((c for c in choices if c.get("finish_reason")), {})
     finish = last.get("finish_reason")
     first = next((c for c in choices if c.get("text")), None)
     if first is None:
         return ProbeResult("P4 stream", "warn", f"no text in the stream (finish {finish!r})")
-    problem = await _unshown(endpoint, choices)
+    problem = await _stream_problem(endpoint, choices)
     if problem is not None:
         return ProbeResult(
             "P4 stream",
@@ -237,31 +240,33 @@ async def _stream(endpoint: ModelEndpoint) -> ProbeResult:
         "ok",
         ("log-probabilities in the stream, " if endpoint.top_logprobs else "")
         + f"up to {max(sizes)} token(s) a chunk, stop string "
-        f"{'kept' if kept else 'removed'}, finish {finish!r}{_told_by(endpoint, last)}"
-        f", {_CANCELS[endpoint.flavour.cancels]}",
-        "Closed streams run on and are billed to their end: keep max_step_tokens low"
-        if endpoint.flavour.cancels is False
+        f"{'kept' if kept else 'removed'}, finish {finish!r}{_stop_reason(endpoint, last)}"
+        f", {_CANCELS[endpoint.server.cancels]}",
+        "Closed streams continue and are billed to their end: keep max_step_tokens low"
+        if endpoint.server.cancels is False
         else "",
     )
 
 
-async def _unshown(endpoint: ModelEndpoint, choices: list[dict[str, Any]]) -> str | None:
-    """What log-probabilities streams lack, in words; ``None``: nothing, or none are asked for."""
+async def _stream_problem(endpoint: ModelEndpoint, choices: list[dict[str, Any]]) -> str | None:
+    """Which log-probabilities streams lack, in words; ``None`` if none, or if none are needed."""
     k = endpoint.top_logprobs
     if not k:
         return None
-    problem = lacking(places(endpoint, choices), k)
+    problem = missing_logprobs(token_logprobs(endpoint, choices), k)
     if problem is None:
-        # That stream soon came to its stop string, and some servers draft only what they have
-        # read before.
-        _, more = await ask_leniently(endpoint, _REPEATING, max_tokens=2 * FEW)
-        problem = lacking(places(endpoint, more), k)
+        # That stream soon reached its stop string. And some servers draft only text that they have
+        # read before, so look at a longer stream of repetitive text, too.
+        _, more = await complete_with_logprobs(
+            endpoint, _REPETITIVE_TEXT, max_tokens=2 * SAMPLE_TOKENS
+        )
+        problem = missing_logprobs(token_logprobs(endpoint, more), k)
     return problem
 
 
-def _told_by(endpoint: ModelEndpoint, last: dict[str, Any]) -> str:
-    """How a stop string can be told from an end of sequence."""
-    name = endpoint.flavour.stop_told
+def _stop_reason(endpoint: ModelEndpoint, last: dict[str, Any]) -> str:
+    """How a stop string can be distinguished from an end of sequence, in words."""
+    name = endpoint.server.stop_field
     return f", told by {name}={last.get(name)!r}" if name and last.get(name) is not None else ""
 
 

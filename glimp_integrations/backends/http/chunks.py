@@ -1,10 +1,15 @@
-"""Chunks of a completion stream into tokens. Pure: dictionaries in, tokens out.
+"""Parsing the chunks of a completion stream into tokens. Pure: dictionaries in, tokens out.
 
-Two shapes of log-probabilities are in use on ``/v1/completions``: the legacy one of the OpenAI
+Servers use two shapes of log-probabilities on ``/v1/completions``: the legacy one of the OpenAI
 API reference (parallel lists ``tokens`` and ``top_logprobs``, the latter keyed by token text) and
-the one of chat completions (``content``: a list with ``bytes``), which llama.cpp sends here too.
-Together's SDK describes a third one for streams: a number, and ``top_logprobs`` beside it. Other
-protocols are translated into these (``protocols``).
+the one of chat completions (``content``: a list with ``bytes``), which llama.cpp sends here, too.
+Together's SDK describes a third one for streams: a number, with ``top_logprobs`` next to it. Other
+protocols translate their streams into these shapes (``protocols``).
+
+How servers group tokens makes this harder than it looks. A chunk may hold several tokens, and a
+token may hold only a part of a character, so that its text comes later or together with that of
+other tokens. The router needs log-probabilities for the exact place where a step begins. So a
+token keeps its log-probabilities only where they certainly belong to it, and loses them otherwise.
 """
 
 from __future__ import annotations
@@ -18,14 +23,14 @@ from glimp_integrations.backends.base import Report, Token
 from glimp_integrations.method.entropy import measurable
 
 __all__ = [
-    "complete",
-    "counted",
+    "correct_count",
+    "discount_drafted",
+    "drop_unmeasurable",
+    "logprobs_by_token",
     "note_usage",
-    "shown",
     "tokens_of",
     "top_logprobs_of",
-    "uncounted",
-    "untempered",
+    "undo_temperature",
 ]
 
 _ALL = 1_000_000
@@ -36,20 +41,22 @@ class _Entry:
     text: str
     data: bytes | None  # None: the server sends no bytes
     logprobs: tuple[float, ...] | None
-    merged: bool = False  # stands for several tokens
+    merged: bool = False  # the entry stands for several tokens
 
 
 def tokens_of(
     choice: Mapping[str, Any], *, k: int, token_per_chunk: bool, by_text: bool = False
 ) -> list[Token]:
-    """The tokens of one choice of one chunk, with what log-probabilities came: see ``complete``.
+    """The tokens of one choice of one chunk, with the log-probabilities that came with them.
+
+    There may be fewer log-probabilities than ``k``; see ``drop_unmeasurable``.
 
     Args:
         choice: ``chunk["choices"][0]``.
-        k: How many log-probabilities to keep per token; 0: none.
-        token_per_chunk: Without log-probabilities, a chunk is one token.
-        by_text: The likeliest tokens may be named by their text alone, and there is no better way
-            to ask: see ``_named_by_text``.
+        k: How many log-probabilities to keep per token; 0 for none.
+        token_per_chunk: Whether a chunk without log-probabilities is exactly one token.
+        by_text: Whether the likeliest tokens may be named by their text alone, and the server
+            offers no better way to ask; see ``_named_by_text``.
     """
     text = choice.get("text") or ""
     entries = _entries(choice, k, by_text=by_text)
@@ -63,23 +70,28 @@ def tokens_of(
         return [_single(text, entries[0])]
     if "".join(entry.text for entry in entries) == text:
         return [Token(entry.text, entry.logprobs) for entry in entries]
-    # Text and tokens do not line up (characters of several tokens, hidden special tokens): only
-    # the place of the first token is certain.
+    # Text and tokens do not line up: some characters have several tokens, or special tokens are
+    # hidden. Only the first token certainly begins where the chunk's text begins, so only its
+    # log-probabilities are kept.
     return [Token(text, entries[0].logprobs, multi_token=True, count=len(entries))]
 
 
 def _single(text: str, entry: _Entry) -> Token:
+    """The token of a chunk with one entry."""
     if entry.merged:
-        # A character of several tokens: the log-probabilities are those of its last token, not
-        # of the place where it begins.
+        # A character of several tokens. The log-probabilities are those of its last token and not
+        # those of the place where the character begins.
         return Token(text, None, count=2)
     if entry.data is None:
-        begun = not text and "\ufffd" in entry.text
-        return Token(text, entry.logprobs, pending=begun)
+        # Without bytes, a replacement character and no text mean a part of a character.
+        incomplete = not text and "\ufffd" in entry.text
+        return Token(text, entry.logprobs, pending=incomplete)
     if entry.data == text.encode():
         return Token(text, entry.logprobs)
     if not text:
+        # The token's bytes are there, but not its text: they are a part of a character.
         return Token("", entry.logprobs, pending=bool(entry.data))
+    # Text and bytes differ: the text also holds the parts of a character that came before.
     return Token(text, None, count=2)
 
 
@@ -94,7 +106,7 @@ def _entries(choice: Mapping[str, Any], k: int, *, by_text: bool = False) -> lis
         return [_chat_entry(item, k) for item in logprobs["content"]]
     texts = logprobs.get("tokens") or []
     tops = logprobs.get("top_logprobs") or [None] * len(texts)
-    if isinstance(tops, Mapping):  # Together: of the only token
+    if isinstance(tops, Mapping):  # Together sends no list for a single token
         tops = [tops]
     return [
         _Entry(text, None, named(top, k) if isinstance(top, Mapping) else None)
@@ -105,12 +117,13 @@ def _entries(choice: Mapping[str, Any], k: int, *, by_text: bool = False) -> lis
 def _chat_entry(item: Mapping[str, Any], k: int) -> _Entry:
     tops = item.get("top_logprobs") or ()
     data = None if item.get("bytes") is None else bytes(item["bytes"])
-    # llama.cpp writes the whole character's bytes beside the id of its last token; among the top
-    # tokens the id stands with its own bytes.
+    # For a character of several tokens, llama.cpp sends the bytes of the whole character with the
+    # id of its last token. Among the top tokens, the same id has only its own bytes. So a
+    # difference between the two reveals a merged entry.
     merged = False
     if data is not None and item.get("id") is not None and not data.isascii():
-        own = [t.get("bytes") for t in tops if t.get("id") == item["id"]]
-        merged = not own or bytes(own[0] or ()) != data
+        own_bytes = [t.get("bytes") for t in tops if t.get("id") == item["id"]]
+        merged = not own_bytes or bytes(own_bytes[0] or ()) != data
     return _Entry(
         text=item.get("token") or "",
         data=data,
@@ -120,10 +133,10 @@ def _chat_entry(item: Mapping[str, Any], k: int) -> _Entry:
 
 
 def _distinct(tops: Sequence[Mapping[str, Any]], k: int) -> list[Mapping[str, Any]]:
-    """Every token once: servers may list the sampled one again, beside the k likeliest."""
+    """Every token once: servers may list the sampled one again after the k likeliest."""
     if all(top.get("id") is not None for top in tops):
         return list({top["id"]: top for top in tops}.values())
-    if len(tops) <= k:  # without ids, tokens of the same text may be two
+    if len(tops) <= k:  # without ids, two entries with the same text may be two tokens
         return list(tops)
     return list({(t.get("token"), str(t.get("bytes")), t.get("logprob")): t for t in tops}.values())
 
@@ -133,21 +146,22 @@ def _named(tops: Mapping[str, Any], k: int) -> tuple[float, ...] | None:
 
 
 def _named_by_text(tops: Mapping[str, Any], k: int) -> tuple[float, ...] | None:
-    """As ``_named``, where tokens without a text of their own may have fallen together.
+    """As ``_named``, where tokens without a text of their own share one entry.
 
-    Halves of characters and hidden tokens are all called alike, and one name has one value. Where
-    such a name is there and more than half of k are, the lost ones count as impossible: what they
-    had is not known, and no request would tell.
+    The entries are keyed by text. Parts of characters and hidden tokens all have the same text, so
+    the last one replaces the others, and fewer than k entries remain. If there is an entry of that
+    kind and more than half of the k are there, the lost ones are filled in with probability 0.
+    Their true values are unknown, and no request would return them.
     """
-    found = _named(tops, k)
-    if found is None or not any(not name or "\ufffd" in name for name in tops):
-        return found
-    lost = k - len(found)
-    return found + (-math.inf,) * lost if 0 < lost < len(found) else found
+    logprobs = _named(tops, k)
+    if logprobs is None or not any(not name or "\ufffd" in name for name in tops):
+        return logprobs
+    lost = k - len(logprobs)
+    return logprobs + (-math.inf,) * lost if 0 < lost < len(logprobs) else logprobs
 
 
 def _top(values: list[Any], k: int) -> tuple[float, ...] | None:
-    """The k highest, as servers may add the sampled token as one more."""
+    """The k highest values; servers may send one more for the sampled token."""
     numbers = [float(v) for v in values if _is_number(v)]
     return tuple(sorted(numbers, reverse=True)[:k]) if numbers and k else None
 
@@ -156,11 +170,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
-def shown(choice: Mapping[str, Any], k: int, *, by_text: bool) -> list[tuple[float, ...]]:
+def logprobs_by_token(
+    choice: Mapping[str, Any], k: int, *, by_text: bool
+) -> list[tuple[float, ...]]:
     """The k highest log-probabilities of every token of a choice; empty where none came.
 
-    Characters of several tokens are left out: they have no place of their own. So is text at the
-    end, which a server may have kept back.
+    Entries for characters of several tokens are left out, because their log-probabilities belong
+    to the last of these tokens. Text at the end of the stream is left out, because the server may
+    have held it back.
 
     The arguments are those of ``tokens_of``.
     """
@@ -176,27 +193,30 @@ def top_logprobs_of(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
     return entries[0].logprobs if entries else None
 
 
-CACHED = ("usage", "prompt_tokens_details", "cached_tokens")
+CACHED_PATH = ("usage", "prompt_tokens_details", "cached_tokens")
 
 
-def note_usage(chunk: Mapping[str, Any], report: Report, cached: Sequence[str] = CACHED) -> None:
-    """Write what a chunk tells about its cost into the report.
+def note_usage(
+    chunk: Mapping[str, Any], report: Report, cached_path: Sequence[str] = CACHED_PATH
+) -> None:
+    """Copy the token counts of a chunk into the report.
 
     Args:
-        chunk: As it was sent.
+        chunk: The chunk as it was sent.
         report: Where to write.
-        cached: Path to the number of cached prompt tokens; empty: it is not told.
+        cached_path: Where the number of cached prompt tokens is, as a path of keys; empty if the
+            server does not report it.
     """
     usage = chunk.get("usage")
     if isinstance(usage, Mapping):
         for name in ("prompt_tokens", "completion_tokens"):
             if usage.get(name) is not None:
                 setattr(report, name, usage[name])
-    told: Any = chunk if cached else None
-    for name in cached:
-        told = told.get(name) if isinstance(told, Mapping) else None
-    if told is not None:
-        report.cached_tokens = told
+    cached: Any = chunk if cached_path else None
+    for name in cached_path:
+        cached = cached.get(name) if isinstance(cached, Mapping) else None
+    if cached is not None:
+        report.cached_tokens = cached
     timings = chunk.get("timings")
     if isinstance(timings, Mapping) and "predicted_n" in timings:  # llama.cpp, in every chunk
         report.completion_tokens = timings["predicted_n"]
@@ -205,8 +225,8 @@ def note_usage(chunk: Mapping[str, Any], report: Report, cached: Sequence[str] =
             report.prompt_tokens = report.cached_tokens + timings["prompt_n"]
 
 
-def complete(tokens: list[Token], k: int) -> list[Token]:
-    """Drop what are no log-probabilities of the k likeliest tokens, fewer than k among them."""
+def drop_unmeasurable(tokens: list[Token], k: int) -> list[Token]:
+    """Drop log-probabilities that are fewer than k, or not those of the k likeliest tokens."""
     return [
         token
         if token.logprobs is None or measurable(token.logprobs, k)
@@ -215,24 +235,25 @@ def complete(tokens: list[Token], k: int) -> list[Token]:
     ]
 
 
-def counted(tokens: list[Token], before: int | None, after: int | None) -> list[Token]:
-    """Correct the count of a piece by the server's running total before and after it."""
+def correct_count(tokens: list[Token], before: int | None, after: int | None) -> list[Token]:
+    """Correct the token count of a chunk by the server's running total before and after it."""
     if len(tokens) != 1 or after is None:
         return tokens
     count = after - (before or 0)
     return [replace(tokens[0], count=count)] if count > 0 else tokens
 
 
-def uncounted(tokens: list[Token], ahead: int, *, same: bool) -> tuple[list[Token], int]:
-    """Take back what :func:`counted` gave to the first of several drafted tokens.
+def discount_drafted(tokens: list[Token], ahead: int, *, same: bool) -> tuple[list[Token], int]:
+    """Do not count drafted tokens twice.
 
-    Older builds of llama.cpp add all tokens that were accepted at once to their total, and then
-    send them one by one.
+    With speculative decoding, older builds of llama.cpp add all tokens that were accepted at once
+    to their running total, and then send them one by one. So :func:`correct_count` has counted all
+    of them with the first one, and those that follow count as 0.
 
     Args:
-        tokens: Of one piece, counted.
-        ahead: How many were counted before their text came.
-        same: The server's total is what it was before this piece.
+        tokens: The tokens of one chunk, after :func:`correct_count`.
+        ahead: How many tokens were counted before their text came.
+        same: Whether the server's total is the same as before this chunk.
 
     Returns:
         The tokens, and how many are counted ahead now.
@@ -244,11 +265,15 @@ def uncounted(tokens: list[Token], ahead: int, *, same: bool) -> tuple[list[Toke
     return tokens, tokens[0].count - 1
 
 
-def untempered(token: Token, temperature: float) -> Token:
-    """A token as at temperature 1, from log-probabilities taken behind the temperature.
+def undo_temperature(token: Token, temperature: float) -> Token:
+    """A token with log-probabilities as at temperature 1, from those after the temperature.
 
-    Exact among the tokens that are shown: ``log p = z / T - c`` for every one of them. What the
-    others would have together is lost, so the shown ones sum to 1.
+    Exact up to a constant: ``log p = z / T - c`` for every token with logit ``z``. The probability
+    of the tokens that are not among the top ones is lost, so the top ones are made to sum to 1.
+
+    Args:
+        token: A token with log-probabilities in nats, shape ``(k,)``, or without any.
+        temperature: The sampling temperature, above 0.
     """
     if token.logprobs is None:
         return token

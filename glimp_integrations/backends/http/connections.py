@@ -1,9 +1,10 @@
-"""Connections to one server: how far away it is, and one kept ready.
+"""Connections to one server: measuring how far away it is, and keeping one connection ready.
 
-A stream that is cancelled takes its connection with it: HTTP/1.1 knows no other way to stop a
-response, and the HTTP/2 of our HTTP library does not tell the server at all. The next request then
-pays for a new connection, one round trip (two with TLS, or more) before its own. Routing cancels a
-stream at most changes of hands, so beside every stream one connection is kept ready.
+Cancelling a stream closes its connection: HTTP/1.1 has no other way to stop a response, and the
+HTTP/2 of our HTTP library does not tell the server at all. The next request then has to wait for a
+new connection, which takes one round trip (two or more with TLS) in addition to its own. Routing
+cancels a stream at most handovers from one model to the other, so for every stream one more
+connection is kept ready.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["Connections"]
 
 NEAR_SECONDS = 0.005
-"""A server that answers in less is on this machine, or almost: its connections cost nothing."""
+"""Round trips shorter than this mean a server close by, where new connections cost nothing."""
 
 _WAIT_SECONDS = 5.0
 
 
 class Connections:
-    """What is known of the connections of one HTTP client.
+    """The connections of one HTTP client.
 
     Args:
-        poke: Makes a request that costs the server next to nothing.
-        headers: What to add to the headers of the request that is about to be sent. Here, because
-            the client writes the headers it is handed itself into its log.
+        poke: Makes a request that costs the server next to nothing, to open a connection.
+        headers: Returns headers to add to the request that is about to be sent. They are added
+            here because the client logs the headers that are passed to it.
 
     Attributes:
-        opened: Connections made so far.
-        round_trip: Seconds of the quickest short request; ``None``: none yet.
+        opened: How many connections were opened so far.
+        round_trip: Seconds of the quickest short request; ``None`` before the first.
     """
 
     def __init__(
@@ -55,7 +56,10 @@ class Connections:
         return AsyncOpenAI(http_client=http, **options)
 
     def make_ready(self, client: AsyncOpenAI) -> None:
-        """A stream began, or was cancelled: let the next request find a connection."""
+        """Open a connection for the next request, if there is none and the server is far away.
+
+        To be called when a stream has begun and when one was cancelled.
+        """
         far = self.round_trip is not None and self.round_trip > NEAR_SECONDS
         if far and self._making is None and not _idle(client):
             self._making = asyncio.create_task(self._make())
@@ -69,7 +73,7 @@ class Connections:
                 await self._making
 
     async def _make(self) -> None:
-        # Nobody waits for it: whatever fails here, the next request will meet and tell.
+        # Nothing waits for this. If it fails, the next request will fail, too, and report it.
         with suppress(Exception):
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._poke()
@@ -92,8 +96,8 @@ class Connections:
 
 
 def _idle(client: AsyncOpenAI) -> int:
-    """Connections that wait for a request, as far as the HTTP library shows them."""
+    """How many connections wait for a request, as far as the HTTP library shows them."""
     transport = getattr(client._client, "_transport", None)
     pool = getattr(transport, "_pool", None)
-    found = getattr(pool, "connections", ())
-    return sum(c.is_idle() and not c.has_expired() for c in found)
+    connections = getattr(pool, "connections", ())
+    return sum(c.is_idle() and not c.has_expired() for c in connections)

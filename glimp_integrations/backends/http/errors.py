@@ -1,4 +1,7 @@
-"""Errors of the HTTP client, told in this project's words. One place for all of them."""
+"""Translating errors of the HTTP client into this project's errors, all in one place.
+
+Their messages name the model, the server and what to do, and contain no secrets.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from glimp_integrations.backends.base import HEADERS
 from glimp_integrations.backends.retries import rest_in_words, retry_after
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 
-__all__ = ["cleaned", "explained", "in_words", "speaks_of_context"]
+__all__ = ["describe", "redacted", "speaks_of_context", "translated"]
 
 _CONTEXT = re.compile(
     r"context[ _](size|length|window)|maximum context|exceed_context"
     # "took too long" is about time
     r"|(?<!took )(?<!taking )(?<!takes )too long"
-    # TGI, and Together in its words
+    # TGI, and Together with the same words
     r"|tokens \+ `?max_new_tokens|must have less than \d+ tokens",
     re.I,
 )
@@ -29,30 +32,32 @@ _BROKEN = {
     "WriteError",
     "CloseError",
     "DecodingError",
-    # Of TLS, where the HTTP library passes them on as they are.
+    # Errors of TLS, which the HTTP library passes on unchanged.
     "SSLError",
     "SSLEOFError",
     "EndOfStream",
 }
-_SECRET = 8  # characters at least: what is shorter is a word of the message itself
+# Words of headers with fewer characters may be ordinary words, and are not redacted.
+_MIN_SECRET_CHARACTERS = 8
 _HTTP_PACKAGES = {"httpx", "httpx2", "httpcore", "httpcore2"}
-# Servers tell errors in a few lines; what lies behind this many bytes is a page, or an attack.
+# An error takes a few lines. A longer body is a web page or an attack, and only its beginning is
+# read.
 _BODY_BYTES = 65536
 _SHOWN_CHARACTERS = 600
 
 
 def speaks_of_context(text: str) -> bool:
-    """Whether an error's text says that the prompt does not fit."""
+    """Whether an error's text says that the prompt does not fit the context window."""
     return _CONTEXT.search(text) is not None
 
 
-def in_words(error: object, depth: int = 4) -> str:
-    """What a server sent as its error, as text: its message, and behind it what else it says.
+def describe(error: object, depth: int = 4) -> str:
+    """What a server sent as its error, as text: its message, followed by any other fields.
 
     Args:
-        error: Parsed JSON, of any shape: ``"text"``, ``{"message": ...}``, and either of them under
+        error: Parsed JSON of any shape: ``"text"``, ``{"message": ...}``, or either of them under
             ``"error"``, as in most bodies.
-        depth: Objects to look into, one inside the other.
+        depth: How many nested objects to look into.
     """
     if isinstance(error, str):
         return error
@@ -62,8 +67,8 @@ def in_words(error: object, depth: int = 4) -> str:
     name = next((name for name in ("error", "message", "detail") if name in rest), None)
     if name is None:
         return _as_json(rest) if rest else ""
-    told = in_words(rest.pop(name), depth - 1)
-    return f"{told} {_as_json(rest)}" if rest else told
+    message = describe(rest.pop(name), depth - 1)
+    return f"{message} {_as_json(rest)}" if rest else message
 
 
 def _as_json(value: object) -> str:
@@ -74,26 +79,26 @@ def _as_json(value: object) -> str:
 
 
 def _body(response: Any) -> str:
-    """What the body of a refusal says.
+    """The error in the body of a response, as text.
 
-    Read from its bytes: version 2 of the client shows the whole body as the exception's text,
-    version 3 only the message of an error object.
+    Read from the bytes, because the client's exceptions differ: version 2 has the whole body as
+    its text, version 3 only the message of an error object.
     """
     try:
         data: bytes = response.content
-    except Exception:  # it was not read, or cannot be unpacked
+    except Exception:  # it was not read, or cannot be decompressed
         return ""
     if len(data) <= _BODY_BYTES:
         try:
-            return in_words(json.loads(data))
-        except (ValueError, RecursionError):  # no JSON, or too much of it
+            return describe(json.loads(data))
+        except (ValueError, RecursionError):  # not JSON, or nested too deeply
             pass
     return data[:_BODY_BYTES].decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """Who was asked for what; for messages."""
+class _Target:
+    """Which model and route a request went to; for messages."""
 
     model: str
     url: str
@@ -106,12 +111,12 @@ class _Asked:
     def where(self) -> str:
         return f"{self.model} at {self.url}"
 
-    def failed(self, text: str, **marks: Any) -> BackendError:
-        return BackendError(f"{self.where} {text}", model=self.model, url=self.url, **marks)
+    def failure(self, text: str, **details: Any) -> BackendError:
+        return BackendError(f"{self.where} {text}", model=self.model, url=self.url, **details)
 
 
 @contextmanager
-def explained(
+def translated(
     model: str,
     url: str,
     secret: str | None,
@@ -120,98 +125,109 @@ def explained(
     remedy: str,
     key_variable: str | None = None,
 ) -> Iterator[None]:
-    """Turn failures of the openai client and its HTTP layer into this project's errors.
+    """Turn errors of the openai client and its HTTP layer into this project's errors.
 
     Args:
-        model: Its name.
-        url: Where it is asked, without secrets.
-        secret: The key; it is taken out of every text.
-        route: What is asked, such as ``"POST /v1/completions"``.
-        remedy: What to do where there is no such route.
-        key_variable: Environment variable this service's key may come from.
+        model: Name of the model.
+        url: Address of the server, without secrets.
+        secret: The API key; it is removed from every text.
+        route: The route that is requested, such as ``"POST /v1/completions"``.
+        remedy: What to do if the route does not exist.
+        key_variable: Environment variable that the key of this service may come from.
+
+    Raises:
+        UnsuitableEndpointError: The route does not exist, or the model is not served.
+        BackendError: The request failed in another way.
     """
-    asked = _Asked(model, url, secret, route, remedy, key_variable)
+    target = _Target(model, url, secret, route, remedy, key_variable)
     try:
         yield
     except Exception as error:
-        told = _explain(error, asked)
-        if told is None:
+        translation = _translate(error, target)
+        if translation is None:
             raise
         # No cause and no context: their texts may hold the key or the URL's password.
         try:
-            raise told from None
+            raise translation from None
         finally:
-            told.__context__ = None
+            translation.__context__ = None
 
 
-def _explain(error: Exception, asked: _Asked) -> Exception | None:
+def _translate(error: Exception, target: _Target) -> Exception | None:
+    """This project's error for one of the client; ``None`` if it is not an error of the client."""
     import openai
 
-    failed, secret = asked.failed, asked.secret
+    failure, secret = target.failure, target.secret
     from_http = type(error).__module__.partition(".")[0] in _HTTP_PACKAGES
     # Inside a stream, the client's version 2 lets the HTTP library's own errors through.
     if isinstance(error, openai.APITimeoutError) or (
         from_http and type(error).__name__.endswith("Timeout")
     ):
-        return failed(
+        return failure(
             "did not answer in time: raise `timeout`, or check the server's load", retryable=True
         )
     if isinstance(error, openai.APIConnectionError):
         reason = error.__cause__ or error
-        cause = cleaned(reason, secret)
+        cause = redacted(reason, secret)
         if type(reason).__name__ in _BROKEN:
-            return failed(
+            return failure(
                 f"broke the connection ({type(reason).__name__}: {cause})", retryable=True
             )
-        return failed(f"cannot be reached ({cause}): is the server running, and is base_url right?")
+        return failure(
+            f"cannot be reached ({cause}): is the server running, and is base_url right?"
+        )
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        also = f", or set {asked.key_variable}" if asked.key_variable else ""
-        return failed(
-            f"refused the API key (HTTP {error.status_code}): pass a valid api_key for it{also}"
+        variable_hint = f", or set {target.key_variable}" if target.key_variable else ""
+        return failure(
+            f"refused the API key (HTTP {error.status_code}): pass a valid api_key for "
+            f"it{variable_hint}"
         )
     if isinstance(error, openai.APIStatusError):
-        return _status(error, asked)
+        return _translate_status(error, target)
     if isinstance(error, openai.APIError):
-        # The client knows the message of an error object only; some send a text, or a type.
-        told = in_words(error.body) or str(error)
-        full = speaks_of_context(told)
-        return failed(
-            f"sent an error in the stream: {cleaned(told, secret)}",
+        # The client reads only the message of an error object, but some servers send a text, or an
+        # object without a message.
+        text = describe(error.body) or str(error)
+        full = speaks_of_context(text)
+        return failure(
+            f"sent an error in the stream: {redacted(text, secret)}",
             retryable=not full,
             context_full=full,
         )
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
-        return failed(
-            f"sent what is no JSON ({cleaned(error, secret)}): is base_url the address of its API?",
+        return failure(
+            f"sent something that is not JSON ({redacted(error, secret)}): is base_url the address "
+            "of its API?",
             retryable=True,
         )
     if from_http:
-        return failed(
-            f"broke the connection ({type(error).__name__}: {cleaned(error, secret)})",
+        return failure(
+            f"broke the connection ({type(error).__name__}: {redacted(error, secret)})",
             retryable=True,
         )
     return None
 
 
-def _status(error: Any, asked: _Asked) -> Exception:
-    status, told = error.status_code, _body(error.response)
-    body = cleaned(told or "it does not say why", asked.secret)
-    if status in (404, 405, 501) and "model" not in told.lower():
+def _translate_status(error: Any, target: _Target) -> Exception:
+    """This project's error for a response with an error status."""
+    status, text = error.status_code, _body(error.response)
+    body = redacted(text or "it does not say why", target.secret)
+    if status in (404, 405, 501) and "model" not in text.lower():
         return UnsuitableEndpointError(
             probe="P1 rawness",
-            server=asked.where,
-            detail=f"does not know {asked.route} (HTTP {status}: {body})",
-            remedy=asked.remedy,
+            server=target.where,
+            detail=f"does not know {target.route} (HTTP {status}: {body})",
+            remedy=target.remedy,
         )
     if status == 404:
         return UnsuitableEndpointError(
             probe="P0 identity",
-            server=asked.where,
+            server=target.where,
             detail=f"does not serve this model (HTTP 404: {body})",
             remedy="Ask GET /v1/models for the names it serves",
         )
-    if status in (400, 413, 422) and speaks_of_context(told):
-        return asked.failed(
+    if status in (400, 413, 422) and speaks_of_context(text):
+        return target.failure(
             f"has no room for this conversation ({body}): shorten it, or serve the model with a "
             "larger context window",
             context_full=True,
@@ -219,7 +235,7 @@ def _status(error: Any, asked: _Asked) -> Exception:
         )
     fault = "is overloaded or failed" if status == 429 or status >= 500 else "refused the request"
     rest = retry_after(error.response.headers)
-    return asked.failed(
+    return target.failure(
         f"{fault} (HTTP {status}: {body}){rest_in_words(rest)}",
         retryable=status == 429 or status >= 500,
         status=status,
@@ -227,19 +243,21 @@ def _status(error: Any, asked: _Asked) -> Exception:
     )
 
 
-def cleaned(error: object, secret: str | None) -> str:
-    """An error's text on one line, without the key, what the call's headers held, and escapes."""
+def redacted(error: object, secret: str | None) -> str:
+    """An error's text on one line, without the key, the call's headers and control characters."""
     text = " ".join(str(error).split()) or type(error).__name__
-    for hidden in (secret, *_words_of_headers()):
-        if hidden:
-            text = text.replace(hidden, "***")
-    # Half a character pair (surrogate) cannot even be written to a log; other control characters
-    # steer a terminal.
+    for word in (secret, *_header_words()):
+        if word:
+            text = text.replace(word, "***")
+    # A lone surrogate cannot even be written to a log, and control characters can take over a
+    # terminal.
     text = "".join(c if c.isprintable() else "\ufffd" for c in text[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
-def _words_of_headers() -> Iterator[str]:
-    """What may be a secret in the headers of the running call; a server may repeat it."""
+def _header_words() -> Iterator[str]:
+    """Words in the headers of the running call that may be secret; a server may repeat them."""
     for value in (HEADERS.get() or {}).values():
-        yield from (word for word in value.get_secret_value().split() if len(word) >= _SECRET)
+        yield from (
+            word for word in value.get_secret_value().split() if len(word) >= _MIN_SECRET_CHARACTERS
+        )

@@ -1,7 +1,7 @@
-"""A model behind a server that continues exact text, or, where it cannot, a chat's last message.
+"""A model on a server that continues exact text, or else the last message of a chat.
 
-The name says what most of these servers imitate: OpenAI's ``/v1/completions``. Which kind of route
-is spoken is the flavour's affair (``servers``, ``protocols``).
+Named after OpenAI's ``/v1/completions``, which most of these servers imitate. Which kind of route
+a server offers, and what it does differently, is data (``servers``, ``protocols``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -27,58 +26,60 @@ from glimp_integrations.backends.base import (
 )
 from glimp_integrations.backends.http import stop_strings
 from glimp_integrations.backends.http.chunks import (
-    complete,
-    counted,
+    correct_count,
+    discount_drafted,
+    drop_unmeasurable,
     tokens_of,
-    uncounted,
-    untempered,
+    undo_temperature,
 )
 from glimp_integrations.backends.http.endpoint import Endpoint
-from glimp_integrations.backends.http.probing import first_use, is_tempered
-from glimp_integrations.backends.http.protocols.base import Ask
-from glimp_integrations.backends.http.protocols.detect import recognise
-from glimp_integrations.backends.http.servers import FLAVOURS, Flavour, by_host
+from glimp_integrations.backends.http.options import check_options, find_server, provider_field
+from glimp_integrations.backends.http.probing import applies_temperature, first_use
+from glimp_integrations.backends.http.protocols.base import RequestContext
+from glimp_integrations.backends.http.protocols.detect import detect_server
 from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
-from glimp_integrations.redact import public_url
 
 if TYPE_CHECKING:
     from glimp_integrations.backends.http.check import EndpointReport
 
 __all__ = ["OpenAIBackend"]
 
-_MOST_TEXTS = 4096  # of tokens that end steps; a few dozen are met
-_SHORT = 4  # tokens
-_RELEASE_SECONDS = 3.0
+# Texts of token ids that are kept: the ends of steps are made of a few dozen different ones.
+_MAX_CACHED_TEXTS = 4096
+_MAX_CACHED_TOKENS = 4  # longer sequences of ids hardly ever come twice
+_IDLE_SECONDS = 3.0
 _TOP_LOGPROBS = 20
 
 
 class OpenAIBackend(Endpoint):
-    """A model behind a server: ``POST {base_url}/completions``, or what its flavour speaks.
+    """A model on a server: by ``POST {base_url}/completions``, or the server's own route.
 
-    The prompt is raw text; conversations are rendered by the server where it offers that
-    (llama.cpp, vLLM, Ollama, TGI), else by ``tokenizer`` or ``chat_template``. DeepSeek, Mistral
-    and OpenRouter continue the last message of a chat instead; they serve as large model only.
+    The prompt is raw text. Conversations are rendered by the server where it offers that
+    (llama.cpp, vLLM, Ollama, TGI), otherwise with ``tokenizer`` or ``chat_template``. DeepSeek,
+    Mistral and OpenRouter continue the last message of a chat instead; they serve as the large
+    model only.
 
     Args:
-        model: Name of the model on the server; ``None``: the only one it serves.
-        base_url: Such as ``"http://gpu1:8000/v1"``; ``None``: the address of the hosted service
-            that ``flavour`` names.
+        model: Name of the model on the server; ``None`` for the only one it serves.
+        base_url: Such as ``"http://gpu1:8000/v1"``; ``None`` for the address of the hosted
+            service that ``server`` names.
         api_key: Sent as a bearer token; a plain string is wrapped at once.
-        flavour: ``"auto"`` (by the host's name, else asked from the server), or a name in
-            ``flavours.FLAVOURS``, such as ``"vllm"`` or ``"ollama"``.
-        top_logprobs: How many log-probabilities to ask for; ``None``: 20, or as many as the
-            flavour has. A threshold belongs to its k.
+        server: The kind of server: a name in ``servers.SERVERS``, such as ``"vllm"`` or
+            ``"ollama"``. ``"auto"`` finds out from the host name, or asks the server.
+        top_logprobs: How many log-probabilities to ask for; ``None`` for 20, or as many as the
+            server has. A threshold belongs to one number of them.
         tokenizer: Hugging Face id or folder whose chat template to use (extra ``hf``).
-        chat_template: Jinja source, or a function from messages (and ``tools=...``, where there
-            are any) to the prompt.
-        template_kwargs: Passed to the template; thinking is switched on by default.
-        context_window: Tokens; overrides what the server says. Ollama loads the model with it.
+        chat_template: Jinja source, or a function from messages (and ``tools=...``, if there are
+            any) to the prompt.
+        template_kwargs: Passed to the template. Thinking is switched on by default.
+        context_window: In tokens; overrides what the server reports. Ollama loads the model with
+            it.
         extra_body: Fields added to every completion request.
-        provider: Host that serves every request (OpenRouter), such as ``"deepinfra"``.
-        verify: ``"lazy"``: one small request before the first use finds prompts that are wrapped
-            in a template and missing log-probabilities; ``"off"``: believe in the server.
-        device: Name shared by backends that compute on the same device.
+        provider: Provider that serves every request (OpenRouter), such as ``"deepinfra"``.
+        verify: ``"lazy"`` sends one small request before the first use, to find prompts that are
+            wrapped in a template and missing log-probabilities. ``"off"`` trusts the server.
+        device: A name shared by backends that compute on the same device.
 
     Raises:
         ConfigError: An argument has an impossible value.
@@ -90,7 +91,7 @@ class OpenAIBackend(Endpoint):
         *,
         base_url: str | None = None,
         api_key: str | SecretStr | None = None,
-        flavour: str = "auto",
+        server: str = "auto",
         top_logprobs: int | None = None,
         tokenizer: str | None = None,
         chat_template: str | Callable[[Sequence[Message]], str] | None = None,
@@ -101,71 +102,62 @@ class OpenAIBackend(Endpoint):
         verify: Literal["lazy", "off"] = "lazy",
         device: str | None = None,
     ) -> None:
-        if flavour != "auto" and flavour not in FLAVOURS:
-            raise ConfigError(
-                f"unknown flavour {flavour!r}; known: auto, {', '.join(sorted(FLAVOURS))}"
-            )
-        if top_logprobs is not None and not 0 <= top_logprobs <= 1000:
-            raise ConfigError(f"top_logprobs is {top_logprobs}; expected 0 to 1000")
-        known = FLAVOURS.get(flavour) or (by_host(base_url) if base_url else None)
-        if base_url is None:
-            base_url = known.url if known is not None else None
-        if base_url is None:
-            raise ConfigError(
-                "base_url is missing: give the server's address, such as http://gpu1:8000/v1"
-            )
-        pinned = provider is not None or "provider" in (extra_body or {})
-        _check_flavour(known, model, base_url, top_logprobs, provider, pinned=pinned)
-        if known is not None and known.protocol == "chat" and (tokenizer or chat_template):
-            raise ConfigError(
-                f"{known.name} renders conversations itself: leave tokenizer and chat_template out"
-            )
+        profile, base_url = find_server(server, base_url)
+        check_options(
+            profile,
+            model=model,
+            base_url=base_url,
+            top_logprobs=top_logprobs,
+            provider=provider,
+            names_provider=provider is not None or "provider" in (extra_body or {}),
+            has_template=bool(tokenizer or chat_template),
+        )
         super().__init__(
             model,
             base_url=base_url,
             api_key=api_key,
-            flavour=known,
-            extra_body=_pinned(provider) | dict(extra_body or {}),
+            profile=profile,
+            extra_body=provider_field(provider) | dict(extra_body or {}),
         )
         self._top_logprobs = top_logprobs
         self._tokenizer = tokenizer
         self._chat_template = chat_template
         self._template_kwargs = {**chat_templates.THINKING, **(template_kwargs or {})}
         self.thinks: bool = (template_kwargs or {}).get(
-            "enable_thinking", known is not None and known.thinks
+            "enable_thinking", profile is not None and profile.reasons_by_default
         )
-        self.wanted_window = self.context_window = context_window
+        self.requested_window = self.context_window = context_window
         self.shown_template: str | None = None
         self._verify = verify
         self._device = device
-        self._can: Capabilities | None = None
+        self._capabilities: Capabilities | None = None
         self._lock: asyncio.Lock | None = None
-        self._controls: dict[str, bool] = {}
-        self._slots = True
-        self._tempered = False
+        self._control_literals: dict[str, bool] = {}
+        self._shows_slots = True
+        self._undoes_temperature = False
         self._texts: dict[tuple[int, ...], str] = {}
 
     @property
     def top_logprobs(self) -> int:
-        """How many log-probabilities a token should carry."""
+        """How many log-probabilities every token should carry."""
         if self._top_logprobs is not None:
             return self._top_logprobs
-        return min(_TOP_LOGPROBS, self.flavour.max_logprobs)
+        return min(_TOP_LOGPROBS, self.server.max_logprobs)
 
-    # -- contract ----------------------------------------------------------------------------
+    # -- the contract of Backend ---------------------------------------------------------------
 
     async def capabilities(self) -> Capabilities:
-        if self._can is None:
+        if self._capabilities is None:
             self._lock = self._lock or asyncio.Lock()
             async with self._lock:
-                if self._can is None:
-                    self._can = await self._discover()
-        return self._can
+                if self._capabilities is None:
+                    self._capabilities = await self._discover()
+        return self._capabilities
 
     async def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     ) -> Rendered:
-        can = await self.capabilities()
+        capabilities = await self.capabilities()
         if self._chat_template is not None:
             text = chat_templates.render(
                 self._chat_template, messages, self._template_kwargs, tools
@@ -176,8 +168,8 @@ class OpenAIBackend(Endpoint):
             return chat_templates.render_with_tokenizer(
                 self._tokenizer, messages, self._template_kwargs, tools
             )
-        # Servers take arguments apart, and answer broken ones with errors of their own.
-        messages = broken_calls_as_text(known_roles(messages, can.template))
+        # Servers parse the arguments of tool calls, and answer invalid ones with obscure errors.
+        messages = broken_calls_as_text(known_roles(messages, capabilities.template))
         try:
             rendered = await self.protocol.render(self, messages, tools, self._template_kwargs)
         except UnsuitableEndpointError:
@@ -196,46 +188,30 @@ class OpenAIBackend(Endpoint):
         )
 
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
-        can = await self.capabilities()
-        if request.stop and can.stops and not request.logprobs:
+        capabilities = await self.capabilities()
+        if request.stop and capabilities.supports_stop and not request.logprobs:
             try:
-                async with aclosing(stop_strings.generate(self, request, report)) as stopped:
-                    async for token in stopped:
+                async with aclosing(stop_strings.generate(self, request, report)) as tokens:
+                    async for token in tokens:
                         yield token
-            except UnsuitableEndpointError:  # the route is hidden: nothing was generated
-                self._can = replace(can, stops=False)
-            else:
                 return
+            except UnsuitableEndpointError:
+                # The route for stop strings is hidden, and nothing was generated: go on without.
+                self._capabilities = replace(capabilities, supports_stop=False)
         request = replace(request, stop=())
-        exact = self.flavour.token_per_chunk
-        # The greedy token of a look at the raw distribution is not the one to write.
-        peek = self.flavour.warped and request.logprobs > 0 and request.temperature > 0
-        # Where asking for the distribution alone shows more, nothing makes up for a gap.
-        by_text = not self.flavour.distribution_body
-        async with aclosing(self.completion(request, report)) as choices:
-            before: int | None = 0
-            ahead, k = 0, request.logprobs
-            async for choice in choices:
-                tokens = tokens_of(choice, k=k, token_per_chunk=exact, by_text=by_text)
-                tokens = complete(tokens, k)
-                if before is not None:  # else earlier pieces came without a total
-                    told = report.completion_tokens
-                    tokens = counted(tokens, before, told)
-                    if tokens:
-                        tokens, ahead = uncounted(tokens, ahead, same=told == before)
-                for token in tokens:
-                    if self._tempered and request.temperature > 0:
-                        token = untempered(token, request.temperature)
-                    yield replace(token, text="", pending=True) if peek else token
-                if tokens:
-                    before = report.completion_tokens
-        if peek:
-            report.ended = "length"
+        processed = self.server.logprobs_mode == "processed"
+        if processed and request.logprobs > 0 and request.temperature > 0:
+            stream = self._distribution_only(request, report)
+        else:
+            stream = self._tokens(request, report)
+        async with aclosing(stream) as tokens:
+            async for token in tokens:
+                yield token
 
     async def is_control(self, literal: str) -> bool:
-        if literal not in self._controls:
-            self._controls[literal] = await self._ask_control(literal)
-        return self._controls[literal]
+        if literal not in self._control_literals:
+            self._control_literals[literal] = await self._find_out_control(literal)
+        return self._control_literals[literal]
 
     async def tokenize(self, text: str) -> list[int] | None:
         await self.capabilities()
@@ -243,8 +219,57 @@ class OpenAIBackend(Endpoint):
             return chat_templates.token_ids(self._tokenizer, text)
         return await self.protocol.ids(self, text, prompt=False)
 
+    async def wait_idle(self) -> None:
+        if self._capabilities is None or not self._shows_slots or self._device is None:
+            return
+        # The server needs up to one pass to notice the closed connection. Starting the other
+        # model on the same cores before that slows both down many times over.
+        deadline = time.monotonic() + _IDLE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                slots = await self.get("/slots", max_retries=0)
+            except (BackendError, UnsuitableEndpointError):
+                self._shows_slots = False  # not offered by this server
+                return
+            busy = sum(bool(slot.get("is_processing")) for slot in slots)
+            if busy <= self._open_streams:
+                return
+            await asyncio.sleep(0.003)
+
+    # -- for protocols and probes --------------------------------------------------------------
+
+    async def check(self) -> EndpointReport:
+        """Run all endpoint probes and explain what they found."""
+        from glimp_integrations.backends.http.check import check
+
+        return await check(self)
+
+    async def identify(self) -> str | None:
+        """Find out what is served; sets model, server and context window.
+
+        Returns:
+            Source of the chat template, if available.
+
+        Raises:
+            ConfigError: No model is named, and the server does not serve exactly one.
+            UnsuitableEndpointError: The model is not served there.
+            BackendError: The server cannot be reached.
+        """
+        listed: list[dict[str, Any]] | None = None
+        if self._profile is None:
+            listed = await self.models() or []
+            self._profile = await detect_server(self, listed)
+        identity = await self.protocol.identify(self, listed)
+        self.shown_template = identity.template
+        self.context_window = self.requested_window or identity.window
+        if isinstance(self._chat_template, str):
+            return self._chat_template
+        if self._tokenizer is not None:
+            return chat_templates.tokenizer_template(self._tokenizer)
+        return identity.template
+
     async def text_of(self, ids: Sequence[int]) -> str:
-        """The text of some tokens; that of a few is asked once.
+        """The text of some token ids; the texts of short sequences are cached.
 
         Raises:
             UnsuitableEndpointError: The route is hidden.
@@ -253,145 +278,91 @@ class OpenAIBackend(Endpoint):
         key = tuple(ids)
         if not key:
             return ""
-        if (known := self._texts.get(key)) is not None:
-            return known
+        if (cached := self._texts.get(key)) is not None:
+            return cached
         text = str((await self.post("/detokenize", {"tokens": list(key)}))["content"])
-        if len(key) <= _SHORT:
-            if len(self._texts) >= _MOST_TEXTS:
+        if len(key) <= _MAX_CACHED_TOKENS:
+            if len(self._texts) >= _MAX_CACHED_TEXTS:
                 self._texts.clear()
             self._texts[key] = text
         return text
 
-    async def wait_idle(self) -> None:
-        if self._can is None or not self._slots or self._device is None:
-            return
-        # The server needs up to one pass to notice the closed connection. Starting the other
-        # model on the same cores before that slows both down many times over.
-        give_up = time.monotonic() + _RELEASE_SECONDS
-        while time.monotonic() < give_up:
-            try:
-                slots = await self.get("/slots", max_retries=0)
-            except (BackendError, UnsuitableEndpointError):
-                self._slots = False  # not offered by this server
-                return
-            busy = sum(bool(slot.get("is_processing")) for slot in slots)
-            if busy <= self._streams:
-                return
-            await asyncio.sleep(0.003)
+    # -- inside --------------------------------------------------------------------------------
 
-    async def check(self) -> EndpointReport:
-        """Run the endpoint probes and explain what they found."""
-        from glimp_integrations.backends.http.check import check
+    async def _tokens(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
+        """The tokens of a stream, with their log-probabilities and counts put right."""
+        k = request.logprobs
+        undoes_temperature = self._undoes_temperature and request.temperature > 0
+        # Some servers show all entries if they are asked for the distribution only. On the others,
+        # entries that share a text are lost, and the gap has to be filled in.
+        by_text = not self.server.distribution_body
+        before: int | None = 0  # the server's running total of tokens before this chunk
+        ahead = 0  # drafted tokens that are in the total before their text has come
+        async with aclosing(self.completion(request, report)) as choices:
+            async for choice in choices:
+                tokens = tokens_of(
+                    choice, k=k, token_per_chunk=self.server.token_per_chunk, by_text=by_text
+                )
+                tokens = drop_unmeasurable(tokens, k)
+                if before is not None:  # without a total so far, a difference says nothing
+                    total = report.completion_tokens
+                    tokens = correct_count(tokens, before, total)
+                    if tokens:
+                        tokens, ahead = discount_drafted(tokens, ahead, same=total == before)
+                for token in tokens:
+                    if undoes_temperature:
+                        token = undo_temperature(token, request.temperature)
+                    yield token
+                if tokens:
+                    before = report.completion_tokens
 
-        return await check(self)
+    async def _distribution_only(
+        self, request: Request, report: Report
+    ) -> AsyncGenerator[Token, None]:
+        """The raw distributions of a server whose log-probabilities depend on the sampling.
 
-    async def identify(self) -> str | None:
-        """Ask who serves what; fills in model, flavour and context window.
-
-        Returns:
-            Source of the chat template, where it can be had.
+        It shows raw ones only for greedy decoding. The greedy token is not the one to write at
+        this temperature, so the tokens come without text, and the stream counts as cut off.
         """
-        listed: list[dict[str, Any]] | None = None
-        if self._flavour is None:
-            listed = await self.models() or []
-            self._flavour = await recognise(self, listed)
-        found = await self.protocol.identify(self, listed)
-        self.shown_template = found.template
-        self.context_window = self.wanted_window or found.window
-        if isinstance(self._chat_template, str):
-            return self._chat_template
-        if self._tokenizer is not None:
-            return chat_templates.tokenizer_template(self._tokenizer)
-        return found.template
+        async with aclosing(self._tokens(request, report)) as tokens:
+            async for token in tokens:
+                yield replace(token, text="", pending=True)
+        report.ended = "length"
 
-    # -- inside ------------------------------------------------------------------------------
-
-    def _ask(self, request: Request, stop: Sequence[str]) -> Ask:
-        return replace(super()._ask(request, stop), window=self.wanted_window)
+    def _context(self, request: Request, stop: Sequence[str]) -> RequestContext:
+        return replace(super()._context(request, stop), window=self.requested_window)
 
     async def _discover(self) -> Capabilities:
         template = await self.identify()
-        self._tempered = self.flavour.tempered
+        self._undoes_temperature = self.server.logprobs_mode == "temperature"
         top, streamed, refusal = self.top_logprobs, True, None
-        if not self.flavour.max_logprobs:
+        if not self.server.max_logprobs:
             top, streamed = 0, False
             refusal = (
-                f"{self.flavour.name} continues a chat, and shows no log-probabilities with that"
+                f"{self.server.name} continues a chat, and shows no log-probabilities with that"
             )
         elif self._verify == "lazy":
             top, streamed, refusal = await first_use(self)
-            if self._tempered and top:  # unless it was started otherwise
-                self._tempered = await is_tempered(self)
+            if self._undoes_temperature and top:  # the server may have been started otherwise
+                self._undoes_temperature = await applies_temperature(self)
         self.context_window = await self.protocol.window(self)
         return Capabilities(
             context_window=self.context_window,
             top_logprobs=top,
-            wanted_logprobs=self.top_logprobs,
-            streamed_logprobs=streamed and not self.flavour.warped,
-            supports_schema=self.flavour.binding is not None,
-            stops=self.flavour.stops,
+            requested_logprobs=self.top_logprobs,
+            streamed_logprobs=streamed and self.server.logprobs_mode != "processed",
+            supports_schema=self.server.schema_field is not None,
+            supports_stop=self.server.supports_stop,
             device=self._device,
             template=template,
             logprobs_refusal=refusal,
         )
 
-    async def _ask_control(self, literal: str) -> bool:
+    async def _find_out_control(self, literal: str) -> bool:
         if self._tokenizer is not None:
             return chat_templates.is_control(self._tokenizer, literal)
         try:
-            told = await self.protocol.is_control(self, literal)
+            is_control = await self.protocol.is_control(self, literal)
         except UnsuitableEndpointError:  # the route is hidden
-            told = None
-        return await super().is_control(literal) if told is None else told
-
-
-def _check_flavour(
-    flavour: Flavour | None,
-    model: str | None,
-    base_url: str,
-    top_logprobs: int | None,
-    provider: str | None,
-    *,
-    pinned: bool,
-) -> None:
-    """What a flavour that is known beforehand needs."""
-    if flavour is None or not flavour.pins:
-        if provider is not None:
-            raise ConfigError(
-                f"provider is {provider!r}, but only flavour 'openrouter' passes requests on"
-            )
-        if flavour is None:
-            return
-    elif not pinned:
-        raise ConfigError(
-            f"{flavour.name} may send every step to another host, with other weights: name one "
-            f"with provider='...' or as '{flavour.name}:{model or 'MODEL'}@PROVIDER'"
-        )
-    if flavour.hosts and model is None:
-        raise ConfigError(f"{flavour.name} serves many models: name one with model=...")
-    if top_logprobs and not flavour.max_logprobs:
-        raise ConfigError(
-            f"top_logprobs is {top_logprobs}, but {flavour.name} continues a chat and shows no "
-            "log-probabilities with that: leave it out, and use it as the large model"
-        )
-    # The service ignores "prefix" elsewhere, and starts a new answer at every step.
-    if flavour.name == "deepseek" and _host(base_url) in flavour.hosts:
-        wanted = flavour.url or ""
-        if base_url.rstrip("/") != wanted:
-            raise ConfigError(
-                f"base_url is {public_url(base_url)!r}, where deepseek continues no messages: "
-                f"use {wanted}"
-            )
-
-
-def _host(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-def _pinned(provider: str | None) -> dict[str, Any]:
-    if provider is None:
-        return {}
-    return {"provider": {"order": [provider], "allow_fallbacks": False}}
+            is_control = None
+        return await super().is_control(literal) if is_control is None else is_control

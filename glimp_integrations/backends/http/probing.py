@@ -1,6 +1,6 @@
-"""Small requests that find out what an endpoint does, and the row that a probe reports.
+"""Small requests that find out what an endpoint does, and the result that a probe reports.
 
-``first_use`` and ``is_tempered`` are asked once, before a backend's first real request; the whole
+``first_use`` and ``applies_temperature`` run once, before a backend's first real request. The full
 examination is ``check``.
 """
 
@@ -12,41 +12,50 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from glimp_integrations.backends.base import CALL_LIMITS, Report, Request
-from glimp_integrations.backends.http.chunks import shown, top_logprobs_of
+from glimp_integrations.backends.http.chunks import logprobs_by_token, top_logprobs_of
 from glimp_integrations.backends.http.protocols.base import ModelEndpoint
 from glimp_integrations.backends.http.protocols.chat import header
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.method.entropy import begin_of, measurable
 
 __all__ = [
-    "FEW",
-    "SAME",
+    "SAME_LOGPROB",
+    "SAMPLE_TOKENS",
     "ProbeResult",
-    "ask",
-    "ask_leniently",
-    "asked_in_chat",
-    "first_top",
+    "applies_temperature",
+    "complete",
+    "complete_with_logprobs",
+    "first_top_logprobs",
     "first_use",
-    "is_tempered",
-    "lacking",
-    "places",
+    "missing_logprobs",
+    "probe_prompt",
     "raise_if_wrapped",
     "temperature_shift",
+    "token_logprobs",
 ]
 
-# "a" is one token everywhere; a BOS makes two. Any template adds several more.
-_RAW_TOKENS = 3
-# Kinds of routes whose servers can have tokens drafted; and tokens of a stream that tells.
-_DRAFTING, FEW = ("llama.cpp", "completions"), 4
-# Nats; numerical noise between two requests is smaller.
-SAME = 0.02
+SAME_LOGPROB = 0.02
+"""Nats; the numerical noise between two equal requests is smaller."""
+SAMPLE_TOKENS = 4
+"""Tokens of a stream that show whether all tokens carry log-probabilities."""
+# "a" is one token everywhere, and a BOS makes it two. Any template adds several more.
+_MAX_RAW_TOKENS = 3
+# Kinds of routes whose servers may use speculative decoding.
+_SPECULATIVE_PROTOCOLS = ("llama.cpp", "completions")
 
 Verdict = Literal["ok", "warn", "fail", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """One row: the probe, its verdict, what came back, what to do."""
+    """One row of a report.
+
+    Attributes:
+        probe: Name of the probe.
+        verdict: Whether the endpoint passed.
+        detail: What came back.
+        remedy: What to do; empty if nothing.
+    """
 
     probe: str
     verdict: Verdict
@@ -54,30 +63,45 @@ class ProbeResult:
     remedy: str = ""
 
 
-def asked_in_chat(
-    endpoint: ModelEndpoint, question: str, text: str, *, thinks: bool = False
-) -> str:
-    """A prompt that goes on from ``text``; a chat needs a question in front of it."""
+def probe_prompt(endpoint: ModelEndpoint, question: str, text: str, *, thinks: bool = False) -> str:
+    """A prompt whose continuation continues ``text``.
+
+    Args:
+        endpoint: The model.
+        question: What the text answers. Only endpoints that continue a chat need it.
+        text: The text to continue.
+        thinks: Whether the text begins with a thought. Only used for a chat.
+    """
     if endpoint.protocol.exact_text:
         return text
     return header([{"role": "user", "content": question}], thinks=thinks) + text
 
 
-async def ask_leniently(
-    endpoint: ModelEndpoint, text: str, *, refused: list[str] | None = None, **fields: Any
+async def complete_with_logprobs(
+    endpoint: ModelEndpoint, text: str, *, refusals: list[str] | None = None, **fields: Any
 ) -> tuple[Report, list[dict[str, Any]]]:
-    """Ask with log-probabilities; where the field is refused outright, without."""
+    """Complete a text with log-probabilities; if the server refuses the field, without.
+
+    Args:
+        endpoint: The model.
+        text: The prompt.
+        refusals: The server's message is appended to it, if the field was refused.
+        **fields: Further arguments of :func:`complete`.
+
+    Raises:
+        BackendError: The request failed in another way.
+    """
     try:
-        return await ask(endpoint, text, logprobs=endpoint.top_logprobs, **fields)
+        return await complete(endpoint, text, logprobs=endpoint.top_logprobs, **fields)
     except BackendError as error:
         if error.status not in (400, 422) or error.context_full or not endpoint.top_logprobs:
             raise
-        if refused is not None:
-            refused.append(error.message)
-    return await ask(endpoint, text, logprobs=0, **fields)
+        if refusals is not None:
+            refusals.append(error.message)
+    return await complete(endpoint, text, logprobs=0, **fields)
 
 
-async def ask(
+async def complete(
     endpoint: ModelEndpoint,
     text: str,
     *,
@@ -87,6 +111,24 @@ async def ask(
     stop: Sequence[str] = (),
     distribution_only: bool | None = None,
 ) -> tuple[Report, list[dict[str, Any]]]:
+    """Complete a text with a small request.
+
+    Args:
+        endpoint: The model.
+        text: The prompt.
+        logprobs: How many log-probabilities per token to ask for.
+        max_tokens: The most tokens to generate.
+        temperature: Sampling temperature; 0 means greedy decoding.
+        stop: Strings the server should stop at.
+        distribution_only: As in ``Request``; ``None`` sets it for requests of one token.
+
+    Returns:
+        Counts and the end of the stream; and all its choices.
+
+    Raises:
+        UnsuitableEndpointError: The route does not exist, or the model is not served.
+        BackendError: The request failed.
+    """
     report = Report()
     seconds, retries = CALL_LIMITS.get()
     request = Request(
@@ -94,7 +136,8 @@ async def ask(
         max_tokens=max_tokens,
         logprobs=logprobs,
         temperature=temperature,
-        # Where only log-probabilities are asked for, no chance may hide them.
+        # A request for one token is about its log-probabilities. They must not be missing only
+        # because that token happens to be a part of a character.
         distribution_only=max_tokens == 1 if distribution_only is None else distribution_only,
         timeout=60.0 if seconds is None else min(60.0, seconds),
         max_retries=retries,
@@ -103,48 +146,54 @@ async def ask(
         return report, [choice async for choice in choices]
 
 
-def places(
+def token_logprobs(
     endpoint: ModelEndpoint, choices: Sequence[Mapping[str, Any]]
 ) -> list[tuple[float, ...]]:
-    """The log-probabilities of every token of a stream, as routing reads them."""
-    k, by_text = endpoint.top_logprobs, not endpoint.flavour.distribution_body
-    return [place for c in choices for place in shown(c, k, by_text=by_text)]
+    """The log-probabilities of every token of a stream, read in the same way as for routing."""
+    k, by_text = endpoint.top_logprobs, not endpoint.server.distribution_body
+    return [logprobs for c in choices for logprobs in logprobs_by_token(c, k, by_text=by_text)]
 
 
-def lacking(found: Sequence[Sequence[float]], k: int) -> str | None:
-    """What a stream does not show, in words; ``None``: every token has its log-probabilities.
+def missing_logprobs(tokens: Sequence[Sequence[float]], k: int) -> str | None:
+    """Which log-probabilities a stream lacks, in words; ``None`` if it lacks none.
 
-    Tokens are measured by the first: that even this one has fewer than k is told elsewhere (P2).
+    If even the first token has fewer than k, probe P2 reports that. The other tokens are then
+    compared with the first.
+
+    Args:
+        tokens: The log-probabilities of every token of the stream, in nats.
+        k: How many each token should have.
     """
-    if not any(found):
+    if not any(tokens):
         return "the stream carries no log-probabilities"
-    if 1 < len(found[0]) < k:
-        k = len(found[0])
-    short = [n for n, place in enumerate(found, 1) if not measurable(place, k)]
-    if not short:
+    if 1 < len(tokens[0]) < k:
+        k = len(tokens[0])
+    lacking = [n for n, logprobs in enumerate(tokens, 1) if not measurable(logprobs, k)]
+    if not lacking:
         return None
-    first = found[short[0] - 1]
+    first = tokens[lacking[0] - 1]
     what = f"{len(first)} of {k} entries" if len(first) < k else begin_of(first)
-    where = f"({what} at token {short[0]})"
-    if len(short) == len(found):
+    where = f"({what} at token {lacking[0]})"
+    if len(lacking) == len(tokens):
         return f"no token of a stream carries {k} log-probabilities {where}"
-    if short == [*range(2, len(found) + 1)]:
+    if lacking == [*range(2, len(tokens) + 1)]:
         return (
             f"only the first token of a stream carries log-probabilities {where}: speculation "
             "seems to be on at the server"
         )
     return (
-        f"{len(short)} of {len(found)} tokens of a stream carry no log-probabilities {where}: "
+        f"{len(lacking)} of {len(tokens)} tokens of a stream carry no log-probabilities {where}: "
         "speculation may be on at the server"
     )
 
 
-def first_top(choices: list[dict[str, Any]]) -> tuple[float, ...] | None:
+def first_top_logprobs(choices: list[dict[str, Any]]) -> tuple[float, ...] | None:
+    """The log-probabilities of the first token that has any, highest first."""
     return next((top for c in choices if (top := top_logprobs_of(c))), None)
 
 
 async def first_use(endpoint: ModelEndpoint) -> tuple[int, bool, str | None]:
-    """Check rawness and log-probabilities with one request.
+    """Check with one request that prompts are not wrapped and log-probabilities come back.
 
     Returns:
         How many log-probabilities the server returns, whether every token of its streams carries
@@ -155,53 +204,73 @@ async def first_use(endpoint: ModelEndpoint) -> tuple[int, bool, str | None]:
         BackendError: The request failed.
     """
     k = endpoint.top_logprobs
-    refused: list[str] = []
-    # Servers that let tokens be drafted may show log-probabilities at the first place alone.
-    few = FEW if k and endpoint.flavour.protocol in _DRAFTING else 1
-    how: dict[str, Any] = {"max_tokens": few, "distribution_only": True, "refused": refused}
-    report, choices = await ask_leniently(endpoint, "a", **how)
+    refusals: list[str] = []
+    # With speculative decoding, a server may show log-probabilities for the first token only.
+    speculative = bool(k) and endpoint.server.protocol in _SPECULATIVE_PROTOCOLS
+    options: dict[str, Any] = {
+        "max_tokens": SAMPLE_TOKENS if speculative else 1,
+        "distribution_only": True,
+        "refusals": refusals,
+    }
+    report, choices = await complete_with_logprobs(endpoint, "a", **options)
     raise_if_wrapped(endpoint, report)
-    if k and not refused and not any(places(endpoint, choices)):
-        # Servers may hide the end of sequence, or a token that is half a character, together
-        # with its log-probabilities. No model answers both questions so.
-        _, choices = await ask_leniently(endpoint, "The capital of France is", **how)
-    if not k or refused:
-        return 0, False, next(iter(refused), None)
-    found = places(endpoint, choices)
-    first = next(filter(None, found), ())
+    if k and not refusals and not any(token_logprobs(endpoint, choices)):
+        # A server may hide the end of sequence, or a part of a character, together with its
+        # log-probabilities. No model answers both of these prompts with such a token.
+        _, choices = await complete_with_logprobs(endpoint, "The capital of France is", **options)
+    if not k or refusals:
+        return 0, False, next(iter(refusals), None)
+    tokens = token_logprobs(endpoint, choices)
+    first = next(filter(None, tokens), ())
     if len(first) == k and not measurable(first, k):
         return 0, False, f"what it sends as such are none: {begin_of(first)}"
-    return len(first), bool(first) and lacking(found, k) is None, None
+    return len(first), bool(first) and missing_logprobs(tokens, k) is None, None
 
 
 async def temperature_shift(endpoint: ModelEndpoint) -> tuple[float, float] | None:
-    """The likeliest token's log-probability at temperature 1.0 and 0.5; ``None``: none came."""
-    found: list[float] = []
+    """The likeliest token's log-probability at temperature 1.0 and at 0.5, in nats.
+
+    Returns:
+        The two values; ``None`` if no log-probabilities came back.
+
+    Raises:
+        BackendError: A request failed.
+    """
+    values: list[float] = []
     for temperature in (1.0, 0.5):
-        _, choices = await ask_leniently(
+        _, choices = await complete_with_logprobs(
             endpoint, "The capital of France is", temperature=temperature
         )
-        top = first_top(choices)
+        top = first_top_logprobs(choices)
         if not top:
             return None
-        found.append(top[0])
-    return found[0], found[1]
+        values.append(top[0])
+    return values[0], values[1]
 
 
-async def is_tempered(endpoint: ModelEndpoint) -> bool:
-    """Whether log-probabilities are taken behind the temperature."""
-    found = await temperature_shift(endpoint)
-    return found is not None and abs(found[0] - found[1]) > SAME
+async def applies_temperature(endpoint: ModelEndpoint) -> bool:
+    """Whether log-probabilities describe the distribution after the temperature was applied.
+
+    Raises:
+        BackendError: A request failed.
+    """
+    shift = await temperature_shift(endpoint)
+    return shift is not None and abs(shift[0] - shift[1]) > SAME_LOGPROB
 
 
 def raise_if_wrapped(endpoint: ModelEndpoint, report: Report) -> None:
+    """Raise if the server has wrapped a prompt of one character in a template.
+
+    Raises:
+        UnsuitableEndpointError: The prompt has too many tokens.
+    """
     count = report.prompt_tokens
-    if count is not None and count > _RAW_TOKENS:
+    if count is not None and count > _MAX_RAW_TOKENS:
         raise UnsuitableEndpointError(
             probe="P1 rawness",
             server=endpoint.label,
             detail=f"wraps the prompt in a chat template (prompt_tokens={count} for 1 character)",
             remedy="Routing continues exact text: use a route that leaves the prompt alone "
             "(vLLM, llama.cpp, SGLang do on /v1/completions; many proxies do not, nor does Ollama: "
-            "name it by flavour='ollama')",
+            "pass server='ollama' for it)",
         )

@@ -1,4 +1,4 @@
-"""One request through the HTTP client, repeated where that may help. See ``backends.retries``."""
+"""Sending one request, with retries. When to retry is decided in ``backends.retries``."""
 
 from __future__ import annotations
 
@@ -12,41 +12,49 @@ if TYPE_CHECKING:
     import openai
     from openai import RequestOptions, Timeout
 
-__all__ = ["RequestLimits", "sent"]
+__all__ = ["RequestLimits", "send"]
 
 
 class RequestLimits(NamedTuple):
-    """How long one attempt may take, and how many more there may be."""
+    """The limits of one request.
+
+    Attributes:
+        timeout: How long one attempt may take.
+        max_retries: How many more attempts there may be after the first.
+    """
 
     timeout: Timeout
     max_retries: int
 
 
-async def sent(
-    send: Callable[..., Awaitable[Any]], path: str, patience: RequestLimits, **what: Any
+async def send(
+    method: Callable[..., Awaitable[Any]], path: str, limits: RequestLimits, **arguments: Any
 ) -> Any:
-    """Send a request, and again where that may help: nothing has come of it yet.
+    """Send a request, and retry it where that may help.
+
+    Retrying is safe here, because a request that failed has not returned anything yet.
 
     Args:
-        send: ``get`` or ``post`` of the openai client.
-        path: Where to.
-        patience: How long, and how often again.
-        **what: What else ``send`` takes.
+        method: ``get`` or ``post`` of the openai client.
+        path: The path or URL.
+        limits: Timeout and number of retries.
+        **arguments: Further arguments of ``method``.
 
     Raises:
-        openai.APIError: The last attempt failed, or the server wants more rest than anyone waits.
+        openai.APIError: The last attempt failed, or the server asks for a longer pause than
+            ``retries.LONGEST_WAIT``.
     """
     import openai
 
-    # Options of the request: a client with options of its own would be made, and look at the
-    # platform in a thread, for every one.
-    options: RequestOptions = {"timeout": patience.timeout, "max_retries": 0}
+    # Passed as options of the request. ``client.with_options`` would make a new client for every
+    # request, and each new client inspects the platform in a thread.
+    options: RequestOptions = {"timeout": limits.timeout, "max_retries": 0}
     attempt = 1
     while True:
         try:
-            return await send(path, cast_to=object, options=options, **what)
+            return await method(path, cast_to=object, options=options, **arguments)
         except openai.APIError as error:
-            wait = _wait(error, attempt) if attempt <= patience.max_retries else None
+            wait = _wait(error, attempt) if attempt <= limits.max_retries else None
             if wait is None:
                 raise
         await asyncio.sleep(wait)
@@ -54,7 +62,7 @@ async def sent(
 
 
 def _wait(error: openai.APIError, attempt: int) -> float | None:
-    """Seconds before the next attempt; ``None``: there is none."""
+    """Seconds before the next attempt; ``None`` if there must not be one."""
     import openai
 
     if isinstance(error, openai.APIStatusError):

@@ -1,4 +1,4 @@
-"""What servers do differently, as data. How a kind of route is spoken is ``protocols``.
+"""What servers do differently, as data. How each kind of route is used is ``protocols``' part.
 
 Sources: llama.cpp ``tools/server/README.md`` (routes ``/completion``, ``/apply-template``,
 ``/tokenize``, ``/slots``); vLLM "OpenAI-Compatible Server" (extra parameters of the Completions
@@ -6,8 +6,8 @@ API, Tokenizer API, structured outputs); SGLang ``entrypoints/openai/protocol.py
 (``CompletionRequest``); Ollama ``docs/openapi.yaml`` and ``api/types.go`` (``GenerateRequest``);
 TGI ``docs/openapi.json`` and ``router/src/validation.rs``; the request and response types of the
 SDKs together 3.1, fireworks-ai 1.2, mistralai 3.7 and openrouter 1.3; DeepSeek API docs "Create
-Chat Completion", "Chat Prefix Completion", "Thinking Mode"; OpenRouter docs "Streaming" (who stops
-when a stream is cancelled).
+Chat Completion", "Chat Prefix Completion", "Thinking Mode"; OpenRouter docs "Streaming" (which
+providers stop when a stream is cancelled).
 """
 
 from __future__ import annotations
@@ -22,52 +22,71 @@ from glimp_integrations.backends.base import StreamEnd
 from glimp_integrations.output.json_schema import for_llguidance
 from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
 
-__all__ = ["FLAVOURS", "FORMS", "GENERIC", "Flavour", "bound_body", "by_host"]
+__all__ = [
+    "GENERIC",
+    "MODEL_STRING_SERVERS",
+    "SERVERS",
+    "ServerProfile",
+    "hosted_at",
+    "schema_fields",
+]
 
 _PLAIN_ENDS: Mapping[str, StreamEnd] = {"stop": "eos", "length": "length"}
+# These values leave the model's distribution as it is. They are sent because servers fill in
+# defaults of their own for whatever a request leaves out.
+_NO_PENALTIES = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+_NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, **_NO_PENALTIES}
+# llama.cpp and Ollama, which is built on it, name one field differently.
+_NEUTRAL_LLAMA_CPP = {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, **_NO_PENALTIES}
 
 
 @dataclass(frozen=True, slots=True)
-class Flavour:
-    """One kind of server.
+class ServerProfile:
+    """One kind of server, and what it does differently from others.
 
     Attributes:
-        name: How it is called in settings and reports.
-        protocol: Which kind of route is spoken: a key of ``protocols.PROTOCOLS``.
-        owned_by: What it writes into ``owned_by`` of ``/v1/models``; empty: nothing to go by.
-        body: Fields sent with every completion: servers fill in defaults of their own
-            (top-k, min-p, repetition penalty) for whatever is left out.
-        stream_options: Sent with every stream; empty: the field is not sent.
-        distribution_body: Sent when only the distribution of the next token matters.
-        seed: The field for the sampling seed; ``None``: there is none.
-        renders: Which route renders a conversation (text completions only); ``None``: none does.
-        window: Where an entry of ``/v1/models`` says how long a context may be.
-        token_per_chunk: A piece of a stream without log-probabilities is exactly one token.
-        binding: The field by which a completion is bound to a JSON schema; ``None``: it has
-            none.
-        max_logprobs: How many log-probabilities a token can carry by the documentation; the
-            default k is this or 20, whichever is smaller. 0: none, a large model only.
-        tempered: Log-probabilities are of the distribution the temperature made, unless the server
-            was started otherwise; they are scaled back.
-        warped: Log-probabilities are taken behind temperature, top-k and top-p, so the
-            distribution is asked for greedily, in a request of its own.
-        ends: From ``finish_reason`` to how a sequence ended; any other one is a failure.
-        stops: A stream can end itself behind a text and tell its exact tokens
-            (``stop_strings``).
-        stop_told: The field that tells a stop string from an end of sequence; ``None``: nothing
-            does.
-        cached: Path to the number of cached prompt tokens, from the chunk down.
-        cancels: Whether closing the connection stops the generation (and the bill); ``None``:
-            not documented.
+        name: Its name in settings and reports.
+        protocol: Which kind of route it offers: a key of ``protocols.PROTOCOLS``.
+        owned_by: What it writes into ``owned_by`` of ``/v1/models``; empty if that does not
+            identify it.
+        body: Fields that are sent with every completion.
+        stream_options: Sent with every stream; if empty, the field is left out.
+        distribution_body: Fields that are added when only the distribution of the next token
+            matters.
+        seed_field: The field for the sampling seed; ``None`` if there is none.
+        renders: The route that renders a conversation (text completions only); ``None`` if the
+            server renders none.
+        window_field: The field of an entry in ``/v1/models`` that holds the context window.
+        token_per_chunk: Whether a chunk without log-probabilities is exactly one token.
+        schema_field: The field that constrains a completion to a JSON schema; ``None`` if there
+            is none.
+        max_logprobs: How many log-probabilities a token can carry according to the
+            documentation. The default k is this or 20, whichever is smaller. With 0 the server
+            can only run the large model.
+        logprobs_mode: Which distribution log-probabilities describe. ``"raw"``: the model's own.
+            ``"temperature"``: the one after the temperature was applied, unless the server was
+            started otherwise; they are scaled back. ``"processed"``: the one after temperature,
+            top-k and top-p. That cannot be undone, so log-probabilities come from a greedy
+            request of their own, whose token is not used.
+        ends: How each ``finish_reason`` says that the sequence ended. Any other one is a failure.
+        supports_stop: Whether a stream can end itself after a stop string and still report its
+            exact tokens (see ``stop_strings``).
+        stop_field: The field of a choice that tells a stop string from an end of sequence;
+            ``None`` if nothing does.
+        cached_path: Where a chunk holds the number of cached prompt tokens, as a path of keys;
+            empty if it does not.
+        cancels: Whether closing the connection stops the generation (and the bill); ``None`` if
+            that is not documented.
         url: Base URL of a hosted service.
-        hosts: Host names it is recognised by.
+        hosts: Host names that identify a hosted service.
         key: Environment variable that model strings take the API key from.
-        partial: Fields that mark the last message as one to be continued (chat only).
-        thought: Where that message holds the thought (chat only); ``None``: nowhere.
-        thinks: Whether models think unless told otherwise (chat only).
-        thinking_body: Fields that switch thinking on and off (chat only).
-        echoes: Replies repeat the text that is to be continued (chat only).
-        pins: Every request has to name the host that serves it (chat only).
+        continue_fields: Fields that mark the last message as one to be continued (chat only).
+        reasoning_field: Where that message holds the reasoning (chat only); ``None`` if nowhere.
+        reasons_by_default: Whether models reason unless they are told otherwise (chat only).
+        thinking_body: Fields that switch reasoning on and off (chat only).
+        echoes_prefix: Whether replies repeat the text that is to be continued (chat only).
+        requires_provider: Whether every request has to name the provider that serves it (chat
+            only).
     """
 
     name: str
@@ -76,46 +95,41 @@ class Flavour:
     body: Mapping[str, Any] = field(default_factory=dict)
     stream_options: Mapping[str, Any] = field(default_factory=lambda: {"include_usage": True})
     distribution_body: Mapping[str, Any] = field(default_factory=dict)
-    seed: str | None = "seed"
+    seed_field: str | None = "seed"
     renders: Literal["apply-template", "tokenize"] | None = None
-    window: str = "max_model_len"
+    window_field: str = "max_model_len"
     token_per_chunk: bool = False
-    binding: Literal["json_schema", "json_schema_text", "structured_outputs"] | None = None
+    schema_field: Literal["json_schema", "json_schema_text", "structured_outputs"] | None = None
     max_logprobs: int = 1000
-    tempered: bool = False
-    warped: bool = False
+    logprobs_mode: Literal["raw", "temperature", "processed"] = "raw"
     ends: Mapping[str, StreamEnd] = field(default_factory=lambda: _PLAIN_ENDS)
-    stops: bool = False
-    stop_told: str | None = None
-    cached: tuple[str, ...] = ("usage", "prompt_tokens_details", "cached_tokens")
+    supports_stop: bool = False
+    stop_field: str | None = None
+    cached_path: tuple[str, ...] = ("usage", "prompt_tokens_details", "cached_tokens")
     cancels: bool | None = None
     url: str | None = None
     hosts: tuple[str, ...] = ()
     key: str | None = None
-    partial: Mapping[str, Any] = field(default_factory=dict)
-    thought: Literal["reasoning_content", "reasoning", "thinking_chunk"] | None = None
-    thinks: bool = False
+    continue_fields: Mapping[str, Any] = field(default_factory=dict)
+    reasoning_field: Literal["reasoning_content", "reasoning", "thinking_chunk"] | None = None
+    reasons_by_default: bool = False
     thinking_body: Mapping[bool, Mapping[str, Any]] = field(default_factory=dict)
-    echoes: bool = False
-    pins: bool = False
+    echoes_prefix: bool = False
+    requires_provider: bool = False
 
 
-GENERIC = Flavour(name="generic")
+GENERIC = ServerProfile(name="generic")
 
-LLAMA_CPP = Flavour(
+LLAMA_CPP = ServerProfile(
     name="llama.cpp",
     protocol="llama.cpp",
     owned_by="llamacpp",
     body={
-        "top_k": 0,
-        "min_p": 0.0,
-        "repeat_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
+        **_NEUTRAL_LLAMA_CPP,
         "cache_prompt": True,
-        # Counts in every chunk: exact for cancelled streams and characters of several tokens.
+        # Counts in every chunk: exact for cancelled streams and for characters of several tokens.
         "timings_per_token": True,
-        # Control tokens are generated without text, except these: what calls are begun with.
+        # Control tokens come without text unless they are listed here. Tool calls begin with them.
         "preserved_tokens": [*TAGS, "[ARGS]", "[CALL_ID]", *TAG_CLOSERS, "<｜tool▁sep｜>"],
     },
     # A token that is half a character is kept back together with its log-probabilities. These are
@@ -123,116 +137,89 @@ LLAMA_CPP = Flavour(
     distribution_body={"logit_bias": [["a", 1000.0]]},
     renders="apply-template",
     token_per_chunk=True,
-    binding="json_schema",
+    schema_field="json_schema",
     ends={**_PLAIN_ENDS, "stop_string": "stop_string"},
-    stops=True,
+    supports_stop=True,
     cancels=True,
 )
 
-VLLM = Flavour(
+VLLM = ServerProfile(
     name="vllm",
     owned_by="vllm",
     body={
         "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        # The rendered prompt holds its own BOS; closing tags may be special tokens.
+        **_NEUTRAL,
+        # The rendered prompt holds its own BOS.
         "add_special_tokens": False,
+        # Think end tags may be special tokens.
         "skip_special_tokens": False,
         "return_token_ids": True,
     },
     stream_options={"include_usage": True, "continuous_usage_stats": True},
-    # The likeliest tokens are keyed by their text, and halves of characters have none: they fall
-    # together. Keyed by their ids none is lost, but then nothing tells a chunk's tokens apart.
+    # The likeliest tokens are keyed by their text, and halves of characters have none, so they
+    # collapse into one entry. Keyed by their ids none is lost, but then nothing in a chunk shows
+    # which text belongs to which token.
     distribution_body={"return_tokens_as_token_ids": True},
     renders="tokenize",
-    binding="structured_outputs",
-    stop_told="stop_reason",
+    schema_field="structured_outputs",
+    stop_field="stop_reason",
     cancels=True,
 )
 
-SGLANG = Flavour(
+SGLANG = ServerProfile(
     name="sglang",
     owned_by="sglang",
-    body={
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "skip_special_tokens": False,
-    },
-    binding="json_schema_text",
-    tempered=True,
-    stop_told="matched_stop",
+    body={"top_k": -1, **_NEUTRAL, "skip_special_tokens": False},
+    schema_field="json_schema_text",
+    logprobs_mode="temperature",
+    stop_field="matched_stop",
     cancels=True,
 )
 
-OLLAMA = Flavour(
+OLLAMA = ServerProfile(
     name="ollama",
     protocol="ollama",
     owned_by="library",
-    # "options" of the request: neutral values against those of the Modelfile.
-    body={
-        "top_k": 0,
-        "min_p": 0.0,
-        "repeat_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-    },
+    # "options" of the request; they override those of the Modelfile.
+    body=_NEUTRAL_LLAMA_CPP,
     max_logprobs=20,
-    cached=(),
+    cached_path=(),
     cancels=True,
     url="http://127.0.0.1:11434",
 )
 
-TGI = Flavour(
+TGI = ServerProfile(
     name="tgi",
     protocol="tgi",
     body={"repetition_penalty": 1.0, "frequency_penalty": 0.0, "return_full_text": False},
     token_per_chunk=True,
     max_logprobs=5,
-    warped=True,
+    logprobs_mode="processed",
     ends={"eos_token": "eos", "stop_sequence": "eos", "length": "length"},
-    stop_told="finish_reason",
-    cached=(),
+    stop_field="finish_reason",
+    cached_path=(),
 )
 
-TOGETHER = Flavour(
+TOGETHER = ServerProfile(
     name="together",
-    # A neutral top-k is not documented, so none is sent.
-    body={
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-    },
+    body=_NEUTRAL,  # no top-k, because no neutral value of it is documented
     stream_options={},
-    window="context_length",
+    window_field="context_length",
     max_logprobs=20,
     ends={"stop": "eos", "eos": "eos", "length": "length"},
-    stop_told="finish_reason",
-    cached=("usage", "cached_tokens"),
+    stop_field="finish_reason",
+    cached_path=("usage", "cached_tokens"),
     cancels=True,
     url="https://api.together.ai/v1",
     hosts=("api.together.ai", "api.together.xyz"),
     key="TOGETHER_API_KEY",
 )
 
-FIREWORKS = Flavour(
+FIREWORKS = ServerProfile(
     name="fireworks",
-    body={
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "return_token_ids": True,
-    },
+    body={"top_k": 0, **_NEUTRAL, "return_token_ids": True},
     stream_options={},
-    window="context_length",
+    window_field="context_length",
     max_logprobs=5,
     cancels=True,
     url="https://api.fireworks.ai/inference/v1",
@@ -240,60 +227,60 @@ FIREWORKS = Flavour(
     key="FIREWORKS_API_KEY",
 )
 
-DEEPSEEK = Flavour(
+DEEPSEEK = ServerProfile(
     name="deepseek",
     protocol="chat",
-    seed=None,
+    seed_field=None,
     max_logprobs=0,
-    cached=("usage", "prompt_cache_hit_tokens"),
+    cached_path=("usage", "prompt_cache_hit_tokens"),
     cancels=True,
     url="https://api.deepseek.com/beta",
     hosts=("api.deepseek.com",),
     key="DEEPSEEK_API_KEY",
-    partial={"prefix": True},
-    thought="reasoning_content",
-    thinks=True,
+    continue_fields={"prefix": True},
+    reasoning_field="reasoning_content",
+    reasons_by_default=True,
     thinking_body={
         True: {"thinking": {"type": "enabled"}},
         False: {"thinking": {"type": "disabled"}},
     },
 )
 
-MISTRAL = Flavour(
+MISTRAL = ServerProfile(
     name="mistral",
     protocol="chat",
     stream_options={},
-    seed="random_seed",
-    window="max_context_length",
+    seed_field="random_seed",
+    window_field="max_context_length",
     max_logprobs=0,
     ends={"stop": "eos", "length": "length", "model_length": "context"},
     cancels=False,
     url="https://api.mistral.ai/v1",
     hosts=("api.mistral.ai",),
     key="MISTRAL_API_KEY",
-    partial={"prefix": True},
-    thought="thinking_chunk",
+    continue_fields={"prefix": True},
+    reasoning_field="thinking_chunk",
     thinking_body={True: {"prompt_mode": "reasoning"}},
-    echoes=True,
+    echoes_prefix=True,
 )
 
-OPENROUTER = Flavour(
+OPENROUTER = ServerProfile(
     name="openrouter",
     protocol="chat",
     stream_options={},
-    window="context_length",
+    window_field="context_length",
     max_logprobs=0,
     url="https://openrouter.ai/api/v1",
     hosts=("openrouter.ai",),
     key="OPENROUTER_API_KEY",
-    thought="reasoning",
+    reasoning_field="reasoning",
     thinking_body={False: {"reasoning": {"effort": "none"}}},
-    pins=True,
+    requires_provider=True,
 )
 
-FLAVOURS = {
-    flavour.name: flavour
-    for flavour in (
+SERVERS = {
+    server.name: server
+    for server in (
         LLAMA_CPP,
         VLLM,
         SGLANG,
@@ -307,27 +294,31 @@ FLAVOURS = {
         GENERIC,
     )
 }
+"""All kinds of servers by name; the names are the values of ``OpenAIBackend(server=...)``."""
 
-FORMS = {f.name: f for f in (OLLAMA, TGI, TOGETHER, FIREWORKS, DEEPSEEK, MISTRAL, OPENROUTER)}
-"""Flavours with a model string of their own, such as ``ollama:MODEL``."""
+MODEL_STRING_SERVERS = {
+    server.name: server
+    for server in (OLLAMA, TGI, TOGETHER, FIREWORKS, DEEPSEEK, MISTRAL, OPENROUTER)
+}
+"""Servers that a model string can begin with, such as ``ollama:MODEL``."""
 
 
-def by_host(url: str) -> Flavour | None:
-    """The hosted service at a URL."""
+def hosted_at(url: str) -> ServerProfile | None:
+    """The hosted service at a URL; ``None`` if the host name belongs to none of them."""
     try:
         host = urlsplit(url).hostname
-    except ValueError:  # no URL: told later
+    except ValueError:  # not a URL, which is reported later
         return None
-    return next((flavour for flavour in FLAVOURS.values() if host in flavour.hosts), None)
+    return next((server for server in SERVERS.values() if host in server.hosts), None)
 
 
-def bound_body(flavour: Flavour, schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Fields that bind a completion to a JSON schema."""
-    if schema is None or flavour.binding is None:
+def schema_fields(server: ServerProfile, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Request fields that constrain a completion to a JSON schema; empty without a schema."""
+    if schema is None or server.schema_field is None:
         return {}
-    if flavour.binding == "structured_outputs":
+    if server.schema_field == "structured_outputs":
         return {"structured_outputs": {"json": dict(schema)}}
-    if flavour.binding == "json_schema_text":
+    if server.schema_field == "json_schema_text":
         return {"json_schema": json.dumps(schema)}
-    # Builds with llguidance write the JSON as told here; the built-in grammar ignores it.
+    # Builds with llguidance follow the layout options in here; the built-in grammar ignores them.
     return {"json_schema": for_llguidance(schema)}

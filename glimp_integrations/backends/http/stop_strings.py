@@ -1,8 +1,14 @@
-"""Streams that end by themselves where a text is complete, with the exact text.
+r"""Streams that end by themselves after a stop string, with the exact text.
 
-A stream that is closed early costs the server up to two passes more, until it notices, and on a
-shared device the other model waits for them. A stop string costs nothing, but servers cut it off
-with all that its token holds.
+The router wants a step to end right after its delimiter. It could close the stream there, but the
+server only notices that after up to two more passes, and on a shared device the other model has to
+wait for them. With a stop string the server ends the stream itself, at no cost.
+
+But servers remove the stop string, together with everything else in the token that completed it.
+If the model writes the token ``".\n\n"`` and the stop string is ``"\n\n"``, the stream shows
+``"."``. The router needs the text exactly as the model wrote it, because the other model continues
+it. So the end of the text is put together here from the ids of the tokens, which the server
+reports even where it holds back their text.
 """
 
 from __future__ import annotations
@@ -20,36 +26,57 @@ __all__ = ["generate"]
 async def generate(
     endpoint: ModelEndpoint, request: Request, report: Report
 ) -> AsyncGenerator[Token, None]:
-    """Continue ``request.prompt`` until one of ``request.stop`` is written.
+    """Continue ``request.prompt`` until one of ``request.stop`` is complete.
 
-    The server's choices carry ``ids``, those of the tokens it has generated, shown or kept back,
-    and at the end ``stop``, the text that ended them.
+    Each choice from the server has ``ids``, the ids of the tokens generated since the choice
+    before, whether their text is shown or held back. The last one has ``stop_string``, the stop
+    string that ended the stream.
+
+    Args:
+        endpoint: The model.
+        request: What to generate; its ``stop`` is not empty.
+        report: Where to write token counts and the reason of the end.
+
+    Raises:
+        UnsuitableEndpointError: The route does not exist; nothing was generated.
+        BackendError: The request failed.
     """
-    # The last text that was shown, the ids it was made of, and ids nothing was shown of yet.
-    shown, own, kept_back = "", list[int](), list[int]()
-    told, stop = 0, ""  # tokens that were counted, the text that ended the stream
+    shown_text, shown_ids = "", list[int]()  # the last text that was shown, and its ids
+    hidden_ids = list[int]()  # ids since then, of which no text was shown yet
+    count, stop_string = 0, ""
     async with aclosing(endpoint.completion(request, report)) as choices:
         async for choice in choices:
-            stop = choice["stop_string"] or stop
-            kept_back += choice["ids"]
+            stop_string = choice["stop_string"] or stop_string
+            hidden_ids += choice["ids"]
             if text := choice["text"]:
-                shown, own, kept_back = text, kept_back, []
-                # A character of several tokens comes with the id of its last one.
-                told, before = max(told, report.completion_tokens or 0), told
-                yield Token(text, multi_token=len(own) != 1, count=told - before)
+                shown_text, shown_ids, hidden_ids = text, hidden_ids, []
+                # A character of several tokens comes with the id of its last token only. The
+                # server's total counts all of them, so the count is taken from there.
+                before, count = count, max(count, report.completion_tokens or 0)
+                yield Token(text, multi_token=len(shown_ids) != 1, count=count - before)
     if report.ended == "stop_string":
-        rest = await _rest(endpoint, stop, shown, [*own, *kept_back])
-        count = max(0, (report.completion_tokens or 0) - told)
-        texts = await _last(endpoint, kept_back, len(rest)) if count == len(kept_back) > 1 else []
+        # The stop string may begin inside the last token that was shown, so the rest of the text
+        # is found by comparing with that token's whole text.
+        rest = await _removed_text(endpoint, stop_string, shown_text, [*shown_ids, *hidden_ids])
+        rest_count = max(0, (report.completion_tokens or 0) - count)
+        # The router wants single tokens. Ask for their texts one by one, but only if every hidden
+        # token is known by its id.
+        texts: list[str] = []
+        if rest_count == len(hidden_ids) > 1:
+            texts = await _last_texts(endpoint, hidden_ids, len(rest))
         if "".join(texts) == rest:
             for text in texts:
                 yield Token(text)
         else:
-            yield Token(rest, multi_token=len(kept_back) > 1, count=count)
+            yield Token(rest, multi_token=len(hidden_ids) > 1, count=rest_count)
 
 
-async def _last(endpoint: ModelEndpoint, ids: list[int], length: int) -> list[str]:
-    """The texts of the last tokens, of as many as hold ``length`` characters."""
+async def _last_texts(endpoint: ModelEndpoint, ids: list[int], length: int) -> list[str]:
+    """The texts of the last tokens, as many as are needed for ``length`` characters.
+
+    Returns:
+        One text a token; empty if the server does not offer the route.
+    """
     texts: list[str] = []
     try:
         while sum(map(len, texts)) < length and len(texts) < len(ids):
@@ -59,12 +86,27 @@ async def _last(endpoint: ModelEndpoint, ids: list[int], length: int) -> list[st
     return texts
 
 
-async def _rest(endpoint: ModelEndpoint, stop: str, shown: str, ids: list[int]) -> str:
-    """What the server cut off."""
+async def _removed_text(
+    endpoint: ModelEndpoint, stop_string: str, shown_text: str, ids: list[int]
+) -> str:
+    """The text that the server removed from the end of the stream.
+
+    Args:
+        endpoint: The model.
+        stop_string: The stop string that ended the stream.
+        shown_text: The last text that was shown.
+        ids: Ids of the tokens from ``shown_text`` to the end.
+
+    Returns:
+        The text from the end of ``shown_text``. It begins with the stop string. If the ids do not
+        tell what follows, it is the stop string alone.
+    """
     try:
-        whole = await endpoint.text_of(ids)
+        full_text = await endpoint.text_of(ids)
     except UnsuitableEndpointError:  # the route is hidden
-        return stop
-    # Another text: the shown one ends with a character that began in an earlier token.
-    rest = whole.removeprefix(shown)
-    return rest if whole.startswith(shown) and rest.startswith(stop) else stop
+        return stop_string
+    rest = full_text.removeprefix(shown_text)
+    # The texts differ if the shown one ends with a character that began in an earlier token, whose
+    # id is not among these. Then nothing is guessed.
+    fits = full_text.startswith(shown_text) and rest.startswith(stop_string)
+    return rest if fits else stop_string

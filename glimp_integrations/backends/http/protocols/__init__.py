@@ -1,17 +1,23 @@
-"""How the kinds of routes are spoken: requests out, streams in. What differs from server to
-server of one kind is data (``servers``).
+"""How each kind of route is used: requests out, streams in.
+
+What differs between servers that offer the same kind of route is data (``servers``).
 """
 
 from __future__ import annotations
 
-from glimp_integrations.backends.http.protocols.base import Ask, Identity, Protocol, Reading
+from glimp_integrations.backends.http.protocols.base import (
+    ChunkParser,
+    Identity,
+    Protocol,
+    RequestContext,
+)
 from glimp_integrations.backends.http.protocols.chat import Chat
 from glimp_integrations.backends.http.protocols.completions import Completions
 from glimp_integrations.backends.http.protocols.llamacpp import LlamaCpp
 from glimp_integrations.backends.http.protocols.ollama import Ollama
 from glimp_integrations.backends.http.protocols.tgi import Tgi
 
-__all__ = ["PROTOCOLS", "Ask", "Identity", "Protocol", "Reading"]
+__all__ = ["PROTOCOLS", "ChunkParser", "Identity", "Protocol", "RequestContext"]
 
 PROTOCOLS: dict[str, Protocol] = {
     "completions": Completions(),
@@ -20,3 +26,4 @@ PROTOCOLS: dict[str, Protocol] = {
     "tgi": Tgi(),
     "chat": Chat(),
 }
+"""The protocols by the names that ``ServerProfile.protocol`` uses."""

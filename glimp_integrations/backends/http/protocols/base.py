@@ -1,8 +1,8 @@
-"""What every protocol has to say. Protocols hold no state: one object serves all backends.
+"""What every protocol has to define. Protocols hold no state: one object serves all backends.
 
-A stream is read into the *choices* of text completions (``text``, ``logprobs``,
-``finish_reason``), whatever a server's own shape is, so that one parser (``chunks``) and one set of
-probes serve all of them.
+Whatever shape a server's stream has, a protocol turns it into the *choices* of text completions
+(``text``, ``logprobs``, ``finish_reason``), so that one parser (``chunks``) and one set of probes
+serve all of them.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from glimp_integrations.backends.base import (
     Report,
     Request,
 )
-from glimp_integrations.backends.http.servers import Flavour
+from glimp_integrations.backends.http.servers import ServerProfile
 from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
 
 __all__ = [
-    "Ask",
+    "ChunkParser",
     "Identity",
     "ModelEndpoint",
     "Protocol",
-    "Reading",
+    "RequestContext",
     "choice_of",
-    "the_only",
-    "unserved",
+    "not_served",
+    "only_model",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """All that a request is made of.
+class RequestContext:
+    """Everything that a completion request is made of.
 
     Attributes:
-        model: Its name on the server.
-        request: What the router wants.
-        flavour: The server's kind.
-        extra: The owner's own fields.
-        stop: Strings the server shall stop at; used by a probe only.
-        window: The context window its owner asked for, in tokens; ``None``: none in particular.
+        model: Name of the model on the server.
+        request: What the router asks for.
+        server: The server's kind.
+        extra_body: Fields that the backend's owner adds to every request.
+        stop: Strings the server should stop at; only a probe uses them.
+        window: The context window the backend's owner set, in tokens; ``None`` if not set.
     """
 
     model: str | None
     request: Request
-    flavour: Flavour
-    extra: Mapping[str, Any]
+    server: ServerProfile
+    extra_body: Mapping[str, Any]
     stop: Sequence[str] = ()
     window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a server says of the model.
+    """What a server reports about the model.
 
     Attributes:
-        model: Its name there.
-        window: Tokens of its context; ``None``: not told.
-        template: Source of its chat template; ``None``: not shown.
+        model: Name of the model on the server.
+        window: Its context window in tokens; ``None`` if the server does not report it.
+        template: Source of its chat template; ``None`` if the server does not show it.
     """
 
     model: str
@@ -75,35 +75,36 @@ class Identity:
 class ModelEndpoint(typing.Protocol):
     """One model at one address, as far as protocols, probes and stop strings need to know it.
 
-    ``openai.OpenAIBackend`` is what stands behind it. They use this description of it and not the
-    class, so that none of them depends on the backend that is built from them.
+    In practice this is an ``openai.OpenAIBackend``. They are typed with this description instead
+    of the class, so that none of them imports the backend that is built from them.
 
     Attributes:
         name: Name of the model, for messages.
         url: Address without secrets, for messages.
-        model: Name of the model on the server; ``None``: not known yet.
-        wanted_window: The context window its owner asked for, in tokens; ``None``: none.
+        model: Name of the model on the server; ``None`` if it is not known yet.
+        requested_window: The context window the backend's owner set, in tokens; ``None`` if not
+            set.
         context_window: The context window in tokens, as far as known.
-        thinks: Whether the model thinks before it answers, as far as known.
-        shown_template: Source of the chat template that the server showed, if it did.
+        thinks: Whether the model reasons before it answers, as far as known.
+        shown_template: Source of the chat template, if the server showed it.
     """
 
     name: str
     url: str | None
     model: str | None
-    wanted_window: int | None
+    requested_window: int | None
     context_window: int | None
     thinks: bool
     shown_template: str | None
 
     @property
-    def flavour(self) -> Flavour:
+    def server(self) -> ServerProfile:
         """The server's kind."""
         ...
 
     @property
     def protocol(self) -> Protocol:
-        """How the server's routes are spoken."""
+        """How the server's routes are used."""
         ...
 
     @property
@@ -121,18 +122,18 @@ class ModelEndpoint(typing.Protocol):
         """How many log-probabilities every token should carry."""
         ...
 
-    def call_it(self, name: str) -> None:
-        """Set the model's name to the one the server told."""
+    def set_model(self, name: str) -> None:
+        """Use the model name that the server reported."""
         ...
 
     async def get(
         self, route: str, *, at_most: float = math.inf, max_retries: int | None = None
     ) -> Any:
-        """GET a route beside ``/v1``, waiting ``at_most`` seconds."""
+        """GET a route next to ``/v1``, waiting ``at_most`` seconds."""
         ...
 
     async def post(self, route: str, body: Mapping[str, Any]) -> Any:
-        """POST to a route beside ``/v1``."""
+        """POST to a route next to ``/v1``."""
         ...
 
     async def models(self) -> list[dict[str, Any]] | None:
@@ -146,7 +147,7 @@ class ModelEndpoint(typing.Protocol):
         ...
 
     async def identify(self) -> str | None:
-        """Ask who serves what; returns the source of the chat template, if it can be had."""
+        """Find out what is served; returns the source of the chat template, if available."""
         ...
 
     async def capabilities(self) -> Capabilities:
@@ -160,16 +161,16 @@ class ModelEndpoint(typing.Protocol):
         ...
 
     async def text_of(self, ids: Sequence[int]) -> str:
-        """The text of some tokens."""
+        """The text of some token ids."""
         ...
 
 
-class Reading(ABC):
-    """One stream on its way: chunks in, choices out."""
+class ChunkParser(ABC):
+    """Parses one stream: chunks in, choices out. Made anew for every request."""
 
     @abstractmethod
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
-        """The choices of a chunk; what it tells about its cost goes into the report."""
+        """The choices of a chunk; token counts in the chunk are written into ``report``."""
 
     def rest(self) -> list[dict[str, Any]]:
         """What was held back when the stream ended."""
@@ -180,52 +181,52 @@ class Protocol(ABC):
     """One kind of route.
 
     Attributes:
-        route: What is asked, for messages.
-        remedy: What to do where the route does not exist.
-        lines: Streams are one JSON object a line, instead of server-sent events.
-        exact_text: The route continues exact text; else it continues a message.
+        route: The route that completions are posted to, for messages.
+        remedy: What to do where the route does not exist, for messages.
+        json_lines: Whether a stream is one JSON object a line, and not server-sent events.
+        exact_text: Whether the route continues exact text; otherwise it continues a message.
     """
 
     route: str
     remedy: str
-    lines = False
+    json_lines = False
     exact_text = True
 
     @abstractmethod
-    def path(self, root: str, ask: Ask) -> str:
+    def path(self, root: str, context: RequestContext) -> str:
         """Where completions are posted to: a path below the base URL, or a full URL.
 
         Args:
             root: The base URL without ``/v1``.
-            ask: The request.
+            context: The request.
         """
 
     @abstractmethod
-    def body(self, ask: Ask) -> dict[str, Any]:
+    def body(self, context: RequestContext) -> dict[str, Any]:
         """The body of a streamed completion."""
 
     @abstractmethod
-    def reading(self, ask: Ask) -> Reading:
-        """Reads the stream of such a request."""
+    def parser(self, context: RequestContext) -> ChunkParser:
+        """The parser for the stream that answers this request."""
 
     @abstractmethod
     async def identify(
         self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
-        """Ask who serves what.
+        """Find out which model is served.
 
         Args:
             endpoint: The model that is asked about.
-            listed: What ``/v1/models`` said, where it was asked already.
+            listed: The entries of ``/v1/models``, if they were fetched already.
 
         Raises:
-            ConfigError: No model is named, and there is not exactly one.
+            ConfigError: No model is named, and the server does not serve exactly one.
             UnsuitableEndpointError: The model is not served there.
             BackendError: The server cannot be reached.
         """
 
     async def window(self, endpoint: ModelEndpoint) -> int | None:
-        """The context window once the model has been used: some know it only then."""
+        """The context window after the first use of the model: some servers set it only then."""
         return endpoint.context_window
 
     async def render(
@@ -235,28 +236,29 @@ class Protocol(ABC):
         tools: Sequence[Mapping[str, Any]],
         template_kwargs: Mapping[str, Any],
     ) -> Rendered | None:
-        """Let the server render a conversation; ``None``: it does not."""
+        """Let the server render a conversation; ``None`` if it cannot."""
         return None
 
     async def ids(self, endpoint: ModelEndpoint, text: str, *, prompt: bool) -> list[int] | None:
-        """The server's ids of a text; ``None``: it does not tell.
+        """The server's token ids of a text; ``None`` if it cannot tell.
 
         Args:
             endpoint: The model that is asked about.
             text: The text.
-            prompt: It is a rendered prompt: count what the server itself would add.
+            prompt: Whether the text is a rendered prompt. Tokens that the server itself adds to
+                prompts are then counted, too.
         """
         return None
 
     async def is_control(self, endpoint: ModelEndpoint, literal: str) -> bool | None:
-        """Whether a literal is read as a control token; ``None``: the server does not tell."""
+        """Whether a literal is read as a control token; ``None`` if the server cannot tell."""
         return None
 
 
 def choice_of(
     text: str, entries: list[dict[str, Any]] | None = None, finish: str | None = None
 ) -> dict[str, Any]:
-    """A choice as text completions have it."""
+    """A choice in the shape of text completions."""
     return {
         "text": text,
         "logprobs": {"content": entries} if entries else None,
@@ -264,8 +266,8 @@ def choice_of(
     }
 
 
-def the_only(names: Sequence[str], endpoint: ModelEndpoint) -> str:
-    """The model of a server that serves one.
+def only_model(names: Sequence[str], endpoint: ModelEndpoint) -> str:
+    """The model of a server that serves exactly one.
 
     Raises:
         ConfigError: It serves none, or several.
@@ -277,8 +279,10 @@ def the_only(names: Sequence[str], endpoint: ModelEndpoint) -> str:
     return names[0]
 
 
-def unserved(endpoint: ModelEndpoint, names: Sequence[str], remedy: str) -> UnsuitableEndpointError:
-    """The model is not among the served ones."""
+def not_served(
+    endpoint: ModelEndpoint, names: Sequence[str], remedy: str
+) -> UnsuitableEndpointError:
+    """The error for a model that is not among the served ones."""
     return UnsuitableEndpointError(
         probe="P0 identity",
         server=f"{endpoint.model} at {endpoint.url}",

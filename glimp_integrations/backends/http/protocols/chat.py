@@ -1,19 +1,20 @@
 """Services that continue the last message of a chat: DeepSeek, Mistral, OpenRouter.
 
-The router hands every backend one text: what ``render`` returned, and what was written since.
-Here ``render`` returns the conversation as one line of JSON, which holds no newline whatever the
-messages hold, so that the first newline ends it: ``Turn.read`` gets both back exactly. Models that
-think get their thought opened behind that line, as a chat template would do it.
+The router gives every backend one text: what ``render`` returned, followed by what was written
+since. These services need messages instead. So ``render`` writes the conversation as one line of
+JSON. JSON escapes every newline, so the first newline of the prompt ends the conversation, and
+``Turn.read`` recovers both parts exactly. For models that think, a think tag is opened after that
+line, as a chat template would do it.
 
-How a thought that is still open is handed over:
+A thought that is still open is sent like this:
 
-- DeepSeek: ``reasoning_content`` of the message. Documented as the input for the chain of thought;
-  whether the model goes on *inside* it is not. Probe P5 asks.
-- Mistral: a ``thinking`` chunk with ``closed: false``, which is documented for this purpose.
-- OpenRouter: ``reasoning`` of the message; what a host makes of it is not documented.
+- DeepSeek: in ``reasoning_content`` of the message. This is documented as the input for the chain
+  of thought. Whether the model continues *inside* it is not documented; probe P5 tries it.
+- Mistral: as a ``thinking`` chunk with ``closed: false``, which is documented for this purpose.
+- OpenRouter: in ``reasoning`` of the message. What a provider does with it is not documented.
 
-Replies carry the thought in a field of its own. It becomes text again: the closing tag is written
-where the answer begins.
+Replies carry the thought in a field of its own. The parser turns it back into text, and writes the
+closing tag where the answer begins.
 
 Sources: DeepSeek API docs "Chat Prefix Completion (Beta)" and "Create Chat Completion" (assistant
 message); mistralai 3.7 ``AssistantMessage.prefix``, ``ThinkChunk.closed``, ``DeltaMessage``;
@@ -30,15 +31,15 @@ from typing import Any
 from glimp_integrations.backends.base import Message, Rendered, Report
 from glimp_integrations.backends.http.chunks import note_usage
 from glimp_integrations.backends.http.protocols.base import (
-    Ask,
+    ChunkParser,
     Identity,
     ModelEndpoint,
     Protocol,
-    Reading,
+    RequestContext,
     choice_of,
 )
 from glimp_integrations.backends.http.protocols.completions import listed_entry
-from glimp_integrations.backends.http.servers import Flavour
+from glimp_integrations.backends.http.servers import ServerProfile
 from glimp_integrations.errors import ConfigError
 
 __all__ = ["Chat", "Echo", "Turn", "header"]
@@ -47,44 +48,45 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 class Chat(Protocol):
-    """See the module's docstring."""
+    """The last message of a chat is continued. Serves as the large model only."""
 
     route = "POST /chat/completions"
     remedy = "Is base_url the address of this service?"
     exact_text = False
 
-    def path(self, root: str, ask: Ask) -> str:
+    def path(self, root: str, context: RequestContext) -> str:
         return "/chat/completions"
 
-    def body(self, ask: Ask) -> dict[str, Any]:
-        request, flavour = ask.request, ask.flavour
+    def body(self, context: RequestContext) -> dict[str, Any]:
+        request, server = context.request, context.server
         turn = Turn.read(request.prompt)
         body: dict[str, Any] = {
-            "model": ask.model,
-            "messages": [*turn.messages, *turn.partial(flavour)],
+            "model": context.model,
+            "messages": [*turn.messages, *turn.continued_message(server)],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
-            # Some refuse anything else for greedy sampling, where it means nothing.
+            # Some services refuse any other value for greedy decoding, where it has no effect.
             "top_p": request.top_p if request.temperature > 0 else 1.0,
             "stream": True,
         }
-        if flavour.stream_options:
-            body["stream_options"] = dict(flavour.stream_options)
-        if ask.stop:
-            body["stop"] = list(ask.stop)
-        if request.seed is not None and flavour.seed is not None:
-            body[flavour.seed] = request.seed
-        return {**body, **flavour.body, **flavour.thinking_body.get(turn.thinks, {}), **ask.extra}
+        if server.stream_options:
+            body["stream_options"] = dict(server.stream_options)
+        if context.stop:
+            body["stop"] = list(context.stop)
+        if request.seed is not None and server.seed_field is not None:
+            body[server.seed_field] = request.seed
+        thinking = server.thinking_body.get(turn.thinks, {})
+        return {**body, **server.body, **thinking, **context.extra_body}
 
-    def reading(self, ask: Ask) -> Reading:
-        return _Reading(Turn.read(ask.request.prompt), ask.flavour)
+    def parser(self, context: RequestContext) -> ChunkParser:
+        return _Parser(Turn.read(context.request.prompt), context.server)
 
     async def identify(
         self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
         entry = await listed_entry(endpoint, listed)
         assert endpoint.model is not None
-        return Identity(endpoint.model, (entry or {}).get(endpoint.flavour.window))
+        return Identity(endpoint.model, (entry or {}).get(endpoint.server.window_field))
 
     async def render(
         self,
@@ -98,8 +100,8 @@ class Chat(Protocol):
 
 
 def header(messages: Sequence[Message], *, thinks: bool) -> str:
-    """A conversation as one line; the model's own text goes behind it."""
-    # Only what all of these services document; calls were written out as text before.
+    """A conversation as one line of JSON; the model's own text follows it."""
+    # Only fields that all of these services document. Tool calls are text already.
     shown = [
         {"role": "system" if m["role"] == "developer" else m["role"], "content": m["content"]}
         for m in messages
@@ -109,14 +111,14 @@ def header(messages: Sequence[Message], *, thinks: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A prompt of this protocol, taken apart.
+    """A prompt of this protocol, split into its parts.
 
     Attributes:
         messages: The conversation.
         thinks: Whether the model thinks before it answers.
         thought: The thought so far.
-        closed: Whether it is over (true for models that do not think).
-        answer: The text behind it.
+        closed: Whether the thought is complete (true for models that do not think).
+        answer: The answer so far.
     """
 
     messages: list[dict[str, Any]]
@@ -127,15 +129,15 @@ class Turn:
 
     @classmethod
     def read(cls, prompt: str) -> Turn:
-        """Take a prompt apart.
+        """Split a prompt.
 
         Raises:
             ConfigError: It was not made by ``render``.
         """
         head, _, text = prompt.partition("\n")
         try:
-            told = json.loads(head)
-            messages, thinks = list(told["messages"]), bool(told["thinks"])
+            conversation = json.loads(head)
+            messages, thinks = list(conversation["messages"]), bool(conversation["thinks"])
         except (ValueError, TypeError, KeyError):
             raise ConfigError(
                 "a service that continues a chat got a text that its own render() did not make: "
@@ -144,30 +146,34 @@ class Turn:
         if not thinks or not text.startswith(OPEN):
             return cls(messages, thinks, "", True, text)
         thought, think_end_tag, answer = text.removeprefix(OPEN).removeprefix("\n").partition(CLOSE)
-        # The service writes its own seam between thought and answer.
+        # The service puts its own separator between thought and answer.
         return cls(messages, thinks, thought, bool(think_end_tag), answer.lstrip("\n"))
 
-    def partial(self, flavour: Flavour) -> list[dict[str, Any]]:
-        """The message to be continued; none while nothing was written."""
+    def continued_message(self, server: ServerProfile) -> list[dict[str, Any]]:
+        """The message to be continued, in a list; an empty list while nothing was written."""
         if not self.thought and not self.answer:
             return []
-        message: dict[str, Any] = {"role": "assistant", "content": self.answer, **flavour.partial}
-        if self.thought and flavour.thought == "thinking_chunk":
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": self.answer,
+            **server.continue_fields,
+        }
+        if self.thought and server.reasoning_field == "thinking_chunk":
             inner = [{"type": "text", "text": self.thought}]
             chunks = [{"type": "thinking", "thinking": inner, "closed": self.closed}]
             if self.answer:
                 chunks.append({"type": "text", "text": self.answer})
             message["content"] = chunks
-        elif self.thought and flavour.thought is not None:
-            message[flavour.thought] = self.thought
+        elif self.thought and server.reasoning_field is not None:
+            message[server.reasoning_field] = self.thought
         return [message]
 
 
 class Echo:
-    """Takes a text that is repeated at the beginning of a stream out of it.
+    """Removes a prefix that a stream may repeat at its beginning.
 
     Args:
-        text: What may be repeated; empty: nothing.
+        text: The prefix; if empty, nothing is removed.
     """
 
     def __init__(self, text: str) -> None:
@@ -175,7 +181,10 @@ class Echo:
         self._seen = ""
 
     def feed(self, piece: str) -> str:
-        """What of a piece is new; held back while that is not clear."""
+        """The new text in a piece of the stream.
+
+        While the pieces so far could still be the prefix they are held back, and this is empty.
+        """
         if not self._text:
             return piece
         self._seen += piece
@@ -184,42 +193,43 @@ class Echo:
         return self.rest()
 
     def rest(self) -> str:
-        """What was held back; nothing is looked for from here on."""
+        """The new text in what was held back. No prefix is looked for from here on."""
         text, seen = self._text, self._seen
         self._text = self._seen = ""
         trimmed = text.rstrip()
         if text and seen.startswith(text):
             return seen[len(text) :]
-        # Without the blank line at its end: P5 tells, and the words at least do not come twice.
+        # Some repeat the prefix without the whitespace at its end. Probe P5 reports that; here the
+        # words at least must not appear twice.
         if trimmed and seen.startswith(trimmed):
             return seen[len(trimmed) :]
         return seen
 
 
-class _Reading(Reading):
-    def __init__(self, turn: Turn, flavour: Flavour) -> None:
-        self._cached = flavour.cached
+class _Parser(ChunkParser):
+    def __init__(self, turn: Turn, server: ServerProfile) -> None:
+        self._cached_path = server.cached_path
         self._open = turn.thinks and not turn.closed
-        self._thought = Echo(turn.thought if flavour.echoes else "")
-        self._answer = Echo(turn.answer if flavour.echoes else "")
+        self._thought = Echo(turn.thought if server.echoes_prefix else "")
+        self._answer = Echo(turn.answer if server.echoes_prefix else "")
 
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
-        note_usage(chunk, report, self._cached)
-        found: list[dict[str, Any]] = []
+        note_usage(chunk, report, self._cached_path)
+        choices: list[dict[str, Any]] = []
         for choice in chunk.get("choices") or ():
             thought, answer = _texts(choice.get("delta") or {})
             if thought and self._open:
-                found.append(choice_of(self._thought.feed(thought)))
+                choices.append(choice_of(self._thought.feed(thought)))
             elif thought:
-                # It thinks anew behind its answer's beginning. That is no part of the text; the
-                # probe P5 looks for it.
-                found.append({"text": "", "thought": thought})
+                # The model reasons again after its answer has begun. That is not a part of the
+                # text; probe P5 reports it.
+                choices.append({"text": "", "thought": thought})
             if answer:
-                found += self._close()
-                found.append(choice_of(self._answer.feed(answer)))
+                choices += self._close()
+                choices.append(choice_of(self._answer.feed(answer)))
             if choice.get("finish_reason"):
-                found.append(choice_of("", finish=choice["finish_reason"]))
-        return found
+                choices.append(choice_of("", finish=choice["finish_reason"]))
+        return choices
 
     def rest(self) -> list[dict[str, Any]]:
         return [
@@ -229,6 +239,7 @@ class _Reading(Reading):
         ]
 
     def _close(self) -> list[dict[str, Any]]:
+        """The end of an open thought: what was held back of it, and the closing tag."""
         if not self._open:
             return []
         self._open = False

@@ -8,22 +8,22 @@ from typing import Any
 from glimp_integrations.backends.base import Message, Rendered, Report, looks_like_control
 from glimp_integrations.backends.http.chunks import note_usage
 from glimp_integrations.backends.http.protocols.base import (
-    Ask,
+    ChunkParser,
     Identity,
     ModelEndpoint,
     Protocol,
-    Reading,
-    the_only,
-    unserved,
+    RequestContext,
+    not_served,
+    only_model,
 )
-from glimp_integrations.backends.http.servers import Flavour, bound_body
+from glimp_integrations.backends.http.servers import ServerProfile, schema_fields
 from glimp_integrations.errors import UnsuitableEndpointError
 
 __all__ = ["Completions", "listed_entry"]
 
 
 class Completions(Protocol):
-    """See the module's docstring."""
+    """Raw text in, its continuation out; the common route of most servers."""
 
     route = "POST /v1/completions"
     remedy = (
@@ -31,42 +31,42 @@ class Completions(Protocol):
         "services cannot continue a chain of thought"
     )
 
-    def path(self, root: str, ask: Ask) -> str:
+    def path(self, root: str, context: RequestContext) -> str:
         return "/completions"
 
-    def body(self, ask: Ask) -> dict[str, Any]:
-        request, flavour = ask.request, ask.flavour
+    def body(self, context: RequestContext) -> dict[str, Any]:
+        request, server = context.request, context.server
         body: dict[str, Any] = {
-            "model": ask.model,
+            "model": context.model,
             "prompt": request.prompt,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
             "stream": True,
         }
-        if flavour.stream_options:
-            body["stream_options"] = dict(flavour.stream_options)
-        body |= {**flavour.body, **ask.extra}
+        if server.stream_options:
+            body["stream_options"] = dict(server.stream_options)
+        body |= {**server.body, **context.extra_body}
         if request.distribution_only:
-            body |= flavour.distribution_body
-        body |= bound_body(flavour, request.schema)
-        if ask.stop:
-            body["stop"] = list(ask.stop)
+            body |= server.distribution_body
+        body |= schema_fields(server, request.schema)
+        if context.stop:
+            body["stop"] = list(context.stop)
         if request.logprobs:
             body["logprobs"] = request.logprobs
-        if request.seed is not None and flavour.seed is not None:
-            body[flavour.seed] = request.seed
+        if request.seed is not None and server.seed_field is not None:
+            body[server.seed_field] = request.seed
         return body
 
-    def reading(self, ask: Ask) -> Reading:
-        return _Reading(ask.flavour)
+    def parser(self, context: RequestContext) -> ChunkParser:
+        return _Parser(context.server)
 
     async def identify(
         self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
         entry = await listed_entry(endpoint, listed)
-        window, template = (entry or {}).get(endpoint.flavour.window), None
-        if endpoint.flavour.renders == "apply-template":
+        window, template = (entry or {}).get(endpoint.server.window_field), None
+        if endpoint.server.renders == "apply-template":
             try:
                 props = await endpoint.get("/props")
             except UnsuitableEndpointError:  # hidden by a proxy
@@ -89,22 +89,22 @@ class Completions(Protocol):
         }
         if tools:
             body["tools"] = list(tools)
-        if endpoint.flavour.renders == "apply-template":
+        if endpoint.server.renders == "apply-template":
             text = (await endpoint.post("/apply-template", body))["prompt"]
             ids = await self.ids(endpoint, text, prompt=True)
             return Rendered(text, tokens=None if ids is None else len(ids))
-        if endpoint.flavour.renders == "tokenize":
+        if endpoint.server.renders == "tokenize":
             body |= {"model": endpoint.model, "add_generation_prompt": True}
             tokens = (await endpoint.post("/tokenize", body))["tokens"]
-            told = await endpoint.post("/detokenize", {"model": endpoint.model, "tokens": tokens})
-            return Rendered(told["prompt"], tokens=len(tokens))
+            reply = await endpoint.post("/detokenize", {"model": endpoint.model, "tokens": tokens})
+            return Rendered(reply["prompt"], tokens=len(tokens))
         return None
 
     async def ids(self, endpoint: ModelEndpoint, text: str, *, prompt: bool) -> list[int] | None:
         try:
-            if endpoint.flavour.renders == "apply-template":
+            if endpoint.server.renders == "apply-template":
                 body: dict[str, Any] = {"content": text, "add_special": prompt}
-            elif endpoint.flavour.renders == "tokenize":
+            elif endpoint.server.renders == "tokenize":
                 # A rendered prompt holds its own BOS.
                 body = {"model": endpoint.model, "prompt": text, "add_special_tokens": False}
             else:
@@ -114,32 +114,33 @@ class Completions(Protocol):
             return None
 
     async def is_control(self, endpoint: ModelEndpoint, literal: str) -> bool | None:
-        if endpoint.flavour.renders == "apply-template":
+        if endpoint.server.renders == "apply-template":
             body = {"content": literal, "add_special": False}
             special = (await endpoint.post("/tokenize", {**body, "parse_special": True}))["tokens"]
             plain = (await endpoint.post("/tokenize", {**body, "parse_special": False}))["tokens"]
             if special != plain:
                 return True
-            # Tokens a model's makers added by name are read as such without being special.
+            # A tokenizer may have added tokens that are not marked as special. They are read as
+            # one token in either mode, so the comparison above cannot find them.
             return len(plain) == 1 and looks_like_control(literal)
-        if endpoint.flavour.renders == "tokenize":
-            answer = await endpoint.post(
+        if endpoint.server.renders == "tokenize":
+            reply = await endpoint.post(
                 "/tokenize",
                 {"model": endpoint.model, "prompt": literal, "add_special_tokens": False},
             )
-            # One token for a whole literal: a control token, or so common that a joiner in it
-            # does no harm.
-            return len(answer["tokens"]) == 1
+            # A whole literal that is one token is a control token, or so common a text that
+            # treating it like one does no harm.
+            return len(reply["tokens"]) == 1
         return None
 
 
-class _Reading(Reading):
-    def __init__(self, flavour: Flavour) -> None:
-        self._cached = flavour.cached
+class _Parser(ChunkParser):
+    def __init__(self, server: ServerProfile) -> None:
+        self._cached_path = server.cached_path
 
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
-        note_usage(chunk, report, self._cached)
-        finish = chunk.get("finish_reason")  # Together's SDK has it beside the choices
+        note_usage(chunk, report, self._cached_path)
+        finish = chunk.get("finish_reason")  # Together's SDK has it next to the choices
         choices = [dict(choice) for choice in chunk.get("choices") or ()]
         for choice in choices:
             choice["finish_reason"] = choice.get("finish_reason") or finish
@@ -149,19 +150,31 @@ class _Reading(Reading):
 async def listed_entry(
     endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
 ) -> dict[str, Any] | None:
-    """Our model's entry in ``/v1/models``; llama.cpp answers to any name."""
+    """The model's entry in ``/v1/models``; llama.cpp answers to any name.
+
+    Args:
+        endpoint: The model; its name is set if the server serves only one.
+        listed: The entries, if they were fetched already.
+
+    Returns:
+        The entry, or ``None`` where the server lists no models, or not all that it serves.
+
+    Raises:
+        ConfigError: No model is named, and the server does not serve exactly one.
+        UnsuitableEndpointError: The model is not among the served ones.
+    """
     if listed is None:
         listed = await endpoint.models() or []
     if endpoint.model is None:
-        endpoint.call_it(the_only([str(item.get("id")) for item in listed], endpoint))
+        endpoint.set_model(only_model([str(item.get("id")) for item in listed], endpoint))
     for item in listed:
-        known = {item.get("id"), item.get("root"), *(item.get("aliases") or ())}
-        if endpoint.model in known or item.get("owned_by") == "llamacpp":
+        names = {item.get("id"), item.get("root"), *(item.get("aliases") or ())}
+        if endpoint.model in names or item.get("owned_by") == "llamacpp":
             return item
     # Hosted services serve more than they list: deployments, adapters, snapshots.
-    if not listed or endpoint.flavour.hosts:
+    if not listed or endpoint.server.hosts:
         return None
-    raise unserved(
+    raise not_served(
         endpoint,
         [str(item.get("id")) for item in listed],
         "Use one of these names, or start the server with this model",

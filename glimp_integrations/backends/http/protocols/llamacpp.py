@@ -1,11 +1,11 @@
 r"""llama.cpp: text completions, and its own ``POST /completion`` where a stream has to end itself.
 
 A stop string is cut off together with whatever else its token holds: ``.\n\n`` comes as ``.``, and
-``\n\n\n`` as nothing. The own route tells the id of every token, also of those it keeps back, and
-why the stream ended, so that ``stop_strings`` can put the exact text together.
+``\n\n\n`` as nothing. Its own route reports the id of every token, including those whose text is
+held back, and why the stream ended. From these ``stop_strings`` puts the exact text together.
 
 Sources: llama.cpp ``tools/server/README.md`` ("POST /completion": ``stop``, ``return_tokens``,
-``stop_type``; "POST /detokenize"); seen with the server of xllamacpp 2026.10.
+``stop_type``; "POST /detokenize"); observed with the server of xllamacpp 2026.10.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from glimp_integrations.backends.base import Report
 from glimp_integrations.backends.http.chunks import note_usage
-from glimp_integrations.backends.http.protocols.base import Ask, Reading, choice_of
+from glimp_integrations.backends.http.protocols.base import ChunkParser, RequestContext, choice_of
 from glimp_integrations.backends.http.protocols.completions import Completions
 
 __all__ = ["LlamaCpp"]
@@ -25,32 +25,33 @@ _GREEDY = {"top_k": 1, "top_p": 1.0}
 
 
 class LlamaCpp(Completions):
-    """See the module's docstring."""
+    """Text completions, and llama.cpp's own route for requests with stop strings."""
 
-    def path(self, root: str, ask: Ask) -> str:
-        own = bool(ask.request.stop)
-        return f"{root}/completion" if own else super().path(root, ask)
+    def path(self, root: str, context: RequestContext) -> str:
+        return f"{root}/completion" if context.request.stop else super().path(root, context)
 
-    def body(self, ask: Ask) -> dict[str, Any]:
-        body = super().body(ask)
-        if not ask.request.temperature:
-            # The likeliest token is the same without sorting the whole vocabulary for top-p, which
-            # takes a tenth of a small model's token.
-            body |= {name: _GREEDY[name] for name in _GREEDY if name not in ask.extra}
-        if ask.request.stop:
+    def body(self, context: RequestContext) -> dict[str, Any]:
+        body = super().body(context)
+        if not context.request.temperature:
+            # The likeliest token is the same without sorting the whole vocabulary for top-p. The
+            # sorting takes a tenth of the time that a small model needs for a token.
+            body |= {name: _GREEDY[name] for name in _GREEDY if name not in context.extra_body}
+        if context.request.stop:
             body |= {
                 "n_predict": body.pop("max_tokens"),
-                "stop": list(ask.request.stop),
+                "stop": list(context.request.stop),
                 "return_tokens": True,
             }
             body.pop("stream_options", None)
         return body
 
-    def reading(self, ask: Ask) -> Reading:
-        return super().reading(ask) if not ask.request.stop else _Own()
+    def parser(self, context: RequestContext) -> ChunkParser:
+        return _NativeParser() if context.request.stop else super().parser(context)
 
 
-class _Own(Reading):
+class _NativeParser(ChunkParser):
+    """Parses ``POST /completion``; choices also carry token ids and the stop string."""
+
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
         note_usage(chunk, report)
         report.prompt_tokens = chunk.get("tokens_evaluated", report.prompt_tokens)

@@ -7,7 +7,6 @@ Mode)", "Show Model Information", "List Running Models"), ``api/types.go`` (``Ge
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,14 +15,14 @@ from typing import Any
 from glimp_integrations.backends import chat_templates
 from glimp_integrations.backends.base import Message, Rendered, Report
 from glimp_integrations.backends.http.protocols.base import (
-    Ask,
+    ChunkParser,
     Identity,
     ModelEndpoint,
     Protocol,
-    Reading,
+    RequestContext,
     choice_of,
-    the_only,
-    unserved,
+    not_served,
+    only_model,
 )
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
@@ -33,78 +32,79 @@ _NUM_CTX = re.compile(r"^num_ctx\s+(\d+)", re.M)
 
 
 class Ollama(Protocol):
-    """See the module's docstring."""
+    """Ollama's own API in raw mode."""
 
     route = "POST /api/generate"
-    remedy = "The flavour 'ollama' needs Ollama's own API: is base_url an Ollama server?"
-    lines = True
+    remedy = "server='ollama' needs Ollama's own API: is base_url an Ollama server?"
+    json_lines = True
 
-    def path(self, root: str, ask: Ask) -> str:
+    def path(self, root: str, context: RequestContext) -> str:
         return f"{root}/api/generate"
 
-    def body(self, ask: Ask) -> dict[str, Any]:
-        request = ask.request
+    def body(self, context: RequestContext) -> dict[str, Any]:
+        request = context.request
         options: dict[str, Any] = {
-            **ask.flavour.body,
+            **context.server.body,
             "num_predict": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
         }
         if request.seed is not None:
             options["seed"] = request.seed
-        if ask.stop:
-            options["stop"] = list(ask.stop)
-        if ask.window is not None:
-            options["num_ctx"] = ask.window
+        if context.stop:
+            options["stop"] = list(context.stop)
+        if context.window is not None:
+            options["num_ctx"] = context.window
         body: dict[str, Any] = {
-            "model": ask.model,
+            "model": context.model,
             "prompt": request.prompt,
             "raw": True,
-            # Even raw text is searched for thoughts otherwise.
+            # Otherwise Ollama looks for reasoning even in raw text, and takes it out.
             "think": False,
-            # A prompt that is too long is an error, and not cut in secret.
+            # A prompt that is too long has to be an error. Ollama would cut it silently.
             "truncate": False,
             "shift": False,
             "stream": True,
         }
         if request.logprobs:
             body |= {"logprobs": True, "top_logprobs": request.logprobs}
-        extra = dict(ask.extra)
+        extra = dict(context.extra_body)
         return {**body, "options": {**options, **extra.pop("options", {})}, **extra}
 
-    def reading(self, ask: Ask) -> Reading:
-        return _Reading()
+    def parser(self, context: RequestContext) -> ChunkParser:
+        return _Parser()
 
     async def identify(
         self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
-        told = (await endpoint.get("/api/tags")).get("models") or []
-        names = [str(item.get("model") or item.get("name")) for item in told]
+        entries = (await endpoint.get("/api/tags")).get("models") or []
+        names = [str(item.get("model") or item.get("name")) for item in entries]
         if endpoint.model is None:
-            endpoint.call_it(the_only(names, endpoint))
+            endpoint.set_model(only_model(names, endpoint))
         assert endpoint.model is not None
         if not {endpoint.model, f"{endpoint.model}:latest"} & set(names):
-            raise unserved(endpoint, names, f"Fetch it first: ollama pull {endpoint.model}")
+            raise not_served(endpoint, names, f"Fetch it first: ollama pull {endpoint.model}")
         show = await endpoint.post("/api/show", {"model": endpoint.model})
         info = show.get("model_info") or {}
         trained = info.get(f"{info.get('general.architecture')}.context_length")
-        wanted = endpoint.wanted_window
-        if wanted is not None and trained is not None and wanted > trained:
+        requested = endpoint.requested_window
+        if requested is not None and trained is not None and requested > trained:
             raise ConfigError(
-                f"context_window is {wanted:,}, but {endpoint.model} was made for "
+                f"context_window is {requested:,}, but {endpoint.model} was made for "
                 f"{trained:,} tokens"
             )
-        window = wanted or await self._running(endpoint)
-        if window is None and (found := _NUM_CTX.search(show.get("parameters") or "")):
-            window = int(found[1])
+        window = requested or await self._loaded_window(endpoint)
+        if window is None and (match := _NUM_CTX.search(show.get("parameters") or "")):
+            window = int(match[1])
         endpoint.thinks = "thinking" in (show.get("capabilities") or ())
         return Identity(endpoint.model, window, info.get("tokenizer.chat_template"))
 
     async def window(self, endpoint: ModelEndpoint) -> int | None:
-        # How much memory there is decides, when the model is loaded.
-        return endpoint.context_window or await self._running(endpoint)
+        # Ollama chooses the window by the free memory when it loads the model.
+        return endpoint.context_window or await self._loaded_window(endpoint)
 
-    async def _running(self, endpoint: ModelEndpoint) -> int | None:
+    async def _loaded_window(self, endpoint: ModelEndpoint) -> int | None:
+        """The context window the model is loaded with; ``None`` if it is not loaded."""
         with suppress(BackendError, UnsuitableEndpointError):
             for item in (await endpoint.get("/api/ps")).get("models") or ():
                 if item.get("model") in (endpoint.model, f"{endpoint.model}:latest"):
@@ -120,21 +120,21 @@ class Ollama(Protocol):
     ) -> Rendered | None:
         body: dict[str, Any] = {
             "model": endpoint.model,
-            "messages": [_parsed(m) for m in messages],
+            "messages": [_native_message(m) for m in messages],
             "stream": False,
             "truncate": False,
             "_debug_render_only": True,
-            # An old server does not know the field above and answers: shortly, at least.
+            # Old versions ignore the field above and generate an answer; keep that one short.
             "options": {"num_predict": 1},
         }
-        if endpoint.wanted_window is not None:
-            body["options"]["num_ctx"] = endpoint.wanted_window
+        if endpoint.requested_window is not None:
+            body["options"]["num_ctx"] = endpoint.requested_window
         if tools:
             body["tools"] = list(tools)
         if endpoint.thinks:
             body["think"] = bool(template_kwargs.get("enable_thinking", True))
-        told = await endpoint.post("/api/chat", body)
-        text = (told.get("_debug_info") or {}).get("rendered_template")
+        reply = await endpoint.post("/api/chat", body)
+        text = (reply.get("_debug_info") or {}).get("rendered_template")
         if text is not None:
             return Rendered(text)
         template = endpoint.shown_template
@@ -147,7 +147,7 @@ class Ollama(Protocol):
         )
 
 
-class _Reading(Reading):
+class _Parser(ChunkParser):
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
         if chunk.get("prompt_eval_count") is not None:
             report.prompt_tokens = chunk["prompt_eval_count"]
@@ -157,22 +157,15 @@ class _Reading(Reading):
         return [choice_of(chunk.get("response") or "", chunk.get("logprobs"), finish)]
 
 
-def _parsed(message: Message) -> dict[str, Any]:
-    """A message as ``/api/chat`` reads it: a call's arguments are data, not JSON text."""
-    found = dict(message)
-    if found["role"] == "developer":
-        found["role"] = "system"
-    if found.get("tool_calls"):
-        found["tool_calls"] = [
-            {"function": {**call["function"], "arguments": _data(call["function"])}}
-            for call in found["tool_calls"]
-        ]
-    return found
+def _native_message(message: Message) -> dict[str, Any]:
+    """A message in the format of ``/api/chat``.
 
-
-def _data(function: Mapping[str, Any]) -> dict[str, Any]:
-    with suppress(ValueError):
-        data = json.loads(function["arguments"])
-        if isinstance(data, dict):
-            return data
-    return {"arguments": function["arguments"]}
+    Its tool calls hold their arguments as objects. ``OpenAIBackend.render`` has written calls
+    whose arguments are not JSON objects as text before.
+    """
+    native = chat_templates.with_parsed_arguments(message)
+    if native["role"] == "developer":
+        native["role"] = "system"
+    if native.get("tool_calls"):
+        native["tool_calls"] = [{"function": call["function"]} for call in native["tool_calls"]]
+    return native

@@ -12,11 +12,11 @@ from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered, Report
 from glimp_integrations.backends.http.protocols.base import (
-    Ask,
+    ChunkParser,
     Identity,
     ModelEndpoint,
     Protocol,
-    Reading,
+    RequestContext,
     choice_of,
 )
 from glimp_integrations.errors import UnsuitableEndpointError
@@ -25,22 +25,23 @@ __all__ = ["Tgi"]
 
 
 class Tgi(Protocol):
-    """See the module's docstring."""
+    """TGI's own API, with up to five log-probabilities a token."""
 
     route = "POST /generate_stream"
-    remedy = "The flavour 'tgi' needs TGI's own API: is base_url a TGI server?"
+    remedy = "server='tgi' needs TGI's own API: is base_url a TGI server?"
 
-    def path(self, root: str, ask: Ask) -> str:
+    def path(self, root: str, context: RequestContext) -> str:
         return f"{root}/generate_stream"
 
-    def body(self, ask: Ask) -> dict[str, Any]:
-        request = ask.request
+    def body(self, context: RequestContext) -> dict[str, Any]:
+        request = context.request
         parameters: dict[str, Any] = {
-            **ask.flavour.body,
+            **context.server.body,
             "max_new_tokens": request.max_tokens,
             "details": True,
         }
-        # Where log-probabilities are wanted nothing may warp them: greedy ones are raw.
+        # TGI reports log-probabilities of the distribution that it samples from. Only greedy
+        # decoding leaves it as the model made it, so requests for log-probabilities are greedy.
         if request.temperature > 0 and not request.logprobs:
             parameters |= {"do_sample": True, "temperature": request.temperature}
             if request.top_p < 1:
@@ -49,21 +50,21 @@ class Tgi(Protocol):
                 parameters["seed"] = request.seed + 1  # 0 is refused
         if request.logprobs:
             parameters["top_n_tokens"] = request.logprobs
-        if ask.stop:
-            parameters["stop"] = list(ask.stop)
-        extra = dict(ask.extra)
+        if context.stop:
+            parameters["stop"] = list(context.stop)
+        extra = dict(context.extra_body)
         parameters |= extra.pop("parameters", {})
         return {"inputs": request.prompt, "parameters": parameters, **extra}
 
-    def reading(self, ask: Ask) -> Reading:
-        return _Reading()
+    def parser(self, context: RequestContext) -> ChunkParser:
+        return _Parser()
 
     async def identify(
         self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
     ) -> Identity:
         info = await endpoint.get("/info")
         if endpoint.model is None:  # it answers to any name
-            endpoint.call_it(str(info["model_id"]))
+            endpoint.set_model(str(info["model_id"]))
         assert endpoint.model is not None
         return Identity(endpoint.model, info.get("max_total_tokens"))
 
@@ -77,20 +78,21 @@ class Tgi(Protocol):
         body: dict[str, Any] = {"messages": [dict(m) for m in messages]}
         if tools:
             body["tools"] = list(tools)
-        told = await endpoint.post("/chat_tokenize", body)
-        text, tokens = told["templated_text"], told["tokenize_response"]
-        # /generate_stream adds a BOS of its own, and cannot be told not to.
+        reply = await endpoint.post("/chat_tokenize", body)
+        text, tokens = reply["templated_text"], reply["tokenize_response"]
+        # /generate_stream always adds a BOS, so the one in the rendered text has to go.
         bos = await self._bos(endpoint)
         if bos is not None and tokens and tokens[0]["id"] == bos:
             text = text.removeprefix(tokens[0]["text"])
         return Rendered(text, tokens=len(tokens))
 
     async def _bos(self, endpoint: ModelEndpoint) -> int | None:
+        """The id of the BOS that the server adds; ``None`` if it adds none or cannot tell."""
         try:
             first = (await endpoint.post("/tokenize", {"inputs": "a"}))[0]
         except UnsuitableEndpointError:
             return None
-        # A token of no text in front of the text.
+        # A first token that covers none of the text was added to it.
         return first["id"] if first["start"] == first["stop"] else None
 
     async def ids(self, endpoint: ModelEndpoint, text: str, *, prompt: bool) -> list[int] | None:
@@ -101,7 +103,7 @@ class Tgi(Protocol):
         return [t["id"] for t in tokens if prompt or t["start"] != t["stop"]]
 
 
-class _Reading(Reading):
+class _Parser(ChunkParser):
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
         details = chunk.get("details") or {}
         finish = details.get("finish_reason")
@@ -111,7 +113,7 @@ class _Reading(Reading):
         ended = finish == "eos_token"
         text = "" if ended else token.get("text") or ""
         tops = [t for t in chunk.get("top_tokens") or () if t.get("logprob") is not None]
-        # A token that only begins a character has no text yet.
-        begun = not text and not ended and not token.get("special")
-        entry = {"token": "\ufffd" if begun else text, "top_logprobs": tops}
+        # A token that is the first part of a character has no text yet. U+FFFD marks it as such.
+        incomplete = not text and not ended and not token.get("special")
+        entry = {"token": "\ufffd" if incomplete else text, "top_logprobs": tops}
         return [choice_of(text, [entry], finish)]

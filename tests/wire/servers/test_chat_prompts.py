@@ -62,10 +62,12 @@ def test_thought_and_answer_come_apart_at_the_closing_tag(thought: str, answer: 
     assert (open_turn.thought, open_turn.closed, open_turn.answer) == (thought, False, "")
 
 
-@pytest.mark.parametrize("flavour", [DEEPSEEK, MISTRAL, OPENROUTER], ids=lambda f: f.name)
-def test_text_of_a_model_that_does_not_think_keeps_its_tags(flavour: Any) -> None:
+@pytest.mark.parametrize("profile", [DEEPSEEK, MISTRAL, OPENROUTER], ids=lambda f: f.name)
+def test_text_of_a_model_that_does_not_think_keeps_its_tags(profile: Any) -> None:
     text = "<think>\nplain text here\n\n"
-    (message,) = Turn.read(header(conversation("hi"), thinks=False) + text).partial(flavour)
+    (message,) = Turn.read(header(conversation("hi"), thinks=False) + text).continued_message(
+        profile
+    )
     assert message["content"] == text
 
 

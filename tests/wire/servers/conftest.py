@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from glimp_integrations.backends.http.openai import OpenAIBackend
-from glimp_integrations.backends.http.servers import FORMS
-from wire.flavours.replay import Replay, load
+from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS
+from wire.servers.replay import Replay, load
 
 # What a user would write, the address apart.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -31,9 +31,9 @@ IDENTITY = {
 
 @pytest.fixture(autouse=True)
 def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for flavour in FORMS.values():
-        if flavour.key is not None:
-            monkeypatch.delenv(flavour.key, raising=False)
+    for profile in MODEL_STRING_SERVERS.values():
+        if profile.key is not None:
+            monkeypatch.delenv(profile.key, raising=False)
 
 
 @pytest.fixture
@@ -51,12 +51,12 @@ def replay() -> Iterator[Callable[..., Replay]]:
 
 @pytest.fixture
 def backend() -> Iterator[Callable[..., OpenAIBackend]]:
-    """A backend of this flavour for a replayed server, closed after the test."""
+    """A backend for a replayed server of this kind, closed after the test."""
     made: list[OpenAIBackend] = []
 
     def make(server: str, played: Replay, **options: Any) -> OpenAIBackend:
         base = played.root + BASES.get(server, "/v1")
-        chosen = {"flavour": server, "verify": "off", **OPTIONS[server], **options}
+        chosen = {"server": server, "verify": "off", **OPTIONS[server], **options}
         made.append(OpenAIBackend(base_url=base, **chosen))
         return made[-1]
 

@@ -16,7 +16,6 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.trace.trace import RoutedAnswer
 from wire.fake_server import FakeServer
-from wire.flavours.scripted_server import Scripted
 from wire.helpers import (
     ANSWER,
     CHAIN,
@@ -27,6 +26,7 @@ from wire.helpers import (
     THOUGHT_ANSWER,
     THOUGHT_REASONING,
 )
+from wire.servers.scripted_server import Scripted
 
 Serve = Callable[..., Scripted]
 Connect = Callable[..., OpenAIBackend]
@@ -44,7 +44,7 @@ def connect() -> Iterator[Connect]:
     made: list[OpenAIBackend] = []
 
     def make(server: Scripted, **options: Any) -> OpenAIBackend:
-        chosen: dict[str, Any] = {"flavour": server.wire, "model": "scripted:1b", **options}
+        chosen: dict[str, Any] = {"server": server.wire, "model": "scripted:1b", **options}
         if server.wire == "openrouter":
             chosen.setdefault("provider", "deepinfra")
         made.append(OpenAIBackend(base_url=server.base, **chosen))
@@ -199,16 +199,16 @@ def test_own_apis_are_recognised(
     backend = OpenAIBackend(model, base_url=server.root + path)
     can = io_loop.call(backend.capabilities)
     backend.close()
-    assert backend.flavour.name == wire and can.top_logprobs == backend.top_logprobs
+    assert backend.server.name == wire and can.top_logprobs == backend.top_logprobs
     assert backend.name == "scripted:1b"
 
 
 def test_unknown_server_is_asked_for_routes_of_its_own_and_stays_generic() -> None:
-    with FakeServer(CHAIN, flavour="generic") as server:
+    with FakeServer(CHAIN, engine="generic") as server:
         backend = OpenAIBackend(server.model, base_url=server.url, chat_template="x")
         io_loop.call(backend.capabilities)
         backend.close()
-        assert backend.flavour.name == "generic"
+        assert backend.server.name == "generic"
         assert len(server.seen("/api/version")) == len(server.seen("/info")) == 1
 
 
@@ -265,12 +265,12 @@ def test_chat_that_does_not_continue_fails_p5(
 def test_chat_that_thinks_anew_is_a_warning(serve: Serve, connect: Connect) -> None:
     server = serve(WORDS, "deepseek", fault="thinks_again")
     rows = examine(server, connect(server, **thinking(False)))
-    assert rows["P5"].verdict == "warn" and "thinks anew" in rows["P5"].detail and rows["large"]
+    assert rows["P5"].verdict == "warn" and "reasons again" in rows["P5"].detail and rows["large"]
 
 
 @pytest.mark.parametrize(
     ("fault", "verdict", "found"),
-    [(None, "ok", "thought and answer go on"), ("closes", "warn", "closed")],
+    [(None, "ok", "thought and answer are continued"), ("closes", "warn", "closed")],
 )
 def test_thoughts_are_put_to_the_test_where_the_model_thinks(
     serve: Serve, connect: Connect, fault: Any, verdict: str, found: str

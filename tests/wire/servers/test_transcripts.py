@@ -19,19 +19,19 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Request
 from glimp_integrations.backends.http.openai import OpenAIBackend
-from glimp_integrations.backends.http.protocols import PROTOCOLS, Ask
+from glimp_integrations.backends.http.protocols import PROTOCOLS, RequestContext
 from glimp_integrations.backends.http.protocols.chat import header
 from glimp_integrations.backends.http.response_streams import JsonLines
-from glimp_integrations.backends.http.servers import FLAVOURS, FORMS
+from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS, SERVERS
 from glimp_integrations.errors import (
     BackendError,
     ConfigError,
     GlimpError,
     UnsuitableEndpointError,
 )
-from wire.flavours.conftest import OPTIONS
-from wire.flavours.replay import TRANSCRIPTS, Replay, load
 from wire.helpers import collect
+from wire.servers.conftest import OPTIONS
+from wire.servers.replay import TRANSCRIPTS, Replay, load
 
 Play = Callable[..., Replay]
 Connect = Callable[..., OpenAIBackend]
@@ -66,7 +66,7 @@ def test_transcript_names_its_source_and_what_it_shows(server: str, name: str) -
 
 
 @pytest.mark.parametrize("server", sorted(OPTIONS))
-def test_every_flavour_has_its_transcripts(server: str) -> None:
+def test_every_server_has_its_transcripts(server: str) -> None:
     names = {name for owner, name in EXCHANGES if owner == server}
     kinds = [load(server, name) for name in names]
     assert any("gives" in kind for kind in kinds)
@@ -182,9 +182,9 @@ def test_context_window_is_taken_from_where_it_is_told(
 
 @pytest.mark.parametrize("server", sorted(OPTIONS))
 def test_nothing_undocumented_is_sent(server: str) -> None:
-    fields, flavour = load(server, "fields"), FLAVOURS[server]
+    fields, profile = load(server, "fields"), SERVERS[server]
     conversation = [{"role": "developer", "content": "hi", "name": "jane", "extra": 1}]
-    chat = flavour.protocol == "chat"
+    chat = profile.protocol == "chat"
     for text in ("", "<think>\nso", "<think>\nso</think>\n\nit is"):
         for thinks in (False, True):
             for more in ({}, {"seed": 3, "temperature": 0.7, "top_p": 0.9}, {"logprobs": 2}):
@@ -192,8 +192,8 @@ def test_nothing_undocumented_is_sent(server: str) -> None:
                 request = Request(
                     prompt if chat else text, 1, distribution_only=True, schema={}, **more
                 )
-                ask = Ask("m", request, flavour, {}, stop=["8"], window=2048)
-                body = PROTOCOLS[flavour.protocol].body(ask)
+                context = RequestContext("m", request, profile, {}, stop=["8"], window=2048)
+                body = PROTOCOLS[profile.protocol].body(context)
                 assert body.keys() <= set(fields["fields"])
                 for name, known in fields["inner"].items():
                     inner = body[name] if isinstance(body[name], list) else [body[name]]
@@ -231,7 +231,7 @@ def test_line_ends_of_other_alphabets_are_text(replay: Play, backend: Connect, s
 
 
 def test_whatever_has_a_short_form_has_transcripts() -> None:
-    assert set(FORMS) <= set(OPTIONS) == {server for server, _ in ALL}
+    assert set(MODEL_STRING_SERVERS) <= set(OPTIONS) == {server for server, _ in ALL}
 
 
 @pytest.mark.parametrize("size", [1, 3, 17, 1000])
