@@ -28,8 +28,7 @@ from llamaindex_glimp import GlimpRouterLLM
 
 SNIPPETS = snippets()
 RUN_ELSEWHERE = {
-    "how-to/benchmark.md 1": "tests/test_bench_frameworks.py",
-    "how-to/benchmark.md 2": "tests/test_bench_frameworks.py",
+    "how-to/benchmark.md 1": "tests/test_bench_callables.py",
     "how-to/llamaindex.md 3": "tests/bundled/test_llamaindex_conformance.py",
     "how-to/telemetry.md 1": "tests/test_telemetry.py",
     "how-to/local-models.md 1": "tests/bundled/test_hf_real_weights.py",  # needs models of a hub
