@@ -45,14 +45,14 @@ def test_a_short_bench_and_its_resumption(tmp_path: Path) -> None:
     }
     assert authors["small"] == {"small"} and authors["large"] == {"large"}
     # No arm found an earlier one's question: what is cached is the template's beginning.
-    told = []
+    arms = []
     for line in lines:
         first = _steps(line)[0]
         assert (first.entropy is not None) == ("@" in line["arm"])
         if first.prefilled_tokens is not None:  # a cancelled stream does not tell
-            told.append(line["arm"])
+            arms.append(line["arm"])
             assert first.prefilled_tokens > 40, line["arm"]
-    assert {"small", "large"} <= set(told)
+    assert {"small", "large"} <= set(arms)
     for name in ("report.md", "frontier.png", "entropy.png", "share.png"):
         assert (tmp_path / name).stat().st_size > 500
     assert "routed@0.3" in output and "the large model alone" in output
@@ -102,9 +102,9 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     first.send_signal(signal.SIGINT)
-    said, _ = first.communicate(timeout=60)
-    assert first.returncode == 130, said
-    assert "The same command goes on" in said and "Traceback" not in said
+    output, _ = first.communicate(timeout=60)
+    assert first.returncode == 130, output
+    assert "The same command goes on" in output and "Traceback" not in output
     before = path.read_bytes()
     assert 1 <= before.count(b"\n") < 6
     again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)

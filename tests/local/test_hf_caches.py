@@ -13,14 +13,14 @@ from tiny import config
 from transformers import DynamicCache
 
 from glimp_integrations.backends.hf.caches import (
-    Kept,
+    CacheEntry,
     Pool,
     can_crop,
     common_prefix,
     crop,
     is_mergeable,
     merge,
-    record,
+    set_recording,
     size,
     split,
 )
@@ -45,9 +45,9 @@ def read(cache: DynamicCache, ids: list[int]) -> DynamicCache:
     return cache
 
 
-def filled(ids: list[int], kind: str = "llama", **changes: Any) -> Kept:
+def filled(ids: list[int], kind: str = "llama", **changes: Any) -> CacheEntry:
     """A kept cache of these ids."""
-    return Kept(list(ids), read(empty(kind, **changes), ids))
+    return CacheEntry(list(ids), read(empty(kind, **changes), ids))
 
 
 def held(cache: DynamicCache) -> list[list[int]]:
@@ -60,16 +60,16 @@ def held(cache: DynamicCache) -> list[list[int]]:
     return layers
 
 
-def recurrent(ids: list[int]) -> Kept:
+def recurrent(ids: list[int]) -> CacheEntry:
     """A kept cache that cannot give single tokens back."""
     cache = empty("mamba")
     for layer in range(len(cache.layers)):
         cache.update_conv_state(torch.ones(1, 4, 3), layer)
         cache.update_recurrent_state(torch.ones(1, 4, 8), layer)
-    return Kept(list(ids), cache)
+    return CacheEntry(list(ids), cache)
 
 
-def pool(*kept: Kept, limit: int = 1 << 30) -> Pool:
+def pool(*kept: CacheEntry, limit: int = 1 << 30) -> Pool:
     """A pool that was given these caches, one after the other."""
     made = Pool(limit, "tiny")
     for item in kept:
@@ -99,8 +99,8 @@ class TestTaking:
     def test_what_grew_is_taken_over_as_it_is(self):
         kept = filled([1, 2, 3])
         full = pool(kept)
-        found = full.take([1, 2, 3, 4, 5])
-        assert found is kept and found.ids == [1, 2, 3]
+        entry = full.take([1, 2, 3, 4, 5])
+        assert entry is kept and entry.ids == [1, 2, 3]
         assert full.bytes == 0
 
     def test_it_is_not_given_twice(self):
@@ -109,14 +109,14 @@ class TestTaking:
         assert full.take([1, 2, 3, 4]) is None
 
     def test_the_last_id_is_left_to_read(self):
-        found = pool(filled([1, 2, 3, 4])).take([1, 2, 3, 4])
-        assert found.ids == [1, 2, 3]
-        assert held(found.cache) == [[1, 2, 3]] * 2
+        entry = pool(filled([1, 2, 3, 4])).take([1, 2, 3, 4])
+        assert entry.ids == [1, 2, 3]
+        assert held(entry.cache) == [[1, 2, 3]] * 2
 
     def test_an_end_that_was_dropped_is_cut_off(self):
-        found = pool(filled([1, 2, 3, 4, 5])).take([1, 2, 3, 9, 9, 9])
-        assert found.ids == [1, 2, 3]
-        assert held(found.cache) == [[1, 2, 3]] * 2
+        entry = pool(filled([1, 2, 3, 4, 5])).take([1, 2, 3, 9, 9, 9])
+        assert entry.ids == [1, 2, 3]
+        assert held(entry.cache) == [[1, 2, 3]] * 2
 
     def test_nothing_in_common_is_nothing_found(self):
         full = pool(filled([1, 2, 3]))
@@ -125,8 +125,8 @@ class TestTaking:
         assert full.bytes == 3 * TOKEN
 
     def test_the_longest_beginning_is_preferred(self):
-        found = pool(filled([1, 2, 3, 4]), filled([1, 2]), filled([1, 9, 9])).take([1, 2, 3, 4, 5])
-        assert found.ids == [1, 2, 3, 4]
+        entry = pool(filled([1, 2, 3, 4]), filled([1, 2]), filled([1, 9, 9])).take([1, 2, 3, 4, 5])
+        assert entry.ids == [1, 2, 3, 4]
 
     @pytest.mark.parametrize("exact_first", [True, False])
     def test_of_equally_good_ones_the_exact_fit_is_preferred(self, exact_first):
@@ -138,12 +138,12 @@ class TestTaking:
     def test_a_short_common_beginning_is_copied_and_the_long_conversation_stays(self):
         system, conversation = list(range(40)), list(range(100))
         full = pool(filled(conversation))
-        found = full.take([*system, 200, 201])
-        assert found.ids == system
-        assert held(found.cache) == [system] * 2
+        entry = full.take([*system, 200, 201])
+        assert entry.ids == system
+        assert held(entry.cache) == [system] * 2
         assert full.bytes == 100 * TOKEN
         # The copy is one: what it reads does not show in the original.
-        read(found.cache, [200, 201])
+        read(entry.cache, [200, 201])
         assert full.take([*conversation, 300]).ids == conversation
 
     def test_a_beginning_not_worth_copying_is_read_again(self):
@@ -182,7 +182,7 @@ class TestMemory:
         assert full.take([1, 2, 3, 4]) is None
 
     def test_a_cache_that_read_nothing_is_not_kept(self):
-        assert pool(Kept([], empty())).take([1, 2]) is None
+        assert pool(CacheEntry([], empty())).take([1, 2]) is None
 
     def test_clear_drops_all(self):
         full = pool(filled([1, 2, 3]), filled([4, 5, 6]))
@@ -205,9 +205,9 @@ class TestWhatCannotBeCut:
         assert can_crop(filled([1, 2, 3]).cache)
         kept = filled([1, 2, 3], "gemma2", sliding_window=6)
         assert can_crop(kept.cache)
-        found = pool(kept).take([1, 2, 9])
-        assert held(found.cache) == [[1, 2]] * 2
-        assert found.cache.layers[0].get_seq_length() == 2
+        entry = pool(kept).take([1, 2, 9])
+        assert held(entry.cache) == [[1, 2]] * 2
+        assert entry.cache.layers[0].get_seq_length() == 2
 
     @pytest.mark.parametrize("count", [6, 7, 12])
     def test_a_window_that_has_slid_cannot(self, count):
@@ -217,17 +217,17 @@ class TestWhatCannotBeCut:
 
     def test_a_window_at_its_limit_can(self):
         kept = filled(list(range(5)), "gemma2", sliding_window=6)
-        found = pool(kept).take([0, 1, 2, 99])
-        assert held(found.cache) == [[0, 1, 2]] * 2
+        entry = pool(kept).take([0, 1, 2, 99])
+        assert held(entry.cache) == [[0, 1, 2]] * 2
 
     def test_a_recorded_window_can(self):
         cache = empty("gemma2", sliding_window=6)
-        record(cache, on=True)
+        set_recording(cache, on=True)
         read(read(cache, list(range(10))), [50, 51])
         assert can_crop(cache)
         assert crop(cache, 2)
         assert [layer[-5:] for layer in held(cache)] == [[5, 6, 7, 8, 9]] * 2
-        record(cache, on=False)
+        set_recording(cache, on=False)
         assert not can_crop(cache)
 
     def test_a_recurrent_state_cannot(self):

@@ -17,10 +17,10 @@ from tiny import (
     PROMPT,
     Answer,
     Watched,
-    ask,
-    asked,
+    agenerate,
     bare,
     encoded,
+    generate,
     meddled,
     on_loop,
     passes,
@@ -59,7 +59,7 @@ def alone(kind: str) -> list[str]:
 
 async def together(backend: Watched, *requests: tuple[str, int]) -> list[Answer]:
     """All requests at once."""
-    work = asyncio.gather(*(ask(backend, prompt, count) for prompt, count in requests))
+    work = asyncio.gather(*(agenerate(backend, prompt, count) for prompt, count in requests))
     return await asyncio.wait_for(work, CALL_LIMITS)
 
 
@@ -84,7 +84,7 @@ class TestTexts:
         backend = make(kind)
         with ThreadPoolExecutor(8) as pool:
             answers = pool.map(
-                lambda request: asked(backend, *request), zip(PROMPTS, COUNTS, strict=True)
+                lambda request: generate(backend, *request), zip(PROMPTS, COUNTS, strict=True)
             )
         assert [answer.text for answer in answers] == alone(kind)
 
@@ -94,7 +94,7 @@ class TestTexts:
         async def staggered() -> list[Answer]:
             tasks = []
             for prompt, count in zip(PROMPTS, COUNTS, strict=True):
-                tasks.append(asyncio.create_task(ask(backend, prompt, count)))
+                tasks.append(asyncio.create_task(agenerate(backend, prompt, count)))
                 await asyncio.sleep(0.006)
             return await asyncio.gather(*tasks)
 
@@ -110,7 +110,7 @@ class TestBatches:
     @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3"])
     def test_requests_share_passes(self, make, kind):
         backend = make(kind)
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
         with passes(shared(kind)) as seen:
             on_loop(lambda: together(backend, *((prompt, 30) for prompt in PROMPTS)))
         assert max(seen.rows) == len(PROMPTS)
@@ -118,14 +118,14 @@ class TestBatches:
 
     def test_not_more_than_allowed(self, make):
         backend = make(parallel=3)
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
         with passes(shared()) as seen:
             on_loop(lambda: together(backend, *((prompt, 20) for prompt in PROMPTS)))
         assert max(seen.rows) == 3
 
     def test_none_where_one_is_allowed(self, make):
         backend = make(parallel=1)
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
         with passes(shared()) as seen:
             on_loop(lambda: together(backend, *((prompt, 10) for prompt in PROMPTS)))
         assert set(seen.rows) == {1}
@@ -138,7 +138,7 @@ class TestBatches:
         answers = on_loop(lambda: together(backend, *zip(PROMPTS, COUNTS, strict=True)))
         for prompt, answer in zip(PROMPTS, answers, strict=True):
             with passes(shared()) as seen:
-                more = asked(backend, prompt + answer.text, 5)
+                more = generate(backend, prompt + answer.text, 5)
             ids = encoded(prompt) + encoded(answer.text)
             expected = bare(shared(), tokenizer(), ids, 5)
             if len(ids) == more.report.prompt_tokens:  # read as it was written
@@ -163,13 +163,13 @@ class TestBatches:
 
     def test_a_long_prompt_does_not_keep_a_writer_waiting(self, make):
         backend = make()
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
         sizes: list[int] = []
 
         async def both() -> None:
             async with aclosing(stream(backend, "so", 60)) as tokens:
                 await anext(tokens)
-                reading = asyncio.create_task(ask(backend, PROMPT * 60, 1))
+                reading = asyncio.create_task(agenerate(backend, PROMPT * 60, 1))
                 with meddled(shared(), lambda ids, _: sizes.append(ids.shape[1])):
                     async for _ in tokens:
                         if reading.done():
@@ -192,10 +192,10 @@ class TestStopping:
 
     def test_a_cancelled_request_stops_within_a_pass(self, make, slow):
         backend = make()
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
 
         async def cancelled(seen: Any) -> int:
-            task = asyncio.create_task(ask(backend, PROMPT, 400))
+            task = asyncio.create_task(agenerate(backend, PROMPT, 400))
             while len(seen) < 3:
                 await asyncio.sleep(0.005)
             task.cancel()
@@ -214,7 +214,7 @@ class TestStopping:
 
         async def one_of_three(seen: Any) -> list[Answer]:
             tasks = [
-                asyncio.create_task(ask(backend, prompt, count))
+                asyncio.create_task(agenerate(backend, prompt, count))
                 for prompt, count in ((PROMPT, 400), ("so", 12), ("is it? yes", 12))
             ]
             while 3 not in seen.rows:
@@ -247,7 +247,7 @@ class TestClosing:
         backend = make(name="tiny-one")
 
         async def closed() -> None:
-            task = asyncio.create_task(ask(backend, PROMPT, 1900))
+            task = asyncio.create_task(agenerate(backend, PROMPT, 1900))
             await asyncio.sleep(0.1)
             await backend.aclose()
             with pytest.raises(BackendError, match="tiny-one was closed"):
@@ -270,10 +270,10 @@ class TestClosing:
 
     def test_whoever_begins_meanwhile_gets_an_end(self, make, own_thread):
         backend = make()
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
 
         async def begun(pauses: int) -> list[Any]:
-            tasks = [asyncio.create_task(ask(backend, prompt, 3)) for prompt in PROMPTS[:3]]
+            tasks = [asyncio.create_task(agenerate(backend, prompt, 3)) for prompt in PROMPTS[:3]]
             for _ in range(pauses):
                 await asyncio.sleep(0)
             await backend.aclose()
@@ -286,25 +286,25 @@ class TestClosing:
 
     def test_it_can_be_used_again(self, make, own_thread):
         backend = make()
-        first = asked(backend, PROMPT, 10).text
+        first = generate(backend, PROMPT, 10).text
         backend.close()
         assert backend.kept_bytes == 0
-        assert asked(backend, PROMPT, 10).text == first
+        assert generate(backend, PROMPT, 10).text == first
         backend.close()
         backend.close()
-        assert asked(backend, PROMPT, 10).report.cached_tokens == 0
+        assert generate(backend, PROMPT, 10).report.cached_tokens == 0
 
     def test_a_backend_never_used_can_be_closed(self, make):
         make().close()
 
     def test_the_thread_ends_with_the_last_model(self, make, own_thread):
         first, second = make(), make()
-        asked(first, "so", 1)
-        asked(second, "so", 1)
+        generate(first, "so", 1)
+        generate(second, "so", 1)
         thread = first._engine.runner.thread._thread
         first.close()
         assert thread.is_alive()
-        assert asked(second, PROMPT, 3).text
+        assert generate(second, PROMPT, 3).text
         second.close()
         thread.join(2)
         assert not thread.is_alive()
@@ -334,14 +334,14 @@ class TestOneDevice:
             running.pop()
 
         for model in models:
-            asked(model, "so", 1)
+            generate(model, "so", 1)
         with ExitStack() as stack:
             for weights in (shared("llama"), shared("qwen2", "other"), shared("mamba")):
                 stack.callback(weights.register_forward_pre_hook(enter).remove)
                 stack.callback(weights.register_forward_hook(leave).remove)
 
             async def all_of_them() -> None:
-                await asyncio.gather(*(ask(model, PROMPT, 15) for model in models))
+                await asyncio.gather(*(agenerate(model, PROMPT, 15) for model in models))
 
             patient(all_of_them)
         assert set(overlaps) == {1}
@@ -352,13 +352,13 @@ class TestOneDevice:
         first, second = make("llama"), make("qwen2")
         order: list[str] = []
         for model in (first, second):
-            asked(model, "so", 1)
+            generate(model, "so", 1)
         with ExitStack() as stack:
             for name in ("llama", "qwen2"):
                 stack.enter_context(meddled(shared(name), lambda *_, n=name: order.append(n)))
 
             async def both() -> None:
-                await asyncio.gather(*(ask(model, PROMPT, 30) for model in (first, second)))
+                await asyncio.gather(*(agenerate(model, PROMPT, 30) for model in (first, second)))
 
             patient(both)
         middle = order[4:-4]
@@ -367,18 +367,18 @@ class TestOneDevice:
 
     def test_a_job_that_fails_takes_nobody_with_it(self, make, own_thread, caplog):
         backend = make()
-        first = asked(backend, PROMPT, 5).text
+        first = generate(backend, PROMPT, 5).text
 
         def fail() -> None:
             raise ZeroDivisionError("a mistake of ours")
 
         backend._engine.submit(fail)
-        assert patient(lambda: ask(backend, PROMPT, 5)).text == first
+        assert patient(lambda: agenerate(backend, PROMPT, 5)).text == first
         assert "a mistake of ours" in caplog.text
 
     def test_nothing_is_computed_while_nobody_asks(self, make, own_thread, monkeypatch):
         backend = make()
-        asked(backend, PROMPT, 5)
+        generate(backend, PROMPT, 5)
         runner = settled(backend)._engine.runner
         looks: list[float] = []
         due = runner.due
@@ -404,8 +404,8 @@ class TestOneDevice:
 
         small.drop_caches()
         large.drop_caches()
-        found = asyncio.run(all_of_them())
-        assert [(r.reasoning, r.answer) for r in found] == [
+        answers = asyncio.run(all_of_them())
+        assert [(r.reasoning, r.answer) for r in answers] == [
             (r.reasoning, r.answer) for r in expected
         ]
 
@@ -413,7 +413,7 @@ class TestOneDevice:
 class TestFailures:
     def test_a_failed_pass_fails_who_was_in_it_and_nobody_else(self, make):
         backend = make(name="tiny-one")
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
 
         def refuse_long(ids: torch.Tensor, _: Any) -> None:
             if ids.shape[1] > 60:
@@ -421,7 +421,7 @@ class TestFailures:
 
         async def three() -> list[Any]:
             return await asyncio.gather(
-                *(ask(backend, prompt, 30) for prompt in (PROMPT, PROMPT * 3, "is it? yes")),
+                *(agenerate(backend, prompt, 30) for prompt in (PROMPT, PROMPT * 3, "is it? yes")),
                 return_exceptions=True,
             )
 
@@ -435,11 +435,11 @@ class TestFailures:
             assert answer.text == bare(shared(), tokens, encoded(prompt), 30)
         # Nothing of the failed pass is left behind.
         expected = bare(shared(), tokens, encoded(PROMPT * 3), 10)
-        assert asked(backend, PROMPT * 3, 10).text == expected
+        assert generate(backend, PROMPT * 3, 10).text == expected
 
     def test_a_failed_batch_fails_its_rows_and_later_requests_work(self, make):
         backend = make()
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
         left = [1]
 
         def refuse_once(ids: torch.Tensor, _: Any) -> None:
@@ -449,12 +449,12 @@ class TestFailures:
 
         async def two() -> list[Any]:
             return await asyncio.gather(
-                *(ask(backend, prompt, 30) for prompt in PROMPTS[:2]), return_exceptions=True
+                *(agenerate(backend, prompt, 30) for prompt in PROMPTS[:2]), return_exceptions=True
             )
 
         with meddled(shared(), refuse_once):
-            found = patient(two)
-            assert all(isinstance(error, BackendError) for error in found)
+            errors = patient(two)
+            assert all(isinstance(error, BackendError) for error in errors)
             again = patient(two)
         tokens = tokenizer()
         assert [answer.text for answer in again] == [
@@ -495,20 +495,20 @@ class TestMemory:
     @pytest.mark.parametrize("kind", KINDS[:3])
     def test_short_of_memory_once_drops_caches_and_writes_the_same(self, make, kind, at):
         backend = make(kind)
-        asked(backend, "the quick brown fox", 3)
+        generate(backend, "the quick brown fox", 3)
         kept = settled(backend).kept_bytes
         assert kept > 0
         tokens = tokenizer()
         with meddled(shared(kind), self.short(at, times=1)), passes(shared(kind)) as seen:
-            answer = asked(backend, PROMPT, 15)
+            answer = generate(backend, PROMPT, 15)
         assert answer.text == bare(shared(kind), tokens, encoded(PROMPT), 15)
         assert seen.ids > answer.report.prompt_tokens + 14  # read once more
         # Of the other text nothing is left.
-        assert asked(backend, "the quick brown fox jumps", 1).report.cached_tokens == 0
+        assert generate(backend, "the quick brown fox jumps", 1).report.cached_tokens == 0
 
     def test_a_batch_short_of_memory_once_writes_the_same(self, make):
         backend = make()
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
         left = [1]
 
         def refuse_once(ids: torch.Tensor, _: Any) -> None:
@@ -523,10 +523,10 @@ class TestMemory:
 
     def test_always_short_of_memory_is_an_error_that_says_so(self, make):
         backend = make(name="tiny-one")
-        asked(backend, "so", 1)
+        generate(backend, "so", 1)
         with (
             meddled(shared(), self.short(3)),
             pytest.raises(BackendError, match=r"tiny-one failed: OutOfMemoryError: tried to"),
         ):
-            patient(lambda: ask(backend, PROMPT, 15))
-        assert asked(backend, PROMPT, 5).text  # and is over with the shortage
+            patient(lambda: agenerate(backend, PROMPT, 15))
+        assert generate(backend, PROMPT, 5).text  # and is over with the shortage

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import PROMPT, Passes, Watched, asked, passes, settled, shared, tokenizer
+from tiny import PROMPT, Passes, Watched, generate, passes, settled, shared, tokenizer
 
 from glimp_integrations import GlimpRouter, RoutedAnswer
 from glimp_integrations.backends.hf import sampling
@@ -42,7 +42,7 @@ class Counted:
         self.models = {a: self._make(*k, seed=seed + len(a)) for a, k in self._kinds.items()}
         self._weights = {a: shared(*k, seed + len(a)) for a, k in self._kinds.items()}
         for model in self.models.values():
-            asked(model, "so", 1)  # loaded, whatever that reads
+            generate(model, "so", 1)  # loaded, whatever that reads
 
     def mixed(self) -> RoutedAnswer:
         """A question to both models without anything kept, of a pair in which both write."""
@@ -78,7 +78,7 @@ class Counted:
             }
             return GlimpRouter(*self.models.values(), **options).run(question)
 
-    def known(self, author: str) -> int:
+    def written_by(self, author: str) -> int:
         """Ids the model had to know: all up to the last token of its last request."""
         last = self.models[author].reports[-1]
         return last.prompt_tokens + last.completion_tokens - 1
@@ -92,7 +92,7 @@ class TestARoutedAnswer:
         for author, model in counted.models.items():
             computed, hand_overs = counted.passes[author].ids, len(model.requests) - 1
             assert hand_overs >= 1
-            assert counted.known(author) <= computed <= counted.known(author) + hand_overs
+            assert counted.written_by(author) <= computed <= counted.written_by(author) + hand_overs
 
     def test_the_backend_counts_right(self, make, small, large):
         counted = Counted(make, small, large)
@@ -111,8 +111,8 @@ class TestARoutedAnswer:
             written = sum(r.completion_tokens - 1 for r in model.reports)
             assert read + written == counted.passes[author].ids
             assert usage.input_tokens - usage.cached_tokens == read
-        told = sum(s.prefilled_tokens or 0 for s in result.trace.steps)
-        assert told == sum(
+        prefilled = sum(s.prefilled_tokens or 0 for s in result.trace.steps)
+        assert prefilled == sum(
             r.prompt_tokens - r.cached_tokens for m in counted.models.values() for r in m.reports
         )
 
@@ -132,9 +132,9 @@ def test_the_same_question_again_is_not_read_again(make, small, large):
 
 def test_the_same_request_again_reads_one_id(make):
     model = make()
-    first = asked(model, PROMPT, 20)
+    first = generate(model, PROMPT, 20)
     with passes(shared()) as seen:
-        again = asked(model, PROMPT, 20)
+        again = generate(model, PROMPT, 20)
     assert again.text == first.text
     assert again.report.cached_tokens == again.report.prompt_tokens - 1
     assert seen.sizes == [1] * 20
@@ -142,18 +142,18 @@ def test_the_same_request_again_reads_one_id(make):
 
 def test_a_prompt_is_read_in_one_pass_and_tokens_one_by_one(make):
     model = make()
-    asked(model, "so", 1)
+    generate(model, "so", 1)
     with passes(shared()) as seen:
-        answer = asked(model, PROMPT, 20)
+        answer = generate(model, PROMPT, 20)
     assert seen.sizes == [answer.report.prompt_tokens] + [1] * 19
 
 
 def test_a_long_prompt_is_read_in_pieces(make):
     model = make()
-    asked(model, "so", 1)
+    generate(model, "so", 1)
     long = PROMPT * 50
     with passes(shared()) as seen:
-        answer = asked(model, long, 2)
+        answer = generate(model, long, 2)
     assert answer.report.prompt_tokens > 1024
     assert seen.ids == answer.report.prompt_tokens + 1
     assert max(seen.sizes) <= 512
@@ -161,9 +161,9 @@ def test_a_long_prompt_is_read_in_pieces(make):
 
 def test_without_memory_everything_is_read_again(make):
     model = make(cache_bytes=0)
-    asked(model, PROMPT, 5)
+    generate(model, PROMPT, 5)
     with passes(shared()) as seen:
-        again = asked(model, PROMPT, 5)
+        again = generate(model, PROMPT, 5)
     assert again.report.cached_tokens == 0
     assert settled(model).kept_bytes == 0
     assert seen.sizes == [again.report.prompt_tokens] + [1] * 4
@@ -171,20 +171,20 @@ def test_without_memory_everything_is_read_again(make):
 
 def test_dropped_caches_are_read_again(make):
     model = make()
-    asked(model, PROMPT, 5)
+    generate(model, PROMPT, 5)
     assert settled(model).kept_bytes > 0
     model.drop_caches()
     assert model.kept_bytes == 0
-    assert asked(model, PROMPT, 5).report.cached_tokens == 0
+    assert generate(model, PROMPT, 5).report.cached_tokens == 0
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba2", "gemma2", "llama"])
 def test_what_a_report_calls_cached_was_not_computed(make, kind):
     model = make(kind)
     notes: dict[str, Any] = {}
-    text = PROMPT + asked(model, PROMPT, 5, notes=notes).text + " so the fox sleeps"
+    text = PROMPT + generate(model, PROMPT, 5, notes=notes).text + " so the fox sleeps"
     with passes(shared(kind)) as seen:
-        answer = asked(model, text, 3, notes=notes)
+        answer = generate(model, text, 3, notes=notes)
     read = answer.report.prompt_tokens - answer.report.cached_tokens
     assert seen.ids == read + 2
 
@@ -236,13 +236,13 @@ def transfers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 class TestWhatLeavesTheDevice:
     def tokens_alone(self, model: Watched, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
-        asked(model, PROMPT, 2, **options)
+        generate(model, PROMPT, 2, **options)
         with monkeypatch.context() as patched:
             sizes = transfers(patched)
-            asked(model, PROMPT, 2, **options)
+            generate(model, PROMPT, 2, **options)
             few = len(sizes)
             sizes.clear()
-            asked(model, PROMPT, 22, **options)
+            generate(model, PROMPT, 22, **options)
             return few, sizes
 
     @pytest.mark.parametrize(
@@ -258,10 +258,10 @@ class TestWhatLeavesTheDevice:
     def test_two_numbers_a_row(self, make, monkeypatch):
         rows = 3
         model = shared()
-        draws = [
-            sampling.Draw(model, [7, 8, 9], 5, sampling.Sampling(0.0, 1.0, None, {}))
+        samplers = [
+            sampling.Sampler(model, [7, 8, 9], 5, sampling.SamplingOptions(0.0, 1.0, None, {}))
             for _ in range(rows)
         ]
         sizes = transfers(monkeypatch)
-        assert sampling.pick(torch.eye(rows, 50), draws) == [0, 1, 2]
+        assert sampling.pick(torch.eye(rows, 50), samplers) == [0, 1, 2]
         assert sizes == [2 * rows]

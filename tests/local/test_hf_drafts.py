@@ -13,11 +13,11 @@ from tiny import (
     PROMPT,
     WINDOW,
     Watched,
-    ask,
-    asked,
+    agenerate,
     backend,
     bare,
     encoded,
+    generate,
     model,
     on_loop,
     passes,
@@ -53,24 +53,26 @@ class TestGreedyTextIsTheSame:
     @pytest.mark.parametrize("prompt", ["so", PROMPT, REPEATED])
     def test_with_every_drafter(self, make, large, draft, prompt):
         expected = bare(shared(*large), tokenizer(large[1]), encoded(prompt, large[1]), COUNT)
-        found = asked(make(*large), prompt, COUNT, draft=drafter(make, draft))
-        assert found.text == expected
-        assert found.report.completion_tokens == COUNT
+        answer = generate(make(*large), prompt, COUNT, draft=drafter(make, draft))
+        assert answer.text == expected
+        assert answer.report.completion_tokens == COUNT
 
     @pytest.mark.parametrize("draft", ["prompt_lookup", "llama"])
     def test_with_a_repetition_penalty(self, make, large, draft):
         penalty = {"repetition_penalty": 1.3}
-        expected = asked(make(*large, generation=penalty), REPEATED, COUNT).text
-        found = asked(make(*large, generation=penalty), REPEATED, COUNT, draft=drafter(make, draft))
-        assert found.text == expected
+        expected = generate(make(*large, generation=penalty), REPEATED, COUNT).text
+        answer = generate(
+            make(*large, generation=penalty), REPEATED, COUNT, draft=drafter(make, draft)
+        )
+        assert answer.text == expected
 
     @pytest.mark.parametrize("draft", ["prompt_lookup", "llama"])
     def test_up_to_the_end_of_sequence(self, make, large, draft):
         ending = model(large[0], tokenizer(large[1]), ends=3.5)
-        expected = asked(make(ending, large[1]), PROMPT, 200)
-        found = asked(make(ending, large[1]), PROMPT, 200, draft=drafter(make, draft))
-        assert (found.text, found.report.ended) == (expected.text, expected.report.ended)
-        assert found.report.completion_tokens == expected.report.completion_tokens
+        expected = generate(make(ending, large[1]), PROMPT, 200)
+        answer = generate(make(ending, large[1]), PROMPT, 200, draft=drafter(make, draft))
+        assert (answer.text, answer.report.ended) == (expected.text, expected.report.ended)
+        assert answer.report.completion_tokens == expected.report.completion_tokens
 
     @pytest.mark.parametrize("draft", ["prompt_lookup", "llama"])
     def test_when_it_is_continued_with_and_without_drafts(self, make, large, draft):
@@ -79,9 +81,9 @@ class TestGreedyTextIsTheSame:
         text, notes, own = REPEATED, {}, {}
         for turn, count in enumerate([9, 5, 30, 2, 7, 30]):
             helping = helper if turn % 2 == 0 else None
-            found = asked(backend, text, count, draft=helping, notes=notes)
-            assert found.text == asked(plain, text, count, notes=own).text
-            text += found.text
+            answer = generate(backend, text, count, draft=helping, notes=notes)
+            assert answer.text == generate(plain, text, count, notes=own).text
+            text += answer.text
 
 
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
@@ -106,11 +108,13 @@ def test_any_mixture_of_drafts_and_hand_overs_writes_the_same(large, small, turn
     async def both() -> None:
         text, notes, own = REPEATED, {}, {}
         for kind, count, dropped in turns:
-            found = (await ask(drafting, text, count, draft=helpers[kind], notes=notes)).text
-            assert found == (await ask(plain, text, count, notes=own)).text
-            text += found[: len(found) - min(dropped, len(found))]
+            written = (
+                await agenerate(drafting, text, count, draft=helpers[kind], notes=notes)
+            ).text
+            assert written == (await agenerate(plain, text, count, notes=own)).text
+            text += written[: len(written) - min(dropped, len(written))]
             # And the small model writes a little, too, with the cache it drafted with.
-            text += (await ask(helper, text, 3)).text
+            text += (await agenerate(helper, text, 3)).text
 
     try:
         on_loop(both)
@@ -168,11 +172,11 @@ class TestPasses:
         sure, alike = model(kind), model(kind)
         alike.generation_config.assistant_confidence_threshold = 0.0
         large, small = make(sure), make(alike, name="small")
-        asked(large, "so", 1)
+        generate(large, "so", 1)
         expected = bare(sure, tokenizer(), encoded(PROMPT), COUNT)
         with passes(sure) as seen:
-            found = asked(large, PROMPT, COUNT, draft=small)
-        assert found.text == expected
+            answer = generate(large, PROMPT, COUNT, draft=small)
+        assert answer.text == expected
         assert len(seen) < COUNT / 3
         # Nothing was refused: little more was computed than would have been without drafts.
         assert seen.ids < len(encoded(PROMPT)) + 1.6 * COUNT
@@ -180,30 +184,30 @@ class TestPasses:
     def test_a_text_that_repeats_itself_saves_some(self, make):
         # Taught to repeat: after every token the one that followed it before is likely.
         large = make()
-        loop = asked(large, PROMPT, 120).text
+        loop = generate(large, PROMPT, 120).text
         with passes(shared()) as plain:
-            asked(make(), PROMPT + loop, COUNT)
+            generate(make(), PROMPT + loop, COUNT)
         with passes(shared()) as drafted:
-            asked(make(), PROMPT + loop, COUNT, draft="prompt_lookup")
+            generate(make(), PROMPT + loop, COUNT, draft="prompt_lookup")
         assert len(drafted) < len(plain)
 
     def test_refused_drafts_cost_no_passes(self, make):
         # A drafter that is always wrong: one pass a token and one for the prompt, as without.
         large, small = make(), make(model(seed=9, steps=30.0), name="wrong")
-        asked(large, "so", 1)
+        generate(large, "so", 1)
         with passes(shared()) as seen:
-            asked(large, PROMPT, COUNT, draft=small)
+            generate(large, PROMPT, COUNT, draft=small)
         assert len(seen) <= COUNT + 1
 
     def test_the_small_models_cache_serves_drafting_and_writing(self, make):
         large, small = make("qwen2"), make("llama", seed=5)
-        asked(small, PROMPT, 1)
-        asked(large, "so", 1)
+        generate(small, PROMPT, 1)
+        generate(large, "so", 1)
         with passes(shared("llama", seed=5)) as seen:
-            drafted = asked(large, PROMPT, 20, draft=small)
+            drafted = generate(large, PROMPT, 20, draft=small)
         assert max(seen.sizes) < 8  # it did not read the prompt again
         with passes(shared("llama", seed=5)) as seen:
-            asked(small, PROMPT + drafted.text, 1)
+            generate(small, PROMPT + drafted.text, 1)
         assert seen.ids < 15
         assert settled(small).kept_bytes > 0
 
@@ -212,22 +216,23 @@ class TestSampled:
     @pytest.mark.parametrize("draft", ["llama", "prompt_lookup"])
     @pytest.mark.parametrize("large", LARGE[:3], ids=[kind for kind, _ in LARGE[:3]])
     def test_a_seed_draws_the_same_text_and_it_ends(self, make, large, draft):
-        found = []
+        texts = []
         for _ in range(2):
-            answer = asked(
+            answer = generate(
                 make(*large), REPEATED, COUNT, draft=drafter(make, draft), temperature=0.8, seed=3
             )
             assert answer.report.ended == "length"
             assert answer.report.completion_tokens == COUNT
-            found.append(answer.text)
-        assert found[0] == found[1]
+            texts.append(answer.text)
+        assert texts[0] == texts[1]
 
     def test_other_seeds_draw_other_texts(self, make):
         large, small = make(), make(seed=5)
-        found = {
-            asked(large, PROMPT, COUNT, draft=small, temperature=1.0, seed=s).text for s in range(4)
+        texts = {
+            generate(large, PROMPT, COUNT, draft=small, temperature=1.0, seed=s).text
+            for s in range(4)
         }
-        assert len(found) == 4
+        assert len(texts) == 4
 
     def test_drafts_do_not_change_what_is_likely(self, make):
         # The likeliest first tokens, drawn many times with and without a draft.
@@ -235,7 +240,7 @@ class TestSampled:
 
         def share(draft: Any) -> dict[str, float]:
             drawn = [
-                asked(large, PROMPT, 3, draft=draft, temperature=1.0, seed=s).tokens[2].text
+                generate(large, PROMPT, 3, draft=draft, temperature=1.0, seed=s).tokens[2].text
                 for s in range(120)
             ]
             return {text: drawn.count(text) / len(drawn) for text in set(drawn)}
@@ -247,8 +252,8 @@ class TestSampled:
 
     def test_entropies_are_those_of_the_same_places(self, make):
         large, small = make(), make(seed=5)
-        drafted = asked(large, PROMPT, COUNT, draft=small, logprobs=20)
-        plain = asked(make(), PROMPT, COUNT, logprobs=20)
+        drafted = generate(large, PROMPT, COUNT, draft=small, logprobs=20)
+        plain = generate(make(), PROMPT, COUNT, logprobs=20)
 
         async def measured(tokens: list[Any]) -> list[float]:
             return [await token.entropy_fn("full", 20) for token in tokens]
@@ -264,7 +269,7 @@ def test_other_architectures_write_the_same(make, kind, draft):
     large, notes = make(kind), {}
     text, helper = REPEATED, drafter(make, draft)
     for helping in (helper, None, helper):
-        text += asked(large, text, 14, draft=helping, notes=notes).text
+        text += generate(large, text, 14, draft=helping, notes=notes).text
     assert text == REPEATED + bare(shared(kind), tokenizer(), encoded(REPEATED), 42)
 
 
@@ -274,16 +279,16 @@ class TestWhoCannot:
     def test_a_recurrent_model_writes_without_and_says_so(self, make, kind, draft, caplog):
         large = make(kind)
         with caplog.at_level(logging.WARNING, "glimp_integrations"):
-            found = asked(large, PROMPT, COUNT, draft=drafter(make, draft))
-        assert found.text == bare(shared(kind), tokenizer(), encoded(PROMPT), COUNT)
-        [told] = [r.getMessage() for r in caplog.records if "draft" in r.getMessage()]
-        assert f"tiny-{kind} cannot take tokens back" in told
+            answer = generate(large, PROMPT, COUNT, draft=drafter(make, draft))
+        assert answer.text == bare(shared(kind), tokenizer(), encoded(PROMPT), COUNT)
+        [message] = [r.getMessage() for r in caplog.records if "draft" in r.getMessage()]
+        assert f"tiny-{kind} cannot take tokens back" in message
 
     @pytest.mark.parametrize("kind", ["mamba", "mamba2"])
     def test_a_recurrent_model_goes_on_as_before(self, make, kind):
         large, text, notes = make(kind), PROMPT, {}
         for draft in ("prompt_lookup", None, "prompt_lookup", None):
-            text += asked(large, text, 6, draft=draft, notes=notes).text
+            text += generate(large, text, 6, draft=draft, notes=notes).text
         assert PROMPT + bare(shared(kind), tokenizer(), encoded(PROMPT), 24) == text
 
     @pytest.mark.parametrize("count", [2, COUNT])
@@ -293,13 +298,13 @@ class TestWhoCannot:
     ):
         large, small = make(), make(kind, seed=5)
         try:
-            found = asked(large, PROMPT, count, draft=small)
+            answer = generate(large, PROMPT, count, draft=small)
         except ConfigError as error:
             assert f"tiny-{kind}" in str(error)  # noqa: PT017 - either way is fine
         else:
-            assert found.text == bare(shared(), tokenizer(), encoded(PROMPT), count)
+            assert answer.text == bare(shared(), tokenizer(), encoded(PROMPT), count)
         # The device's thread has survived it.
-        on_loop(lambda: asyncio.wait_for(ask(large, "so", 2), 5))
+        on_loop(lambda: asyncio.wait_for(agenerate(large, "so", 2), 5))
         assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
 
     @pytest.mark.parametrize("role", ["small", "large"])
@@ -318,7 +323,7 @@ class TestWhoCannot:
     def test_a_backend_refuses_a_drafter_elsewhere_itself(self, make):
         away = ScriptedBackend(["a", "b"], name="far-away")
         with pytest.raises(ConfigError, match="far-away cannot draft for tiny-llama"):
-            asked(make(), PROMPT, 5, draft=away)
+            generate(make(), PROMPT, 5, draft=away)
 
     @pytest.mark.parametrize("lossy", ["small", "large"])
     def test_vocabularies_without_a_translation_are_refused(self, make, lossy):
@@ -326,7 +331,7 @@ class TestWhoCannot:
         large = make("llama", tokens["large"], name="big-one")
         small = make("llama", tokens["small"], name="little-one", seed=5)
         with pytest.raises(ConfigError, match="vocabularies of big-one and little-one differ"):
-            asked(large, PROMPT, 5, draft=small)
+            generate(large, PROMPT, 5, draft=small)
 
     def test_the_refusal_shows_what_is_lost_and_what_to_do(self, make):
         router = GlimpRouter(
@@ -346,7 +351,7 @@ class TestWhoCannot:
             raise AssertionError("translated")
 
         monkeypatch.setattr(speculative, "AssistedCandidateGeneratorDifferentTokenizers", refuse)
-        assert asked(make("qwen2"), PROMPT, 5, draft=make("llama")).text
+        assert generate(make("qwen2"), PROMPT, 5, draft=make("llama")).text
 
     def test_an_unknown_way_to_draft_is_refused(self, make):
         with pytest.raises(ConfigError, match="draft"):
@@ -366,12 +371,13 @@ class TestSideBySide:
 
         async def together() -> list[Any]:
             return await asyncio.gather(
-                *(ask(large, PROMPT, 30, **options) for options in asks), ask(small, PROMPT, 30)
+                *(agenerate(large, PROMPT, 30, **options) for options in asks),
+                agenerate(small, PROMPT, 30),
             )
 
-        *found, own = on_loop(together)
+        *answers, own = on_loop(together)
         expected = bare(shared(), tokenizer(), encoded(PROMPT), 30)
-        assert [answer.text for answer in found] == [expected] * len(asks)
+        assert [answer.text for answer in answers] == [expected] * len(asks)
         assert own.text == bare(shared(seed=5), tokenizer(), encoded(PROMPT), 30)
 
 
@@ -384,8 +390,8 @@ def sliding(make: Any) -> Watched:
 def test_a_window_that_recorded_drafts_is_as_good_as_new(make):
     # The lookup often finds nothing, and then nothing cuts the recorded window back.
     large = sliding(make)
-    first = asked(large, REPEATED, 2, notes=(notes := {}))
-    second = asked(large, REPEATED + first.text, 6, draft="prompt_lookup", notes=notes)
-    third = asked(large, REPEATED + first.text + second.text, 12, notes=notes)
+    first = generate(large, REPEATED, 2, notes=(notes := {}))
+    second = generate(large, REPEATED + first.text, 6, draft="prompt_lookup", notes=notes)
+    third = generate(large, REPEATED + first.text + second.text, 12, notes=notes)
     whole = bare(shared("gemma2"), tokenizer(), encoded(REPEATED), 20)
     assert first.text + second.text + third.text == whole

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from tiny import END, PROMPT, Answer, Watched, ask, asked, on_loop, shared, tokenizer
+from tiny import END, PROMPT, Answer, Watched, agenerate, generate, on_loop, shared, tokenizer
 
 from glimp_integrations import ConfigError, GlimpRouter
-from glimp_integrations.backends.hf.grammar import Binding, make_tokenizer
+from glimp_integrations.backends.hf.grammar import GrammarMatcher, make_tokenizer
 from glimp_integrations.output import json_schema
 from glimp_integrations.output.spec import OutputSpec
 
@@ -48,16 +48,16 @@ WEATHER = {
 
 def is_city(text: str) -> bool:
     """Whether a text is JSON of the schema and nothing else."""
-    found = json.loads(text)
-    assert list(found) == ["city", "days", "near"]
-    assert isinstance(found["city"], str) and len(found["city"]) <= 12
-    assert isinstance(found["days"], int) and 1 <= found["days"] <= 99
-    assert len(found["near"]) <= 3 and set(found["near"]) <= {"sea", "wood"}
+    city = json.loads(text)
+    assert list(city) == ["city", "days", "near"]
+    assert isinstance(city["city"], str) and len(city["city"]) <= 12
+    assert isinstance(city["days"], int) and 1 <= city["days"] <= 99
+    assert len(city["near"]) <= 3 and set(city["near"]) <= {"sea", "wood"}
     return True
 
 
 def bound(backend: Watched, schema: Any = CITY, **options: Any) -> Answer:
-    return asked(backend, PROMPT, COUNT, schema=schema, **options)
+    return generate(backend, PROMPT, COUNT, schema=schema, **options)
 
 
 # -- texts -----------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ def test_a_greedy_text_is_json_of_the_schema_and_ends_behind_it(make: Make, kind
     assert answer.report.ended == "eos"
     assert answer.tokens[-1].text == ""
     assert answer.report.completion_tokens == len(answer.tokens) < COUNT
-    assert answer.text not in asked(make(kind, "bytes"), PROMPT, COUNT).text
+    assert answer.text not in generate(make(kind, "bytes"), PROMPT, COUNT).text
 
 
 @pytest.mark.parametrize("tokens", ["bytes", "always", "first", "newlines"])
@@ -96,11 +96,11 @@ def test_the_models_own_sampling_fields_hold_within_the_schema(make: Make) -> No
 
 def test_a_choice_of_values(make: Make) -> None:
     backend = make("llama", "bytes")
-    found = {
+    values = {
         json.loads(bound(backend, CHOICE, temperature=20.0, seed=seed).text) for seed in range(30)
     }
-    assert len(found) > 1
-    assert found <= {"yes", "no", 7, None}
+    assert len(values) > 1
+    assert values <= {"yes", "no", 7, None}
 
 
 def test_the_text_is_the_likeliest_that_the_schema_allows(make: Make) -> None:
@@ -121,11 +121,11 @@ def test_the_text_is_the_likeliest_that_the_schema_allows(make: Make) -> None:
 def test_it_goes_on_from_the_middle_of_a_text(make: Make) -> None:
     backend = make("llama", "bytes")
     prompt = f"{PROMPT}\n```json\n"
-    assert is_city(asked(backend, prompt, COUNT, schema=CITY).text)
+    assert is_city(generate(backend, prompt, COUNT, schema=CITY).text)
 
 
 def test_the_budget_cuts_json_too(make: Make) -> None:
-    answer = asked(make("llama", "bytes"), PROMPT, 3, schema=CITY)
+    answer = generate(make("llama", "bytes"), PROMPT, 3, schema=CITY)
     assert (answer.report.ended, len(answer.tokens)) == ("length", 3)
     assert answer.text[0] == "{" and "}" not in answer.text
 
@@ -146,7 +146,7 @@ def test_bound_and_free_requests_side_by_side_are_what_each_is_alone(
         (other, COUNT, {"schema": CITY, "seed": 4}),
     ]
     alone = [
-        asked(make(kind, "bytes"), prompt, count, temperature=temperature, **more).text
+        generate(make(kind, "bytes"), prompt, count, temperature=temperature, **more).text
         for prompt, count, more in requests
     ]
     backend = make(kind, "bytes")
@@ -154,7 +154,7 @@ def test_bound_and_free_requests_side_by_side_are_what_each_is_alone(
     async def together() -> list[Answer]:
         work = asyncio.gather(
             *(
-                ask(backend, prompt, count, temperature=temperature, **more)
+                agenerate(backend, prompt, count, temperature=temperature, **more)
                 for prompt, count, more in requests
             )
         )
@@ -171,16 +171,16 @@ def test_bound_and_free_requests_side_by_side_are_what_each_is_alone(
 
 def test_a_bound_request_leaves_nothing_behind(make: Make) -> None:
     backend = make("llama", "bytes")
-    free = asked(backend, PROMPT, 40).text
+    free = generate(backend, PROMPT, 40).text
     bound(backend)
     bound(backend, CHOICE)
-    assert asked(backend, PROMPT, 40).text == free
-    assert asked(make("llama", "bytes"), PROMPT, 40).text == free
+    assert generate(backend, PROMPT, 40).text == free
+    assert generate(make("llama", "bytes"), PROMPT, 40).text == free
 
 
 def test_h_is_of_the_models_own_distribution(make: Make) -> None:
     backend = make("llama", "bytes")
-    free = asked(backend, PROMPT, 1, logprobs=20)
+    free = generate(backend, PROMPT, 1, logprobs=20)
     kept = bound(backend, logprobs=20)
 
     async def first(answer: Answer) -> float:
@@ -196,7 +196,7 @@ def test_ids_without_a_token_are_never_drawn() -> None:
     tokens = tokenizer("bytes")
     guide = make_tokenizer(tokens, len(tokens), [END], "tiny")
     for width in (len(tokens), len(tokens) + 13):  # logits are often padded
-        masked = Binding(guide, CITY).mask(torch.zeros(1, width))
+        masked = GrammarMatcher(guide, CITY).mask(torch.zeros(1, width))
         open_ids = {i for i, t in enumerate(masked[0].tolist()) if t == 0.0}
         assert open_ids
         assert all('{"city": "'.startswith(tokens.decode([i])) for i in open_ids)
@@ -205,11 +205,11 @@ def test_ids_without_a_token_are_never_drawn() -> None:
 
 def test_behind_the_json_only_the_end_may_come() -> None:
     tokens = tokenizer("bytes")
-    binding = Binding(make_tokenizer(tokens, len(tokens), [END], "tiny"), CHOICE)
+    matcher = GrammarMatcher(make_tokenizer(tokens, len(tokens), [END], "tiny"), CHOICE)
     for token in tokens.encode('"yes"'):
-        assert binding.mask(torch.zeros(1, len(tokens)))[0, token] == 0.0
-        binding.append(token)
-    masked = binding.mask(torch.zeros(1, len(tokens)))[0]
+        assert matcher.mask(torch.zeros(1, len(tokens)))[0, token] == 0.0
+        matcher.append(token)
+    masked = matcher.mask(torch.zeros(1, len(tokens)))[0]
     assert [i for i, value in enumerate(masked.tolist()) if value == 0.0] == [END]
 
 
@@ -217,7 +217,7 @@ def test_scores_stay_what_they_were_where_they_may() -> None:
     tokens = tokenizer("bytes")
     scores = torch.randn(1, len(tokens), dtype=torch.float64)
     before = scores.clone()
-    masked = Binding(make_tokenizer(tokens, len(tokens), [END], "tiny"), CITY).mask(scores)
+    masked = GrammarMatcher(make_tokenizer(tokens, len(tokens), [END], "tiny"), CITY).mask(scores)
     kept = ~torch.isneginf(masked)
     assert torch.equal(masked[kept], scores[kept])
     assert torch.equal(scores, before), "the model's own logits are left alone"
@@ -241,10 +241,10 @@ class Slow:
 
 def test_a_slow_tokenizer_is_an_error_that_names_model_and_remedy(make: Make) -> None:
     backend = make(shared("llama", "bytes"), Slow(tokenizer("bytes")), name="slowpoke")
-    free = asked(backend, PROMPT, 10).text
+    free = generate(backend, PROMPT, 10).text
     with pytest.raises(ConfigError, match=r"slowpoke has a tokenizer .*fast tokenizer"):
         bound(backend)
-    assert asked(backend, PROMPT, 10).text == free, "it goes on without schemas"
+    assert generate(backend, PROMPT, 10).text == free, "it goes on without schemas"
 
 
 # -- the router ------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_an_answer_follows_its_schema_behind_free_reasoning(make: Make, author: 
     assert result.reasoning and result.trace.answer_stop == "eos"
     requests = {"small": router.small.requests, "large": router.large.requests}
     assert [r.schema for r in requests[author]][-1] == CITY
-    others = [r for role, found in requests.items() for r in found if role != author]
+    others = [r for role, sent in requests.items() for r in sent if role != author]
     assert all(request.schema is None for request in others)
 
 

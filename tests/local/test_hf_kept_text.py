@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from tiny import PROMPT, Watched, ask, backend, bare, on_loop, shared, tokenizer
+from tiny import PROMPT, Watched, agenerate, backend, bare, on_loop, shared, tokenizer
 
 from glimp_integrations import GlimpRouter, RoutedAnswer
-from glimp_integrations.backends.hf.token_text import Ledger, Vocabulary
+from glimp_integrations.backends.hf.token_text import TokenHistory, Vocabulary
 
 KINDS = ["llama", "qwen2", "gemma2", "gemma3", "mamba", "mamba2", "lfm2", "bamba", "gpt"]
 QUIET = settings(
@@ -53,8 +53,8 @@ turns = st.lists(
 
 def known_ids(notes: dict[str, Any], prompt: str, model: Watched) -> list[int]:
     """The ids a model will read, of what its notes tell already."""
-    [ledger] = copy.deepcopy([*notes.values()]) or [Ledger()]
-    return ledger.ids(prompt, Vocabulary(model._tokenizer))
+    [history] = copy.deepcopy([*notes.values()]) or [TokenHistory()]
+    return history.ids(prompt, Vocabulary(model._tokenizer))
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Conversation:
     models: dict[str, Watched]
     begin: str
     notes: dict[str, dict[str, Any]] = field(default_factory=lambda: {"small": {}, "large": {}})
-    asked: list[tuple[str, list[int], int, str]] = field(default_factory=list)
+    requests: list[tuple[str, list[int], int, str]] = field(default_factory=list)
     cached: int = 0
 
     async def run(self, turns: list[Turn], *, keep: bool) -> str:
@@ -80,9 +80,9 @@ class Conversation:
             # Templates differ, too.
             prompt = f"{turn.author}: {self.begin}{text}"
             ids = self.ids(turn.author, prompt)
-            answer = await ask(model, prompt, turn.tokens, notes=notes)
+            answer = await agenerate(model, prompt, turn.tokens, notes=notes)
             assert answer.report.prompt_tokens == len(ids)
-            self.asked.append((turn.author, ids, turn.tokens, answer.text))
+            self.requests.append((turn.author, ids, turn.tokens, answer.text))
             self.cached += answer.report.cached_tokens or 0
             text += answer.text
             text = text[: len(text) - min(turn.dropped, len(answer.text))]
@@ -100,9 +100,9 @@ def check(kind: str, partner: tuple[str, str], begin: str, turns: list[Turn]) ->
     assert on_loop(lambda: dropped.run(turns, keep=False)) == text
     assert dropped.cached == 0
     event(f"cached: {kept.cached > 0}")
-    for author, ids, count, said in kept.asked:
+    for author, ids, count, text in kept.requests:
         own = (kind, "plain", 0) if author == "small" else (*partner, 7)
-        assert said == bare(shared(*own), tokenizer(own[1]), ids, count)
+        assert text == bare(shared(*own), tokenizer(own[1]), ids, count)
 
 
 beginnings = st.sampled_from(["so ", PROMPT, PROMPT * 2])
@@ -129,11 +129,11 @@ def test_a_continued_text_is_the_text_written_at_once(kind):
 
     async def both() -> tuple[str, str, int | None]:
         await model.adrop_caches()
-        whole = (await ask(model, PROMPT, 30)).text
+        whole = (await agenerate(model, PROMPT, 30)).text
         await model.adrop_caches()
         notes: dict[str, Any] = {}
-        first = (await ask(model, PROMPT, 12, notes=notes)).text
-        second = await ask(model, PROMPT + first, 18, notes=notes)
+        first = (await agenerate(model, PROMPT, 12, notes=notes)).text
+        second = await agenerate(model, PROMPT + first, 18, notes=notes)
         return whole, first + second.text, second.report.cached_tokens
 
     whole, parts, cached = on_loop(both)
@@ -148,18 +148,18 @@ def test_h_behind_text_of_another_model_is_that_of_the_whole_text(kind):
 
     async def both() -> list[tuple[float, float]]:
         await model.adrop_caches()
-        found = []
+        places = []
         notes: dict[str, Any] = {}
         text = "so the quick brown fox "
         for foreign in ("", "jumps over ", "the lazy dog, and the dog sleeps. ", "x"):
             text += foreign
             ids = known_ids(notes, text, model)
-            answer = await ask(model, text, 5, notes=notes, logprobs=20)
+            answer = await agenerate(model, text, 5, notes=notes, logprobs=20)
             kept = await answer.tokens[0].entropy_fn("full", 20)
             logits = shared(kind)(torch.tensor([ids])).logits[0, -1]
-            found.append((kept, torch.distributions.Categorical(logits=logits).entropy().item()))
+            places.append((kept, torch.distributions.Categorical(logits=logits).entropy().item()))
             text += answer.text
-        return found
+        return places
 
     for kept, whole in on_loop(both):
         assert kept == pytest.approx(whole, abs=1e-5)
@@ -197,7 +197,7 @@ def run(small: Watched, large: Watched, question: str, strategy: str, **limits: 
     return router.run(question)
 
 
-def told(result: RoutedAnswer) -> Any:
+def decisions(result: RoutedAnswer) -> Any:
     """Decisions and text. H is compared to the last digits that reading in pieces can change."""
     return (
         [
@@ -224,15 +224,15 @@ def test_a_routed_answer_is_the_same_without_memory_and_with_two_requests(pair, 
     again = run(*keepers, question, "in_process", **limits)
     without = run(forgetter(*small), forgetter(*large, seed=7), question, "in_process", **limits)
     two = run(*keepers, question, "two_request", **limits)
-    assert told(again) == told(kept)
-    assert told(without) == told(kept)
-    assert told(two) == told(kept)
+    assert decisions(again) == decisions(kept)
+    assert decisions(without) == decisions(kept)
+    assert decisions(two) == decisions(kept)
 
 
 def test_both_models_write_in_these_runs():
     small, large = keeper("llama"), keeper("qwen2", "other", seed=7)
-    found = run(small, large, QUESTIONS[0], "auto", threshold=2.5, max_thinking_tokens=100)
-    assert found.trace.strategy == "in_process"
-    assert {step.author for step in found.trace.steps} == {"small", "large"}
-    assert 0 < found.trace.large_step_share < 1
-    assert len(found.trace.steps) > 4
+    result = run(small, large, QUESTIONS[0], "auto", threshold=2.5, max_thinking_tokens=100)
+    assert result.trace.strategy == "in_process"
+    assert {step.author for step in result.trace.steps} == {"small", "large"}
+    assert 0 < result.trace.large_step_share < 1
+    assert len(result.trace.steps) > 4

@@ -17,10 +17,10 @@ from tiny import (
     END,
     PROMPT,
     TEMPLATE,
-    asked,
     bare,
     config,
     encoded,
+    generate,
     meddled,
     model,
     on_loop,
@@ -112,9 +112,9 @@ class TestTemplates:
     def test_passing_one_helps(self, make, bald, template):
         limits = {"temperature": 0, "max_thinking_tokens": 15, "max_tokens": 5}
         own = make(shared(), bald, chat_template=template)
-        found = GlimpRouter(own, own, **limits).run("is it?")
+        result = GlimpRouter(own, own, **limits).run("is it?")
         usual = GlimpRouter(make(), make(), **limits).run("is it?")
-        assert (found.reasoning, found.answer) == (usual.reasoning, usual.answer)
+        assert (result.reasoning, result.answer) == (usual.reasoning, usual.answer)
 
     def test_a_conversation_the_template_refuses(self, make):
         tokens = copy.deepcopy(tokenizer())
@@ -140,7 +140,7 @@ class TestPlaces:
     def test_a_file_that_is_no_gguf(self, tmp_path):
         path = tmp_path / "model.gguf"
         path.write_bytes(b"PK\x03\x04")
-        with pytest.raises(ConfigError, match=r"model\.gguf is a file but no GGUF file"):
+        with pytest.raises(ConfigError, match=r"model\.gguf is a file but not a GGUF file"):
             load(path)
 
     @pytest.mark.parametrize("size", [0, 4, 100])
@@ -169,7 +169,7 @@ class TestPlaces:
 
     @pytest.mark.parametrize("place", ["org/model/extra", "what is this?", "http://x/y"])
     def test_what_cannot_be_an_id(self, place):
-        with pytest.raises(ConfigError, match=r"no Hugging Face id \(ORG/NAME\)"):
+        with pytest.raises(ConfigError, match=r"not a Hugging Face id \(ORG/NAME\)"):
             load(place)
 
     @pytest.mark.parametrize(
@@ -210,20 +210,22 @@ class TestPlaces:
 class TestLoading:
     def test_a_saved_folder_works_and_tells_of_its_progress_on_stderr(self, folder, capsys):
         backend = load(folder, name="tiny")
-        told = capsys.readouterr()
-        assert "loading tiny (" in told.err and "float32)" in told.err
-        assert "loaded tiny in 0 s on cpu" in told.err
-        assert told.out == ""
+        output = capsys.readouterr()
+        assert "loading tiny (" in output.err and "float32)" in output.err
+        assert "loaded tiny in 0 s on cpu" in output.err
+        assert output.out == ""
         expected = AutoModelForCausalLM.from_pretrained(folder)
-        assert asked(backend, PROMPT, 10).text == bare(expected, tokenizer(), encoded(PROMPT), 10)
+        assert generate(backend, PROMPT, 10).text == bare(
+            expected, tokenizer(), encoded(PROMPT), 10
+        )
         backend.close()
 
     def test_it_is_loaded_once(self, folder, capsys):
         backend = load(folder, name="tiny")
-        asked(backend, PROMPT, 2)
+        generate(backend, PROMPT, 2)
         assert capsys.readouterr().err.count("loaded tiny") == 1
         backend.close()
-        asked(backend, PROMPT, 2)  # and again after it was closed
+        generate(backend, PROMPT, 2)  # and again after it was closed
         assert capsys.readouterr().err.count("loaded tiny") == 1
         backend.close()
 
@@ -231,7 +233,7 @@ class TestLoading:
     def test_a_dtype_is_used(self, folder, dtype):
         backend = load(folder, dtype=dtype)
         assert backend._engine.runner.model.dtype == torch.bfloat16
-        assert asked(backend, PROMPT, 3).tokens
+        assert generate(backend, PROMPT, 3).tokens
         backend.close()
 
     @pytest.mark.parametrize("dtype", ["bfloat17", "nn", 16])
@@ -242,7 +244,7 @@ class TestLoading:
     def test_another_tokenizer(self, folder, own_folder):
         (own_folder / "tokenizer.json").unlink()
         backend = load(own_folder, tokenizer=folder)
-        assert asked(backend, PROMPT, 3).report.prompt_tokens == len(encoded(PROMPT))
+        assert generate(backend, PROMPT, 3).report.prompt_tokens == len(encoded(PROMPT))
         backend.close()
 
     def test_the_window_is_the_configs(self, folder):
@@ -301,17 +303,17 @@ class TestTooLong:
 
     def test_a_text_that_fills_it(self, make):
         backend = make(context_window=40)
-        found = asked(backend, PROMPT, 400)
-        assert found.report.ended == "context"
-        assert found.report.prompt_tokens + found.report.completion_tokens == 40
+        answer = generate(backend, PROMPT, 400)
+        assert answer.report.ended == "context"
+        assert answer.report.prompt_tokens + answer.report.completion_tokens == 40
         with pytest.raises(BackendError, match="window of 40") as caught:
-            asked(backend, PROMPT * 2, 1)
+            generate(backend, PROMPT * 2, 1)
         assert caught.value.context_full
 
     def test_a_routed_answer_ends_in_time(self, make):
         backend = make(context_window=90)
-        found = GlimpRouter(backend, backend, temperature=0, threshold=2.0).run("is it?")
-        assert found.trace.stop_reason == "context_full" or found.trace.steps
+        result = GlimpRouter(backend, backend, temperature=0, threshold=2.0).run("is it?")
+        assert result.trace.stop_reason == "context_full" or result.trace.steps
         for report in backend.reports:
             assert report.prompt_tokens + report.completion_tokens <= 90
 
@@ -364,7 +366,7 @@ class TestNumbersThatAreNone:
         weights = model(seed=3)
         small = make(weights, name="ill-one")
         router = GlimpRouter(small, make("qwen2"), temperature=0, threshold=0, max_step_tokens=6)
-        asked(small, "so", 1)
+        generate(small, "so", 1)
         with (
             meddled(weights, self.spoil(1)),
             pytest.raises(BackendError, match=r"small model: ill-one computed.*\[step 2\]") as it,
@@ -383,9 +385,9 @@ class TestNumbersThatAreNone:
     def test_the_other_model_can_go_on_alone(self, make):
         weights = model(seed=3)
         small = make(weights, name="ill-one")
-        asked(small, "so", 1)
+        generate(small, "so", 1)
         with meddled(weights, self.spoil(3)):
-            found = GlimpRouter(
+            result = GlimpRouter(
                 small,
                 make("qwen2"),
                 temperature=0,
@@ -394,23 +396,23 @@ class TestNumbersThatAreNone:
                 max_thinking_tokens=40,
                 max_tokens=5,
             ).run("is it?")
-        assert found.trace.steps[-1].author == "large"
-        assert "ill-one computed logits" in found.trace.errors[0]
+        assert result.trace.steps[-1].author == "large"
+        assert "ill-one computed logits" in result.trace.errors[0]
 
     def test_a_draft_is_no_way_around(self, make):
         weights = model(seed=3)
         large = make(weights, name="ill-one")
-        asked(large, "so", 1)
+        generate(large, "so", 1)
         with meddled(weights, self.spoil(4)), pytest.raises(BackendError, match="not numbers"):
-            asked(large, PROMPT, 40, draft=make(seed=3))
+            generate(large, PROMPT, 40, draft=make(seed=3))
 
     def test_later_requests_are_not_spoilt(self, make):
         weights = model(seed=3)
         backend = make(weights)
         with meddled(weights, self.spoil(6)), pytest.raises(BackendError):
-            asked(backend, PROMPT, 20)
+            generate(backend, PROMPT, 20)
         expected = bare(weights, tokenizer(), encoded(PROMPT), 20)
-        assert asked(backend, PROMPT, 20).text == expected
+        assert generate(backend, PROMPT, 20).text == expected
 
 
 class TestWithModelsElsewhere:
@@ -426,7 +428,7 @@ class TestWithModelsElsewhere:
             GlimpRouter(self.away(), make(), entropy_estimator="full").run("is it?")
 
     def test_a_large_model_elsewhere_is_fine_for_both(self, make):
-        found = GlimpRouter(
+        result = GlimpRouter(
             make(),
             self.away(),
             strategy="in_process",
@@ -435,7 +437,7 @@ class TestWithModelsElsewhere:
             max_thinking_tokens=20,
             max_tokens=5,
         ).run("is it?")
-        assert {step.estimator for step in found.trace.steps} == {"full"}
+        assert {step.estimator for step in result.trace.steps} == {"full"}
 
     def test_auto_takes_what_there_is(self, make):
         limits = {"temperature": 0, "max_thinking_tokens": 20, "max_tokens": 5}
@@ -446,11 +448,11 @@ class TestWithModelsElsewhere:
 
     def test_k_is_the_backends(self, make):
         limits = {"temperature": 0, "max_thinking_tokens": 20, "max_tokens": 5}
-        found = GlimpRouter(
+        result = GlimpRouter(
             make(top_logprobs=7), make(), entropy_estimator="topk_other", **limits
         ).run("is it?")
-        assert found.trace.steps[0].estimator == "topk_other@7"
-        assert all(s.entropy <= math.log(8) for s in found.trace.steps if s.entropy is not None)
+        assert result.trace.steps[0].estimator == "topk_other@7"
+        assert all(s.entropy <= math.log(8) for s in result.trace.steps if s.entropy is not None)
 
 
 @pytest.mark.parametrize("missing", ["transformers", "torch", "psutil"])

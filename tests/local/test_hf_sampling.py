@@ -12,7 +12,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import END, PROMPT, Answer, ask, asked, bare, encoded, model, on_loop, shared, tokenizer
+from tiny import (
+    END,
+    PROMPT,
+    Answer,
+    agenerate,
+    bare,
+    encoded,
+    generate,
+    model,
+    on_loop,
+    shared,
+    tokenizer,
+)
 
 from glimp_integrations import BackendError
 from glimp_integrations.backends import HuggingFaceBackend
@@ -36,62 +48,64 @@ def configured(**fields: Any) -> Any:
 class TestGreedy:
     def test_it_is_what_generate_writes(self, make):
         expected = bare(shared(), tokenizer(), prompt_ids(), COUNT)
-        assert asked(make(), PROMPT, COUNT).text == expected
+        assert generate(make(), PROMPT, COUNT).text == expected
 
     def test_every_time(self, make):
         backend = make()
-        assert asked(backend, PROMPT, COUNT).text == asked(backend, PROMPT, COUNT, seed=7).text
+        assert (
+            generate(backend, PROMPT, COUNT).text == generate(backend, PROMPT, COUNT, seed=7).text
+        )
 
     def test_a_model_that_likes_to_sample_is_asked_greedily(self, make):
         backend = make(configured(do_sample=True, temperature=2.0, top_p=0.5, top_k=3))
-        assert asked(backend, PROMPT, COUNT).text == asked(make(), PROMPT, COUNT).text
+        assert generate(backend, PROMPT, COUNT).text == generate(make(), PROMPT, COUNT).text
 
     @pytest.mark.parametrize("where", ["generation_config", "generation"])
     def test_a_repetition_penalty_holds_for_prompt_and_text(self, make, where):
         penalty = {"repetition_penalty": 1.8}
         own = where == "generation_config"
         backend = make(configured(**penalty)) if own else make(generation=penalty)
-        found = asked(backend, PROMPT, COUNT).text
-        assert found == bare(shared(), tokenizer(), prompt_ids(), COUNT, **penalty)
-        assert found != asked(make(), PROMPT, COUNT).text
+        text = generate(backend, PROMPT, COUNT).text
+        assert text == bare(shared(), tokenizer(), prompt_ids(), COUNT, **penalty)
+        assert text != generate(make(), PROMPT, COUNT).text
 
     def test_what_the_caller_gives_goes_before_the_models_own(self, make):
         backend = make(configured(repetition_penalty=1.8), generation={"repetition_penalty": 1.0})
-        assert asked(backend, PROMPT, COUNT).text == asked(make(), PROMPT, COUNT).text
+        assert generate(backend, PROMPT, COUNT).text == generate(make(), PROMPT, COUNT).text
 
     def test_forbidden_tokens_are_not_written(self, make):
-        plain = asked(make(), PROMPT, COUNT).text
+        plain = generate(make(), PROMPT, COUNT).text
         letter = tokenizer().encode(plain)[2]
         backend = make(generation={"suppress_tokens": [letter]})
-        found = asked(backend, PROMPT, COUNT).text
-        assert found == bare(shared(), tokenizer(), prompt_ids(), COUNT, suppress_tokens=[letter])
-        assert found != plain
+        text = generate(backend, PROMPT, COUNT).text
+        assert text == bare(shared(), tokenizer(), prompt_ids(), COUNT, suppress_tokens=[letter])
+        assert text != plain
 
 
 class TestSampled:
     def test_a_seed_draws_the_same_text_every_time(self, make):
         backend = make()
-        first = asked(backend, PROMPT, COUNT, temperature=0.9, seed=3).text
-        asked(backend, PROMPT, 5, temperature=0.9, seed=99)
-        assert asked(backend, PROMPT, COUNT, temperature=0.9, seed=3).text == first
+        first = generate(backend, PROMPT, COUNT, temperature=0.9, seed=3).text
+        generate(backend, PROMPT, 5, temperature=0.9, seed=99)
+        assert generate(backend, PROMPT, COUNT, temperature=0.9, seed=3).text == first
 
     def test_other_seeds_draw_other_texts(self, make):
         backend = make()
-        found = {asked(backend, PROMPT, COUNT, temperature=1.0, seed=s).text for s in range(5)}
-        assert len(found) == 5
+        texts = {generate(backend, PROMPT, COUNT, temperature=1.0, seed=s).text for s in range(5)}
+        assert len(texts) == 5
 
     def test_without_a_seed_every_time_is_another(self, make):
         backend = make()
-        found = {asked(backend, PROMPT, COUNT, temperature=1.0).text for _ in range(5)}
-        assert len(found) == 5
+        texts = {generate(backend, PROMPT, COUNT, temperature=1.0).text for _ in range(5)}
+        assert len(texts) == 5
 
     def test_the_programs_own_random_numbers_are_left_alone(self, make):
         backend = make()
         torch.manual_seed(1)
         expected = torch.rand(3).tolist()
         torch.manual_seed(1)
-        asked(backend, PROMPT, 5, temperature=1.0, seed=2)
-        asked(backend, PROMPT, 5, temperature=1.0)
+        generate(backend, PROMPT, 5, temperature=1.0, seed=2)
+        generate(backend, PROMPT, 5, temperature=1.0)
         assert torch.rand(3).tolist() == expected
 
     @pytest.mark.parametrize(
@@ -109,55 +123,61 @@ class TestSampled:
     def test_it_is_what_generate_draws_with_these_numbers(self, make, options):
         more = {k: v for k, v in options.items() if k not in ("temperature", "top_p")}
         request = {"temperature": options["temperature"], "top_p": options["top_p"], "seed": 5}
-        found = asked(make(generation=more), PROMPT, COUNT, **request).text
+        text = generate(make(generation=more), PROMPT, COUNT, **request).text
         state = torch.random.get_rng_state()
         torch.manual_seed(5)
         expected = bare(shared(), tokenizer(), prompt_ids(), COUNT, do_sample=True, **options)
         torch.random.set_rng_state(state)
-        assert found == expected
+        assert text == expected
 
     def test_the_models_own_fields_hold_too(self, make):
         one = make(configured(top_k=1))
-        assert asked(one, PROMPT, COUNT, temperature=1.0, seed=1).text == (
-            asked(make(), PROMPT, COUNT).text
+        assert generate(one, PROMPT, COUNT, temperature=1.0, seed=1).text == (
+            generate(make(), PROMPT, COUNT).text
         )
 
     def test_the_requests_temperature_goes_before_the_models(self, make):
         hot = make(configured(do_sample=True, temperature=50.0, top_p=1.0))
         same = {"temperature": 0.8, "top_p": 0.9, "seed": 4}
-        assert asked(hot, PROMPT, COUNT, **same).text == asked(make(), PROMPT, COUNT, **same).text
+        assert (
+            generate(hot, PROMPT, COUNT, **same).text
+            == generate(make(), PROMPT, COUNT, **same).text
+        )
 
     def test_the_likeliest_of_one_is_greedy(self, make):
-        greedy = asked(make(), PROMPT, COUNT).text
+        greedy = generate(make(), PROMPT, COUNT).text
         for narrow in ({"generation": {"top_k": 1}}, {}):
             nucleus = 1.0 if narrow else 1e-6
-            found = asked(make(**narrow), PROMPT, COUNT, temperature=1.0, top_p=nucleus, seed=8)
-            assert found.text == greedy
+            answer = generate(make(**narrow), PROMPT, COUNT, temperature=1.0, top_p=nucleus, seed=8)
+            assert answer.text == greedy
 
     def test_temperature_spreads(self, make):
         backend = make()
 
         def distinct(temperature: float) -> int:
             return len(
-                {asked(backend, PROMPT, 1, temperature=temperature, seed=s).text for s in range(30)}
+                {
+                    generate(backend, PROMPT, 1, temperature=temperature, seed=s).text
+                    for s in range(30)
+                }
             )
 
         assert distinct(0.05) < distinct(1.0) < distinct(20.0)
 
     def test_requests_side_by_side_do_not_draw_each_others_numbers(self, make):
         backend = make()
-        alone = [asked(backend, PROMPT, COUNT, temperature=1.0, seed=s).text for s in range(3)]
+        alone = [generate(backend, PROMPT, COUNT, temperature=1.0, seed=s).text for s in range(3)]
 
         async def together() -> list[Answer]:
             return await asyncio.gather(
-                *(ask(backend, PROMPT, COUNT, temperature=1.0, seed=s) for s in range(3)),
-                ask(backend, PROMPT, COUNT, temperature=1.0),
-                ask(backend, PROMPT, COUNT),
+                *(agenerate(backend, PROMPT, COUNT, temperature=1.0, seed=s) for s in range(3)),
+                agenerate(backend, PROMPT, COUNT, temperature=1.0),
+                agenerate(backend, PROMPT, COUNT),
             )
 
-        found = [answer.text for answer in on_loop(together)]
-        assert found[:3] == alone
-        assert found[4] == asked(backend, PROMPT, COUNT).text
+        texts = [answer.text for answer in on_loop(together)]
+        assert texts[:3] == alone
+        assert texts[4] == generate(backend, PROMPT, COUNT).text
 
     def test_other_settings_side_by_side_stay_apart(self, make):
         backend = make()
@@ -167,10 +187,10 @@ class TestSampled:
             {"temperature": 2.0, "seed": 1},
             {"temperature": 2.0, "top_p": 0.3, "seed": 1},
         ]
-        alone = [asked(backend, PROMPT, COUNT, **o).text for o in options]
+        alone = [generate(backend, PROMPT, COUNT, **o).text for o in options]
 
         async def together() -> list[Answer]:
-            return await asyncio.gather(*(ask(backend, PROMPT, COUNT, **o) for o in options))
+            return await asyncio.gather(*(agenerate(backend, PROMPT, COUNT, **o) for o in options))
 
         assert [answer.text for answer in on_loop(together)] == alone
 
@@ -197,25 +217,25 @@ class TestTheEnd:
         ],
     )
     def test_any_of_its_ids_ends_the_text(self, make, where, several):
-        written = asked(make(), PROMPT, COUNT).tokens
+        written = generate(make(), PROMPT, COUNT).tokens
         [last] = tokenizer().encode(written[6].text)[-1:]
         before = [t.text for t in written].index(written[6].text)
         backend = self.ending(make, where, [END, last] if several else last)
-        found = asked(backend, PROMPT, COUNT, logprobs=5)
-        assert [t.text for t in found.tokens] == [t.text for t in written[:before]] + [""]
-        assert found.report.ended == "eos"
-        assert found.report.completion_tokens == before + 1
+        answer = generate(backend, PROMPT, COUNT, logprobs=5)
+        assert [t.text for t in answer.tokens] == [t.text for t in written[:before]] + [""]
+        assert answer.report.ended == "eos"
+        assert answer.report.completion_tokens == before + 1
 
     def test_the_end_has_a_distribution_too(self, make):
         backend = make(model(ends=100.0))
-        found = asked(backend, PROMPT, 5, logprobs=5)
-        assert [t.text for t in found.tokens] == [""]
-        assert 0 <= on_loop(lambda: found.tokens[0].entropy_fn("full", 5)) < 1e-6
+        answer = generate(backend, PROMPT, 5, logprobs=5)
+        assert [t.text for t in answer.tokens] == [""]
+        assert 0 <= on_loop(lambda: answer.tokens[0].entropy_fn("full", 5)) < 1e-6
 
     def test_the_limit_is_another_reason(self, make):
-        found = asked(make(), PROMPT, 4)
-        assert (found.report.ended, len(found.tokens)) == ("length", 4)
-        assert found.report.completion_tokens == 4
+        answer = generate(make(), PROMPT, 4)
+        assert (answer.report.ended, len(answer.tokens)) == ("length", 4)
+        assert answer.report.completion_tokens == 4
 
 
 # -- H ---------------------------------------------------------------------------------------
@@ -250,9 +270,9 @@ class TestEntropy:
     def test_it_is_what_the_definition_says(self, logits, estimator, k, masked):
         if masked:
             logits = [*logits, -math.inf, -math.inf]
-        found = entropy_of(torch.tensor(logits), estimator, k)
-        assert found == pytest.approx(by_hand(logits, estimator, k), abs=1e-4)
-        assert 0 <= found <= math.log(len(logits)) + 1e-6
+        entropy = entropy_of(torch.tensor(logits), estimator, k)
+        assert entropy == pytest.approx(by_hand(logits, estimator, k), abs=1e-4)
+        assert 0 <= entropy <= math.log(len(logits)) + 1e-6
 
     @pytest.mark.parametrize("estimator", ["full", "topk_renorm", "topk_other"])
     def test_sure_is_zero(self, estimator):
@@ -276,26 +296,26 @@ class TestEntropy:
 
     def test_it_is_of_the_models_own_distribution_not_of_the_drawn_one(self, make):
         backend = make(generation={"top_k": 2, "repetition_penalty": 2.0})
-        found = asked(backend, PROMPT, 5, temperature=0.3, seed=1, logprobs=20)
-        plain = asked(make(), PROMPT, 1, logprobs=20)
+        answer = generate(backend, PROMPT, 5, temperature=0.3, seed=1, logprobs=20)
+        plain = generate(make(), PROMPT, 1, logprobs=20)
 
         async def first(answer: Answer) -> float:
             return await answer.tokens[0].entropy_fn("full", 20)
 
-        assert on_loop(lambda: first(found)) == on_loop(lambda: first(plain))
+        assert on_loop(lambda: first(answer)) == on_loop(lambda: first(plain))
 
     @pytest.mark.parametrize("kind", ["llama", "gemma2", "mamba"])
     def test_it_can_be_asked_for_after_the_text_went_on(self, make, kind):
         backend = make(kind)
-        found = asked(backend, PROMPT, 10, logprobs=20)
-        asked(backend, PROMPT + "so", 5)
+        answer = generate(backend, PROMPT, 10, logprobs=20)
+        generate(backend, PROMPT + "so", 5)
 
         async def measured(estimator: Any) -> list[float]:
-            return [await token.entropy_fn(estimator, 7) for token in found.tokens]
+            return [await token.entropy_fn(estimator, 7) for token in answer.tokens]
 
         ids = prompt_ids()
         tail = bare(shared(kind), tokenizer(), ids, 10)
-        assert tail == found.text
+        assert tail == answer.text
         written = shared(kind).generate(
             torch.tensor([ids]),
             attention_mask=torch.ones(1, len(ids)).long(),
@@ -308,13 +328,13 @@ class TestEntropy:
             assert on_loop(lambda e=estimator: measured(e)) == pytest.approx(expected, abs=1e-4)
 
     def test_there_is_none_where_none_was_asked_for(self, make):
-        assert all(token.entropy_fn is None for token in asked(make(), PROMPT, 3).tokens)
+        assert all(token.entropy_fn is None for token in generate(make(), PROMPT, 3).tokens)
 
 
 class TestPicking:
-    def draws(self, temperature: float, count: int) -> list[sampling.Draw]:
-        how = sampling.Sampling(temperature, 1.0, 1, {})
-        return [sampling.Draw(shared(), prompt_ids(), 5, how) for _ in range(count)]
+    def samplers(self, temperature: float, count: int) -> list[sampling.Sampler]:
+        how = sampling.SamplingOptions(temperature, 1.0, 1, {})
+        return [sampling.Sampler(shared(), prompt_ids(), 5, how) for _ in range(count)]
 
     @pytest.mark.parametrize("temperature", [0.0, 1.0])
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -322,21 +342,21 @@ class TestPicking:
         logits = torch.full((3, 50), -100.0)
         logits[:, 7] = 100.0
         logits[1, 30] = bad
-        assert sampling.pick(logits, self.draws(temperature, 3)) == [7, None, 7]
+        assert sampling.pick(logits, self.samplers(temperature, 3)) == [7, None, 7]
 
     def test_a_row_where_nothing_is_possible_is_no_numbers(self):
         logits = torch.full((1, 50), -math.inf)
-        assert sampling.pick(logits, self.draws(0.0, 1)) == [None]
+        assert sampling.pick(logits, self.samplers(0.0, 1)) == [None]
 
     def test_forbidden_tokens_alone_are_fine(self):
         logits = torch.full((1, 50), -math.inf)
         logits[0, 9] = 0.0
-        assert sampling.pick(logits, self.draws(0.0, 1)) == [9]
+        assert sampling.pick(logits, self.samplers(0.0, 1)) == [9]
 
 
 def test_measuring_a_closed_model_fails_and_does_not_hang(make, own_thread):
     backend = make()
-    token = asked(backend, PROMPT, 1, logprobs=5).tokens[0]
+    token = generate(backend, PROMPT, 1, logprobs=5).tokens[0]
     thread = backend._engine.runner.thread._thread
     backend.close()
     thread.join(2)

@@ -7,7 +7,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import DONE, PROMPT, THINK, tokenizer
 
-from glimp_integrations.backends.hf.token_text import Ledger, Speller, Vocabulary
+from glimp_integrations.backends.hf.token_text import (
+    IncrementalDetokenizer,
+    TokenHistory,
+    Vocabulary,
+)
 
 UNKNOWN = "\ufffd"
 # A replacement character looks like half a character until something follows it.
@@ -39,9 +43,9 @@ class Recorded(Vocabulary):
 
 
 def pieces(vocabulary: Vocabulary, before: list[int], ids: list[int]) -> list[str]:
-    """What a speller says at every token."""
-    speller = Speller(vocabulary, before)
-    return [speller.add(token)[1] for token in ids]
+    """What a detokenizer says at every token."""
+    detokenizer = IncrementalDetokenizer(vocabulary, before)
+    return [detokenizer.add(token)[1] for token in ids]
 
 
 class TestVocabulary:
@@ -102,54 +106,54 @@ class TestTokenizersThatInventASpace:
         assert Vocabulary(tokens).encode("upon") == tokens.encode("upon")
 
 
-class TestLedger:
+class TestTokenHistory:
     def test_the_models_own_tokens_stay_as_it_chose_them(self):
-        vocabulary, ledger = Vocabulary(tokenizer()), Ledger()
-        first = ledger.ids("once upon", vocabulary)
+        vocabulary, history = Vocabulary(tokenizer()), TokenHistory()
+        first = history.ids("once upon", vocabulary)
         own = [vocabulary.encode(letter)[0] for letter in "the"]
         assert own != vocabulary.encode("the")
-        ledger.wrote(own, "the")
-        assert ledger.ids("once uponthe fox", vocabulary) == [
+        history.append(own, "the")
+        assert history.ids("once uponthe fox", vocabulary) == [
             *first,
             *own,
             *vocabulary.encode(" fox"),
         ]
 
     def test_only_new_text_is_encoded(self):
-        vocabulary, ledger = Recorded(tokenizer()), Ledger()
-        ledger.ids("once", vocabulary)
-        ledger.wrote(vocabulary.encode(" upon"), " upon")
+        vocabulary, history = Recorded(tokenizer()), TokenHistory()
+        history.ids("once", vocabulary)
+        history.append(vocabulary.encode(" upon"), " upon")
         vocabulary.encoded.clear()
-        ledger.ids("once upon a time", vocabulary)
-        ledger.ids("once upon a time", vocabulary)
+        history.ids("once upon a time", vocabulary)
+        history.ids("once upon a time", vocabulary)
         assert vocabulary.encoded == [" a time"]
 
     def test_what_was_encoded_once_stays_so_when_text_follows(self):
-        vocabulary, ledger = Vocabulary(tokenizer()), Ledger()
-        first = ledger.ids("once upo", vocabulary)
-        assert ledger.ids("once upon", vocabulary)[: len(first)] == first
+        vocabulary, history = Vocabulary(tokenizer()), TokenHistory()
+        first = history.ids("once upo", vocabulary)
+        assert history.ids("once upon", vocabulary)[: len(first)] == first
         assert vocabulary.encode("once upon")[: len(first)] != first
 
     def test_it_forgets_from_the_first_token_that_no_longer_fits(self):
-        vocabulary, ledger = Recorded(tokenizer()), Ledger()
-        first = ledger.ids("once", vocabulary)
+        vocabulary, history = Recorded(tokenizer()), TokenHistory()
+        first = history.ids("once", vocabulary)
         kept, dropped = vocabulary.encode(" upon"), vocabulary.encode(" a")
-        ledger.wrote(kept, " upon")
-        ledger.wrote(dropped, " a")
-        ledger.wrote(vocabulary.encode(" tim"), " tim")
+        history.append(kept, " upon")
+        history.append(dropped, " a")
+        history.append(vocabulary.encode(" tim"), " tim")
         vocabulary.encoded.clear()
-        ids = ledger.ids("once upon the", vocabulary)
+        ids = history.ids("once upon the", vocabulary)
         assert ids == [*first, *kept, *Vocabulary(tokenizer()).encode(" the")]
         assert vocabulary.encoded == [" the"]
         # What it forgot does not come back.
-        assert ledger.ids("once upon the time", vocabulary)[: len(ids)] == ids
+        assert history.ids("once upon the time", vocabulary)[: len(ids)] == ids
 
     def test_a_shorter_text_is_the_beginning_of_the_old_one(self):
-        vocabulary, ledger = Vocabulary(tokenizer()), Ledger()
-        first = ledger.ids("once", vocabulary)
-        ledger.wrote(vocabulary.encode(" upon"), " upon")
-        assert ledger.ids("once", vocabulary) == first
-        assert vocabulary.decode(ledger.ids("once u", vocabulary)) == "once u"
+        vocabulary, history = Vocabulary(tokenizer()), TokenHistory()
+        first = history.ids("once", vocabulary)
+        history.append(vocabulary.encode(" upon"), " upon")
+        assert history.ids("once", vocabulary) == first
+        assert vocabulary.decode(history.ids("once u", vocabulary)) == "once u"
 
     @settings(deadline=None, max_examples=150)
     @given(
@@ -157,33 +161,33 @@ class TestLedger:
         turns=st.lists(st.tuples(words, st.integers(0, 6), st.booleans()), min_size=1, max_size=6),
     )
     def test_ids_always_read_as_the_text_and_never_change_while_it_grows(self, kind, turns):
-        vocabulary, ledger = Vocabulary(tokenizer(kind)), Ledger()
+        vocabulary, history = Vocabulary(tokenizer(kind)), TokenHistory()
         text = "once"
-        known = ledger.ids(text, vocabulary)
+        known = history.ids(text, vocabulary)
         for words, dropped, own in turns:
             cut = text[: max(4, len(text) - dropped)]
             shrunk, text = cut != text, cut
             if own and words:
                 # The model writes it one character at a time, as no tokenizer would.
-                ledger.ids(text, vocabulary)
+                history.ids(text, vocabulary)
                 for letter in words:
-                    ledger.wrote(vocabulary.encode(letter, inside=True), letter)
+                    history.append(vocabulary.encode(letter, inside=True), letter)
             text += words
-            ids = ledger.ids(text, vocabulary)
+            ids = history.ids(text, vocabulary)
             assert vocabulary.decode(ids) == text
             assert shrunk or ids[: len(known)] == known
             known = ids
 
 
-class TestSpeller:
+class TestIncrementalDetokenizer:
     @settings(deadline=None)
     @given(before=texts, text=texts)
     @example(before="so 🦄", text="🦄🦄é中文!")
     def test_any_text_is_spelled_exactly(self, before, text):
         vocabulary = Vocabulary(tokenizer("bytes"))
-        said = pieces(vocabulary, vocabulary.encode(before), vocabulary.encode(text))
-        assert "".join(said) == text
-        assert not any(UNKNOWN in piece for piece in said)
+        written = pieces(vocabulary, vocabulary.encode(before), vocabulary.encode(text))
+        assert "".join(written) == text
+        assert not any(UNKNOWN in piece for piece in written)
 
     @pytest.mark.parametrize("kind", SENTENCEPIECE)
     @settings(deadline=None)
@@ -194,21 +198,21 @@ class TestSpeller:
     def test_so_it_is_with_bytes_as_tokens(self, kind, before, text):
         vocabulary = Vocabulary(tokenizer(kind))
         ids = vocabulary.encode("so" + before)
-        said = pieces(vocabulary, ids, vocabulary.encode(text, inside=True))
-        assert "".join(said) == text
+        written = pieces(vocabulary, ids, vocabulary.encode(text, inside=True))
+        assert "".join(written) == text
 
     def test_a_character_comes_with_the_token_that_completes_it(self):
         vocabulary = Vocabulary(tokenizer("bytes"))
-        speller = Speller(vocabulary, vocabulary.encode("so"))
+        detokenizer = IncrementalDetokenizer(vocabulary, vocabulary.encode("so"))
         ids = vocabulary.encode("🦄")
         assert len(ids) == 4
-        assert [speller.add(token) for token in ids] == [([], "")] * 3 + [(ids, "🦄")]
+        assert [detokenizer.add(token) for token in ids] == [([], "")] * 3 + [(ids, "🦄")]
 
     def test_bytes_that_are_no_character_are_not_kept_back_for_ever(self):
         vocabulary = Vocabulary(tokenizer("bytes"))
-        said = pieces(vocabulary, vocabulary.encode("so"), vocabulary.encode("é")[:1] * 12)
-        assert len("".join(said)) >= 9
-        assert set("".join(said)) == {UNKNOWN}
+        written = pieces(vocabulary, vocabulary.encode("so"), vocabulary.encode("é")[:1] * 12)
+        assert len("".join(written)) >= 9
+        assert set("".join(written)) == {UNKNOWN}
 
     @settings(deadline=None, max_examples=300)
     @given(data=st.data())
@@ -217,11 +221,11 @@ class TestSpeller:
         bytes_ = [*vocabulary.encode("🦄é中"), *vocabulary.encode("ab")]
         ids = data.draw(st.lists(st.sampled_from(bytes_), max_size=20))
         before = vocabulary.encode("so")
-        said = "".join(pieces(vocabulary, before, ids))
+        written = "".join(pieces(vocabulary, before, ids))
         whole = vocabulary.decode(before + ids)[len("so") :]
-        assert whole.startswith(said)
+        assert whole.startswith(written)
         # At most one character is still open.
-        assert len(vocabulary.encode(whole[len(said) :])) <= 3 * len(UNKNOWN.encode())
+        assert len(vocabulary.encode(whole[len(written) :])) <= 3 * len(UNKNOWN.encode())
 
     def test_a_long_text_costs_a_few_ids_a_token(self):
         vocabulary = Recorded(tokenizer("bytes"))

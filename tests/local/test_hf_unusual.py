@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, OpenAIGPTConfig, PreTrainedTokenizerFast
 
-from glimp_integrations.backends.hf.token_text import Ledger, Vocabulary
+from glimp_integrations.backends.hf.token_text import TokenHistory, Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,16 @@ def test_model_without_cache_reads_all_for_every_token_and_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         backend = make(forgetful)
-        first = tiny.asked(backend, tiny.PROMPT, 12)
+        first = tiny.generate(backend, tiny.PROMPT, 12)
     tokens = tiny.tokenizer()
     ids = Vocabulary(tokens).encode(tiny.PROMPT)
     assert first.text == tiny.bare(forgetful, tokens, ids, 12)
     written = first.report.completion_tokens or 0
     assert backend.computed_tokens == sum(len(ids) + n for n in range(written))
     assert sum("no cache" in record.message for record in caplog.records) == 1
-    assert tiny.asked(backend, tiny.PROMPT, 12, draft="prompt_lookup").text == first.text
+    assert tiny.generate(backend, tiny.PROMPT, 12, draft="prompt_lookup").text == first.text
     together = tiny.on_loop(
-        lambda: asyncio.gather(*(tiny.ask(backend, tiny.PROMPT, 12) for _ in range(3)))
+        lambda: asyncio.gather(*(tiny.agenerate(backend, tiny.PROMPT, 12) for _ in range(3)))
     )
     assert [answer.text for answer in together] == [first.text] * 3
 
@@ -72,9 +72,9 @@ def test_blank_line_at_the_end_is_read_as_in_front_of_a_word(gpt2_rule: Any) -> 
     alone = gpt2_rule.encode("so it is.\n\n", add_special_tokens=False)
     flowing = gpt2_rule.encode("so it is.\n\nso it is.", add_special_tokens=False)
     assert flowing[: len(alone)] != alone  # the trap
-    found = vocabulary.encode("so it is.\n\n")
-    assert flowing[: len(found)] == found
-    assert vocabulary.decode(found) == "so it is.\n\n"
+    ids = vocabulary.encode("so it is.\n\n")
+    assert flowing[: len(ids)] == ids
+    assert vocabulary.decode(ids) == "so it is.\n\n"
 
 
 @pytest.mark.parametrize("end", ["\n", "\n\n", " ", "  ", " \n\n ", "\t", ""])
@@ -87,8 +87,8 @@ def test_text_that_ends_anyhow_is_read_exactly(gpt2_rule: Any, end: str) -> None
 
 
 def test_step_of_the_other_model_has_the_ids_its_writer_would_have_used(gpt2_rule: Any) -> None:
-    vocabulary, ledger = Vocabulary(gpt2_rule), Ledger()
-    ledger.ids("so", vocabulary)
-    ids = ledger.ids("so it is.\n\n", vocabulary)
+    vocabulary, history = Vocabulary(gpt2_rule), TokenHistory()
+    history.ids("so", vocabulary)
+    ids = history.ids("so it is.\n\n", vocabulary)
     whole = gpt2_rule.encode("so it is.\n\nso", add_special_tokens=False)
     assert whole[: len(ids)] == ids

@@ -31,7 +31,7 @@ from transformers import (
 from glimp_integrations import io_loop
 from glimp_integrations.backends import HuggingFaceBackend
 from glimp_integrations.backends.base import Report, Request, Token
-from glimp_integrations.backends.hf.token_text import Speller, Vocabulary
+from glimp_integrations.backends.hf.token_text import IncrementalDetokenizer, Vocabulary
 
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 PAD, START, END, THINK, DONE = range(len(SPECIAL))
@@ -122,8 +122,8 @@ def _metaspace(scheme: str, text: str) -> Tokenizer:
     )
     raw.train_from_iterator([text] * 4, trainer)
     # The bytes are ordinary tokens, not literals to look for in a text.
-    found = _without_added(raw.to_str(), len(SPECIAL))
-    return Tokenizer.from_str(found)
+    trained = _without_added(raw.to_str(), len(SPECIAL))
+    return Tokenizer.from_str(trained)
 
 
 def _without_added(source: str, keep: int) -> str:
@@ -297,7 +297,7 @@ class Answer:
         return "".join(token.text for token in self.tokens)
 
 
-async def ask(backend: HuggingFaceBackend, prompt: str, count: int, **options: Any) -> Answer:
+async def agenerate(backend: HuggingFaceBackend, prompt: str, count: int, **options: Any) -> Answer:
     """All tokens of one request. Runs on the project's loop."""
     answer = Answer()
     request = Request(prompt, count, **options)
@@ -307,9 +307,9 @@ async def ask(backend: HuggingFaceBackend, prompt: str, count: int, **options: A
     return answer
 
 
-def asked(backend: HuggingFaceBackend, prompt: str, count: int, **options: Any) -> Answer:
-    """Synchronous :func:`ask`."""
-    return io_loop.call(lambda: ask(backend, prompt, count, **options))
+def generate(backend: HuggingFaceBackend, prompt: str, count: int, **options: Any) -> Answer:
+    """Synchronous :func:`agenerate`."""
+    return io_loop.call(lambda: agenerate(backend, prompt, count, **options))
 
 
 def settled(backend: HuggingFaceBackend) -> HuggingFaceBackend:
@@ -342,8 +342,8 @@ def bare(model: Any, tokens: Any, ids: list[int], count: int, **options: Any) ->
 
 def spelled(tokens: Any, before: list[int], ids: list[int]) -> str:
     """The text of generated ids."""
-    speller = Speller(Vocabulary(tokens), before)
-    return "".join(speller.add(token)[1] for token in ids)
+    detokenizer = IncrementalDetokenizer(Vocabulary(tokens), before)
+    return "".join(detokenizer.add(token)[1] for token in ids)
 
 
 # -- counting --------------------------------------------------------------------------------

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -16,7 +14,6 @@ from glimp_integrations.backends import chat_templates
 from glimp_integrations.backends.base import (
     Backend,
     Capabilities,
-    EntropyFunction,
     Message,
     Rendered,
     Report,
@@ -25,20 +22,12 @@ from glimp_integrations.backends.base import (
 )
 from glimp_integrations.backends.chat_templates import THINKING
 from glimp_integrations.errors import BackendError, ConfigError
-from glimp_integrations.method.entropy import Estimator
 
 if TYPE_CHECKING:
-    from llguidance import LLTokenizer
-
-    from glimp_integrations.backends.hf.grammar import Binding
+    from glimp_integrations.backends.hf.engine import Engine, MakeDrafter
     from glimp_integrations.backends.hf.loading import Source
-    from glimp_integrations.backends.hf.request import Drawn, Stream
-    from glimp_integrations.backends.hf.runner import Runner
-    from glimp_integrations.backends.hf.token_text import Vocabulary
 
 __all__ = ["HuggingFaceBackend"]
-
-T = TypeVar("T")
 
 
 class HuggingFaceBackend(Backend):
@@ -103,22 +92,13 @@ class HuggingFaceBackend(Backend):
         parallel: int = 8,
         cache_bytes: int | None = None,
     ) -> None:
-        for argument, value, least in (
-            ("top_logprobs", top_logprobs, 1),
-            ("parallel", parallel, 1),
-            ("cache_bytes", cache_bytes, 0),
-            ("context_window", context_window, 1),
-        ):
-            if value is not None and value < least:
-                raise ConfigError(f"{argument} is {value}; expected at least {least}")
-        loaded = not isinstance(model, str | os.PathLike)
-        if loaded and not hasattr(model, "generate"):
-            raise ConfigError(
-                f"model is a {type(model).__name__}; expected a Hugging Face id, a path, or a "
-                "loaded transformers model"
-            )
-        if loaded and (tokenizer is None or isinstance(tokenizer, str | os.PathLike)):
-            raise ConfigError("a loaded model needs its loaded tokenizer: pass tokenizer=...")
+        _check_limits(
+            top_logprobs=(top_logprobs, 1),
+            parallel=(parallel, 1),
+            cache_bytes=(cache_bytes, 0),
+            context_window=(context_window, 1),
+        )
+        loaded = _is_loaded(model, tokenizer)
         self._model: Any = model if loaded else None
         self._place = None if loaded else os.fspath(model)
         self._tokenizer = tokenizer
@@ -142,7 +122,7 @@ class HuggingFaceBackend(Backend):
         self._top_logprobs = top_logprobs
         self._parallel = parallel
         self._cache_bytes = cache_bytes
-        self._engine: _Engine | None = None
+        self._engine: Engine | None = None
         self._loading: asyncio.Lock | None = None
 
     # -- contract ----------------------------------------------------------------------------
@@ -160,7 +140,7 @@ class HuggingFaceBackend(Backend):
             supports_schema=True,
             device=engine.runner.thread.name,
             template=template if isinstance(template, str) else None,
-            weights=_weights(engine.runner.model),
+            weights=engine.weights,
         )
 
     async def render(
@@ -178,13 +158,9 @@ class HuggingFaceBackend(Backend):
         return Rendered(text, tokens=len(engine.vocabulary.encode(text)))
 
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
-        from glimp_integrations.backends.hf.request import Stream
-        from glimp_integrations.backends.hf.sampling import Sampling
-        from glimp_integrations.backends.hf.token_text import Ledger, Speller
-
         engine = await self._ready()
-        ledger: Ledger = request.notes.setdefault("ids", Ledger())
-        ids = ledger.ids(request.prompt, engine.vocabulary)
+        history = engine.history(request)
+        ids = history.ids(request.prompt, engine.vocabulary)
         window = engine.window
         report.prompt_tokens, report.completion_tokens = len(ids), 0
         if window is not None and len(ids) >= window:
@@ -195,40 +171,31 @@ class HuggingFaceBackend(Backend):
                 model=self.name,
                 context_full=True,
             )
-        speller = Speller(engine.vocabulary, ids)
-        stream = Stream(
-            list(ids),
-            request.max_tokens,
-            Sampling(
-                request.temperature,
-                request.top_p,
-                request.seed,
-                self._generation,
-                await engine.bind(request.schema),
-            ),
-            await self._drafting(request),
-        )
+        detokenizer = engine.detokenizer(ids)
+        stream = await engine.stream(request, ids, await self._make_drafter(request))
         try:
             await engine.run(lambda: engine.runner.open(stream))
             for number in range(request.max_tokens):
-                drawn = await engine.next(stream)
+                sampled = await engine.next(stream)
                 report.cached_tokens = stream.reused
                 report.completion_tokens += 1
-                # The end has a distribution, too: the end of a chain is a glimpse as well.
-                measure = engine.measure(drawn) if request.logprobs else None
-                if drawn.token in engine.ends:
+                # The end of a sequence has a distribution, too: where a chain ends at the start
+                # of a step, its H is the glimpse.
+                measure = engine.entropy_function(sampled) if request.logprobs else None
+                if sampled.token in engine.ends:
                     report.ended = "eos"
                     yield Token("", entropy_fn=measure)
                     return
-                written, text = speller.add(drawn.token)
+                written, text = detokenizer.add(sampled.token)
                 if written:
-                    ledger.wrote(written, text)
+                    history.append(written, text)
                 yield Token(text, entropy_fn=measure, pending=not written)
                 if window is not None and len(ids) + number + 1 >= window:
                     report.ended = "context"
                     return
             report.ended = "length"
         finally:
+            # Not awaited: a generator that is being closed must not wait for a pass to end.
             engine.submit(lambda: engine.runner.close(stream))
 
     async def tokenize(self, text: str) -> list[int]:
@@ -248,7 +215,7 @@ class HuggingFaceBackend(Backend):
     @property
     def computed_tokens(self) -> int:
         """Tokens that went through the model since it was loaded."""
-        return self._engine.runner.computed if self._engine else 0
+        return self._engine.runner.forward.computed if self._engine else 0
 
     @property
     def kept_bytes(self) -> int:
@@ -266,7 +233,7 @@ class HuggingFaceBackend(Backend):
 
     # -- inside ------------------------------------------------------------------------------
 
-    async def _ready(self) -> _Engine:
+    async def _ready(self) -> Engine:
         if self._engine is None:
             self._loading = self._loading or asyncio.Lock()
             async with self._loading:
@@ -275,9 +242,10 @@ class HuggingFaceBackend(Backend):
                     io_loop.at_exit(self.aclose)
         return self._engine
 
-    def _load(self) -> _Engine:
+    def _load(self) -> Engine:
         try:
             from glimp_integrations.backends.hf import loading
+            from glimp_integrations.backends.hf.engine import Engine
         except ImportError as error:
             raise ConfigError(
                 f"running {self.name} in this process needs transformers and torch "
@@ -285,9 +253,17 @@ class HuggingFaceBackend(Backend):
             ) from error
         model, tokenizer = self._model, self._tokenizer
         if self._place is not None:
-            found = loading.load(self._source(), self.name)
-            model, tokenizer = found.model, found.tokenizer
-        return _Engine(model.eval(), tokenizer, self)
+            loaded = loading.load(self._source(), self.name)
+            model, tokenizer = loaded.model, loaded.tokenizer
+        return Engine(
+            model.eval(),
+            tokenizer,
+            name=self.name,
+            context_window=self.context_window,
+            generation=self._generation,
+            parallel=self._parallel,
+            cache_bytes=self._cache_bytes,
+        )
 
     def _source(self) -> Source:
         from glimp_integrations.backends.hf.loading import Source
@@ -295,128 +271,44 @@ class HuggingFaceBackend(Backend):
         assert self._place is not None
         return Source(self._place, tokenizer=self._tokenizer, **self._load_options)
 
-    async def _drafting(self, request: Request) -> Callable[[Stream], Any] | None:
+    async def _make_drafter(self, request: Request) -> MakeDrafter | None:
         if request.draft is None:
             return None
-        from glimp_integrations.backends.hf import speculative
-
         engine = await self._ready()
         if request.draft == "prompt_lookup":
-            return lambda stream: speculative.PromptLookup(engine.runner, stream)
+            return engine.draft_by_lookup()
         if not isinstance(request.draft, HuggingFaceBackend):
             raise ConfigError(
                 f"{request.draft.label} cannot draft for {self.name}: it does not run in this "
                 "process"
             )
         small = await request.draft._ready()
-        tokenizers = engine.tokenizers_for(small, (self.name, request.draft.name))
-        return lambda stream: speculative.SmallModel(
-            engine.runner, stream, small.runner, tokenizers
+        return engine.draft_with(small, (self.name, request.draft.name))
+
+
+def _check_limits(**limits: tuple[int | None, int]) -> None:
+    """Check arguments that are numbers; each with its least value."""
+    for argument, (value, least) in limits.items():
+        if value is not None and value < least:
+            raise ConfigError(f"{argument} is {value}; expected at least {least}")
+
+
+def _is_loaded(model: Any, tokenizer: Any) -> bool:
+    """Whether ``model`` is a loaded model, and not the place of one.
+
+    Raises:
+        ConfigError: It is neither, or its loaded tokenizer is missing.
+    """
+    if isinstance(model, str | os.PathLike):
+        return False
+    if not hasattr(model, "generate"):
+        raise ConfigError(
+            f"model is a {type(model).__name__}; expected a Hugging Face id, a path, or a "
+            "loaded transformers model"
         )
-
-
-class _Engine:
-    """A loaded model: its runner, its vocabulary, and the ways to its thread."""
-
-    def __init__(self, model: Any, tokenizer: Any, owner: HuggingFaceBackend) -> None:
-        from glimp_integrations.backends.hf import device_thread, loading
-        from glimp_integrations.backends.hf.runner import Runner
-        from glimp_integrations.backends.hf.token_text import Vocabulary
-
-        places = sorted({str(p.device) for p in model.parameters()} or {str(model.device)})
-        limit = owner._cache_bytes
-        if limit is None:
-            limit = (loading.free_bytes(model.device) or 4 << 30) // 4
-        self.window = owner.context_window or _window(model)
-        self.tokenizer = tokenizer
-        self.vocabulary: Vocabulary = Vocabulary(tokenizer)
-        self.runner: Runner = Runner(
-            model,
-            name=owner.name,
-            thread=device_thread.on(",".join(places)),
-            parallel=owner._parallel,
-            cache_bytes=limit,
-        )
-        self.ends = _ends(model, tokenizer, owner._generation)
-        self._guide: LLTokenizer | None = None
-        self._pairs: weakref.WeakKeyDictionary[_Engine, tuple[Any, Any] | None] = (
-            weakref.WeakKeyDictionary()
-        )
-
-    async def bind(self, schema: Mapping[str, Any] | None) -> Binding | None:
-        """What keeps a text within a schema."""
-        if schema is None:
-            return None
-        from glimp_integrations.backends.hf.grammar import Binding, make_tokenizer
-
-        if self._guide is None:
-            # Read from the tokenizer once, beside the loop: it takes a second.
-            self._guide = await asyncio.to_thread(
-                make_tokenizer,
-                self.tokenizer,
-                int(self.runner.model.config.get_text_config().vocab_size),
-                self.ends,
-                self.runner.name,
-            )
-        return Binding(self._guide, schema)
-
-    def submit(self, job: Callable[[], None]) -> None:
-        self.runner.thread.submit(job)
-
-    async def run(self, job: Callable[[], T]) -> T:
-        """Run a job on the model's thread and wait for it."""
-
-        def work(deliver: Callable[[T | Exception], None]) -> None:
-            try:
-                result = job()
-            except Exception as error:
-                deliver(error)
-            else:
-                deliver(result)
-
-        return await self._asked(work)
-
-    async def next(self, stream: Stream) -> Drawn:
-        """The next token of a stream."""
-        return await self._asked(lambda deliver: self.runner.want(stream, deliver))
-
-    async def _asked(self, begin: Callable[[Callable[[T | Exception], None]], None]) -> T:
-        """Begin something on the model's thread, and wait for what it delivers."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: T | Exception) -> None:
-            if future.done():
-                return  # whoever waited is gone
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        def deliver(result: T | Exception) -> None:
-            with suppress(RuntimeError):  # the loop was closed: nobody waits
-                loop.call_soon_threadsafe(settle, result)
-
-        self.submit(lambda: begin(deliver))
-        return await future
-
-    def measure(self, drawn: Drawn) -> EntropyFunction:
-        """H at a token's place; the logits stay on the device until then."""
-        from glimp_integrations.backends.hf.sampling import entropy_of
-
-        async def measured(estimator: Estimator, k: int) -> float:
-            return await self.run(lambda: entropy_of(drawn.logits, estimator, k))
-
-        return measured
-
-    def tokenizers_for(self, small: _Engine, names: tuple[str, str]) -> tuple[Any, Any] | None:
-        """Both tokenizers where they differ; ``None`` where ids mean the same."""
-        from glimp_integrations.backends.hf.speculative import check_vocabularies
-
-        if small not in self._pairs:
-            same = check_vocabularies(self.tokenizer, small.tokenizer, names)
-            self._pairs[small] = None if same else (self.tokenizer, small.tokenizer)
-        return self._pairs[small]
+    if tokenizer is None or isinstance(tokenizer, str | os.PathLike):
+        raise ConfigError("a loaded model needs its loaded tokenizer: pass tokenizer=...")
+    return True
 
 
 def _name(place: str, gguf_file: str | None) -> str:
@@ -425,25 +317,3 @@ def _name(place: str, gguf_file: str | None) -> str:
         return "local model"
     is_path = os.path.isabs(os.path.expanduser(shown)) or shown.count("/") != 1
     return os.path.basename(shown.rstrip("/")).removesuffix(".gguf") if is_path else shown
-
-
-def _window(model: Any) -> int | None:
-    found = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(found) if found else None
-
-
-def _ends(model: Any, tokenizer: Any, options: Mapping[str, Any]) -> frozenset[int]:
-    """Ids that end a sequence: the generation config's, else the tokenizer's."""
-    from glimp_integrations.backends.hf.sampling import end_ids
-
-    ends = options.get("eos_token_id", model.generation_config.eos_token_id)
-    return frozenset(end_ids(tokenizer.eos_token_id if ends is None else ends))
-
-
-def _weights(model: Any) -> str:
-    """The method of quantisation, else the type of the weights."""
-    quantised = getattr(model.config, "quantization_config", None)
-    if quantised is not None and not isinstance(quantised, dict):
-        quantised = quantised.to_dict()
-    method = (quantised or {}).get("quant_method")
-    return str(getattr(method, "value", method) or model.dtype).removeprefix("torch.")

@@ -17,27 +17,27 @@ import torch
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 __all__ = [
-    "Kept",
+    "CacheEntry",
     "Pool",
     "can_crop",
     "common_prefix",
     "crop",
     "is_mergeable",
     "merge",
-    "record",
+    "set_recording",
     "size",
     "split",
 ]
 
 _log = logging.getLogger(__name__)
 
-# A shared beginning shorter than this is computed again sooner than it is copied.
+# Computing a shared beginning shorter than this (in tokens) again is faster than copying it.
 _WORTH_COPYING = 32
 _MERGEABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
 @dataclass(slots=True)
-class Kept:
+class CacheEntry:
     """A cache and the ids whose keys and values it holds."""
 
     ids: list[int]
@@ -50,68 +50,75 @@ class Pool:
     """Caches between requests, least recently used first.
 
     Args:
-        limit: Bytes they may hold together.
-        name: Of the model, for messages.
+        limit: The bytes they may hold together.
+        name: The model's name, for messages.
     """
 
     limit: int
     name: str
-    _kept: list[Kept] = field(default_factory=list)
-    _told: bool = False
+    _entries: list[CacheEntry] = field(default_factory=list)
+    _has_warned: bool = False
 
     @property
     def bytes(self) -> int:
         """Memory held, in bytes."""
-        return sum(kept.bytes for kept in self._kept)
+        return sum(entry.bytes for entry in self._entries)
 
-    def take(self, ids: Sequence[int]) -> Kept | None:
-        """The cache that knows most of the beginning of ``ids``, cropped to it.
+    def take(self, ids: Sequence[int]) -> CacheEntry | None:
+        """The cache with the longest common beginning with ``ids``, cropped to that beginning.
 
-        At least the last id is left out: the model has to read it to say what follows.
+        At least the last id is left out, because the model has to read it to say what follows.
+        The cache leaves the pool: two requests that extend the same cache would overwrite each
+        other's keys and values.
+
+        Returns:
+            ``None`` where no cache is worth using.
         """
-        shared = {id(k): min(common_prefix(k.ids, ids), len(ids) - 1) for k in self._kept}
-        # Of equally good ones the one that fits best: nothing has to be cut off it.
+        shared = {id(e): min(common_prefix(e.ids, ids), len(ids) - 1) for e in self._entries}
+        # Of equally good ones the shortest is preferred: least has to be cut off it.
         candidates = sorted(
-            (kept for kept in self._kept if shared[id(kept)] > 0),
-            key=lambda kept: (shared[id(kept)], -len(kept.ids)),
+            (entry for entry in self._entries if shared[id(entry)] > 0),
+            key=lambda entry: (shared[id(entry)], -len(entry.ids)),
             reverse=True,
         )
-        for kept in candidates:
-            common = shared[id(kept)]
-            surplus = len(kept.ids) - common
-            if surplus and not can_crop(kept.cache):
-                self._say_once()
+        for entry in candidates:
+            common = shared[id(entry)]
+            surplus = len(entry.ids) - common
+            if surplus and not can_crop(entry.cache):
+                self._warn_once()
                 continue
-            # A short beginning in common (a system prompt) is copied, so that the longer
-            # conversation keeps its own; a short end that was dropped is simply cut off.
+            # Where most would be cut off, only the beginning is shared (a system prompt, say), and
+            # this is another conversation: it gets a copy, and the longer one keeps its cache.
+            # Where little is cut off, this conversation has dropped its end (a step that was
+            # thrown away, say), so nobody will ask for that end again.
             if surplus > common:
                 if common < _WORTH_COPYING:
                     continue
-                kept = Kept(list(kept.ids), copy.deepcopy(kept.cache))
+                entry = CacheEntry(list(entry.ids), copy.deepcopy(entry.cache))
             else:
-                self._kept.remove(kept)
-            if surplus and not crop(kept.cache, surplus):
+                self._entries.remove(entry)
+            if surplus and not crop(entry.cache, surplus):
                 continue
-            kept.ids = list(ids[:common])
-            return kept
+            entry.ids = list(ids[:common])
+            return entry
         return None
 
-    def give(self, kept: Kept) -> None:
+    def give(self, entry: CacheEntry) -> None:
         """Keep a cache; the least recently used ones make room for it."""
-        kept.bytes = size(kept.cache)
-        if kept.bytes > self.limit or not kept.ids:
+        entry.bytes = size(entry.cache)
+        if entry.bytes > self.limit or not entry.ids:
             return
-        while self._kept and self.bytes + kept.bytes > self.limit:
-            self._kept.pop(0)
-        self._kept.append(kept)
+        while self._entries and self.bytes + entry.bytes > self.limit:
+            self._entries.pop(0)
+        self._entries.append(entry)
 
     def clear(self) -> None:
-        """Drop everything."""
-        self._kept.clear()
+        """Drop all caches."""
+        self._entries.clear()
 
-    def _say_once(self) -> None:
-        if not self._told:
-            self._told = True
+    def _warn_once(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
             _log.warning(
                 "%s keeps a state that cannot be rolled back (recurrent or sliding window): "
                 "where a text changes instead of growing, it is read again from its beginning",
@@ -120,7 +127,10 @@ class Pool:
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common prefix."""
+    """Length of the longest common prefix, by bisection.
+
+    Comparing slices of lists is much faster than a loop over ids, and texts are long.
+    """
     low, high = 0, min(len(first), len(second))
     if first[:high] == second[:high]:
         return high
@@ -136,7 +146,8 @@ def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
 def can_crop(cache: Any) -> bool:
     """Whether the last tokens of a cache can be taken back.
 
-    Not from a recurrent state, and not from a window that has slid over its first tokens.
+    They cannot be taken from a recurrent state, which does not know single tokens any more, nor
+    from a sliding window that has dropped its first tokens: these would have to come back.
     """
     if not getattr(cache, "is_croppable", True):
         return False
@@ -147,8 +158,8 @@ def can_crop(cache: Any) -> bool:
     )
 
 
-def record(cache: Any, *, on: bool) -> None:
-    """Let sliding windows keep what they slide over, so that a draft can be taken back."""
+def set_recording(cache: Any, *, on: bool) -> None:
+    """Let sliding windows keep what they slide over, so that rejected drafts can be taken back."""
     for layer in cache.layers:
         if not hasattr(layer, "record_past"):
             continue
@@ -167,7 +178,7 @@ def crop(cache: Any, surplus: int) -> bool:
 
 
 def size(cache: Any) -> int:
-    """Bytes of all tensors of a cache. A view counts with all it keeps alive."""
+    """Bytes of all tensors of a cache. A view counts with all the memory it keeps alive."""
     return sum(tensor.untyped_storage().nbytes() for tensor in _tensors(cache))
 
 
@@ -189,7 +200,7 @@ def merge(caches: Sequence[Any], lengths: Sequence[int], new: Callable[[], Any])
 
     Args:
         caches: Mergeable caches.
-        lengths: Tokens each of them has read.
+        lengths: How many tokens each of them has read.
         new: Makes an empty cache.
     """
     merged = new()
@@ -205,15 +216,19 @@ def merge(caches: Sequence[Any], lengths: Sequence[int], new: Callable[[], Any])
 
 
 def split(merged: Any, lengths: Sequence[int], new: Callable[[], Any]) -> list[Any]:
-    """The rows of a batched cache, each without its padding and in memory of its own."""
+    """The rows of a batched cache, each without its padding.
+
+    They are copied: a view of one row would keep the whole batch in memory.
+    """
     caches = [new() for _ in lengths]
     for index, layer in enumerate(merged.layers):
-        held = layer.keys.shape[-2]
+        width = layer.keys.shape[-2]
         for row, (cache, length) in enumerate(zip(caches, lengths, strict=True)):
             own = cache.layers[index]
             own.lazy_initialization(layer.keys, layer.values)
-            # A window holds the last tokens only: what it has of a long row is all of it.
-            begin = max(0, held - length)
+            # A sliding window holds the last tokens only. It may be narrower than the row is long;
+            # then all of it belongs to the row.
+            begin = max(0, width - length)
             own.keys = layer.keys[row : row + 1, :, begin:].clone()
             own.values = layer.values[row : row + 1, :, begin:].clone()
             if isinstance(own, DynamicSlidingWindowLayer):

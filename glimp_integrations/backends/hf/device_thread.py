@@ -1,7 +1,8 @@
-"""One thread per device, on which all models of that device compute, one pass at a time.
+"""One thread for each device, on which all models of that device compute, one pass at a time.
 
-Two models that compute on the same cores at once slow each other down many times over, and
-PyTorch modules are not made for concurrent calls. So nothing here needs a lock but this file.
+There are two reasons. Two models that compute on the same cores at once slow each other down many
+times over. And PyTorch modules are not made for concurrent calls. As requests, caches and batches
+are touched on this thread only, nothing in this folder but this file needs a lock.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ class Worker(Protocol):
 
 
 class DeviceThread:
-    """Runs jobs in order and passes of its workers in turn.
+    """Runs jobs in order, and the passes of its workers in turn.
 
     Args:
-        name: Of the device.
+        name: The device's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -43,13 +44,13 @@ class DeviceThread:
         self._thread: threading.Thread | None = None
 
     def join(self, worker: Worker) -> None:
-        """Let a model compute here."""
+        """Let a model compute on this thread; the thread starts if it is not running."""
         with self._changed:
             self._workers.append(worker)
             self._ensure_running()
 
     def leave(self, worker: Worker) -> None:
-        """Forget a model; the thread ends with the last one, after the jobs that are waiting."""
+        """Remove a model. The thread ends with the last one, after the jobs that are waiting."""
         with self._changed:
             if worker in self._workers:
                 self._workers.remove(worker)
@@ -63,7 +64,8 @@ class DeviceThread:
             self._changed.notify()
 
     def _ensure_running(self) -> None:
-        # Not alive: never started, ended with its last model, or left behind by a fork.
+        # It is not alive if it never started, ended with its last model, or belongs to the parent
+        # process of a fork.
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(
                 target=self._run, name=f"glimp-{self.name}", daemon=True
@@ -82,15 +84,15 @@ class DeviceThread:
             for job in jobs:
                 try:
                     job()
-                except Exception:  # the thread serves others, too
+                except Exception:  # other requests still need this thread
                     _log.exception("a job on %s failed", self.name)
-            # One pass, then the jobs again: whoever ends a stream or brings a new question
-            # waits for one pass at most.
+            # Jobs run again after every single pass, so a cancellation or a new request waits for
+            # one pass at most.
             if (worker := self._next()) is not None:
                 worker.tick()
 
     def _next(self) -> Worker | None:
-        """The next worker that is due, in turn."""
+        """The next worker that is due; they take turns."""
         with self._changed:
             now = time.monotonic()
             for _ in range(len(self._workers)):
@@ -100,6 +102,7 @@ class DeviceThread:
         return None
 
     def _wait(self) -> float | None:
+        """Seconds until a worker is due; ``None``: until something changes."""
         now = time.monotonic()
         waits = [w for worker in self._workers if (w := worker.due(now)) is not None]
         return min(waits, default=None)

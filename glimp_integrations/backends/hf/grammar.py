@@ -12,20 +12,20 @@ from llguidance import LLMatcher, LLTokenizer
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.output.json_schema import for_llguidance
 
-__all__ = ["Binding", "make_tokenizer"]
+__all__ = ["GrammarMatcher", "make_tokenizer"]
 
 
 def make_tokenizer(tokenizer: Any, vocabulary: int, ends: Iterable[int], name: str) -> LLTokenizer:
-    """What llguidance needs to know of a tokenizer; takes about a second.
+    """The tokenizer as llguidance needs it. Making it takes about a second.
 
     Args:
         tokenizer: A transformers tokenizer.
         vocabulary: Width of the model's logits.
         ends: Ids that end a sequence.
-        name: Of the model, for the message.
+        name: The model's name, for the message.
 
     Raises:
-        ConfigError: The tokenizer is written in Python, and its rules cannot be read.
+        ConfigError: The tokenizer is written in Python, so its rules cannot be read.
     """
     from llguidance.hf import from_tokenizer
 
@@ -34,16 +34,18 @@ def make_tokenizer(tokenizer: Any, vocabulary: int, ends: Iterable[int], name: s
     except ValueError as error:
         raise ConfigError(
             f"{name} has a tokenizer that llguidance cannot read ({error}), so its answers cannot "
-            "be bound to a schema: load it with a fast tokenizer"
+            "be constrained to a schema: load it with a fast tokenizer"
         ) from None
 
 
-class Binding:
+class GrammarMatcher:
     """Keeps one text within a schema.
+
+    It holds the state of the grammar after the tokens so far, so every text needs its own.
 
     Args:
         tokenizer: See :func:`make_tokenizer`.
-        schema: JSON schema, checked.
+        schema: A JSON schema that has been checked.
     """
 
     def __init__(self, tokenizer: LLTokenizer, schema: Mapping[str, Any]) -> None:
@@ -51,7 +53,7 @@ class Binding:
         self._matcher = LLMatcher(tokenizer, grammar)
 
     def mask(self, scores: torch.Tensor) -> torch.Tensor:
-        """``scores``, shape ``(1, vocabulary)``, with tokens that may not come at ``-inf``."""
+        """``scores``, shape ``(1, vocabulary)``, with forbidden tokens at ``-inf``."""
         bias = bytearray(self._matcher.compute_logit_bias())
         allowed = torch.frombuffer(bias, dtype=torch.uint8)[: scores.shape[-1]] > 0
         forbidden = torch.ones(scores.shape[-1], dtype=torch.bool)
@@ -59,5 +61,5 @@ class Binding:
         return scores.masked_fill(forbidden.to(scores.device), float("-inf"))
 
     def append(self, token: int) -> None:
-        """``token`` now belongs to the text."""
+        """Add a token to the text."""
         self._matcher.consume_token(token)

@@ -29,13 +29,13 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model comes from; fields as in ``AutoModelForCausalLM.from_pretrained``.
+    """Where a model comes from. Fields mean what they mean in ``from_pretrained``.
 
     Attributes:
-        model: Hub id, folder, or path of a GGUF file.
-        tokenizer: Likewise, or a loaded tokenizer; ``None``: the model's.
-        gguf_file: Name of a GGUF file inside ``model``.
-        options: Passed to the model only (``dtype``, ``device_map``, ...).
+        model: A hub id, a folder, or the path of a GGUF file.
+        tokenizer: The same, or a loaded tokenizer; ``None``: the model's own.
+        gguf_file: The name of a GGUF file inside ``model``.
+        options: Further arguments that only the model gets.
     """
 
     model: str
@@ -61,10 +61,14 @@ class Loaded:
 
 
 def load(source: Source, name: str) -> Loaded:
-    """Load what ``source`` names, saying so on the terminal's error stream.
+    """Load a model and its tokenizer, with two lines about it on the terminal's error stream.
+
+    Args:
+        source: Where they come from.
+        name: The model's name, for messages.
 
     Raises:
-        ConfigError: It names no model, or there is not enough memory for it.
+        ConfigError: The source is not a model, or there is not enough memory for it.
         BackendError: Loading failed for another reason.
     """
     place, gguf = _locate(source)
@@ -82,7 +86,8 @@ def load(source: Source, name: str) -> Loaded:
         raise
     except Exception as error:
         failure = _explained(error, source, name)
-    # Outside of the handler: what the library said may hold the token, and stays behind.
+    # Raised outside of the handler, because the library's error may hold the token and would be
+    # shown as the context of this one.
     raise failure
 
 
@@ -108,23 +113,23 @@ def _load(
 
 
 def _explained(error: Exception, source: Source, name: str) -> GlimpError:
-    """What a library said, in this project's words and without the token."""
+    """The error of a library as one of this package, without the token."""
     secret = source.token.get_secret_value() if source.token else None
-    said = str(error).strip().split("\n", 1)[0][:300]
+    message = str(error).strip().split("\n", 1)[0][:300]
     if secret:
-        said = said.replace(secret, "(token)")
+        message = message.replace(secret, "(token)")
     failure: GlimpError
     if isinstance(error, torch.OutOfMemoryError):
         failure = ConfigError(
-            f"{name} does not fit the device ({said}): choose a smaller model or dtype, a "
+            f"{name} does not fit the device ({message}): choose a smaller model or dtype, a "
             "quantization_config, or device_map='auto'"
         )
     elif isinstance(error, RuntimeError):
-        failure = BackendError(f"loading {name} failed: {said}", model=name)
+        failure = BackendError(f"loading {name} failed: {message}", model=name)
     else:
         failure = ConfigError(
             f"{source.model!r} cannot be loaded as a causal language model "
-            f"({type(error).__name__}: {said}): give a Hugging Face id, a folder saved by "
+            f"({type(error).__name__}: {message}): give a Hugging Face id, a folder saved by "
             "save_pretrained, or a GGUF file, and check that it is complete"
         )
     if secret is None or secret not in "".join(traceback.format_exception(error)):
@@ -133,7 +138,7 @@ def _explained(error: Exception, source: Source, name: str) -> GlimpError:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a device in bytes; ``None``: not told."""
+    """Free memory of a device in bytes; ``None``: not known."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "cpu":
@@ -142,12 +147,12 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _locate(source: Source) -> tuple[str, str | None]:
-    """The place for ``from_pretrained`` and the GGUF file in it."""
+    """The first argument of ``from_pretrained``, and the name of the GGUF file in it, if any."""
     path = Path(source.model).expanduser()
     if path.is_file():
         if not is_gguf(path):
             raise ConfigError(
-                f"{path} is a file but no GGUF file (it does not begin with 'GGUF'): give a "
+                f"{path} is a file but not a GGUF file (it does not begin with 'GGUF'): give a "
                 "folder saved by save_pretrained, a GGUF file or a Hugging Face id"
             )
         return str(path.parent), path.name
@@ -156,10 +161,10 @@ def _locate(source: Source) -> tuple[str, str | None]:
             if not (path / source.gguf_file).is_file():
                 raise ConfigError(f"there is no {source.gguf_file} in {path}")
         elif not (path / "config.json").is_file():
-            found = ", ".join(sorted(p.name for p in path.glob("*.gguf"))[:3])
+            gguf_names = ", ".join(sorted(p.name for p in path.glob("*.gguf"))[:3])
             raise ConfigError(
                 f"the folder {path} holds no model (no config.json)"
-                + (f"; name its GGUF file with gguf_file=... ({found})" if found else "")
+                + (f"; name its GGUF file with gguf_file=... ({gguf_names})" if gguf_names else "")
             )
         return str(path), source.gguf_file
     repo, _, file_name = source.model.rpartition("/")
@@ -167,8 +172,8 @@ def _locate(source: Source) -> tuple[str, str | None]:
         return repo, file_name  # ORG/REPO/FILE.gguf
     if not _HUB_ID.fullmatch(source.model):
         raise ConfigError(
-            f"there is no model at {source.model!r}: no such file or folder, and it is no "
-            "Hugging Face id (ORG/NAME)"
+            f"there is no model at {source.model!r}: no such file or folder, and it is not "
+            "a Hugging Face id (ORG/NAME)"
         )
     return source.model, source.gguf_file
 
@@ -193,38 +198,38 @@ def _model_options(source: Source) -> dict[str, Any]:
     )
 
 
-def _device_map(wanted: Any) -> Any:
-    if wanted is not None or _default_device().type == "cpu":
-        return wanted
+def _device_map(device_map: Any) -> Any:
+    if device_map is not None or _default_device().type == "cpu":
+        return device_map
     return str(_default_device())
 
 
-def _dtype(wanted: Any, config: Any, *, gguf: bool) -> torch.dtype:
-    if isinstance(wanted, torch.dtype):
-        return wanted
-    if wanted == "auto":
-        if gguf:  # dequantised values; the file's config claims nothing useful
+def _dtype(choice: Any, config: Any, *, gguf: bool) -> torch.dtype:
+    if isinstance(choice, torch.dtype):
+        return choice
+    if choice == "auto":
+        if gguf:  # its values are dequantised, and its config does not say how
             return torch.float32
         named = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
         return named if isinstance(named, torch.dtype) else torch.float32
-    found = getattr(torch, str(wanted).removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype):
+    dtype = getattr(torch, str(choice).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype):
         raise ConfigError(
-            f"dtype is {wanted!r}; expected 'auto', 'bfloat16', 'float16', 'float32' or a "
+            f"dtype is {choice!r}; expected 'auto', 'bfloat16', 'float16', 'float32' or a "
             "torch.dtype"
         )
-    return found
+    return dtype
 
 
 def _needed_bytes(config: Any, dtype: torch.dtype, source: Source) -> int | None:
-    """Bytes of the weights, counted on a model without memory; ``None``: not known before."""
+    """Bytes of the weights, counted on a model without storage; ``None``: not known beforehand."""
     if source.quantization_config is not None or _quantised(config, source):
         return None
     try:
         with torch.device("meta"):
             factory: Any = AutoModelForCausalLM
             empty = factory.from_config(config, trust_remote_code=source.trust_remote_code)
-    except Exception as error:  # remote code may do anything; the load itself will tell
+    except Exception as error:  # remote code may raise anything; loading will show the error
         _log.debug("the size of %s is not known: %s", source.model, error)
         return None
     return sum(int(p.numel()) for p in empty.parameters()) * dtype.itemsize
@@ -254,7 +259,7 @@ def _default_device() -> torch.device:
 
 
 def _target(device_map: Any) -> torch.device | None:
-    """The one device everything goes to; ``None``: it is spread."""
+    """The one device that the whole model goes to; ``None``: it is spread over several."""
     if device_map is None:
         return _default_device()
     if isinstance(device_map, Mapping):

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
-from glimp_integrations.backends.hf.sampling import Draw, Sampling
+from glimp_integrations.backends.hf.sampling import Sampler, SamplingOptions
 
-__all__ = ["Drafter", "Drawn", "Result", "Stream"]
+__all__ = ["Drafter", "Result", "SampledToken", "Stream"]
 
 
 class Drafter(Protocol):
@@ -22,61 +22,66 @@ class Drafter(Protocol):
         """Token ids that may follow ``ids``; the list may be empty."""
 
     def close(self) -> None:
-        """The text is finished."""
+        """Release what the drafter holds, because the text is finished."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledToken:
     """A token and the logits it was drawn from, shape ``(vocabulary,)``, still on the device."""
 
     token: int
     logits: torch.Tensor
 
 
-Result = Drawn | Exception
+Result = SampledToken | Exception
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """Text that is being continued. Touched by the model's thread only, once it was opened.
+    """A text that is being continued. Once it is opened, only the model's thread touches it.
 
     Args:
         ids: The prompt's token ids; generated ones are appended.
-        max_tokens: Tokens to generate at most.
-        sampling: How tokens are drawn.
-        make_drafter: Makes who proposes tokens, if anybody does.
+        max_tokens: The largest number of tokens to generate.
+        options: How tokens are drawn.
+        make_drafter: Makes the drafter of this text; ``None``: the model decodes without drafts.
 
     Attributes:
-        fed: How many of ``ids`` the model has read.
+        read_count: How many of ``ids`` the model has read.
         reused: How many of them it had read before this request.
-        cache: Keys and values of the read ones; ``None`` while they lie in a batch.
-        wanted: Where the next token goes, while somebody waits for it.
-        short_of_memory: It has met an out-of-memory error before.
-        ready: Accepted tokens of a draft that nobody asked for yet.
+        cache: Keys and values of the ids read so far; ``None`` while they are part of a batch.
+        receiver: Is called with the next token, while somebody waits for it.
+        short_of_memory: Whether it has met an out-of-memory error before.
+        ready: Accepted tokens of a draft that nobody has asked for yet.
+        served_at: When the last token was handed over, on the monotonic clock in seconds.
     """
 
     ids: list[int]
     max_tokens: int
-    sampling: Sampling
+    options: SamplingOptions
     make_drafter: Callable[[Stream], Drafter | None] | None = None
-    fed: int = 0
+    read_count: int = 0
     reused: int = 0
     cache: Any = None
-    draw: Draw | None = None
+    sampler: Sampler | None = None
     drafter: Drafter | None = None
-    wanted: Callable[[Result], None] | None = None
-    ready: deque[Drawn] = field(default_factory=deque)
-    served: float = float("-inf")
+    receiver: Callable[[Result], None] | None = None
+    ready: deque[SampledToken] = field(default_factory=deque)
+    served_at: float = float("-inf")
     short_of_memory: bool = False
 
     @property
     def unread(self) -> int:
-        """Ids the model has not read."""
-        return len(self.ids) - self.fed
+        """How many ids the model has not read yet."""
+        return len(self.ids) - self.read_count
 
     def deliver(self, result: Result) -> None:
-        """Hand over what was waited for."""
-        wanted, self.wanted = self.wanted, None
-        self.served = time.monotonic()
-        if wanted is not None:
-            wanted(result)
+        """Hand the result to the receiver that waits for it, if there is one."""
+        receiver, self.receiver = self.receiver, None
+        self.served_at = time.monotonic()
+        if receiver is not None:
+            receiver(result)
+
+    def forget(self) -> None:
+        """Drop the cache: the text is read again from its beginning."""
+        self.cache, self.read_count = None, 0

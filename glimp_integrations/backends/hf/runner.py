@@ -1,51 +1,41 @@
-"""One model at work: reads prompts, decodes in batches, verifies drafts. Runs on its device's
-thread (``devices.py``).
+"""The requests of one model: in which order they are computed, in batches, with drafts.
+
+Everything here runs on the thread of the model's device (``device_thread.py``).
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
+from glimp_integrations.backends.hf.batch import Batch
 from glimp_integrations.backends.hf.caches import (
-    Kept,
+    CacheEntry,
     Pool,
     can_crop,
     crop,
     is_mergeable,
-    merge,
-    record,
-    split,
+    set_recording,
 )
 from glimp_integrations.backends.hf.device_thread import DeviceThread
-from glimp_integrations.backends.hf.request import Drawn, Result, Stream
-from glimp_integrations.backends.hf.sampling import Draw, pick
+from glimp_integrations.backends.hf.forward import ForwardPass
+from glimp_integrations.backends.hf.request import Result, SampledToken, Stream
+from glimp_integrations.backends.hf.sampling import Sampler, pick
 from glimp_integrations.errors import BackendError
 
 __all__ = ["Runner"]
 
 _log = logging.getLogger(__name__)
 
-# Tokens of a prompt in one pass: bounds memory, and how long others and a cancellation wait.
+# Tokens of a prompt in one pass: this bounds memory, and how long other requests and a
+# cancellation wait.
 _CHUNK = 512
-# Seconds a batch waits for a stream that was served a moment ago and has not asked again yet:
-# its reader needs a few hundred microseconds, and without it the next pass would be half empty.
+# Seconds a batch waits for a stream that was served a moment ago and has not asked again yet.
+# Its reader needs a few hundred microseconds; without the wait the next pass would be half empty.
 _GRACE = 0.005
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Rows computed together, and their common cache. ``mask`` has shape ``(rows, tokens)``."""
-
-    rows: list[Stream]
-    cache: Any
-    mask: torch.Tensor
 
 
 class Runner:
@@ -53,14 +43,14 @@ class Runner:
 
     Args:
         model: The transformers model, in evaluation mode.
-        name: For messages.
-        thread: Of the model's device.
-        parallel: Streams computed in one pass at most.
+        name: The model's name, for messages.
+        thread: The thread of the model's device.
+        parallel: The largest number of streams in one pass.
         cache_bytes: Memory for KV caches between requests, in bytes.
 
     Attributes:
-        computed: Tokens that went through the model so far.
-        pool: Caches between requests.
+        forward: The model's forward passes.
+        pool: KV caches between requests.
     """
 
     def __init__(
@@ -69,58 +59,53 @@ class Runner:
         self.model = model
         self.name = name
         self.thread = thread
-        self.computed = 0
         self.pool = Pool(cache_bytes, name)
+        self.forward = ForwardPass(model, name)
         self._parallel = parallel
         self._closed = False
         self._streams: list[Stream] = []
-        self._batch: _Batch | None = None
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._accepts = set(inspect.signature(base.forward).parameters)
-        # Versions of transformers differ in the name.
-        self.cache_name = next(
-            (n for n in ("cache", "past_key_values") if n in self._accepts), None
-        )
-        if self.cache_name is None:
-            _log.warning("%s has no cache transformers could keep: every token reads all", name)
-        self._continues = self._find_whether_it_continues()
+        self._batch: Batch | None = None
         thread.join(self)
 
     # -- requests ----------------------------------------------------------------------------
 
     def open(self, stream: Stream) -> None:
-        """Begin a request: find what was read before, prepare the drawing."""
+        """Begin a request: look for a cache of its beginning, and prepare its sampler.
+
+        Raises:
+            BackendError: The model was closed.
+        """
         if self._closed:
             raise BackendError(f"{self.name} was closed", model=self.name)
         with torch.inference_mode():
-            stream.draw = Draw(self.model, stream.ids, stream.max_tokens, stream.sampling)
-        kept = self.pool.take(stream.ids) if self.cache_name is not None else None
-        if kept is not None and (self._continues or len(stream.ids) - len(kept.ids) == 1):
-            stream.cache, stream.fed = kept.cache, len(kept.ids)
-            stream.reused = stream.fed
+            stream.sampler = Sampler(self.model, stream.ids, stream.max_tokens, stream.options)
+        entry = self.pool.take(stream.ids) if self.forward.cache_name is not None else None
+        if entry is not None and (self.forward.resumes or len(stream.ids) - len(entry.ids) == 1):
+            stream.cache, stream.read_count = entry.cache, len(entry.ids)
+            stream.reused = stream.read_count
         if stream.make_drafter is not None:
             stream.drafter = stream.make_drafter(stream)
         self._streams.append(stream)
 
-    def want(self, stream: Stream, deliver: Callable[[Result], None]) -> None:
-        """Somebody waits for the next token of a stream."""
+    def request_token(self, stream: Stream, receiver: Callable[[Result], None]) -> None:
+        """Ask for the next token of a stream; the receiver is called with it, or with an error."""
         if stream not in self._streams:
-            deliver(BackendError(f"{self.name} was closed", model=self.name))
+            receiver(BackendError(f"{self.name} was closed", model=self.name))
         elif stream.ready:
-            deliver(stream.ready.popleft())
+            receiver(stream.ready.popleft())
         else:
-            stream.wanted = deliver
+            stream.receiver = receiver
 
     def close(self, stream: Stream) -> None:
-        """End a request, its text finished or not; what was read is kept."""
+        """End a request, whether its text is finished or not; its cache goes to the pool."""
         if stream not in self._streams:
             return
         self._streams.remove(stream)
         if self._batch is not None and stream in self._batch.rows:
             self._dissolve()
         if stream.cache is not None:
-            record(stream.cache, on=False)
-            self.pool.give(Kept(stream.ids[: stream.fed], stream.cache))
+            set_recording(stream.cache, on=False)
+            self.pool.give(CacheEntry(stream.ids[: stream.read_count], stream.cache))
             stream.cache = None
         if stream.drafter is not None:
             stream.drafter.close()
@@ -137,21 +122,23 @@ class Runner:
     # -- work --------------------------------------------------------------------------------
 
     def due(self, now: float) -> float | None:
-        waiting = [s for s in self._streams if s.wanted is not None]
+        """Seconds until the next pass should begin; see ``device_thread.Worker``."""
+        waiting = [s for s in self._streams if s.receiver is not None]
         if not waiting:
             return None
         if len(waiting) < self._parallel:
-            late = [_GRACE - (now - s.served) for s in self._streams if s.wanted is None]
+            late = [_GRACE - (now - s.served_at) for s in self._streams if s.receiver is None]
             if late and (wait := max(late)) > 0:
                 return wait
         return 0
 
     def tick(self) -> None:
-        waiting = [s for s in self._streams if s.wanted is not None]
+        """Compute one pass for a stream that has to run alone, and one for a batch."""
+        waiting = [s for s in self._streams if s.receiver is not None]
         together = [s for s in waiting if self._may_be_batched(s)][: self._parallel]
         alone = next((s for s in waiting if s not in together), None)
         if alone is not None:
-            # To the end of the line: the next pass is another one's.
+            # It moves to the end of the line, so that the next pass belongs to another one.
             self._streams.remove(alone)
             self._streams.append(alone)
             self._guarded([alone], lambda: self._advance(alone))
@@ -159,19 +146,25 @@ class Runner:
             self._guarded(together, lambda: self._decode(together))
 
     def _may_be_batched(self, stream: Stream) -> bool:
-        if self.cache_name is None or stream.drafter is not None:
+        """Whether a stream only needs one plain next token, on a cache that can be merged.
+
+        A prompt that is still to be read has another number of new ids than the other rows, and
+        so has a draft.
+        """
+        if self.forward.cache_name is None or stream.drafter is not None:
             return False
-        if stream.unread != 1 or stream.fed == 0:
+        if stream.unread != 1 or stream.read_count == 0:
             return False
         return stream.cache is None or is_mergeable(stream.cache)
 
     def _guarded(self, streams: list[Stream], work: Callable[[], None]) -> None:
-        """Run a pass; its failure is the failure of the streams in it, and of no others."""
+        """Run a pass. When it fails, the streams in it get the error, and no others."""
         try:
             with torch.inference_mode():
                 work()
         except torch.OutOfMemoryError as error:
-            # Idle caches go first; then the same texts are read once more, from the beginning.
+            # Idle caches are dropped first, and the same texts are read once more from their
+            # beginning. A stream that runs out of memory twice gets the error.
             self.pool.clear()
             for stream in streams:
                 self._forget(stream)
@@ -180,60 +173,57 @@ class Runner:
                 stream.short_of_memory = True
         except Exception as error:
             for stream in streams:
-                # What the cache holds after half a pass is unknown.
+                # Nobody knows what the cache holds after half a pass.
                 self._forget(stream)
                 stream.deliver(self._failure(error))
 
     def _failure(self, error: Exception) -> BackendError:
         if isinstance(error, BackendError):
             return error
-        told = BackendError(f"{self.name} failed: {type(error).__name__}: {error}", model=self.name)
-        told.__cause__ = error
-        return told
+        failure = BackendError(
+            f"{self.name} failed: {type(error).__name__}: {error}", model=self.name
+        )
+        failure.__cause__ = error
+        return failure
 
     def _forget(self, stream: Stream) -> None:
+        """Drop a stream's cache, and those of all streams in the same batch."""
         if self._batch is not None and stream in self._batch.rows:
-            for row in self._batch.rows:
-                row.cache, row.fed = None, 0
+            self._batch.forget()
             self._batch = None
-        stream.cache, stream.fed = None, 0
+        stream.forget()
+
+    # -- one stream alone --------------------------------------------------------------------
 
     def _advance(self, stream: Stream) -> None:
         """One pass for one stream: a piece of its prompt, or its next tokens."""
         if self._batch is not None and stream in self._batch.rows:
             self._dissolve()
-        anew = not self._continues and stream.fed > 0 and stream.unread > 1
-        if self.cache_name is not None and (stream.cache is None or anew):
-            stream.cache, stream.fed, stream.reused = self.new_cache(), 0, 0
-        if stream.unread > _CHUNK and self.cache_name is not None and self._continues:
-            self._feed(stream, stream.ids[stream.fed : stream.fed + _CHUNK])
+        has_cache = self.forward.cache_name is not None
+        # Such a model cannot add several tokens to a cache, only one: it starts over.
+        restart = not self.forward.resumes and stream.read_count > 0 and stream.unread > 1
+        if has_cache and (stream.cache is None or restart):
+            stream.cache, stream.read_count, stream.reused = self.forward.new_cache(), 0, 0
+        if stream.unread > _CHUNK and has_cache and self.forward.resumes:
+            begin = stream.read_count
+            self.forward.read(stream, stream.ids[begin : begin + _CHUNK])
             return
         draft = self._draft(stream)
-        before = len(stream.ids)
-        logits = self._feed(stream, [*stream.ids[stream.fed :], *draft], keep=len(draft) + 1)
-        assert stream.draw is not None
-        if not draft:
+        unread = stream.ids[stream.read_count :]
+        logits = self.forward.read(stream, [*unread, *draft], keep=len(draft) + 1)
+        if draft:
+            self._verify(stream, logits, draft)
+        else:
             self._serve([stream], logits)
-            return
-        tokens = self._accept(stream.draw, logits, draft)
-        surplus = len(draft) + 1 - len(tokens)
-        stream.ids += tokens
-        stream.fed = before + len(tokens) - 1
-        # Called without surplus, too: it lets sliding layers forget what they recorded.
-        if stream.cache is not None and not crop(stream.cache, surplus):
-            stream.cache, stream.fed = None, 0
-            self._drop_drafter(stream, f"{self.name} cannot take tokens back")
-        stream.ready.extend(Drawn(t, logits[row]) for row, t in enumerate(tokens))
-        stream.deliver(stream.ready.popleft())
 
     def _draft(self, stream: Stream) -> list[int]:
-        """Proposed tokens, where the model's cache lets refused ones be taken back."""
+        """Proposed tokens, where the model's cache lets rejected ones be taken back."""
         if stream.drafter is None:
             return []
         if stream.cache is not None:
-            if stream.fed == 0:
+            if stream.read_count == 0:
                 return []  # whether a cache can be cropped is known once it holds something
-            record(stream.cache, on=True)
+            set_recording(stream.cache, on=True)
             if not can_crop(stream.cache):
                 self._drop_drafter(stream, f"{self.name} cannot take tokens back")
                 return []
@@ -245,64 +235,70 @@ class Runner:
             self._drop_drafter(stream, f"{type(error).__name__}: {error}")
             return []
 
-    def _drop_drafter(self, stream: Stream, why: str) -> None:
+    def _drop_drafter(self, stream: Stream, reason: str) -> None:
         if stream.drafter is not None:
             stream.drafter.close()
             stream.drafter = None
             if stream.cache is not None:
-                record(stream.cache, on=False)
-            _log.warning("nothing more is drafted for %s in this text (%s)", self.name, why)
+                set_recording(stream.cache, on=False)
+            _log.warning("nothing more is drafted for %s in this text (%s)", self.name, reason)
 
-    def _accept(self, draw: Draw, logits: torch.Tensor, draft: list[int]) -> list[int]:
-        """The draft as far as the model draws the same, and its own next token behind it."""
+    def _verify(self, stream: Stream, logits: torch.Tensor, draft: list[int]) -> None:
+        """Keep the part of a draft that the model agrees with, and its own token after that.
+
+        The model has read the last token of the text and the whole draft in one pass, so
+        ``logits`` (shape ``(len(draft) + 1, vocabulary)``) says what it would have written at
+        every place. It read the rejected tokens, too: they are cropped off its cache.
+        """
         if not torch.isfinite(logits.max()):
             raise self._no_numbers()
-        ahead = torch.tensor([draft], device=logits.device)
-        drawn = torch.cat(
-            [
-                draw.one(logits[row : row + 1], ahead[:, :row]).to(logits.device)
-                for row in range(len(draft) + 1)
-            ]
-        )
-        tokens = drawn.tolist()
-        agreed = next((i for i, token in enumerate(draft) if tokens[i] != token), len(draft))
-        for row in range(agreed + 1):
-            draw.append(drawn[row : row + 1])
-        return [int(token) for token in tokens[: agreed + 1]]
+        assert stream.sampler is not None
+        tokens = stream.sampler.verify(logits, draft)
+        # The last of the accepted tokens has been drawn but not read, as after a plain pass.
+        before = len(stream.ids)
+        rejected = len(draft) + 1 - len(tokens)
+        stream.ids += tokens
+        stream.read_count = before + len(tokens) - 1
+        # Called with 0, too: it lets sliding layers forget what they recorded.
+        if stream.cache is not None and not crop(stream.cache, rejected):
+            stream.forget()
+            self._drop_drafter(stream, f"{self.name} cannot take tokens back")
+        stream.ready.extend(SampledToken(t, logits[row]) for row, t in enumerate(tokens))
+        stream.deliver(stream.ready.popleft())
+
+    # -- streams in a batch ------------------------------------------------------------------
 
     def _decode(self, streams: list[Stream]) -> None:
         """One token for every stream, in one pass."""
-        if len(streams) == 1 and (self._batch is None or self._batch.rows != streams):
-            if streams[0].cache is None:
-                self._dissolve()
-            self._serve(streams, self._feed(streams[0], streams[0].ids[-1:]))
-            return
         if self._batch is None or self._batch.rows != streams:
+            if len(streams) == 1:
+                # One stream needs no batch, unless its cache is in one.
+                if streams[0].cache is None:
+                    self._dissolve()
+                self._serve(streams, self.forward.read(streams[0], streams[0].ids[-1:]))
+                return
             self._dissolve()
-            self._assemble(streams)
-        batch = self._batch
-        assert batch is not None
-        batch.mask = torch.cat([batch.mask, batch.mask.new_ones((len(streams), 1))], dim=-1)
-        logits = self._forward(
-            torch.tensor([[s.ids[-1]] for s in streams], device=self.model.device),
-            torch.tensor([[s.fed] for s in streams], device=self.model.device),
-            batch.cache,
-            batch.mask,
-        )[:, -1]
-        for stream in streams:
-            stream.fed += 1
-        self._serve(streams, logits)
+            self._batch = Batch.assemble(streams, self.forward)
+        self._serve(streams, self._batch.step(self.forward))
+
+    def _dissolve(self) -> None:
+        if self._batch is not None:
+            self._batch.dissolve(self.forward)
+            self._batch = None
+
+    # -- tokens ------------------------------------------------------------------------------
 
     def _serve(self, streams: list[Stream], logits: torch.Tensor) -> None:
+        """Draw and hand over a token for every stream; logits of ``(streams, vocabulary)``."""
         logits = logits.float()
-        draws = [s.draw for s in streams if s.draw is not None]
-        for stream, token, row in zip(streams, pick(logits, draws), logits, strict=True):
+        samplers = [s.sampler for s in streams if s.sampler is not None]
+        for stream, token, row in zip(streams, pick(logits, samplers), logits, strict=True):
             if token is None:
                 self._forget(stream)
                 stream.deliver(self._no_numbers())
             else:
                 stream.ids.append(token)
-                stream.deliver(Drawn(token, row))
+                stream.deliver(SampledToken(token, row))
 
     def _no_numbers(self) -> BackendError:
         return BackendError(
@@ -311,93 +307,3 @@ class Runner:
             "(try dtype='float32' or 'bfloat16')",
             model=self.name,
         )
-
-    def _find_whether_it_continues(self) -> bool:
-        """Whether reading a text in two pieces comes to the same as reading it at once.
-
-        Some recurrent models of transformers begin anew with every piece of several tokens and
-        only carry their state over single ones. They are asked, not listed.
-        """
-        if self.cache_name is None:
-            return False
-        first = self.new_cache()
-        if not any(getattr(first, "is_linear", [False])):
-            return True
-        # The shorter the second piece, the more of it hangs on what came before.
-        cut, size = 8, 10
-        places = torch.arange(size, device=self.model.device)[None]
-        ids = (places + 3) % self.model.config.get_text_config().vocab_size
-        with torch.inference_mode():
-            at_once = self._forward(ids, places, self.new_cache(), None).float()
-            self._forward(ids[:, :cut], places[:, :cut], first, None)
-            in_two = self._forward(ids[:, cut:], places[:, cut:], first, None).float()
-        self.computed = 0
-        rounding = 4 * max(torch.finfo(self.model.dtype).eps, 1e-5)
-        if (in_two - at_once).norm() <= rounding * at_once.norm():
-            return True
-        _log.warning(
-            "%s carries its recurrent state over single tokens only: a text that grew by several "
-            "is read again from its beginning",
-            self.name,
-        )
-        return False
-
-    # -- passes ------------------------------------------------------------------------------
-
-    def new_cache(self) -> Any:
-        """An empty cache for one conversation."""
-        return DynamicCache(config=self.model.config)
-
-    def _feed(self, stream: Stream, ids: Sequence[int], keep: int = 1) -> torch.Tensor:
-        """Read ``ids``; logits of the last ``keep`` places, shape ``(keep, vocabulary)``."""
-        begin = stream.fed
-        if self.cache_name is None:
-            ids, begin = [*stream.ids[:begin], *ids], 0
-        device = self.model.device
-        places = torch.arange(begin, begin + len(ids), device=device)[None]
-        text = torch.tensor([list(ids)], device=device)
-        logits = self._forward(text, places, stream.cache, None, keep)
-        stream.fed = begin + len(ids)
-        return logits[0].float()
-
-    def _forward(
-        self,
-        ids: torch.Tensor,
-        places: torch.Tensor,
-        cache: Any,
-        mask: torch.Tensor | None,
-        keep: int = 1,
-    ) -> torch.Tensor:
-        """One pass through the model: logits of shape ``(rows, keep, vocabulary)``."""
-        inputs = {
-            "attention_mask": mask,
-            "position_ids": places,
-            "logits_to_keep": keep,
-            "use_cache": cache is not None,
-        }
-        inputs = {name: value for name, value in inputs.items() if name in self._accepts}
-        if self.cache_name is not None:
-            inputs[self.cache_name] = cache
-        self.computed += ids.numel()
-        logits: torch.Tensor = self.model(input_ids=ids, **inputs).logits
-        return logits[:, -keep:]
-
-    def _assemble(self, streams: list[Stream]) -> None:
-        lengths = [s.fed for s in streams]
-        cache = merge([s.cache for s in streams], lengths, self.new_cache)
-        mask = torch.zeros((len(streams), max(lengths)), dtype=torch.long, device=self.model.device)
-        for row, length in zip(mask, lengths, strict=True):
-            row[len(row) - length :] = 1
-        for stream in streams:
-            stream.cache = None
-        self._batch = _Batch(list(streams), cache, mask)
-
-    def _dissolve(self) -> None:
-        if self._batch is None:
-            return
-        rows = self._batch.rows
-        for row, cache in zip(
-            rows, split(self._batch.cache, [s.fed for s in rows], self.new_cache), strict=True
-        ):
-            row.cache = cache
-        self._batch = None

@@ -9,58 +9,67 @@ from typing import Any
 
 import torch
 
-from glimp_integrations.backends.hf.grammar import Binding
+from glimp_integrations.backends.hf.grammar import GrammarMatcher
 from glimp_integrations.method.entropy import Estimator, estimate
 
-__all__ = ["Draw", "Sampling", "end_ids", "entropy_of", "pick"]
+__all__ = ["Sampler", "SamplingOptions", "end_ids", "entropy_of", "pick"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingOptions:
     """How a request draws its tokens.
 
     Attributes:
-        temperature: 0 is greedy.
-        top_p: Nucleus sampling.
-        seed: Of this request's own random numbers; ``None``: a fresh one.
-        options: Further fields of ``GenerationConfig`` over the model's own.
-        binding: What the text has to follow.
+        temperature: 0 is greedy decoding.
+        top_p: The probability mass of nucleus sampling.
+        seed: The seed of this request's own random numbers; ``None``: a fresh one.
+        generation: Further fields of ``GenerationConfig``, which override the model's own.
+        grammar: The grammar that the text has to follow, if there is one.
     """
 
     temperature: float
     top_p: float
     seed: int | None
-    options: Mapping[str, Any]
-    binding: Binding | None = None
+    generation: Mapping[str, Any]
+    grammar: GrammarMatcher | None = None
 
 
-class Draw:
-    """The drawing of one request: processors, random numbers, end-of-sequence ids.
+class Sampler:
+    """Draws the tokens of one request: logits processors, random numbers, grammar.
 
-    ``generate`` prepares them: what it would hand to its decoding loop is taken over, so every
-    field of the model's ``generation_config`` means here what it means there
+    ``generate`` prepares the processors: what it would hand to its decoding loop is taken over,
+    so every field of the model's ``generation_config`` means here what it means there
     (https://huggingface.co/docs/transformers/generation_strategies, custom generation methods).
 
     Args:
         model: The transformers model.
         ids: The prompt's token ids.
-        max_tokens: Tokens to generate at most.
-        sampling: See :class:`Sampling`.
+        max_tokens: The largest number of tokens to generate.
+        options: See :class:`SamplingOptions`.
+
+    Attributes:
+        config: The request's ``GenerationConfig``.
     """
 
-    def __init__(self, model: Any, ids: list[int], max_tokens: int, sampling: Sampling) -> None:
-        self.sampled = sampling.temperature > 0
-        self._binding = sampling.binding
-        options: dict[str, Any] = {**sampling.options, "do_sample": self.sampled, "num_beams": 1}
-        if self.sampled:
-            options |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    def __init__(
+        self, model: Any, ids: list[int], max_tokens: int, options: SamplingOptions
+    ) -> None:
+        self._is_random = options.temperature > 0
+        self._grammar = options.grammar
+        fields: dict[str, Any] = {
+            **options.generation,
+            "do_sample": self._is_random,
+            "num_beams": 1,
+        }
+        if self._is_random:
+            fields |= {"temperature": options.temperature, "top_p": options.top_p}
         else:
             # Fields of sampling would be reported as ignored; the neutral values are silent.
-            options |= {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None}
-        found: dict[str, Any] = {}
+            fields |= {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None}
+        arguments: dict[str, Any] = {}
 
         def take_over(model: Any, input_ids: torch.Tensor, **prepared: Any) -> torch.Tensor:
-            found.update(prepared)
+            arguments.update(prepared)
             return input_ids
 
         prompt = torch.tensor([ids], device=model.device)
@@ -69,86 +78,128 @@ class Draw:
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max_tokens,
             custom_generate=take_over,
-            **options,
+            **fields,
         )
-        self.processors: Any = found["logits_processor"]
-        self.config: Any = found["generation_config"]
-        self._ids: torch.Tensor | None = prompt if len(self.processors) else None
+        self.config: Any = arguments["generation_config"]
+        self._processors: Any = arguments["logits_processor"]
+        # Kept only where a processor looks at the text.
+        self._ids: torch.Tensor | None = prompt if len(self._processors) else None
         self._generator: torch.Generator | None = None
-        if self.sampled:
+        if self._is_random:
             self._generator = torch.Generator(device=model.device)
-            if sampling.seed is None:
+            if options.seed is None:
                 self._generator.seed()
             else:
-                self._generator.manual_seed(sampling.seed)
+                self._generator.manual_seed(options.seed)
 
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is taken as it is."""
-        return not self.sampled and self._ids is None and self._binding is None
+        return not self._is_random and self._ids is None and self._grammar is None
 
-    def one(self, logits: torch.Tensor, ahead: torch.Tensor | None = None) -> torch.Tensor:
-        """Draw from ``logits``, shape ``(1, vocabulary)``; returns an id, shape ``(1,)``.
+    def draw(self, logits: torch.Tensor, ahead: torch.Tensor | None = None) -> torch.Tensor:
+        """Draw a token, without adding it to the text.
 
         Args:
-            logits: Unscaled, of one place.
-            ahead: Ids behind the known ones (of a draft), shape ``(1, n)``.
+            logits: Unscaled logits of one place, shape ``(1, vocabulary)``.
+            ahead: Ids (of a draft) between the text and that place, shape ``(1, n)``.
+
+        Returns:
+            A token id, shape ``(1,)``.
         """
-        if self._binding is not None:
-            # First: what is cut off afterwards (top-p, top-k) is cut off from what may come.
-            logits = self._binding.mask(logits)
+        if self._grammar is not None:
+            # The grammar comes first, so that top-p and top-k choose among the allowed tokens.
+            logits = self._grammar.mask(logits)
         scores = logits
         if self._ids is not None:
-            behind = self._ids
+            text = self._ids
             if ahead is not None:
-                behind = torch.cat([behind, ahead.to(behind.device)], dim=-1)
-            scores = self.processors(behind, logits.to(behind.device, copy=True))
-        if not self.sampled:
+                text = torch.cat([text, ahead.to(text.device)], dim=-1)
+            scores = self._processors(text, logits.to(text.device, copy=True))
+        if not self._is_random:
             return scores.argmax(dim=-1)
         probabilities = scores.softmax(dim=-1)
         return torch.multinomial(probabilities, 1, generator=self._generator).squeeze(1)
 
     def append(self, token: torch.Tensor) -> None:
-        """``token``, shape ``(1,)``, now belongs to the text."""
+        """Add a token, shape ``(1,)``, to the text."""
         if self._ids is not None:
             self._ids = torch.cat([self._ids, token[:, None].to(self._ids.device)], dim=-1)
-        if self._binding is not None:
-            self._binding.append(int(token))
+        if self._grammar is not None:
+            self._grammar.append(int(token))
+
+    def verify(self, logits: torch.Tensor, draft: list[int]) -> list[int]:
+        """Accept a draft as far as the model draws the same tokens (speculative decoding).
+
+        At every place the model's own token is drawn. Where it equals the draft's, the logits of
+        the next place were computed on the right text, so that place counts, too. The first token
+        that differs is still the model's own; everything after it was computed on a wrong text.
+
+        Args:
+            logits: Of the place before every draft token, and of the one after the last, shape
+                ``(len(draft) + 1, vocabulary)``.
+            draft: Proposed token ids.
+
+        Returns:
+            The accepted tokens and one more of the model's own; they are added to the text.
+        """
+        ahead = torch.tensor([draft], device=logits.device)
+        drawn = torch.cat(
+            [
+                self.draw(logits[row : row + 1], ahead[:, :row]).to(logits.device)
+                for row in range(len(draft) + 1)
+            ]
+        )
+        tokens = drawn.tolist()
+        agreed = next((i for i, token in enumerate(draft) if tokens[i] != token), len(draft))
+        for row in range(agreed + 1):
+            self.append(drawn[row : row + 1])
+        return [int(token) for token in tokens[: agreed + 1]]
 
 
 def end_ids(ends: int | list[int] | None) -> list[int]:
-    """The ids of ``eos_token_id``, which may be one, several or none."""
+    """The ids of ``eos_token_id``, which may be one id, several or none."""
     if ends is None:
         return []
     return [ends] if isinstance(ends, int) else list(ends)
 
 
-def pick(logits: torch.Tensor, draws: list[Draw]) -> list[int | None]:
+def pick(logits: torch.Tensor, samplers: list[Sampler]) -> list[int | None]:
     """The next token of every row; ``None`` where the logits are not numbers.
 
     Args:
         logits: Shape ``(rows, vocabulary)``, float32.
-        draws: One a row.
+        samplers: One for every row.
 
-    Only ids and one flag a row leave the device, in a single copy.
+    Only ids and one flag for every row leave the device, in a single copy: each copy waits for
+    the device, and logits are large.
     """
     top, likeliest = logits.max(dim=-1)  # a NaN anywhere is the maximum
     broken = ~torch.isfinite(top)
-    if all(draw.plain for draw in draws):
+    if all(sampler.plain for sampler in samplers):
         tokens = likeliest
     else:
-        # A device that samples from NaN aborts the process: such rows draw from zeros.
+        # Sampling from NaN aborts the process on some devices: such rows draw from zeros.
         safe = torch.where(broken[:, None], torch.zeros_like(logits), logits)
-        drawn = [draw.one(safe[row : row + 1]) for row, draw in enumerate(draws)]
+        drawn = [sampler.draw(safe[row : row + 1]) for row, sampler in enumerate(samplers)]
         tokens = torch.cat([token.to(logits.device) for token in drawn])
-        for row, draw in enumerate(draws):
-            draw.append(tokens[row : row + 1])
+        for row, sampler in enumerate(samplers):
+            sampler.append(tokens[row : row + 1])
     host = torch.stack([tokens, broken.to(tokens.dtype)]).tolist()
     return [None if bad else int(token) for token, bad in zip(*host, strict=True)]
 
 
 def entropy_of(logits: torch.Tensor, estimator: Estimator, k: int) -> float:
-    """H in nats of unscaled logits, shape ``(vocabulary,)``, computed on their device."""
+    """The entropy of a next-token distribution, computed on the device of its logits.
+
+    Args:
+        logits: Unscaled, shape ``(vocabulary,)``.
+        estimator: See :mod:`glimp_integrations.method.entropy`.
+        k: How many of the likeliest tokens the ``topk`` estimators use.
+
+    Returns:
+        H in nats.
+    """
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     if estimator != "full":
         top = logprobs.topk(min(k, logprobs.shape[-1])).values

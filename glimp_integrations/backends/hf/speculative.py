@@ -1,7 +1,9 @@
-"""Who proposes tokens in speculative decoding: transformers' own candidate generators.
+"""Drafters for speculative decoding: transformers' own candidate generators.
 
-The model itself draws every token, so what is proposed changes the time and, in greedy
-decoding, never the text. (https://huggingface.co/docs/transformers/assisted_decoding)
+A drafter guesses the next few tokens, and the model checks all of them in one pass, which takes
+hardly longer than a pass for one token (``Runner._verify``, ``Sampler.verify``). The model itself
+draws every token, so drafts change the time and, in greedy decoding, never the text.
+(https://huggingface.co/docs/transformers/assisted_decoding)
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from transformers.generation.candidate_generator import (
     PromptLookupCandidateGenerator,
 )
 
-from glimp_integrations.backends.hf.caches import Kept, can_crop, record
+from glimp_integrations.backends.hf.caches import CacheEntry, can_crop, set_recording
 from glimp_integrations.backends.hf.request import Stream
 from glimp_integrations.backends.hf.runner import Runner
 from glimp_integrations.backends.hf.sampling import end_ids
@@ -25,58 +27,65 @@ from glimp_integrations.errors import ConfigError
 
 __all__ = ["PromptLookup", "SmallModel", "check_vocabularies"]
 
-_LOOKED_UP = 10
+_DRAFT_TOKENS = 10
 
 
 class PromptLookup:
-    """What followed the last few tokens when they stood in the text before.
+    """Drafts what followed the last few tokens where they occur earlier in the text.
 
     Args:
-        runner: Of the model that writes.
+        runner: The runner of the model that writes.
         stream: The text.
     """
 
     def __init__(self, runner: Runner, stream: Stream) -> None:
-        assert stream.draw is not None
+        assert stream.sampler is not None
         self._device = runner.model.device
         self._generator = PromptLookupCandidateGenerator(
             eos_token_id=torch.tensor(
-                end_ids(stream.draw.config.eos_token_id), device=self._device
+                end_ids(stream.sampler.config.eos_token_id), device=self._device
             ),
-            num_output_tokens=_LOOKED_UP,
+            num_output_tokens=_DRAFT_TOKENS,
             max_matching_ngram_size=2,
-            max_length=stream.draw.config.max_length,
+            max_length=stream.sampler.config.max_length,
             vocab_size=runner.model.config.get_text_config().vocab_size,
         )
 
     def propose(self, ids: list[int]) -> list[int]:
-        found, _ = self._generator.get_candidates(torch.tensor([ids], device=self._device))  # type: ignore[arg-type]  # annotated narrower
-        return [int(token) for token in found[0, len(ids) :].tolist()]
+        text = torch.tensor([ids], device=self._device)
+        candidates, _ = self._generator.get_candidates(text)  # type: ignore[arg-type]  # annotated narrower
+        return [int(token) for token in candidates[0, len(ids) :].tolist()]
 
     def close(self) -> None:
         pass
 
 
 class SmallModel:
-    """The small model writes ahead; its own KV cache is taken over and given back.
+    """Drafts what the small model would write.
+
+    Its KV cache of this conversation is taken from its pool and given back afterwards, so it reads
+    only what is new. That needs equal tokenizers and is safe only on the thread that owns the pool
+    (models on two devices have two threads); elsewhere the drafter reads the text once from its
+    beginning.
 
     Args:
-        runner: Of the model that writes.
+        runner: The runner of the model that writes.
         stream: The text.
-        small: Runner of the small model.
-        tokenizers: Of both models, writing one first, if they differ; else ``None``.
+        small: The runner of the small model.
+        tokenizers: The tokenizers of the writing and of the small model, if they differ; else
+            ``None``.
     """
 
     def __init__(
         self, runner: Runner, stream: Stream, small: Runner, tokenizers: tuple[Any, Any] | None
     ) -> None:
-        assert stream.draw is not None
+        assert stream.sampler is not None
         self._small = small
         self._tokenizers = tokenizers
         self._vocabulary = runner.model.config.get_text_config().vocab_size
-        self._shares = tokenizers is None and small.thread is runner.thread
-        self._config = copy.deepcopy(stream.draw.config)
-        # Drafts are greedy: the likeliest proposal is the one most often accepted.
+        self._shares_pool = tokenizers is None and small.thread is runner.thread
+        self._config = copy.deepcopy(stream.sampler.config)
+        # Drafts are greedy, because the likeliest token is the one most often accepted.
         self._config.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
         self._generator: Any = None
         self._ids: list[int] = []
@@ -86,24 +95,24 @@ class SmallModel:
         if self._generator is None:
             self._generator = self._begin(text)
         try:
-            found, _ = self._generator.get_candidates(text)
+            candidates, _ = self._generator.get_candidates(text)
         except Exception:
-            self._generator = None  # what its cache holds after half a pass is unknown
+            self._generator = None  # nobody knows what its cache holds after half a pass
             raise
-        self._ids = found[0].tolist()
-        # The small model's table may be padded further than this one's.
+        self._ids = candidates[0].tolist()
+        # The small model's vocabulary may be padded with more unused ids than this one's.
         return list(itertools.takewhile(lambda t: t < self._vocabulary, self._ids[len(ids) :]))
 
     def close(self) -> None:
-        if self._generator is None or not self._shares:
+        if self._generator is None or not self._shares_pool:
             return
-        cache = self._generator.assistant_kwargs.get(self._small.cache_name)
+        cache = self._generator.assistant_kwargs.get(self._small.forward.cache_name)
         if cache is not None and can_crop(cache):
-            record(cache, on=False)
-            self._small.pool.give(Kept(self._ids[: cache.get_seq_length()], cache))
+            set_recording(cache, on=False)
+            self._small.pool.give(CacheEntry(self._ids[: cache.get_seq_length()], cache))
 
     def _begin(self, text: torch.Tensor) -> Any:
-        given: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "input_ids": text,
             "assistant_model": self._small.model,
             "generation_config": self._config,
@@ -113,13 +122,13 @@ class SmallModel:
         if self._tokenizers is not None:
             target, assistant = self._tokenizers
             return AssistedCandidateGeneratorDifferentTokenizers(
-                **given, target_tokenizer=target, assistant_tokenizer=assistant
+                **arguments, target_tokenizer=target, assistant_tokenizer=assistant
             )
-        generator = AssistedCandidateGenerator(**given)
-        kept = self._small.pool.take(text[0].tolist()) if self._shares else None
-        if kept is not None:
-            record(kept.cache, on=True)
-            generator.assistant_kwargs[self._small.cache_name or ""] = kept.cache
+        generator = AssistedCandidateGenerator(**arguments)
+        entry = self._small.pool.take(text[0].tolist()) if self._shares_pool else None
+        if entry is not None:
+            set_recording(entry.cache, on=True)
+            generator.assistant_kwargs[self._small.forward.cache_name or ""] = entry.cache
         return generator
 
 
@@ -127,12 +136,13 @@ def check_vocabularies(large: Any, small: Any, names: tuple[str, str]) -> bool:
     """Whether two tokenizers share their ids.
 
     Args:
-        large: Tokenizer of the model that writes.
-        small: Tokenizer of the model that drafts.
-        names: Of both models, for the message.
+        large: The tokenizer of the model that writes.
+        small: The tokenizer of the model that drafts.
+        names: The names of both models, for the message.
 
     Raises:
-        ConfigError: They differ, and text does not survive the way from one to the other.
+        ConfigError: They differ, and a text encoded and decoded by one of them has changed, so
+            drafts cannot be translated.
     """
     if large.get_vocab() == small.get_vocab():
         return True

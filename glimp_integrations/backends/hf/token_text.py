@@ -1,11 +1,11 @@
-"""Text to token ids and back, for text that grows at its end."""
+"""From text to token ids and back, for text that grows at its end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Ledger", "Speller", "Vocabulary"]
+__all__ = ["IncrementalDetokenizer", "TokenHistory", "Vocabulary"]
 
 _WORD = "x"
 _ANCHORS = ("\n", "x", "0", ":")
@@ -15,7 +15,7 @@ _CHARACTER_TOKENS = 4
 
 
 class Vocabulary:
-    """A tokenizer as this package uses it: exact text, control tokens only from templates.
+    """A tokenizer as this package uses it, with exact text in both directions.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -32,25 +32,26 @@ class Vocabulary:
 
         Args:
             text: The text; control tokens in it are read as such.
-            inside: It stands behind other text, so no begin-of-text space belongs to it.
+            inside: Whether other text comes before it, so that the tokenizer must not add the
+                space it puts at the beginning of a text.
         """
         if text[-1:].isspace():
-            # GPT-2's rule reads a blank line in front of a word as two tokens and one at the
-            # end of a text as one, which no model has met in front of a word.
-            found = self._encode(text + _WORD, inside=inside)
-            if found[-1:] == self._word:
-                return found[:-1]
+            # GPT-2's rule reads a blank line before a word as two tokens, and at the end of a text
+            # as one, which no model has seen before a word. So a word is added and taken off.
+            ids = self._encode(text + _WORD, inside=inside)
+            if ids[-1:] == self._word:
+                return ids[:-1]
         return self._encode(text, inside=inside)
 
     def _encode(self, text: str, *, inside: bool) -> list[int]:
-        for literal, ids in self._anchors if inside else ():
-            found = self._plain(literal + text)
-            if found[: len(ids)] == ids:
-                return found[len(ids) :]
+        for literal, prefix in self._anchors if inside else ():
+            ids = self._plain(literal + text)
+            if ids[: len(prefix)] == prefix:
+                return ids[len(prefix) :]
         return self._plain(text)
 
     def decode(self, ids: list[int]) -> str:
-        """Exact text of token ids."""
+        """The exact text of token ids."""
         text: str = self._tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -64,27 +65,28 @@ class Vocabulary:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def _find_anchors(self) -> list[tuple[str, list[int]]]:
-        """Texts to put in front where the tokenizer would invent a space at the beginning.
+        """Texts to put first where the tokenizer would add a space at the beginning of a text.
 
-        Several, because one may melt into the text behind it.
+        There are several, because one may form a token with the text that follows it.
         """
         first = self._tokenizer.convert_ids_to_tokens(self._plain("x"))[:1]
-        invents = bool(first) and first[0].startswith("\u2581")
-        return [(literal, self._plain(literal)) for literal in _ANCHORS] if invents else []
+        adds_space = bool(first) and first[0].startswith("\u2581")
+        return [(literal, self._plain(literal)) for literal in _ANCHORS] if adds_space else []
 
 
 @dataclass(slots=True)
-class Ledger:
+class TokenHistory:
     """The ids of one conversation's text, as they were written.
 
-    A model's own tokens are kept as it chose them, and text of the other model is encoded where
-    it stands: so the ids, and with them the cached keys and values, never change afterwards.
+    A model's own tokens are kept as it chose them, which may differ from how its tokenizer splits
+    the same text. Text of the other model is encoded once, when it is added. So the ids never
+    change afterwards, and with them the cached keys and values stay valid.
     """
 
     _chunks: list[tuple[list[int], str]] = field(default_factory=list)
 
     def ids(self, prompt: str, vocabulary: Vocabulary) -> list[int]:
-        """Token ids of ``prompt``: known ones as far as the text agrees, the rest encoded."""
+        """Token ids of ``prompt``: stored ones as far as the text agrees, new ones for the rest."""
         position = 0
         for index, (_, text) in enumerate(self._chunks):
             if not prompt.startswith(text, position):
@@ -96,29 +98,32 @@ class Ledger:
             self._chunks.append((vocabulary.encode(rest, inside=position > 0), rest))
         return [token for ids, _ in self._chunks for token in ids]
 
-    def wrote(self, ids: list[int], text: str) -> None:
-        """The model wrote ``ids``, which read ``text`` (not empty)."""
+    def append(self, ids: list[int], text: str) -> None:
+        """Add ``ids`` that the model wrote; their ``text`` is not empty."""
         self._chunks.append((ids, text))
 
 
-class Speller:
-    """Text of generated tokens, each decoded with a few neighbours and never the whole text.
+class IncrementalDetokenizer:
+    """The text of generated tokens, one by one.
+
+    Each is decoded together with a few neighbours, so that the cost of a token does not grow with
+    the text.
 
     Args:
-        vocabulary: Of the model.
-        before: Ids in front of the generated ones; a few are enough.
+        vocabulary: The model's vocabulary.
+        before: The ids before the generated ones; a few are enough.
     """
 
     def __init__(self, vocabulary: Vocabulary, before: list[int]) -> None:
         self._vocabulary = vocabulary
-        # A decoder reads neighbouring bytes as a whole, so what stands before must be aligned.
+        # A decoder joins neighbouring bytes, so the ids before must begin with a whole character.
         ends = [before[-count:] for count in range(1, _CHARACTER_TOKENS + 1)]
-        self._shown = next((e for e in ends if _INCOMPLETE not in vocabulary.decode(e)), ends[-1])
-        self._known = vocabulary.decode(self._shown)
+        self._context = next((e for e in ends if _INCOMPLETE not in vocabulary.decode(e)), ends[-1])
+        self._context_text = vocabulary.decode(self._context)
         self._open: list[int] = []
 
     def add(self, token: int) -> tuple[list[int], str]:
-        """Take the next token.
+        """Add the next token.
 
         Returns:
             The ids of one or more whole characters and their text; ``([], "")`` while a
@@ -130,16 +135,16 @@ class Speller:
         if not text or text.endswith(_INCOMPLETE):
             if count < _CHARACTER_TOKENS:
                 return [], ""
-            # The first of them belong to no character, but the others may.
+            # The first of them are not part of a character, but the others may be.
             texts = [self._text(n) for n in range(1, count + 1)]
             text = next((t for t in texts if t), "")
             count = max(n for n in range(1, count + 1) if texts[n - 1] in ("", text))
         ids, self._open = self._open[:count], self._open[count:]
         if text:
-            self._shown, self._known = ids, self._vocabulary.decode(ids)
+            self._context, self._context_text = ids, self._vocabulary.decode(ids)
         return ids, text
 
     def _text(self, count: int) -> str:
-        """Text of the first ``count`` open tokens."""
-        together = self._vocabulary.decode(self._shown + self._open[:count])
-        return together[len(self._known) :]
+        """The text of the first ``count`` open tokens."""
+        together = self._vocabulary.decode(self._context + self._open[:count])
+        return together[len(self._context_text) :]
