@@ -1,4 +1,4 @@
-"""What is compared: names for sets of settings."""
+"""The arms of a bench: named sets of settings that are compared with each other."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _ALONE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to answer.
+    """One way to answer the questions.
 
     Attributes:
-        name: As in results, tables and plots: ``small``, ``large``, ``routed@0.8``,
+        name: Used in results, tables and plots: ``small``, ``large``, ``routed@0.8``,
             ``random@0.25``, ``random(routed@0.8)``, each perhaps with ``:KEY=VALUE,...``.
         kind: ``small``, ``large``, ``routed`` or ``random``.
         settings: Routing settings of this arm alone.
-        like: The routed arm whose share of large steps this random arm takes over, once that is
-            known; else ``None``.
+        like: The name of the routed arm whose share of large steps this random arm will use;
+            ``None`` for all other arms.
     """
 
     name: str
@@ -42,27 +42,27 @@ class Arm:
 
     @property
     def threshold(self) -> float | None:
-        """Nats, of a routed arm; else ``None``."""
+        """The threshold of a routed arm, in nats; ``None`` for other arms."""
         return float(self.settings["threshold"]) if self.kind == "routed" else None
 
     def with_share(self, share: float) -> Arm:
-        """This random arm, now that its share is known."""
+        """The same random arm with its share of large steps."""
         return Arm(self.name, self.kind, {**self.settings, "random_share": share}, self.like)
 
 
 def parse_arms(text: str, thresholds: Sequence[float] = (1.0,)) -> list[Arm]:
     """The arms of ``small,large,routed,random@0.3,routed@1.0:strategy=fused``.
 
-    ``routed`` becomes one arm for every threshold, ``random`` one for every routed arm, at the
-    share of steps that arm sent to the large model. Each arm stands once, controls last, as they
-    can only run when that share is known.
+    ``routed`` becomes one arm for every threshold. ``random`` becomes a random baseline for every
+    routed arm, with the share of steps that arm sent to the large model; these arms are last,
+    because that share must be known first. No arm is listed twice.
 
     Args:
-        text: Arms, separated by commas. ``KEY=VALUE`` behind a comma belongs to the arm before.
+        text: Arms, separated by commas. ``KEY=VALUE`` after a comma belongs to the arm before it.
         thresholds: Nats, for ``routed`` without ``@``.
 
     Raises:
-        ConfigError: An arm is not understood, or has an impossible value.
+        ConfigError: An arm is unknown, or has an impossible value.
     """
     fixed: dict[str, Arm] = {}
     controls = False
@@ -72,8 +72,8 @@ def parse_arms(text: str, thresholds: Sequence[float] = (1.0,)) -> list[Arm]:
         settings = _options(spec, options)
         if kind not in KINDS:
             raise ConfigError(
-                f"arm {spec!r} is none of small, large, routed, routed@NATS, random, random@SHARE, "
-                "each perhaps followed by :KEY=VALUE,..."
+                f"arm {spec!r} is not one of small, large, routed, routed@NATS, random, "
+                "random@SHARE, each perhaps followed by :KEY=VALUE,..."
             )
         if kind in _ALONE:
             if at:
@@ -90,7 +90,7 @@ def parse_arms(text: str, thresholds: Sequence[float] = (1.0,)) -> list[Arm]:
             made = [Arm(spec, kind, {**settings, "random_share": _share(spec, at)})]
         elif options:
             raise ConfigError(
-                f"arm {spec!r}: random takes the settings of the routed arm it stands beside; "
+                f"arm {spec!r}: random takes the settings of its routed arm; "
                 "write random@SHARE:... for another one"
             )
         else:
@@ -136,7 +136,7 @@ def _number(spec: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"arm {spec!r}: {text!r} behind '@' is no number") from None
+        raise ConfigError(f"arm {spec!r}: {text!r} after '@' is not a number") from None
 
 
 def _threshold(spec: str, value: float) -> float:

@@ -18,14 +18,14 @@ _BOXED = regex.compile(r"\\boxed\s*\{((?:[^{}]|\{(?1)\})*)\}")
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A way to ask.
+    """One way to ask for an answer.
 
     Attributes:
-        name: As given to ``--format``.
-        instruction: Follows the question in the same message; empty: nothing.
+        name: The name for ``--format``.
+        instruction: Text after the question in the same message; it may be empty.
         system: A system message, or ``None``.
-        find: The marked answer in a reply, or ``None``. A format without marks finds none.
-        marks: Whether the format asks for a mark at all.
+        find: Returns the marked answer in a reply, or ``None``.
+        marks: Whether the format asks for a mark at all. If not, ``find`` returns ``None``.
     """
 
     name: str
@@ -37,21 +37,21 @@ class Format:
     def messages(self, question: str) -> list[dict[str, str]]:
         """The conversation; the question is passed on as it is."""
         text = f"{question}{self.instruction}"
-        asked = [{"role": "user", "content": text}]
-        return [{"role": "system", "content": self.system}, *asked] if self.system else asked
+        user = [{"role": "user", "content": text}]
+        return [{"role": "system", "content": self.system}, *user] if self.system else user
 
 
 def boxed(reply: str) -> str | None:
-    r"""What stands in the last ``\boxed{...}`` of a reply."""
-    found = _BOXED.findall(reply)
-    return found[-1].strip() if found else None
+    r"""The content of the last ``\boxed{...}`` of a reply; ``None``: there is none."""
+    contents = _BOXED.findall(reply)
+    return contents[-1].strip() if contents else None
 
 
 def _tagged(reply: str) -> str | None:
     from reasoning_gym.utils import extract_answer
 
-    found: str | None = extract_answer(reply)
-    return found
+    answer: str | None = extract_answer(reply)
+    return answer
 
 
 def _nothing(reply: str) -> str | None:

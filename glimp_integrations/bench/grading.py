@@ -1,4 +1,4 @@
-r"""Is this the answer? The verifiers are math-verify's and reasoning-gym's, not ours.
+r"""Grading a reply against a reference answer, by math-verify where it is mathematics.
 
 Mathematics is compared by math-verify (``\frac{1}{2}`` is ``0.5``). Anything else has to be equal
 after normalisation: Unicode NFKC, lower case, white space as single spaces, and no quotation
@@ -19,12 +19,14 @@ from glimp_integrations.errors import ConfigError
 __all__ = ["Reference", "is_number", "normalise", "parse_maths", "same_maths"]
 
 _SECONDS = 5
-# A reply is never longer than its token budget; this is a guard for regular expressions.
+# Characters. Replies are much shorter; this bounds the time of regular expressions.
 _LONGEST = 200_000
 
 
 def parse_maths(text: str) -> list[Any]:
-    """The last expression of a text as sympy objects, then as text; empty: there is none.
+    """The last expression of a text, as sympy objects and then as text.
+
+    The list is empty where there is no expression.
 
     Raises:
         ConfigError: math-verify is missing.
@@ -35,30 +37,30 @@ def parse_maths(text: str) -> list[Any]:
         raise ConfigError(
             "grading mathematics needs math-verify: pip install 'glimp-integrations[bench]'"
         ) from error
-    found: list[Any] = parse(text[-_LONGEST:], parsing_timeout=_timeout())
-    return found
+    expressions: list[Any] = parse(text[-_LONGEST:], parsing_timeout=_timeout())
+    return expressions
 
 
-def same_maths(gold: list[Any], found: list[Any]) -> bool:
+def same_maths(gold: list[Any], answer: list[Any]) -> bool:
     """Whether two parsed expressions are equal."""
     from math_verify import verify
 
-    return bool(gold and found and verify(gold, found, timeout_seconds=_timeout()))
+    return bool(gold and answer and verify(gold, answer, timeout_seconds=_timeout()))
 
 
 def _timeout() -> int:
-    # math-verify's time limit is a signal, and only the main thread gets signals.
+    # math-verify sets its time limit with a signal, and only the main thread receives signals.
     return _SECONDS if threading.current_thread() is threading.main_thread() else 0
 
 
 def normalise(text: str) -> str:
-    """Text as it is compared; see the head of this file."""
+    """Text as it is compared; see the docstring of this module."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return plain.strip(" \"'`.“”‘’*$")
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a decimal number, thousands' commas allowed."""
+    """Whether a text is a decimal number; commas between thousands are allowed."""
     try:
         return Decimal(text.replace(",", "").strip()).is_finite()
     except InvalidOperation:
@@ -66,10 +68,10 @@ def is_number(text: str) -> bool:
 
 
 class Reference:
-    """A reference answer, read once: a number, a formula, or words.
+    """A reference answer, parsed once: a number, a formula, or words.
 
-    Words are what math-verify reads nothing from, or nothing but letters: it takes ``True`` for a
-    product of four variables.
+    Only texts with a digit or LaTeX in them are given to math-verify, because it reads letters as
+    variables: ``True`` would be a product of four of them.
     """
 
     def __init__(self, answer: str) -> None:
@@ -95,7 +97,7 @@ class Reference:
                 candidate = lines[-1].strip() if lines else ""
             same = normalise(candidate) == normalise(self.text)
             return Grade(float(same), candidate or None, is_marked)
-        found = parse_maths(f"\\boxed{{{candidate}}}" if marked is not None else reply)
+        answer = parse_maths(f"\\boxed{{{candidate}}}" if marked is not None else reply)
         return Grade(
-            float(same_maths(self.maths, found)), str(found[-1]) if found else None, is_marked
+            float(same_maths(self.maths, answer)), str(answer[-1]) if answer else None, is_marked
         )

@@ -1,4 +1,4 @@
-"""Families of reasoning-gym as tasks: endless fresh questions, and their own verifiers."""
+"""Families of reasoning-gym as tasks: freshly generated questions and their own verifiers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
     Options are the fields of the family's configuration in reasoning-gym, which set how hard its
     questions are (``chain_sum:max_terms=3,max_digits=2``); values are read as JSON where they can.
 
-    The verifier is the family's ``score_answer``, asked about the marked answer. Where the
-    reference is a number, math-verify may find it too (``\boxed{\$1,234}``, or a reply that
-    forgot its mark): the better of the two grades counts.
+    The verifier is the family's ``score_answer``, which gets the marked answer. Where the
+    reference is a number, math-verify looks for it, too (in ``\boxed{\$1,234}``, or in a reply
+    without a mark), and the better of the two grades counts.
 
     Raises:
         ConfigError: reasoning-gym is missing, has no such family or option, or cannot make these
@@ -47,11 +47,11 @@ def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
             f"no task {family!r}: neither a file, nor MODULE:FUNCTION, nor a family of "
             f"reasoning-gym; did you mean {', '.join(near)}?"
         )
-    known = {field.name for field in dataclasses.fields(DATASETS[family][1])} - {"seed", "size"}
-    if wrong := sorted(set(options) - known):
+    fields = {field.name for field in dataclasses.fields(DATASETS[family][1])} - {"seed", "size"}
+    if wrong := sorted(set(options) - fields):
         raise ConfigError(
             f"task {name!r}: {family} has no option {', '.join(wrong)}; it has "
-            f"{', '.join(sorted(known)) or 'none'}"
+            f"{', '.join(sorted(fields)) or 'none'}"
         )
     try:
         if "datasets" in options:  # of `composite`, a mixture of families
@@ -78,7 +78,7 @@ def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
 
 
 def _title(family: str, options: Mapping[str, Any]) -> str | None:
-    """A mixture in words a person reads; other tasks are called what the user typed."""
+    """A readable name for a mixture; ``None`` for other tasks, which are called as typed."""
     if family != "composite":
         return None
     parts = []
@@ -89,10 +89,10 @@ def _title(family: str, options: Mapping[str, Any]) -> str | None:
 
 
 def _item(name: str, entry: dict[str, Any]) -> Item:
-    # Metadata hold arbitrary objects; what JSON cannot say is told as text.
-    known = json.loads(json.dumps(entry.get("metadata") or {}, default=str))
+    # Metadata may hold any object; what JSON has no type for becomes text.
+    metadata = json.loads(json.dumps(entry.get("metadata") or {}, default=str))
     answer = entry["answer"]
-    return Item(name, entry["question"], None if answer is None else str(answer), known)
+    return Item(name, entry["question"], None if answer is None else str(answer), metadata)
 
 
 def _score(dataset: Any, entry: dict[str, Any], reply: str, style: Format) -> Grade:
@@ -100,7 +100,7 @@ def _score(dataset: Any, entry: dict[str, Any], reply: str, style: Format) -> Gr
     candidate = reply.strip() if marked is None and not style.marks else marked
     try:
         score = float(dataset.score_answer(candidate, entry))
-    except Exception:  # a family's verifier may choke on what no family expects
+    except Exception:  # a family's verifier may fail on a reply it does not expect
         score = 0.0
     grade = Grade(score, candidate, marked is not None or not style.marks)
     answer = str(entry["answer"] or "")

@@ -29,13 +29,13 @@ def load_task(
     Args:
         name: A family of reasoning-gym (``gsm_symbolic``, or ``rg:NAME``), perhaps with its
             options (``chain_sum:max_terms=3,max_digits=2``), a ``.jsonl`` file of questions and
-            answers, or ``MODULE:FUNCTION``, a Python callable (see
+            answers, or ``MODULE:FUNCTION``, a Python function (see
             :mod:`glimp_integrations.bench.callables`).
-        n: So many items; ``None``: 30 of a family, all of a file or callable.
-        seed: Of the family's generator; files and callables are taken in their order.
-        format: How the answer is asked for: a name of ``formats.FORMATS``.
-        question_column: Of a file.
-        answer_column: Of a file.
+        n: The number of items; ``None``: 30 of a family, all of a file or function.
+        seed: The seed of a family's generator; files and functions are taken in their order.
+        format: How the answer is asked for: a name in ``formats.FORMATS``.
+        question_column: The column of a file that has the questions.
+        answer_column: The column of a file that has the answers.
 
     Raises:
         ConfigError: There is no such task, or its source cannot be used.

@@ -1,4 +1,4 @@
-"""``KEY=VALUE,...`` behind the name of an arm or of a task."""
+"""``KEY=VALUE,...`` after the name of an arm or of a task."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def read_options(owner: str, text: str) -> dict[str, Any]:
     """The options in a text; values are JSON where they can be read as that, else text.
 
     Args:
-        owner: Whose options these are, for the error.
+        owner: The arm or the task that they belong to, for the error.
         text: ``KEY=VALUE``, separated by commas; may be empty. A value may have commas of its own.
 
     Raises:
-        ConfigError: A part is no ``KEY=VALUE``.
+        ConfigError: A part is not ``KEY=VALUE``.
     """
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for part in re.split(r",(?=\s*[A-Za-z_]+=|\s*$)", text) if text else []:
         key, _, value = (piece.strip() for piece in part.partition("="))
         if not key or not value:
-            raise ConfigError(f"{owner}: {part!r} is no KEY=VALUE")
+            raise ConfigError(f"{owner}: {part!r} is not KEY=VALUE")
         try:
-            found[key] = json.loads(value)
+            options[key] = json.loads(value)
         except ValueError:
-            found[key] = value
-    return found
+            options[key] = value
+    return options

@@ -1,4 +1,4 @@
-"""What a bench is to run, and what makes it comparable with itself only."""
+"""What a bench runs, and the manifest that tells one bench from another."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ __all__ = ["BenchPlan", "manifest_of", "settings_hash"]
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What is to be run.
+    """What a bench runs.
 
     Attributes:
         task: The items.
         arms: From :func:`parse_arms`.
         settings: Routing settings of all arms (``temperature``, ``max_tokens``, ...).
-        concurrency: Items answered at the same time; times of more than one say little about one.
-        measure_every: After so many answers the pair's speed is measured again, for rho (some 400
-            tokens of each model); 0: never. Where several items are answered at once, before and
-            behind all of them.
+        concurrency: How many items are answered at the same time. With more than one, measured
+            times include waiting.
+        measure_every: After how many answers the pair's speed is measured again, for rho (it takes
+            some 400 tokens of each model); 0: never. Where several items are answered at once, it
+            is measured before and after all of them.
     """
 
     task: Task
@@ -45,12 +46,12 @@ class BenchPlan:
             raise ConfigError(f"measure_every is {self.measure_every}; 0 for never, or more")
 
     def settings_of(self, arm: Arm) -> dict[str, Any]:
-        """All settings of an arm. A model that does not think in tags is graded on all it says."""
+        """All settings of an arm. Without think tags, the whole reply of a model is graded."""
         return {"untagged_answer": "whole", **self.settings, **arm.settings}
 
 
 def manifest_of(plan: BenchPlan, router: GlimpRouter) -> dict[str, Any]:
-    """What makes a bench comparable with itself only. Arms and items may be added later."""
+    """What all results of a folder have in common. Arms and items may be added later."""
     return {
         "task": plan.task.name,
         "task_identity": dict(plan.task.identity),
@@ -62,13 +63,13 @@ def manifest_of(plan: BenchPlan, router: GlimpRouter) -> dict[str, Any]:
     }
 
 
-def _model(backend: Backend, given: object) -> str:
-    return (
-        f"{backend.name} ({public_model_string(given)})" if isinstance(given, str) else backend.name
-    )
+def _model(backend: Backend, argument: object) -> str:
+    if isinstance(argument, str):  # a model string
+        return f"{backend.name} ({public_model_string(argument)})"
+    return backend.name
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """A short name for a set of settings."""
+    """A short fingerprint of a set of settings."""
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

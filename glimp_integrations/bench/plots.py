@@ -1,4 +1,4 @@
-"""The pictures of a bench, as PNG files."""
+"""The plots of a bench, as PNG files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["write_plots"]
 
-# Cyan and magenta of the terminal, dark enough for paper; a marker for every kind as well.
+# The cyan and magenta of the terminal, dark enough for paper. Every kind has a marker as well,
+# for readers who do not see the colours.
 COLOURS = {"small": "#0e7490", "large": "#a21caf", "routed": "#1f2937", "random": "#b45309"}
 MARKERS = {"small": "s", "large": "D", "routed": "o", "random": "x"}
 
@@ -38,7 +39,7 @@ def write_plots(summary: Summary, folder: Path) -> list[Path]:
         ("entropy", _entropy),
         ("share", _share),
     ):
-        # A figure of its own, without pyplot: no window system, no global state.
+        # A Figure without pyplot needs no window system and has no global state.
         figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
         if draw(figure, summary):
             path = folder / f"{name}.png"
@@ -87,7 +88,7 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
         label="frontier: no arm is faster and better",
     )
     axes.set_xlim(0, 1.1 * max(summary.seconds_of(arm) for arm in arms))
-    # Time begins at 0, so that lengths compare; accuracy where the intervals do.
+    # The axis of time begins at 0, so that distances are ratios.
     lowest = 100 * min(arm.accuracy.low for arm in arms)
     axes.set_ylim(max(0, 10 * (lowest // 10) - 5), 104)
     kind = "ideal seconds" if summary.by_ideal else "seconds"
@@ -120,15 +121,15 @@ def _recorded(arm: ArmFigures) -> list[tuple[float, str, bool]]:
 
 def _entropy(figure: Figure, summary: Summary) -> bool:
     arms = [arm for arm in summary.arms if arm.kind == "routed" and arm.n][:4]
-    found = {arm.name: _recorded(arm) for arm in arms}
-    if not any(found.values()):
+    rows_by_arm = {arm.name: _recorded(arm) for arm in arms}
+    if not any(rows_by_arm.values()):
         return False
     figure.set_size_inches(10, 1.2 + 2.5 * len(arms))
-    top = max(h for rows in found.values() for h, _, _ in rows)
+    top = max(h for rows in rows_by_arm.values() for h, _, _ in rows)
     bins = [top * i / 30 for i in range(31)] if top > 0 else 10
     grid = figure.subplots(len(arms), 2, squeeze=False, sharex=True)
     for row, arm in zip(grid, arms, strict=True):
-        rows = found[arm.name]
+        rows = rows_by_arm[arm.name]
         by_author = {
             who: [h for h, author, _ in rows if author == who] for who in ("small", "large")
         }

@@ -1,33 +1,38 @@
-"""What a person sees while a bench runs: a bar for every arm, on the error stream."""
+"""What a user sees while a bench runs: a progress bar for every arm, on the error stream."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Bars", "Watcher"]
+__all__ = ["Bars", "ProgressObserver"]
 
 
-class Watcher:
-    """Told what happens; this one says nothing."""
+class ProgressObserver:
+    """Is called while a bench runs. This one shows nothing; subclasses override what they need."""
 
-    def arms(self, known: Mapping[str, Sequence[bool | None]]) -> None:
-        """These arms begin; for each item whether it is right already, ``None``: not done."""
+    def arms(self, grades: Mapping[str, Sequence[bool | None]]) -> None:
+        """Some arms begin.
 
-    def doing(self, what: str) -> None:
-        """This begins now."""
+        Args:
+            grades: For every arm and item whether its stored answer is right; ``None``: it has
+                none yet.
+        """
+
+    def doing(self, activity: str) -> None:
+        """An activity begins; it is described in a few words."""
 
     def answered(self, arm: str, *, right: bool) -> None:
         """An arm has answered an item."""
 
-    def failed(self, arm: str, why: str) -> None:
-        """An arm has failed at an item."""
+    def failed(self, arm: str, reason: str) -> None:
+        """An arm could not answer an item."""
 
     def say(self, text: str) -> None:
-        """Something was noticed."""
+        """The user should know this; one sentence."""
 
 
-class Bars(Watcher):
+class Bars(ProgressObserver):
     """A rich progress bar for every arm, with its right answers so far."""
 
     def __init__(self) -> None:
@@ -62,26 +67,26 @@ class Bars(Watcher):
         self._progress.update(self._now, visible=False)
         self._progress.stop()
 
-    def arms(self, known: Mapping[str, Sequence[bool | None]]) -> None:
-        for name, items in known.items():
+    def arms(self, grades: Mapping[str, Sequence[bool | None]]) -> None:
+        for name, items in grades.items():
             done = [right for right in items if right is not None]
             self._right[name] = [sum(done), len(done), 0]
             self._tasks[name] = self._progress.add_task(
                 name, total=len(items), completed=len(done), note=self._note(name)
             )
 
-    def doing(self, what: str) -> None:
-        self._progress.update(self._now, description=what)
+    def doing(self, activity: str) -> None:
+        self._progress.update(self._now, description=activity)
 
     def answered(self, arm: str, *, right: bool) -> None:
         self._right[arm][0] += right
         self._right[arm][1] += 1
         self._progress.update(self._tasks[arm], advance=1, note=self._note(arm))
 
-    def failed(self, arm: str, why: str) -> None:
+    def failed(self, arm: str, reason: str) -> None:
         self._right[arm][2] += 1
         self._progress.update(self._tasks[arm], note=self._note(arm))
-        self.say(f"{arm}: {why}")
+        self.say(f"{arm}: {reason}")
 
     def say(self, text: str) -> None:
         self._progress.console.print(text, style="yellow", markup=False, highlight=False)

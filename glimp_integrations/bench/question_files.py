@@ -15,17 +15,19 @@ from glimp_integrations.errors import ConfigError
 __all__ = ["LONGEST_LINE", "cell_of", "filled_lines", "load_file", "row_of"]
 
 LONGEST_LINE = 2_000_000
-"""Bytes. A question must fit a context window; a longer line is another kind of file."""
+"""In bytes. A question must fit a context window; a longer line means another kind of file."""
 
 
 def load_file(path: Path, *, n: int | None, style: Format, question: str, answer: str) -> Task:
-    """One item a line, named by the line's ``id`` or its number; blank lines are skipped.
+    """A task with one item for every line; its id is the line's ``id`` or number.
+
+    Blank lines are skipped.
 
     An answer is graded by math-verify where it is mathematics, else it has to be equal after
     normalisation (see :mod:`glimp_integrations.bench.grading`).
 
     Raises:
-        ConfigError: The file, a line or a column is not what it should be; the message says where.
+        ConfigError: The file, a line or a column cannot be used; the message says which and why.
     """
     if not path.is_file():
         raise ConfigError(f"no question file at {path}")
@@ -47,17 +49,22 @@ def load_file(path: Path, *, n: int | None, style: Format, question: str, answer
 
 
 def filled_lines(path: Path, n: int | None, notes: list[str]) -> Iterator[tuple[int, bytes]]:
-    """Numbers and lines of a file, ``n`` at most; blank ones are skipped, and counted in a note.
+    """The first ``n`` lines of a file that are not blank, with their numbers.
+
+    Args:
+        path: The file.
+        n: ``None``: all of them.
+        notes: Gets a sentence about the blank lines, if there are any.
 
     Raises:
         ConfigError: A line is too long for a question.
     """
-    blank = found = 0
+    blank = filled = 0
     for number, line in _lines_of(path):
-        if found == n:
+        if filled == n:
             break
         if line.strip():
-            found += 1
+            filled += 1
             yield number, line
         else:
             blank += 1
@@ -66,7 +73,7 @@ def filled_lines(path: Path, n: int | None, notes: list[str]) -> Iterator[tuple[
 
 
 def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbers and lines of a file.
+    """All lines of a file with their numbers.
 
     Raises:
         ConfigError: A line is too long for a question.
@@ -80,7 +87,7 @@ def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
                     f"{path}, line {number} is longer than {LONGEST_LINE:,} bytes; a question "
                     "file has one JSON object a line"
                 )
-            # A mark of the byte order is no part of the first line.
+            # A byte order mark is not part of the first line.
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 
@@ -88,12 +95,12 @@ def row_of(line: bytes, path: Path, number: int) -> dict[str, Any]:
     """The JSON object of a line.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The line is not one.
     """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}, line {number} is no JSON: {error}") from error
+        raise ConfigError(f"{path}, line {number} is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise ConfigError(
             f"{path}, line {number} is a JSON {type(row).__name__}; expected an object with "
@@ -103,7 +110,7 @@ def row_of(line: bytes, path: Path, number: int) -> dict[str, Any]:
 
 
 def cell_of(row: dict[str, Any], column: str, option: str, path: Path, number: int) -> Any:
-    """What a line has in a column.
+    """The value of a column in one line.
 
     Raises:
         ConfigError: It has no such column.
@@ -117,10 +124,10 @@ def cell_of(row: dict[str, Any], column: str, option: str, path: Path, number: i
 
 
 def _item(row: dict[str, Any], path: Path, number: int, question: str, answer: str) -> Item:
-    asked = cell_of(row, question, "--question-column", path, number)
+    text = cell_of(row, question, "--question-column", path, number)
     expected = cell_of(row, answer, "--answer-column", path, number)
-    if not isinstance(asked, str) or not asked.strip():
-        raise ConfigError(f"{path}, line {number}: {question!r} is {asked!r}; expected a text")
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"{path}, line {number}: {question!r} is {text!r}; expected a text")
     if isinstance(expected, bool) or not isinstance(expected, str | int | float):
         raise ConfigError(
             f"{path}, line {number}: {answer!r} is {expected!r}; expected a text or a number"
@@ -128,4 +135,4 @@ def _item(row: dict[str, Any], path: Path, number: int, question: str, answer: s
     if isinstance(expected, str) and not expected.strip():
         raise ConfigError(f"{path}, line {number}: {answer!r} is blank; there is nothing to grade")
     rest = {key: value for key, value in row.items() if key not in (question, answer)}
-    return Item(str(row.get("id", number)), asked, str(expected), rest)
+    return Item(str(row.get("id", number)), text, str(expected), rest)

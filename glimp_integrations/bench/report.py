@@ -47,11 +47,11 @@ LEAST_FIRST = (
     {"ideal s", "rho"},
     {"right"},
 )
-"""Columns a narrow terminal goes without, in this order; ``report.md`` has all."""
+"""Columns that a narrow terminal leaves out, in this order; ``report.md`` has all of them."""
 
 
 def rows(summary: Summary) -> list[list[str]]:
-    """The table's cells, one row an arm; columns as in :data:`COLUMNS`."""
+    """The table's cells, one row for each arm; columns as in :data:`COLUMNS`."""
     return [_row(arm) for arm in summary.arms]
 
 
@@ -88,7 +88,7 @@ def _seconds(value: float) -> str:
 
 def _print_table(summary: Summary, console: Console) -> None:
     cells = rows(summary)
-    # A terminal is narrow: what says nothing in any arm stands in the file only.
+    # A terminal is narrow, so columns that are empty or 0 in every arm are in the file only.
     telling = [i for i in range(len(COLUMNS)) if any(row[i] not in ("", "0") for row in cells)]
     shown, unbounded = list(telling), console.options.update(max_width=1000)
     table = _table(summary, cells, shown)
@@ -100,7 +100,7 @@ def _print_table(summary: Summary, console: Console) -> None:
     console.print(table)
     if len(shown) < len(telling):
         missing = ", ".join(COLUMNS[i] for i in telling if i not in shown)
-        console.print(f"in report.md besides: {missing}", style="dim", highlight=False)
+        console.print(f"more in report.md: {missing}", style="dim", highlight=False)
 
 
 def _table(summary: Summary, cells: list[list[str]], shown: list[int]) -> Table:
@@ -133,7 +133,7 @@ def markdown(summary: Summary) -> str:
         "| arms | items | difference, points | 95 % | McNemar p | "
         f"{'ideal time' if summary.by_ideal else 'time'} ratio | 95 % |",
         "|---|---:|---:|---:|---:|---:|---:|",
-        *(_pair(found, summary.time_of(found)) for found in summary.comparisons),
+        *(_comparison(pair, summary.time_of(pair)) for pair in summary.comparisons),
     ]
     for text in verdict(summary):
         lines += ["", _cell(text)]
@@ -148,14 +148,14 @@ def markdown(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pair(found: Comparison, time: Interval) -> str:
-    delta = found.right.difference
+def _comparison(pair: Comparison, time: Interval) -> str:
+    delta = pair.right.difference
     cells = [
-        f"{found.first} / {found.second}",
-        str(found.n),
+        f"{pair.first} / {pair.second}",
+        str(pair.n),
         f"{100 * delta.value:+.1f}",
         f"{100 * delta.low:+.1f} to {100 * delta.high:+.1f}",
-        f"{found.right.p:.3f}",
+        f"{pair.right.p:.3f}",
         f"{time.value:.2f}",
         "" if math.isnan(time.low) else f"{time.low:.2f} to {time.high:.2f}",
     ]
@@ -163,12 +163,12 @@ def _pair(found: Comparison, time: Interval) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot end a cell or begin markup."""
+    """Text escaped so that it cannot end a cell or begin markup."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def write_report(store: Store, prices: Prices | None, console: Console) -> Summary:
-    """Print table and verdict; write ``report.md`` and the plots into the folder."""
+    """Print the table and the verdict, and write ``report.md`` and the plots into the folder."""
     summary = summarise(store, prices)
     _print_table(summary, console)
     for text in verdict(summary):

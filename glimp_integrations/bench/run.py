@@ -1,4 +1,4 @@
-"""Every item in every arm, in an order that is fair to all, each result stored at once."""
+"""Answers every item in every arm, in a fair order, and stores each result at once."""
 
 from __future__ import annotations
 
@@ -11,41 +11,43 @@ from typing import Any
 
 from glimp_integrations.bench.arms import Arm
 from glimp_integrations.bench.plan import BenchPlan, manifest_of, settings_hash
-from glimp_integrations.bench.progress import Watcher
+from glimp_integrations.bench.progress import ProgressObserver
 from glimp_integrations.bench.schedule import Slots, rounds
 from glimp_integrations.bench.store import Store
 from glimp_integrations.bench.tasks import Item
 from glimp_integrations.errors import ConfigError, GlimpError, UnsuitableEndpointError
 from glimp_integrations.router import GlimpRouter
-from glimp_integrations.trace.trace import RoutedAnswer
 
-__all__ = ["BenchPlan", "arun", "manifest_of", "run"]
+__all__ = ["BenchPlan", "arun", "evict_prompts", "manifest_of", "run"]
 
 FAILURES_IN_A_ROW = 5
-"""So many, and the bench stops: a server that is gone would fail every item left."""
+"""After this many the bench stops: with a server that is gone, every item left would fail."""
 
 
-def run(plan: BenchPlan, router: GlimpRouter, store: Store, watcher: Watcher | None = None) -> None:
+def run(
+    plan: BenchPlan, router: GlimpRouter, store: Store, observer: ProgressObserver | None = None
+) -> None:
     """:func:`arun` for callers without an event loop. Ctrl-C stops the models."""
-    asyncio.run(arun(plan, router, store, watcher))
+    asyncio.run(arun(plan, router, store, observer))
 
 
 async def arun(
-    plan: BenchPlan, router: GlimpRouter, store: Store, watcher: Watcher | None = None
+    plan: BenchPlan, router: GlimpRouter, store: Store, observer: ProgressObserver | None = None
 ) -> None:
     """Answer every item in every arm that has no result in the store yet.
 
-    Arms take turns item by item, so that all see the same machine, each at another item, so that
-    no arm finds another's prompt in a cache (``bench/order.py``). Random arms come last: their
-    share is what the routed arm really had.
+    Arms take turns item by item, because a shared machine gets slower and faster in the course of
+    hours. Neighbouring arms are at different items, so that no arm finds the prompt of another in
+    a cache (``bench/schedule.py``). Random arms come last, because they need the share that the
+    routed arm really had.
 
     A failed answer is stored as an error, counted, and tried again by the next run.
 
     Raises:
-        ConfigError: Results of other items or settings stand in the store under the same name.
+        ConfigError: The store has results of other items or settings under the same name.
         GlimpError: Many answers in a row failed, or an endpoint cannot be used at all.
     """
-    bench = _Bench(plan, router, store, watcher or Watcher())
+    bench = _Bench(plan, router, store, observer or ProgressObserver())
     await bench.phase([arm for arm in plan.arms if arm.like is None])
     controls = []
     for arm in plan.arms:
@@ -54,11 +56,26 @@ async def arun(
     await bench.phase(controls)
 
 
+async def evict_prompts(router: GlimpRouter) -> None:
+    """Let both models read another conversation, so that earlier prompts leave their caches."""
+    other = [
+        {"role": "system", "content": "Greet people."},
+        {"role": "user", "content": "Say hello to the new neighbour."},
+    ]
+    await _let_both_read(router, other)
+
+
+async def _let_both_read(router: GlimpRouter, messages: Any) -> None:
+    """Let both models read a conversation and write one token."""
+    for threshold in (float("inf"), -1.0):
+        await router.arun(messages, max_tokens=1, max_thinking_tokens=1, threshold=threshold)
+
+
 class _Bench:
     def __init__(
-        self, plan: BenchPlan, router: GlimpRouter, store: Store, watcher: Watcher
+        self, plan: BenchPlan, router: GlimpRouter, store: Store, observer: ProgressObserver
     ) -> None:
-        self.plan, self.router, self.store, self.watcher = plan, router, store, watcher
+        self.plan, self.router, self.store, self.observer = plan, router, store, observer
         self.slots = Slots()
         self.answers = 0
         self.failures = 0
@@ -85,7 +102,11 @@ class _Bench:
                 self.ungraded[place] = line
 
     def share_for(self, arm: Arm) -> float | None:
-        """The share of a control: stored, else counted now; ``None``: there is none to take."""
+        """The share of steps that a random arm sends to the large model.
+
+        It is read from the store, else counted from the answers of the routed arm; ``None``: that
+        arm sent no step, or every step, to the large model.
+        """
         for stored in self.store.lines:
             if stored.get("kind") == "share" and stored["arm"] == arm.name:
                 return float(stored["share"])
@@ -96,9 +117,9 @@ class _Bench:
                 steps += len(glimpsed)
                 large += sum(s["author"] == "large" for s in glimpsed)
         if not 0 < large < steps:
-            self.watcher.say(
-                f"{arm.like} sent {large} of {steps} glimpsed steps to the large model, so there "
-                f"is no lot to draw: {arm.name} is left out"
+            self.observer.say(
+                f"{arm.like} sent {large} of {steps} glimpsed steps to the large model, so "
+                f"random routing has nothing to choose: {arm.name} is left out"
             )
             return None
         self.store.add(
@@ -115,8 +136,8 @@ class _Bench:
     async def phase(self, arms: Sequence[Arm]) -> None:
         self._check_hashes(arms)
         names = {arm.name: arm for arm in arms}
-        self.watcher.arms(
-            {name: [self._known_right(name, item) for item in self.items] for name in names}
+        self.observer.arms(
+            {name: [self._stored_grade(name, item) for item in self.items] for name in names}
         )
         jobs = [
             (names[arm], self.items[item])
@@ -132,12 +153,12 @@ class _Bench:
                 await self._one(arm, item)
             await self._measure(last=True)
         else:
-            # Nothing else may run meanwhile, so only before and behind the crowd.
+            # Nothing else may run during a measurement, so it is done before and after.
             await self._measure()
-            await self._crowd(jobs)
+            await self._concurrently(jobs)
             await self._measure(last=True)
 
-    async def _crowd(self, jobs: Sequence[tuple[Arm, Item]]) -> None:
+    async def _concurrently(self, jobs: Sequence[tuple[Arm, Item]]) -> None:
         waiting = iter(jobs)
 
         async def worker() -> None:
@@ -148,11 +169,11 @@ class _Bench:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self.plan.concurrency, len(jobs))):
                     group.create_task(worker())
-        except BaseExceptionGroup as found:
-            # The first one tells why; the others were cancelled, or failed likewise.
-            raise found.exceptions[0] from None
+        except BaseExceptionGroup as group_error:
+            # The first error is the reason; the others were cancelled or failed in the same way.
+            raise group_error.exceptions[0] from None
 
-    def _known_right(self, arm: str, item: str) -> bool | None:
+    def _stored_grade(self, arm: str, item: str) -> bool | None:
         line = self.done.get((arm, item))
         return None if line is None else line["right"]
 
@@ -167,21 +188,11 @@ class _Bench:
                     )
 
     async def _warm_up(self) -> None:
-        """Load both models before the first time is taken."""
+        """Load both models before the first measured answer."""
         if not self.ready:
-            self.watcher.doing("loading both models")
-            await self._both("Hi")
+            self.observer.doing("loading both models")
+            await _let_both_read(self.router, "Hi")
             self.ready = True
-
-    async def _run(self, messages: Any, settings: Mapping[str, Any]) -> RoutedAnswer:
-        return await self.router.arun(messages, **settings)
-
-    async def _both(self, messages: Any) -> None:
-        """Both models read this, and write a token."""
-        for threshold in (float("inf"), -1.0):
-            await self._run(
-                messages, {"max_tokens": 1, "max_thinking_tokens": 1, "threshold": threshold}
-            )
 
     async def _measure_when_due(self) -> None:
         every = self.plan.measure_every
@@ -191,25 +202,28 @@ class _Bench:
     async def _measure(self, *, last: bool = False) -> None:
         if not self.plan.measure_every or (last and self.answers == 0):
             return
-        self.watcher.doing("measuring both models' speed")
+        self.observer.doing("measuring both models' speed")
         try:
             speed = await self.router.ameasure()
         except GlimpError as error:
-            self.watcher.say(f"the pair's speed cannot be measured, so there is no rho: {error}")
+            self.observer.say(f"the pair's speed cannot be measured, so there is no rho: {error}")
             return
         finally:
-            self.router.speed = None  # strategies are chosen as for a user who never measured
+            self.router.speed = (
+                None  # so that strategies are chosen as for a user who never measured
+            )
         self.slots.forget()
         self.store.add({"kind": "speed", "at": _now(), "speed": asdict(speed)})
 
     async def _one(self, arm: Arm, item: Item) -> None:
-        if (known := self.ungraded.get((arm.name, item.id))) is not None:
-            self._graded(known, item)
+        if (answer := self.ungraded.get((arm.name, item.id))) is not None:
+            self._graded(answer, item)
             return
         settings = self.plan.settings_of(arm)
         if self.plan.concurrency == 1 and self.slots.may_know(item.id):
-            await self._run_elsewhere()
-        self.watcher.doing(f"{arm.name}, {item.id}")
+            await evict_prompts(self.router)
+            self.slots.forget()
+        self.observer.doing(f"{arm.name}, {item.id}")
         base = {
             "arm": arm.name,
             "item": item.id,
@@ -220,7 +234,7 @@ class _Bench:
         }
         started = time.perf_counter()
         try:
-            result = await self._run(self.plan.task.messages(item), settings)
+            result = await self.router.arun(self.plan.task.messages(item), **settings)
         except UnsuitableEndpointError:
             raise
         except GlimpError as error:
@@ -230,7 +244,7 @@ class _Bench:
         self.failures = 0
         self.answers += 1
         self.slots.used(item.id, result.trace)
-        answer = {
+        line = {
             "kind": "answer",
             **base,
             "seconds": seconds,
@@ -240,26 +254,26 @@ class _Bench:
             "trace": result.trace.model_dump(mode="json"),
             "usage": result.usage.model_dump(mode="json"),
         }
-        self._graded(answer, item)
+        self._graded(line, item)
 
     def _graded(self, line: Mapping[str, Any], item: Item) -> None:
-        """Grade an answer and store it; where the grader fails, it is stored without a grade."""
+        """Grade an answer and store it; where the grader fails, store it without a grade."""
         try:
             grade = self.plan.task.grade(item, line["reply"])
         except Exception as error:
             if line["kind"] == "answer":
                 self.store.add({**line, "kind": "ungraded", "error": _describe(error)})
             raise
-        found = {
+        fields = {
             "score": grade.score,
             "right": grade.right,
             "extracted": grade.extracted,
             "marked": grade.marked,
         }
-        stored = {**{k: v for k, v in line.items() if k != "error"}, "kind": "answer", **found}
+        stored = {**{k: v for k, v in line.items() if k != "error"}, "kind": "answer", **fields}
         self.store.add(stored)
         self.done[stored["arm"], stored["item"]] = stored
-        self.watcher.answered(stored["arm"], right=grade.right)
+        self.observer.answered(stored["arm"], right=grade.right)
 
     def _failed(self, base: Mapping[str, Any], error: GlimpError, seconds: float) -> None:
         partial = (
@@ -278,18 +292,9 @@ class _Bench:
         )
         self.slots.forget()
         self.failures += 1
-        self.watcher.failed(base["arm"], _describe(error))
+        self.observer.failed(base["arm"], _describe(error))
         if self.failures >= FAILURES_IN_A_ROW:
             raise error
-
-    async def _run_elsewhere(self) -> None:
-        """Both servers' slots hold another conversation, from its first words on."""
-        other = [
-            {"role": "system", "content": "Greet people."},
-            {"role": "user", "content": "Say hello to the new neighbour."},
-        ]
-        await self._both(other)
-        self.slots.forget()
 
 
 def _describe(error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""The order of a bench, and what it knows of the servers' caches.
+"""The order of a bench, and which prompts may still be in the servers' caches.
 
-Arms take turns, because a shared machine drifts. A server's slot keeps the last prompt it read, so
-the next arm must not ask the same question: in round i, arm k is at item i - k.
+Arms take turns, because a shared machine gets slower and faster in the course of hours. A server
+keeps the last prompt it read, so the next arm must not ask the same question: it would get the
+prompt for free. In round i, arm k is at item i - k.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ __all__ = ["Slots", "rounds"]
 
 
 def rounds(arms: Sequence[str], items: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Every arm at every item once: the first arm first, the others one item later each.
+    """Every pair of an arm and an item once; each arm is one item later than the arm before it.
 
-    Arms start and end one after the other, like runners sent off one by one, so no two neighbours
-    share an item. A model that several arms leave out may still hold an older item;
-    :class:`Slots` knows.
+    So no two neighbours share an item. A model that several arms in a row do not use may still
+    hold an older item; :class:`Slots` keeps account of that.
     """
     for i in range(len(items) + len(arms) - 1):
         for k, arm in enumerate(arms):
@@ -33,16 +33,16 @@ class Slots:
         self._last: dict[str, str] = {}
 
     def may_know(self, item: str) -> bool:
-        """Whether a model may still have this item's prompt at hand."""
+        """Whether this item's prompt may still be in a model's cache."""
         return item in self._last.values()
 
     def used(self, item: str, trace: Trace) -> None:
-        """An item was answered so; a glimpse is the small model's."""
+        """Note which models have read an item; a glimpse is read by the small model."""
         for step in trace.steps:
             self._last[step.author] = item
             if step.entropy is not None:
                 self._last["small"] = item
 
     def forget(self) -> None:
-        """Both models have read something else since, or nothing is known."""
+        """Note that both models have read something else, or that nothing is known."""
         self._last.clear()

@@ -1,4 +1,4 @@
-"""The statistics of a comparison: intervals and paired tests. Scipy does the work.
+"""The statistics of a comparison: intervals and paired tests, computed by scipy.
 
 All intervals are two-sided, at 95 %.
 """
@@ -19,7 +19,7 @@ RESAMPLES = 5000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its 95 % interval; NaN where nothing can be said."""
+    """An estimate with its 95 % interval; NaN where there are too few data."""
 
     value: float
     low: float
@@ -33,7 +33,7 @@ class McNemar:
     Attributes:
         only_first: Items that only the first arm had right.
         only_second: Items that only the second arm had right.
-        p: Of McNemar's exact test, two-sided.
+        p: The p value of McNemar's exact test, two-sided.
         difference: Accuracy of the first minus that of the second.
     """
 
@@ -47,8 +47,8 @@ def wilson(right: int, n: int) -> Interval:
     """Wilson's score interval of a share ``right / n``, without continuity correction."""
     if n == 0:
         return Interval(math.nan, math.nan, math.nan)
-    found = _binomtest()(right, n).proportion_ci(method="wilson")
-    return Interval(right / n, float(found.low), float(found.high))
+    interval = _binomtest()(right, n).proportion_ci(method="wilson")
+    return Interval(right / n, float(interval.low), float(interval.high))
 
 
 def compare_right(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
@@ -116,7 +116,7 @@ def ratio(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> 
     def statistic(x: object, y: object, axis: int) -> object:
         return np.sum(x, axis=axis) / np.sum(y, axis=axis)  # type: ignore[call-overload]
 
-    found = bootstrap(
+    interval = bootstrap(
         (np.asarray(first), np.asarray(second)),
         statistic,
         paired=True,
@@ -125,7 +125,7 @@ def ratio(first: Sequence[float], second: Sequence[float], *, seed: int = 0) -> 
         method="percentile",  # BCa divides by zero where all items have the same ratio
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(value, float(found.low), float(found.high))
+    return Interval(value, float(interval.low), float(interval.high))
 
 
 def _binomtest() -> Any:

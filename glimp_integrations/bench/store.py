@@ -1,7 +1,7 @@
-"""The folder of a bench: one manifest, one JSON line for everything that was found.
+"""The folder of a bench: a manifest, and one JSON line for every result.
 
 Lines are only ever appended, and flushed one by one, so a killed process loses at most the line
-it was writing; that is noticed and dropped on the next start.
+it was writing; the next start notices that line and drops it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Store:
     """A folder of results, opened for writing by one process at a time.
 
     Args:
-        folder: Made if it is not there.
-        manifest: What makes this bench another one than others; JSON data. ``None``: whatever
-            the folder says (for reports).
-        say: Gets one sentence about what was noticed.
+        folder: It is made if it does not exist.
+        manifest: What distinguishes this bench from others, as JSON data. ``None``: the folder is
+            only read, with the manifest that is there (for reports).
+        say: Is called with a sentence for the user.
 
     Raises:
         ConfigError: The folder holds another bench, is in use, or has a broken line.
@@ -66,14 +66,14 @@ class Store:
             raise
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Append a line; it is on its way to the disk when this returns."""
+        """Append a line, and flush it to the operating system."""
         assert self._file is not None, "opened for reading"
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
         self.lines.append(dict(line))
 
     def close(self) -> None:
-        """Let others write here."""
+        """Let other processes write to the folder."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -93,30 +93,30 @@ class Store:
         self.close()
 
     def _agree(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        # Through JSON and back, so that what is compared is what is stored.
+        # Through JSON and back, so that it can be compared with what was stored.
         mine: dict[str, Any] = json.loads(json.dumps(manifest))
         if not (self.folder / MANIFEST).exists():
             if self.path.exists() and self.path.stat().st_size:
                 raise ConfigError(
-                    f"{self.folder} has {RESULTS} but no {MANIFEST}, so nobody knows what these "
+                    f"{self.folder} has {RESULTS} but no {MANIFEST}, so it is unknown what these "
                     "results are of; choose another --out"
                 )
             waiting = self.folder / f"{MANIFEST}.part"
             waiting.write_text(json.dumps(mine, indent=1, ensure_ascii=False), encoding="utf-8")
             waiting.replace(self.folder / MANIFEST)  # whole or not at all
             return mine
-        there = _read_manifest(self.folder)
+        stored = _read_manifest(self.folder)
         differing = [
-            f"{name} is {_short(there.get(name))} there and {_short(mine.get(name))} now"
-            for name in sorted({*there, *mine})
-            if there.get(name) != mine.get(name)
+            f"{name} is {_short(stored.get(name))} there and {_short(mine.get(name))} now"
+            for name in sorted({*stored, *mine})
+            if stored.get(name) != mine.get(name)
         ]
         if differing:
             raise ConfigError(
                 f"{self.folder} holds results of another bench: {'; '.join(differing)}. Choose "
                 "another --out, or the same options to go on"
             )
-        return there
+        return stored
 
     def _read(self, say: Callable[[str], None], *, repair: bool) -> list[dict[str, Any]]:
         if not self.path.exists():
@@ -128,12 +128,12 @@ class Store:
             try:
                 line = json.loads(raw)
                 if not isinstance(line, dict):
-                    raise ValueError("no object")
+                    raise ValueError("not an object")
             except ValueError as error:
                 if number < len(raws):
                     raise ConfigError(
                         f"{self.path}, line {number} is broken ({error}); remove that line, and "
-                        "what it was of is done again"
+                        "its item is answered again"
                     ) from None
                 say(f"the last line of {self.path.name} was cut off; it is dropped")
                 break
@@ -151,14 +151,16 @@ class Store:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{folder} holds no bench: there is no {MANIFEST}") from None
+        raise ConfigError(
+            f"{folder} is not the folder of a bench: there is no {MANIFEST}"
+        ) from None
     except ValueError as error:
-        raise ConfigError(f"{path} is no manifest: {error}") from error
-    if not isinstance(found, dict) or found.get("format", 0) > FORMAT:
+        raise ConfigError(f"{path} is not a manifest: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format", 0) > FORMAT:
         raise ConfigError(f"{path} was written by a newer version: update glimp-integrations")
-    return found
+    return manifest
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""From the lines of a bench to figures by arm and between arms."""
+"""From the stored lines of a bench to the figures of each arm and the comparisons of arms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Answer:
 
     Attributes:
         seconds: From the question to the end of the answer.
-        ideal: Seconds its decisions take at least on this pair; ``None``: speed was not measured.
+        ideal: The least seconds that its decisions take on this pair; ``None``: the speed was not
+            measured.
     """
 
     item: str
@@ -43,17 +44,18 @@ class ArmFigures:
     """One row of the table.
 
     Attributes:
-        accuracy: Share of right answers, Wilson's interval.
-        seconds: Mean per item.
-        ideal: Mean of what the decisions take at least, one answer at a time; ``None`` without
-            measured speed.
+        accuracy: The share of right answers, with Wilson's interval.
+        seconds: The mean of an item.
+        ideal: The mean of the least seconds that the decisions take, one answer at a time; ``None``
+            without measured speed.
         rho: Measured over ideal time, all items together; ``None`` without measured speed, and
-            where several were answered at a time.
-        large_share: Of kept tokens.
-        step_share: Of glimpsed steps, those the large model wrote; ``None``: none was glimpsed.
-        cached: Mean prompt tokens an arm found in a cache at its first step: more in one arm than
-            in another, and their times are not comparable. ``None``: servers do not tell.
-        cost: Of all answers, in the prices' currency; ``None`` without prices.
+            where several items were answered at a time.
+        large_share: The large model's share of kept tokens.
+        step_share: The large model's share of glimpsed steps; ``None``: none was glimpsed.
+        cached: The mean number of prompt tokens that were in a cache at the first step. If it is
+            larger in one arm than in another, their times are not comparable. ``None``: the
+            servers do not report it.
+        cost: The cost of all answers, in the prices' currency; ``None`` without prices.
     """
 
     name: str
@@ -78,7 +80,7 @@ class ArmFigures:
 
     @property
     def n(self) -> int:
-        """Answers."""
+        """The number of answers."""
         return len(self.answers)
 
 
@@ -89,8 +91,8 @@ class Comparison:
     Attributes:
         right: McNemar's test and the difference of accuracies, first minus second.
         time: Seconds of the first over seconds of the second.
-        ideal: The same of ideal seconds; ``None`` without measured speed.
-        cost: Cost of the first over that of the second; ``None`` without prices.
+        ideal: The same ratio of ideal seconds; ``None`` without measured speed.
+        cost: The cost of the first over that of the second; ``None`` without prices.
     """
 
     first: str
@@ -114,15 +116,21 @@ class Summary:
 
     @property
     def by_ideal(self) -> bool:
-        """Whether arms are compared by ideal times: seconds in a crowd include waiting."""
+        """Whether arms are compared by ideal times.
+
+        They are where several items were answered at once, because measured seconds then include
+        waiting for other items.
+        """
         return self.concurrency > 1 and self.speed is not None
 
-    def time_of(self, found: Comparison) -> Interval:
-        """The ratio of times that tells the arms apart."""
-        return found.ideal if self.by_ideal and found.ideal is not None else found.time
+    def time_of(self, comparison: Comparison) -> Interval:
+        """The ratio of times by which two arms are compared."""
+        if self.by_ideal and comparison.ideal is not None:
+            return comparison.ideal
+        return comparison.time
 
     def seconds_of(self, arm: ArmFigures) -> float:
-        """An arm's mean seconds, of the same kind."""
+        """An arm's mean seconds, ideal ones where arms are compared by these."""
         return arm.ideal if self.by_ideal and arm.ideal is not None else arm.seconds
 
     def arm(self, name: str) -> ArmFigures | None:
@@ -138,7 +146,7 @@ def parse_prices(text: str) -> Prices:
     """Prices per million tokens from ``SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT`` or JSON.
 
     Raises:
-        ConfigError: They are neither.
+        ConfigError: The text is neither.
     """
     if text.lstrip().startswith("{"):
         try:
@@ -205,16 +213,16 @@ def _rank(name: str) -> tuple[int, float, str]:
 
 
 def _opponents(arm: ArmFigures, answers: Mapping[str, Any]) -> list[str]:
-    """Everyone against the large model, routed arms against the small one and their control."""
-    wanted = {
+    """The arms that an arm is compared with, as far as they have answers."""
+    kinds = {
         "small": ["large"],
         "large": [],
         "routed": ["large", "small", f"random({arm.name})"],
         "random": ["large"],
     }[arm.kind]
     plain = {name.partition(":")[0]: name for name in reversed(list(answers)) if name[:1] in "sl"}
-    found = [plain.get(name, name) for name in wanted]
-    return [name for name in found if name in answers and name != arm.name]
+    names = [plain.get(name, name) for name in kinds]
+    return [name for name in names if name in answers and name != arm.name]
 
 
 def _answer(line: Mapping[str, Any], speed: PairSpeed | None) -> Answer:
@@ -250,7 +258,7 @@ def _figures(
     ideals = [a.ideal for a in answers if a.ideal is not None]
     ideal = sum(ideals) if len(ideals) == len(answers) else 0.0
     seconds = sum(a.seconds for a in answers)
-    told = [found for found in map(_cached, traces) if found is not None]
+    cached = [tokens for tokens in map(_cached, traces) if tokens is not None]
     return ArmFigures(
         name=name,
         kind=kind,
@@ -270,14 +278,17 @@ def _figures(
             sum(s.author == "large" for s in glimpsed) / len(glimpsed) if glimpsed else None
         ),
         unmarked=sum(not a.marked for a in answers),
-        cached=statistics.fmean(told) if told else None,
+        cached=statistics.fmean(cached) if cached else None,
         rho=seconds / ideal if ideal and alone else None,
         cost=None if prices is None else sum(prices.of(a.usage) for a in answers),
     )
 
 
 def _cached(trace: Trace) -> float | None:
-    """Prompt tokens a model found in a cache; its second request of a step finds all of them."""
+    """Prompt tokens that were in a model's cache at its first request, the mean of both models.
+
+    A second request of the same step finds the whole prompt in the cache, which does not count.
+    """
     first = trace.steps[0] if trace.steps else None
     if first is None or first.cached_tokens is None:
         return None

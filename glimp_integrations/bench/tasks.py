@@ -1,4 +1,4 @@
-"""What is asked, and how a reply is graded."""
+"""The questions of a bench, and the grades of replies."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Item:
     """One question with its reference answer.
 
     Attributes:
-        id: Its name in the results; unique within a task.
+        id: Names the item in the results; unique within a task.
         question: The question's text, without any format instruction.
-        answer: The reference answer; ``None`` where a callable alone knows what is right.
-        metadata: Whatever the source knows besides, for its scorer.
+        answer: The reference answer; ``None`` where a scorer needs none.
+        metadata: Further data of the source, for its scorer.
     """
 
     id: str
@@ -53,12 +53,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """What a reply was worth.
+    """The grade of a reply.
 
     Attributes:
-        score: 0 to 1, as the verifier gave it.
-        extracted: The answer found in the reply; ``None``: none was found.
-        marked: Whether it stood where the format asks for it.
+        score: The verifier's score, from 0 to 1.
+        extracted: The answer in the reply; ``None``: there was none.
+        marked: Whether it was marked as the format asks.
     """
 
     score: float
@@ -84,8 +84,8 @@ class Task:
         items: The questions, in order.
         format: How the answer is asked for, and where it is looked for.
         scorer: Grades one reply.
-        identity: What else makes this task another one (seed, file contents); JSON data.
-        notes: What was noticed while loading, such as skipped lines; shown to the user.
+        identity: What else distinguishes this task from others (the seed, say), as JSON data.
+        notes: Sentences for the user about the loading, such as skipped lines.
     """
 
     name: str
@@ -105,10 +105,10 @@ class Task:
 
 
 def unique(items: Sequence[Item], source: str) -> Sequence[Item]:
-    """The items, after a look at their ids.
+    """The items, after a check of their ids.
 
     Raises:
-        ConfigError: There are none, or an id comes twice.
+        ConfigError: There are no items, or two of them have the same id.
     """
     if not items:
         raise ConfigError(f"{source} holds no questions")

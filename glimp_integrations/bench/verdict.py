@@ -1,4 +1,4 @@
-"""The verdict in plain words: does routing pay here, at which threshold, and why."""
+"""The verdict in plain words: does routing pay here, at which threshold, and why?"""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SIGNIFICANT = 0.05
 
 
 def verdict(summary: Summary) -> list[str]:
-    """Sentences, one paragraph each: every routed arm, the best of them, what to be wary of."""
+    """Paragraphs about every routed arm, the best of them, and reasons for caution."""
     routed = [arm for arm in summary.arms if arm.kind == "routed" and arm.n]
     large = next((arm for arm in summary.arms if arm.kind == "large" and arm.n), None)
-    told = [_of_one(summary, arm, large) for arm in routed]
+    paragraphs = [_of_one(summary, arm, large) for arm in routed]
     if routed and large is not None:
-        told.append(_choice(summary, routed, large))
-    return told + _warnings(summary, routed)
+        paragraphs.append(_choice(summary, routed, large))
+    return paragraphs + _warnings(summary, routed)
 
 
 def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
@@ -50,25 +50,29 @@ def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
         else:
             word = "not shown to be better" if difference.value >= 0 else "not better"
         parts.append(
-            f"is {word} than drawing the same share of steps at random "
+            f"is {word} than random routing with the same share of steps "
             f"({_interval(difference)} points, p = {control.right.p:.2g})"
         )
     share = "" if arm.step_share is None else f" ({100 * arm.step_share:.0f} % of steps large)"
-    return f"{arm.name}{share} {'; '.join(parts)}." if parts else f"{arm.name}{share} stands alone."
+    return (
+        f"{arm.name}{share} {'; '.join(parts)}."
+        if parts
+        else f"{arm.name}{share} has no arm to be compared with."
+    )
 
 
 def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> str:
-    """Which threshold pays: faster for sure, and not shown to be less accurate."""
+    """The threshold that pays: reliably faster, and not shown to be less accurate."""
     paying, why_not = [], []
     for arm in routed:
-        found = summary.between(arm.name, large.name)
-        if found is None or not found.n:
+        against = summary.between(arm.name, large.name)
+        if against is None or not against.n:
             continue
-        time = summary.time_of(found)
+        time = summary.time_of(against)
         faster = not math.isnan(time.high) and time.high < 1
-        worse = found.right.p < SIGNIFICANT and found.right.difference.value < 0
+        worse = against.right.p < SIGNIFICANT and against.right.difference.value < 0
         if faster and not worse:
-            paying.append((arm, found))
+            paying.append((arm, against))
         else:
             reasons = [] if faster else ["not reliably faster"]
             reasons += ["less accurate"] if worse else []
@@ -76,8 +80,8 @@ def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> st
     if not paying:
         return "Routing does not pay here: " + ("; ".join(why_not) or "nothing to compare") + "."
     best = max(paying, key=lambda pair: (pair[0].accuracy.value, -summary.seconds_of(pair[0])))
-    arm, found = best
-    sure = found.right.difference.low > -0.05
+    arm, against = best
+    sure = against.right.difference.low > -0.05
     proof = (
         "and at most 5 points less accurate"
         if sure
@@ -95,21 +99,21 @@ def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> st
     control = summary.between(arm.name, f"random({arm.name})")
     if control is not None and control.n and control.right.p >= SIGNIFICANT:
         text += (
-            " That the entropy picks the right steps is not shown: a lot at the same share does "
-            "no differently on these items."
+            " It is not shown that entropy picks the right steps: random routing with the same "
+            "share does no differently on these items."
         )
     return text
 
 
 def _warnings(summary: Summary, routed: list[ArmFigures]) -> list[str]:
-    told = []
+    warnings = []
     if len({arm.threshold for arm in routed}) > 1:
-        told.append(
+        warnings.append(
             "Several thresholds were tried on these questions, and the best of several looks "
             "better than it is: choose the threshold with one --seed, and report it with another."
         )
     if summary.concurrency > 1:
-        told.append(
+        warnings.append(
             f"Up to {summary.concurrency} questions were answered at a time: seconds include "
             "waiting for each other."
             + (
@@ -120,28 +124,28 @@ def _warnings(summary: Summary, routed: list[ArmFigures]) -> list[str]:
             )
         )
     if failed := sum(arm.errors for arm in summary.arms):
-        told.append(
+        warnings.append(
             f"{failed} answer{'s' * (failed != 1)} failed and count neither as right nor as "
             "wrong; the same command tries them again."
         )
     cached = [arm.cached for arm in summary.arms if arm.cached is not None]
     if cached and max(cached) - min(cached) > 50:
-        told.append(
+        warnings.append(
             f"Servers had between {min(cached):.0f} and {max(cached):.0f} tokens of the first "
             "prompt in a cache, depending on the arm: times are not comparable. Switch prompt "
             "caches of earlier conversations off."
         )
     sizes = {arm.n for arm in summary.arms}
     if len(sizes) > 1:
-        told.append(
+        warnings.append(
             f"Arms have between {min(sizes)} and {max(sizes)} answers; arms are compared on the "
             "items both have."
         )
-    return told
+    return warnings
 
 
-def _time(summary: Summary, found: Comparison) -> str:
-    time = summary.time_of(found)
+def _time(summary: Summary, comparison: Comparison) -> str:
+    time = summary.time_of(comparison)
     saved = 100 * (1 - time.value)
     if math.isnan(saved):
         return "takes an unknown time"

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from glimp_integrations._version import __version__
 from glimp_integrations.backends.base import Message
@@ -48,13 +47,13 @@ def calibrate(
 
     Args:
         router: The pair, with the settings it will be used with; its threshold is the first guess.
-        prompts: Questions like those it will be asked. No answers are needed.
-        large_share: The wanted share of glimpsed steps, between 0 and 1.
-        held_out: Prompts that are only used to measure the share that came out.
-        precision: Half the width of the share's 95 % interval that is wanted.
-        runs: A file (JSON lines) that keeps H of every finished prompt: an interrupted calibration
-            goes on from there, and one that lacked prompts needs only the new ones.
-        concurrency: Prompts at a time.
+        prompts: Questions like those that will be asked. No answers are needed.
+        large_share: The share of glimpsed steps for the large model, between 0 and 1.
+        held_out: Prompts that are not used for the threshold, only to measure its share.
+        precision: The largest acceptable half width of the share's 95 % interval.
+        runs: A file (JSON lines) that keeps H of every finished prompt. An interrupted calibration
+            goes on from there, and one that had too few prompts needs only the new ones.
+        concurrency: How many prompts are answered at the same time.
         progress: See :data:`Progress`.
 
     Raises:
@@ -62,6 +61,34 @@ def calibrate(
             message says how many more).
         BackendError: A model failed.
     """
+    _check(router, prompts, large_share, precision)
+    rounds = _Rounds(router, concurrency, _RunsFile(None if runs is None else Path(runs)), progress)
+    first = rounds.run("first threshold", float(router.settings.threshold), prompts)
+    guess, _ = _fit(first, large_share, precision)
+    closed = rounds.run("closed loop", guess, prompts)
+    threshold, share_interval = _fit(closed, large_share, precision)
+    measured = rounds.run("held out", threshold, held_out) if held_out else None
+    return Calibration(
+        threshold=threshold,
+        threshold_interval=_interval(closed, lambda sample: _pooled_quantile(sample, large_share)),
+        large_share=large_share,
+        share=_share(closed, threshold),
+        share_interval=share_interval,
+        held_out_share=None if measured is None else _share(measured, threshold),
+        held_out_interval=None if measured is None else _share_interval(measured, threshold),
+        boundaries=sum(len(one) for one in closed),
+        prompts=len(prompts),
+        rounds=2,
+        conditions=rounds.conditions,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        version=__version__,
+    )
+
+
+def _check(
+    router: GlimpRouter, prompts: Sequence[Prompt], large_share: float, precision: float
+) -> None:
+    """Refuse what cannot be calibrated, before any model is asked."""
     if not 0 < large_share < 1:
         raise ConfigError(
             f"large_share is {large_share:g}: give a share between 0 and 1, such as 0.25"
@@ -76,32 +103,6 @@ def calibrate(
             f"with threshold {settings.threshold:g} and random_share {settings.random_share} H "
             "decides nothing: calibrate with a threshold of some nats"
         )
-    rounds = _Rounds(router, concurrency, _Kept(None if runs is None else Path(runs)), progress)
-    first = rounds.run("first threshold", float(settings.threshold), prompts)
-    guess, _ = _fitted(first, large_share, precision)
-    closed = rounds.run("closed loop", guess, prompts)
-    threshold, interval = _fitted(closed, large_share, precision)
-    found: dict[str, Any] = {}
-    if held_out:
-        measured = rounds.run("held out", threshold, held_out)
-        found = {
-            "held_out_share": _share(measured, threshold),
-            "held_out_interval": _interval(measured, lambda some: _share(some, threshold)),
-        }
-    return Calibration(
-        threshold=threshold,
-        threshold_interval=_interval(closed, lambda some: _pooled_quantile(some, large_share)),
-        large_share=large_share,
-        share=_share(closed, threshold),
-        share_interval=interval,
-        boundaries=sum(len(one) for one in closed),
-        prompts=len(prompts),
-        rounds=2,
-        conditions=rounds.conditions,
-        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        version=__version__,
-        **found,
-    )
 
 
 def quantile(entropies: Sequence[float], large_share: float) -> float:
@@ -122,27 +123,32 @@ def quantile(entropies: Sequence[float], large_share: float) -> float:
 
 
 @dataclass(slots=True)
-class _Kept:
-    """H of finished prompts, in a file."""
+class _RunsFile:
+    """H of finished prompts, kept in a file so that no prompt is ever run twice.
+
+    Attributes:
+        path: The file; ``None``: they are kept in memory only.
+        entropies: H of every boundary of a prompt, in nats, by the prompt's key.
+    """
 
     path: Path | None
-    known: dict[str, list[float]] = field(default_factory=dict)
+    entropies: dict[str, list[float]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         if self.path is None or not self.path.exists():
             return
         text = self.path.read_text(encoding="utf-8")
-        if text and not text.endswith("\n"):  # a kill cut the last line off
+        if text and not text.endswith("\n"):  # the process was killed while writing the last line
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n")
         for line in text.splitlines():
             with suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
-                self.known[entry["key"]] = [float(h) for h in entry["entropies"]]
+                self.entropies[entry["key"]] = [float(h) for h in entry["entropies"]]
 
     def add(self, key: str, entropies: list[float]) -> None:
-        self.known[key] = entropies
+        self.entropies[key] = entropies
         if self.path is not None:
             with self._lock, self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, "entropies": entropies}) + "\n")
@@ -150,41 +156,41 @@ class _Kept:
 
 @dataclass(slots=True)
 class _Rounds:
-    """Runs prompts at a threshold, each once."""
+    """Runs every prompt once at a threshold."""
 
     router: GlimpRouter
     concurrency: int
-    kept: _Kept
+    file: _RunsFile
     progress: Progress | None
 
     @property
     def conditions(self) -> Conditions:
-        """What H is measured with."""
+        """The models and settings that H is measured with."""
         return self.router.conditions()
 
     def run(self, name: str, threshold: float, prompts: Sequence[Prompt]) -> list[list[float]]:
-        """H of every prompt's boundaries, in nats."""
+        """H of the boundaries of every prompt, in nats."""
         settings = self.router.settings.model_dump(
             mode="json", exclude={"small", "large", "api_key", "threshold", "prices"}
         )
         common = [self.conditions.model_dump_json(), settings, repr(threshold)]
 
         def one(prompt: Prompt) -> list[float]:
-            said = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
-            key = sha256(json.dumps([*common, said], default=str).encode()).hexdigest()[:24]
-            if key not in self.kept.known:
+            text = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
+            key = sha256(json.dumps([*common, text], default=str).encode()).hexdigest()[:24]
+            if key not in self.file.entropies:
                 trace = self.router.run(prompt, threshold=threshold).trace
-                self.kept.add(key, [s.entropy for s in trace.steps if s.entropy is not None])
-            return self.kept.known[key]
+                self.file.add(key, [s.entropy for s in trace.steps if s.entropy is not None])
+            return self.file.entropies[key]
 
         done: list[list[float]] = []
-        for entropies in self._in_turn(one, prompts):
+        for entropies in self._in_order(one, prompts):
             done.append(entropies)
             if self.progress is not None:
                 self.progress(name, len(done), len(prompts))
         return done
 
-    def _in_turn(
+    def _in_order(
         self, one: Callable[[Prompt], list[float]], prompts: Sequence[Prompt]
     ) -> Iterator[list[float]]:
         if self.concurrency <= 1:
@@ -203,7 +209,10 @@ def _interval(
     boundaries: Sequence[Sequence[float]],
     statistic: Callable[[Sequence[Sequence[float]]], float],
 ) -> tuple[float, float]:
-    """95 % by the bootstrap over prompts: boundaries of one prompt are not independent."""
+    """A 95 % interval by the bootstrap over prompts.
+
+    Prompts are resampled and not boundaries, because boundaries of one prompt are not independent.
+    """
     try:
         import numpy as np
         from scipy.stats import bootstrap
@@ -211,40 +220,48 @@ def _interval(
         raise ConfigError(
             "calibrating needs scipy: pip install 'glimp-integrations[bench]'"
         ) from error
-    some = [one for one in boundaries if one]
-    if len(some) < 2:
-        return statistic(some), statistic(some)
-    found = bootstrap(
-        (np.arange(len(some)),),
-        lambda chosen: statistic([some[int(i)] for i in chosen]),
+    sample = [one for one in boundaries if one]
+    if len(sample) < 2:
+        return statistic(sample), statistic(sample)
+    interval = bootstrap(
+        (np.arange(len(sample)),),
+        lambda indices: statistic([sample[int(i)] for i in indices]),
         vectorized=False,
         method="percentile",
         n_resamples=1000,
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
+
+
+def _share_interval(boundaries: Sequence[Sequence[float]], threshold: float) -> tuple[float, float]:
+    return _interval(boundaries, lambda sample: _share(sample, threshold))
 
 
 def _pooled_quantile(boundaries: Sequence[Sequence[float]], large_share: float) -> float:
     return quantile([h for one in boundaries for h in one], large_share)
 
 
-def _fitted(
+def _fit(
     boundaries: Sequence[Sequence[float]], large_share: float, precision: float
 ) -> tuple[float, tuple[float, float]]:
-    """The threshold of a round and the interval of its share; refuses what is too uncertain."""
+    """The threshold of a round, and the interval of its share.
+
+    Raises:
+        ConfigError: The interval is wider than the wanted precision.
+    """
     total = sum(len(one) for one in boundaries)
     if total < 2:
         raise ConfigError(
             f"{len(boundaries)} prompts had {total} glimpsed steps, too few for a share: "
-            "does the small model divide its thinking by the step delimiter?"
+            "does the small model separate its steps by the step delimiter?"
         )
     threshold = _pooled_quantile(boundaries, large_share)
-    low, high = _interval(boundaries, lambda some: _share(some, threshold))
-    # A sample without any large step has an interval of no width: never trust less than what
-    # independent boundaries would give.
-    apart = 1.96 * (large_share * (1 - large_share) / total) ** 0.5
-    half = max((high - low) / 2, apart)
+    low, high = _share_interval(boundaries, threshold)
+    # The bootstrap of a sample without any large step has an interval of width 0. The interval can
+    # never be narrower than the one of as many independent boundaries.
+    independent = 1.96 * (large_share * (1 - large_share) / total) ** 0.5
+    half = max((high - low) / 2, independent)
     if half <= precision:
         return threshold, (low, high)
     more = (half / precision) ** 2 - 1

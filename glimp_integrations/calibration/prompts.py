@@ -1,4 +1,4 @@
-"""Prompts for a calibration: from a file, or made fresh."""
+"""Prompts for a calibration: from a file, or freshly generated."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def read(
     """Prompts by name.
 
     Args:
-        name: A ``.jsonl`` file (texts or conversations in ``column``), another file (a prompt a
-            line), ``gsm``, or another task of ``glimp bench``.
-        n: So many; ``None``: all of a file, 60 of what is made fresh.
-        column: Of a ``.jsonl`` file.
-        seed: Of what is made fresh.
+        name: A ``.jsonl`` file (texts or conversations in ``column``), another file (one prompt on
+            every line), ``gsm``, or another task of ``glimp bench``.
+        n: The number of prompts; ``None``: all of a file, 60 of a task.
+        column: The column of a ``.jsonl`` file.
+        seed: The seed of a task's generator.
         style: How a task asks for the answer; see ``bench.formats``.
 
     Raises:
-        ConfigError: There is no such file or task, or a line is no prompt.
+        ConfigError: There is no such file or task, or a line is not a prompt.
     """
     path = Path(name).expanduser()
     looks_like_a_file = bool(path.suffix) or len(path.parts) > 1
     if os.path.isfile(path) or (looks_like_a_file and ":" not in name):
-        return _of_file(path, n, column)
+        return _from_file(path, n, column)
     if n is not None and n < 1:
         raise ConfigError(f"n is {n}; give the number of prompts, at least 1")
     task = load_task(_FAMILIES.get(name, name), n=n or _FRESH, seed=seed, format=style)
     return [[dict(message) for message in task.messages(item)] for item in task.items]
 
 
-def _of_file(path: Path, n: int | None, column: str) -> list[Prompt]:
+def _from_file(path: Path, n: int | None, column: str) -> list[Prompt]:
     if not path.is_file():
         raise ConfigError(f"no prompts file at {path}")
     is_json = path.suffix in (".jsonl", ".ndjson", ".json")
@@ -52,12 +52,12 @@ def _of_file(path: Path, n: int | None, column: str) -> list[Prompt]:
     notes: list[str] = []
     for number, line in filled_lines(path, n, notes):
         if is_json:
-            prompts.append(_of_row(row_of(line, path, number), path, number, column))
+            prompts.append(_from_row(row_of(line, path, number), path, number, column))
             continue
         try:
             prompts.append(line.decode("utf-8").strip())
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}, line {number} is no UTF-8 text: {error}") from None
+            raise ConfigError(f"{path}, line {number} is not UTF-8 text: {error}") from None
     for note in notes:
         print(note, file=sys.stderr)
     if not prompts:
@@ -65,13 +65,13 @@ def _of_file(path: Path, n: int | None, column: str) -> list[Prompt]:
     return prompts
 
 
-def _of_row(row: dict[str, Any], path: Path, number: int, column: str) -> Prompt:
-    said = cell_of(row, column, "--column", path, number)
-    if isinstance(said, str) and said.strip():
-        return said
-    if isinstance(said, list) and said and all(isinstance(m, dict) for m in said):
-        return said
+def _from_row(row: dict[str, Any], path: Path, number: int, column: str) -> Prompt:
+    prompt = cell_of(row, column, "--column", path, number)
+    if isinstance(prompt, str) and prompt.strip():
+        return prompt
+    if isinstance(prompt, list) and prompt and all(isinstance(m, dict) for m in prompt):
+        return prompt
     raise ConfigError(
-        f"{path}, line {number}: {column!r} is {str(said)[:80]!r}; expected a text or a list of "
+        f"{path}, line {number}: {column!r} is {str(prompt)[:80]!r}; expected a text or a list of "
         "messages"
     )

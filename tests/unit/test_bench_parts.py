@@ -48,11 +48,11 @@ def test_arms_have_stable_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("tiny", "'tiny' is none of small"),
+        ("tiny", "'tiny' is not one of small"),
         ("small@2", "takes no '@'"),
-        ("routed@much", "'much' behind '@' is no number"),
+        ("routed@much", "'much' after '@' is not a number"),
         ("routed@-1", "routes nothing"),
         ("routed@nan", "routes nothing"),
         ("routed@inf", "routes nothing"),
@@ -62,7 +62,7 @@ def test_arms_have_stable_names() -> None:
         ("random@nan", "outside \\(0, 1\\)"),
         ("random", "there is none"),
         ("routed,random:seed=1", "random takes the settings"),
-        ("routed:strategy", "no KEY=VALUE"),
+        ("routed:strategy", "not KEY=VALUE"),
         ("routed:stratgy=fused", "unknown setting 'stratgy'"),
         ("routed:strategy=fast", "strategy"),
         ("routed:threshold=2", "not set here"),
@@ -70,8 +70,8 @@ def test_arms_have_stable_names() -> None:
         (" , ", "no arms"),
     ],
 )
-def test_impossible_arms_are_named(text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_impossible_arms_are_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         parse_arms(text)
 
 
@@ -115,7 +115,7 @@ def test_a_question_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ('{"prompt": "x", "answer": 1}', "no column 'question' but 'prompt', 'answer'; name it"),
         ('{"question": "x", "gold": 1}', "--answer-column"),
@@ -125,13 +125,13 @@ def test_a_question_file(tmp_path: Path) -> None:
         ('{"question": "x", "answer": true}', "'answer' is True"),
         ('{"question": "x", "answer": ""}', "blank"),
         ('["x", 1]', "is a JSON list"),
-        ('{"question": "x', "line 2 is no JSON"),
-        ("[" * 100_000, "line 2 is no JSON"),
+        ('{"question": "x', "line 2 is not JSON"),
+        ("[" * 100_000, "line 2 is not JSON"),
     ],
 )
-def test_bad_lines_are_named(tmp_path: Path, line: str, told: str) -> None:
+def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
     file = write(tmp_path / "q.jsonl", '{"question": "1+1?", "answer": 2}', line)
-    with pytest.raises(ConfigError, match=told) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         load_task(file)
     assert "line 2" in str(caught.value)
 
@@ -151,15 +151,15 @@ def test_bad_files_and_names(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'1' twice"):
         load_task(write(tmp_path / "twice.jsonl", twice, twice))
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00\n")
-    with pytest.raises(ConfigError, match="no JSON"):
+    with pytest.raises(ConfigError, match="not JSON"):
         load_task(str(tmp_path / "bytes.jsonl"))
     with pytest.raises(ConfigError, match="gsm_symbolic"):
         load_task("gsm_symbolik")
     for spec, problem in {
         "chain_sum:max_term=3": "no option max_term; it has .*max_terms",
         "chain_sum:max_terms=3,seed=1": "no option seed",  # has a place of its own
-        "chain_sum:max_terms=3,": "'' is no KEY=VALUE",
-        "chain_sum:max_terms=": "'max_terms=' is no KEY=VALUE",
+        "chain_sum:max_terms=3,": "'' is not KEY=VALUE",
+        "chain_sum:max_terms=": "'max_terms=' is not KEY=VALUE",
         "chain_sum:max_terms=0": "max_terms must be",
         "chain_summ:max_terms=3": "did you mean chain_sum",
         'composite:datasets=[{"name":"no_such"}]': "'no_such' not registered",
@@ -217,14 +217,18 @@ def test_boxes_nest() -> None:
 def test_statistics_against_published_values() -> None:
     # Newcombe (1998a), Statistics in Medicine 17, 857-872, table I, method 3.
     for right, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605)):
-        found = wilson(right, n)
-        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+        interval = wilson(right, n)
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
     # Fagerland, Lydersen and Laake (2014), Statistics in Medicine 33, 2850-2875: 1, 1, 7, 12.
-    found = difference(1, 1, 7, 12)
-    assert (found.value, found.low, found.high) == pytest.approx((-0.286, -0.507, -0.026), abs=1e-3)
+    interval = difference(1, 1, 7, 12)
+    assert (interval.value, interval.low, interval.high) == pytest.approx(
+        (-0.286, -0.507, -0.026), abs=1e-3
+    )
     # Data of Altman et al. (2000), Statistics with Confidence, table 6.2: correlated outcomes.
-    found = difference(14, 5, 0, 22)
-    assert (found.value, found.low, found.high) == pytest.approx((0.122, 0.011, 0.226), abs=1e-3)
+    interval = difference(14, 5, 0, 22)
+    assert (interval.value, interval.low, interval.high) == pytest.approx(
+        (0.122, 0.011, 0.226), abs=1e-3
+    )
     first = [True] * 2 + [False] * 19
     second = [True, False] + [True] * 7 + [False] * 12
     test = compare_right(first, second)
@@ -236,9 +240,11 @@ def test_statistics_against_published_values() -> None:
 
 def test_time_ratios_are_paired() -> None:
     second = [float(i) for i in range(1, 21)]
-    found = ratio([0.8 * x + 0.01 * (i % 2) for i, x in enumerate(second)], second)
-    assert found.value == pytest.approx(0.8, abs=0.01)
-    assert found.low <= found.value <= found.high < 0.81  # though the items differ twentyfold
+    interval = ratio([0.8 * x + 0.01 * (i % 2) for i, x in enumerate(second)], second)
+    assert interval.value == pytest.approx(0.8, abs=0.01)
+    assert (
+        interval.low <= interval.value <= interval.high < 0.81
+    )  # though the items differ twentyfold
     assert math.isnan(ratio([1.0], [2.0]).low) and ratio([1.0], [2.0]).value == 0.5
     assert math.isnan(ratio([], []).value)
 

@@ -106,23 +106,23 @@ def test_a_router_that_pays(tmp_path: Path) -> None:
     assert summary.between("routed@1", "large").time.value == pytest.approx(0.5)
     text = " ".join(verdict(summary))
     assert "saves 50 % of the time" in text and "level with the large model alone" in text
-    assert "is better than drawing the same share of steps at random" in text
+    assert "is better than random routing with the same share of steps" in text
     assert "Routing pays in time: routed@1" in text
     assert "small model alone, which needs no" not in text and "does no differently" not in text
 
 
 @pytest.mark.parametrize(
-    ("right", "seconds", "told"),
+    ("right", "seconds", "reason"),
     [
         ({"large": 36, "routed@1": 20}, {"large": 4.0, "routed@1": 2.0}, "less accurate"),
         ({"large": 36, "routed@1": 36}, {"large": 4.0, "routed@1": 5.0}, "not reliably faster"),
     ],
 )
 def test_a_router_that_does_not_pay(
-    tmp_path: Path, right: dict[str, int], seconds: dict[str, float], told: str
+    tmp_path: Path, right: dict[str, int], seconds: dict[str, float], reason: str
 ) -> None:
     text = " ".join(verdict(made(tmp_path, right, seconds)))
-    assert f"Routing does not pay here: routed@1 is {told}" in text
+    assert f"Routing does not pay here: routed@1 is {reason}" in text
 
 
 def test_what_entropy_and_the_large_model_add_is_doubted(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_entropy_and_the_large_model_add_is_doubted(tmp_path: Path) -> None
     seconds = {"small": 1.0, "large": 4.0, "routed@1": 2.0, "routed@2": 2.0, CONTROL: 2.0}
     text = " ".join(verdict(made(tmp_path, arms, seconds)))
     assert "not shown to be more accurate than the small model alone" in text
-    assert "a lot at the same share does no differently" in text
+    assert "random routing with the same share does no differently" in text
     assert "Several thresholds were tried" in text
 
 
@@ -179,9 +179,9 @@ def test_a_narrow_terminal_goes_without_columns_and_says_which(tmp_path: Path) -
     write_report(Store(tmp_path), None, wide)
     write_report(Store(tmp_path), None, narrow)
     shown = narrow.export_text()
-    assert "besides" not in wide.export_text()
+    assert "more in report.md" not in wide.export_text()
     assert "…" not in shown and "accuracy" in shown
-    assert "in report.md besides: tokens small" in shown
+    assert "more in report.md: tokens small" in shown
 
 
 def test_a_folder_without_a_bench_is_named(tmp_path: Path) -> None:
@@ -190,9 +190,9 @@ def test_a_folder_without_a_bench_is_named(tmp_path: Path) -> None:
 
 
 def test_a_second_request_of_the_first_step_is_no_cache(tmp_path: Path) -> None:
-    told = line("routed@1", 0, right=True, seconds=1.0)
-    told["trace"]["steps"][0] |= {"requests": 2, "cached_tokens": 5 + 50}  # the prompt has 50
+    answer = line("routed@1", 0, right=True, seconds=1.0)
+    answer["trace"]["steps"][0] |= {"requests": 2, "cached_tokens": 5 + 50}  # the prompt has 50
     with Store(tmp_path, {"task": "t", "settings": {}}) as store:
-        store.add(told)
+        store.add(answer)
     arm = summarise(Store(tmp_path)).arm("routed@1")
     assert arm is not None and arm.cached == 5

@@ -14,7 +14,7 @@ from helpers import model
 from glimp_integrations import BackendError, ConfigError, GlimpRouter
 from glimp_integrations.bench import BenchPlan, Grade, Item, Store, Task, parse_arms, run
 from glimp_integrations.bench.formats import named_format
-from glimp_integrations.bench.progress import Watcher
+from glimp_integrations.bench.progress import ProgressObserver
 from glimp_integrations.bench.run import manifest_of
 from glimp_integrations.bench.schedule import rounds
 from glimp_integrations.bench.summary import parse_prices, summarise
@@ -50,9 +50,9 @@ def places(lines: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
 
 def test_every_arm_answers_every_item_once(tmp_path: Path) -> None:
     lines = bench(tmp_path, plan())
-    found = places(lines)
-    assert set(found.values()) == {1}
-    assert set(found) == {(a, f"q{i}") for a in ("small", "large", "routed@1") for i in range(3)}
+    counts = places(lines)
+    assert set(counts.values()) == {1}
+    assert set(counts) == {(a, f"q{i}") for a in ("small", "large", "routed@1") for i in range(3)}
     by_arm = {x["arm"]: x for x in lines}
     assert {s["author"] for s in by_arm["small"]["trace"]["steps"]} == {"small"}
     assert {s["author"] for s in by_arm["large"]["trace"]["steps"]} == {"large"}
@@ -83,10 +83,10 @@ def test_a_cut_line_is_told_and_dropped(tmp_path: Path) -> None:
     bench(tmp_path, plan("small", 1))
     path = tmp_path / "results.jsonl"
     path.write_bytes(path.read_bytes() + b'{"kind": "answer", "arm": "sm')
-    said: list[str] = []
-    with Store(tmp_path, manifest_of(plan("small", 1), pair()), said.append) as store:
+    sentences: list[str] = []
+    with Store(tmp_path, manifest_of(plan("small", 1), pair()), sentences.append) as store:
         assert len(store.lines) == 1
-    assert said == ["the last line of results.jsonl was cut off; it is dropped"]
+    assert sentences == ["the last line of results.jsonl was cut off; it is dropped"]
     assert path.read_bytes().endswith(b"}\n")
 
 
@@ -168,12 +168,12 @@ def test_a_reply_survives_its_grader(tmp_path: Path) -> None:
     router = pair()
     lines = bench(tmp_path, plan("small", 1), router)
     assert len(places(lines)) == 1 and lines[-1]["right"]
-    asked = [r for r in router.small.requests if "Question" in r.prompt]
-    assert asked == []  # the stored reply was graded, not asked for again
+    requests = [r for r in router.small.requests if "Question" in r.prompt]
+    assert requests == []  # the stored reply was graded, not requests for again
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
-    class Stops(Watcher):
+    class Stops(ProgressObserver):
         def answered(self, arm: str, *, right: bool) -> None:
             raise KeyboardInterrupt
 
@@ -204,16 +204,16 @@ def test_arms_take_turns_and_never_ask_what_was_just_asked() -> None:
 
 
 def test_speed_gives_rho_and_prices_give_costs(tmp_path: Path) -> None:
-    def goes_on(behind: bytes) -> tuple[bytes, float]:
+    def goes_on(ending: bytes) -> tuple[bytes, float]:
         return (b"4 ", 0.1)
 
     slow = [model(goes_on, delay=d, generation_prompt="<assistant>\n") for d in (0.001, 0.003)]
     what = plan("small,large", 2, settings={"temperature": 0.0, "max_tokens": 8}, measure_every=1)
     lines = bench(tmp_path, what, GlimpRouter(*slow, temperature=0))
     assert sum(x["kind"] == "speed" for x in lines) >= 2
-    found = summarise(Store(tmp_path), parse_prices("1,2,3,4"))
-    assert all(arm.rho and arm.rho > 0 for arm in found.arms)
-    small = found.arm("small")
+    summary = summarise(Store(tmp_path), parse_prices("1,2,3,4"))
+    assert all(arm.rho and arm.rho > 0 for arm in summary.arms)
+    small = summary.arm("small")
     usage = small.answers[0].usage
     expected = sum(
         (a.usage.small.input_tokens * 1 + a.usage.small.output_tokens * 2) / 1e6
@@ -224,7 +224,7 @@ def test_speed_gives_rho_and_prices_give_costs(tmp_path: Path) -> None:
 
 
 def test_a_crowd_is_measured_before_and_behind_it(tmp_path: Path) -> None:
-    def goes_on(behind: bytes) -> tuple[bytes, float]:
+    def goes_on(ending: bytes) -> tuple[bytes, float]:
         return (b"4 ", 0.1)
 
     both = [model(goes_on, delay=0.001, generation_prompt="<assistant>\n") for _ in range(2)]
@@ -251,11 +251,11 @@ def test_the_control_takes_the_share_the_routed_arm_had(tmp_path: Path) -> None:
 
 
 def test_without_large_steps_there_is_no_control(tmp_path: Path) -> None:
-    said: list[str] = []
+    sentences: list[str] = []
 
-    class Listens(Watcher):
+    class Listens(ProgressObserver):
         def say(self, text: str) -> None:
-            said.append(text)
+            sentences.append(text)
 
     what, router = plan("routed@2.9", 2), pair()
     arms = [*what.arms, *_controls("routed@2.9")]
@@ -263,7 +263,7 @@ def test_without_large_steps_there_is_no_control(tmp_path: Path) -> None:
     with Store(tmp_path, manifest_of(what, router)) as store:
         run(what, router, store, Listens())
         assert {x["arm"] for x in store.lines} == {"routed@2.9"}
-    assert "random(routed@2.9) is left out" in said[0]
+    assert "random(routed@2.9) is left out" in sentences[0]
 
 
 def _controls(routed: str) -> list[Any]:

@@ -66,7 +66,7 @@ class TestThreshold:
         assert json.loads(settings.model_dump_json())["threshold"] == 0.7
 
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "message"),
         [
             (None, "no calibration can be read from"),
             ("no json", "is not a calibration file: the file"),
@@ -74,11 +74,11 @@ class TestThreshold:
             (b"\xff\xfe", "no calibration can be read from"),
         ],
     )
-    def test_a_file_that_is_none(self, tmp_path, content, said):
+    def test_a_file_that_is_none(self, tmp_path, content, message):
         path = tmp_path / "c.json"
         if content is not None:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        with pytest.raises(ConfigError, match=f"{said}.*glimp calibrate"):
+        with pytest.raises(ConfigError, match=f"{message}.*glimp calibrate"):
             RoutingSettings(threshold=f"calibrated:{path}")
 
     def test_a_newer_format(self, tmp_path):
@@ -106,7 +106,7 @@ class TestWarning:
             assert self.ask(tmp_path).trace.steps[1].author == "large"
 
     @pytest.mark.parametrize(
-        ("changes", "said"),
+        ("changes", "message"),
         [
             ({"small": "T"}, "small model 'S', here 'T'"),
             ({"entropy_estimator": "topk_other"}, "estimator 'topk_renorm', here 'topk_other'"),
@@ -114,12 +114,12 @@ class TestWarning:
             ({"step_delimiter": "\n"}, "step delimiter"),
         ],
     )
-    def test_another_pair_or_way_to_measure(self, tmp_path, changes, said):
-        with pytest.warns(CalibrationWarning, match=said):
+    def test_another_pair_or_way_to_measure(self, tmp_path, changes, message):
+        with pytest.warns(CalibrationWarning, match=message):
             self.ask(tmp_path, **changes)
 
     def test_quantisation_is_found_in_names(self):
-        for name, found in [
+        for name, quantisation in [
             ("qwen2.5-0.5b-instruct-q4_k_m", "q4_k_m"),
             ("Qwen3-4B-AWQ", "awq"),
             ("model-fp8", "fp8"),
@@ -127,7 +127,7 @@ class TestWarning:
             ("Qwen3-32B", None),
         ]:
             pair = GlimpRouter(model(name=name), model(name="L"))
-            assert pair.conditions().quantisation == found
+            assert pair.conditions().quantisation == quantisation
 
 
 def test_the_quantile_has_the_share_above_it():
@@ -154,11 +154,11 @@ class Talker(ScriptedBackend):
         question = request.prompt.partition(OPENED)[0].encode()
         if self._fail_on is not None and self._fail_on in question:
             raise BackendError("scripted failure", model=self.name)
-        said = ScriptedBackend(
+        scripted = ScriptedBackend(
             lambda text: self._follow(question, text), name=self.name, generation_prompt=OPENED
         )
         self.requests.append(request)
-        return said.generate(request, report)
+        return scripted.generate(request, report)
 
     def _follow(self, question: bytes, text: bytes) -> tuple[bytes, float]:
         if text.count(b"\n\n") >= 10:
@@ -186,13 +186,17 @@ PROMPTS = [f"question {i}" for i in range(60)]
 class TestFit:
     def test_closed_loop_hits_the_share_on_held_out_prompts(self):
         others = [f"other {i}" for i in range(60)]
-        found = calibrate(pair(), PROMPTS, 0.25, held_out=others)
-        assert found.share == pytest.approx(0.25, abs=0.01)
-        assert found.held_out_share == pytest.approx(0.25, abs=0.05)
-        low, high = found.share_interval
+        calibration = calibrate(pair(), PROMPTS, 0.25, held_out=others)
+        assert calibration.share == pytest.approx(0.25, abs=0.01)
+        assert calibration.held_out_share == pytest.approx(0.25, abs=0.05)
+        low, high = calibration.share_interval
         assert low < 0.25 < high and high - low < 0.1
-        assert found.threshold_interval[0] < found.threshold < found.threshold_interval[1]
-        assert (found.boundaries, found.prompts) == (660, 60)
+        assert (
+            calibration.threshold_interval[0]
+            < calibration.threshold
+            < calibration.threshold_interval[1]
+        )
+        assert (calibration.boundaries, calibration.prompts) == (660, 60)
 
     def test_one_round_would_not_have_hit_it(self):
         # The large model calms the next step down: H seen under another threshold misleads.
@@ -204,9 +208,9 @@ class TestFit:
         assert abs(open_loop - calibrate(start, PROMPTS, 0.25).threshold) > 0.1
 
     def test_the_file_works_with_the_pair(self, tmp_path):
-        found = calibrate(pair(), PROMPTS, 0.25)
-        found.save(tmp_path / "c.json")
-        assert Calibration.load(tmp_path / "c.json") == found
+        calibration = calibrate(pair(), PROMPTS, 0.25)
+        calibration.save(tmp_path / "c.json")
+        assert Calibration.load(tmp_path / "c.json") == calibration
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             pair(threshold=f"calibrated:{tmp_path}/c.json").run("q")
@@ -257,10 +261,12 @@ class TestInterruption:
             calibrate(broken, PROMPTS, 0.25, runs=runs)
         assert len(runs.read_text().splitlines()) == 30
         whole = pair()
-        found = calibrate(whole, PROMPTS, 0.25, runs=runs)
-        asked = {r.prompt.partition("\n")[0] for r in whole.small.requests[:1]}
-        assert asked == {"<user>question 30"}
-        assert found == calibrate(pair(), PROMPTS, 0.25).model_copy(update={"date": found.date})
+        calibration = calibrate(whole, PROMPTS, 0.25, runs=runs)
+        questions = {r.prompt.partition("\n")[0] for r in whole.small.requests[:1]}
+        assert questions == {"<user>question 30"}
+        assert calibration == calibrate(pair(), PROMPTS, 0.25).model_copy(
+            update={"date": calibration.date}
+        )
 
     def test_a_line_that_was_cut_off_is_asked_again(self, tmp_path):
         runs = tmp_path / "runs.jsonl"

@@ -30,23 +30,23 @@ def test_json_lines_hold_texts_or_conversations(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("p.jsonl", '{"prompt": "x"}', r"line 1 has no column 'question' but 'prompt'.*--column"),
         ("p.jsonl", '{"question": "a"}\n{"question": 3}', r"line 2: 'question' is '3'; expected"),
-        ("p.jsonl", '{"question": "a"}\nno json', "line 2 is no JSON"),
+        ("p.jsonl", '{"question": "a"}\nno json', "line 2 is not JSON"),
         ("p.jsonl", "[1]", "line 1 is a JSON list"),
         ("p.jsonl", "", "holds no prompts"),
         ("p.txt", "\n\n", "holds no prompts"),
-        ("p.txt", b"\xff\xfe\xfa", "line 1 is no UTF-8 text"),
+        ("p.txt", b"\xff\xfe\xfa", "line 1 is not UTF-8 text"),
         ("p.txt", "x" * 10_000_000, "line 1 is longer than 2,000,000 bytes"),
         ("p.jsonl", '{"question": "' + "x" * 10_000_000 + '"}', "line 1 is longer than"),
     ],
 )
-def test_bad_files(tmp_path, name, content, said):
+def test_bad_files(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         prompts(path)
 
 
