@@ -16,15 +16,15 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="glimp",
-    help="Two models write one chain of thought.",
+    help="Route every reasoning step to a small or a large language model.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"glimp {__version__}")
         raise typer.Exit
 
@@ -35,38 +35,61 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Two models write one chain of thought."""
+    """Route every reasoning step to a small or a large language model."""
 
 
 class Role(StrEnum):
-    """What endpoints are to be: one of the two models, or both together."""
+    """The part that models should play: one of the two, or both together."""
 
     small = "small"
     large = "large"
     pair = "pair"
 
 
-Small = Annotated[str | None, typer.Option(help="Small model, e.g. openai:NAME@http://host/v1.")]
-Large = Annotated[str | None, typer.Option(help="Large model, likewise.")]
+Small = Annotated[
+    str | None,
+    typer.Option(
+        help="Small model: openai:NAME@URL, hf:NAME_OR_FOLDER or llamacpp:FILE. "
+        "Without both models: the bundled ones."
+    ),
+]
+Large = Annotated[str | None, typer.Option(help="Large model, in the same form.")]
 Threshold = Annotated[
     str,
-    typer.Option(help="Nats, or calibrated:FILE; above it the large model writes."),
+    typer.Option(
+        help="Entropy in nats above which the large model writes a step, or calibrated:FILE."
+    ),
+]
+Strategy = Annotated[
+    str,
+    typer.Option(
+        help="How requests are made: auto, two_request, fused, overlap or in_process. It changes "
+        "time, not answers."
+    ),
+]
+Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy decoding.")]
+MaxTokens = Annotated[int, typer.Option(help="Largest number of tokens in the answer.")]
+AnswerFormat = Annotated[
+    str,
+    typer.Option(help="How the answer is asked for: boxed, tags, gym, steps, short or plain."),
 ]
 
 
 @app.command()
 def ask(
-    question: Annotated[str, typer.Argument(help="The question; '-' reads it from input.")],
+    question: Annotated[
+        str, typer.Argument(help="The question; '-' reads it from standard input.")
+    ],
     small: Small = None,
     large: Large = None,
     threshold: Threshold = "1.0",
-    strategy: Annotated[str, typer.Option(help="auto, two_request, fused or overlap.")] = "auto",
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.6,
-    seed: Annotated[int | None, typer.Option(help="Sampling seed.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 2048,
-    trace: Annotated[str | None, typer.Option(help="Save the trace to this file (JSON).")] = None,
+    strategy: Strategy = "auto",
+    temperature: Temperature = 0.6,
+    seed: Annotated[int | None, typer.Option(help="Seed of sampling.")] = None,
+    max_tokens: MaxTokens = 2048,
+    trace: Annotated[str | None, typer.Option(help="Save the trace to this JSON file.")] = None,
 ) -> None:
-    """Answer a question; steps appear as they are written, coloured by author."""
+    """Answer a question and show each step as it is written, coloured by its author."""
     from glimp_integrations.cli.ask import run
 
     run(
@@ -84,7 +107,7 @@ def ask(
 
 @app.command()
 def pull() -> None:
-    """Fetch the bundled models (1.6 GB, once)."""
+    """Download the bundled models once (1.6 GB)."""
     from glimp_integrations.cli.pull import run
 
     run()
@@ -94,13 +117,16 @@ def pull() -> None:
 def check(
     role: Annotated[
         Role,
-        typer.Argument(help="What for; small needs log-probabilities, pair measures both."),
+        typer.Argument(
+            help="The part each model should play: small, large, or pair for a small and a large "
+            "one, whose speed is measured, too."
+        ),
     ],
     models: Annotated[
-        list[str], typer.Argument(help="Model strings, e.g. openai:NAME@http://host:8000/v1.")
+        list[str], typer.Argument(help="Models, e.g. openai:NAME@http://host:8000/v1.")
     ],
 ) -> None:
-    """Examine endpoints: can they continue exact text, be glimpsed at, and how fast are both?"""
+    """Check whether servers can be used as the small or the large model, and how fast they are."""
     from glimp_integrations.cli.check import run
 
     run(models, role.value)
@@ -110,32 +136,54 @@ def check(
 def calibrate(
     prompts: Annotated[
         str,
-        typer.Option(help="A .jsonl file, a text file (a prompt a line), gsm, a task of bench."),
+        typer.Option(
+            help="Typical questions: a .jsonl file, a text file with one prompt on every line, "
+            "gsm, or another task of `glimp bench`."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Where the calibration goes.")] = Path(
-        "calibration.json"
-    ),
-    large_share: Annotated[float, typer.Option(help="Wanted share of the large model.")] = 0.25,
-    held_out: Annotated[int, typer.Option(help="Prompts that only measure the share.")] = 0,
-    precision: Annotated[float, typer.Option(help="Half the share's 95 % interval.")] = 0.05,
-    column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "question",
+    out: Annotated[
+        Path, typer.Option(help="File for the result, used as threshold=calibrated:FILE.")
+    ] = Path("calibration.json"),
+    large_share: Annotated[
+        float, typer.Option(help="Share of the steps that the large model should write.")
+    ] = 0.25,
+    held_out: Annotated[
+        int,
+        typer.Option(help="How many of the prompts are kept back to measure the share afterwards."),
+    ] = 0,
+    precision: Annotated[
+        float, typer.Option(help="Largest half width of the share's 95 % interval.")
+    ] = 0.05,
+    column: Annotated[
+        str, typer.Option(help="Column of a .jsonl file that has the prompts.")
+    ] = "question",
     n: Annotated[
-        int | None, typer.Option(help="Prompts; default all of a file, 60 of gsm.")
+        int | None,
+        typer.Option(help="Number of prompts; by default all of a file, or 60 of a task."),
     ] = None,
-    format: Annotated[
-        str, typer.Option(help="Of gsm: boxed, tags, gym, steps, short or plain, as in bench.")
-    ] = "boxed",
+    format: AnswerFormat = "boxed",
     small: Small = None,
     large: Large = None,
-    threshold: Annotated[float, typer.Option(help="First guess, in nats.")] = 1.0,
-    estimator: Annotated[str, typer.Option(help="auto, topk_renorm, topk_other, full.")] = "auto",
-    glimpse: Annotated[str, typer.Option(help="first_token or skip_format.")] = "first_token",
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.6,
-    seed: Annotated[int, typer.Option(help="Of sampling, shuffling and gsm.")] = 0,
-    max_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 2048,
-    concurrency: Annotated[int, typer.Option(help="Prompts at a time.")] = 1,
+    threshold: Annotated[float, typer.Option(help="First guess of the threshold, in nats.")] = 1.0,
+    estimator: Annotated[
+        str,
+        typer.Option(help="How entropy is computed: auto, topk_renorm, topk_other or full."),
+    ] = "auto",
+    glimpse: Annotated[
+        str,
+        typer.Option(
+            help="Which token's entropy decides: first_token, or skip_format for the first one "
+            "that is not formatting."
+        ),
+    ] = "first_token",
+    temperature: Temperature = 0.6,
+    seed: Annotated[int, typer.Option(help="Seed of sampling, of shuffling and of a task.")] = 0,
+    max_tokens: MaxTokens = 2048,
+    concurrency: Annotated[
+        int, typer.Option(help="How many prompts are answered at the same time.")
+    ] = 1,
 ) -> None:
-    """Find the threshold that sends a wanted share of the steps to the large model."""
+    """Find the threshold at which the large model writes a given share of the steps."""
     from glimp_integrations.calibration.prompts import read
     from glimp_integrations.cli.calibrate import run
 
@@ -160,41 +208,77 @@ def calibrate(
 @app.command()
 def bench(
     task: Annotated[
-        str, typer.Option(help="A reasoning-gym family, a .jsonl file, or MODULE:FUNCTION.")
+        str,
+        typer.Option(
+            help="The questions: a puzzle family of reasoning-gym, a .jsonl file of questions and "
+            "answers, or MODULE:FUNCTION."
+        ),
     ] = "gsm_symbolic",
-    n: Annotated[int | None, typer.Option(help="Questions; default 30, or all of a file.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the questions and of sampling.")] = 7,
+    n: Annotated[
+        int | None,
+        typer.Option(help="Number of questions; by default all of a file, or 30 of a family."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the questions and of sampling.")] = 7,
     arms: Annotated[
-        str, typer.Option(help="small, large, routed[@NATS], random[@SHARE], each :KEY=VALUE,...")
+        str,
+        typer.Option(
+            help="What is compared: small, large, routed[@NATS] and random[@SHARE] (the random "
+            "baseline), each perhaps followed by settings as :KEY=VALUE,..."
+        ),
     ] = "small,large,routed,random",
-    thresholds: Annotated[str, typer.Option(help="Nats, for routed; e.g. 0.5,1.0,1.5.")] = "1.0",
+    thresholds: Annotated[
+        str, typer.Option(help="Thresholds of the arm routed, in nats, e.g. 0.5,1.0,1.5.")
+    ] = "1.0",
     small: Small = None,
     large: Large = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of results; the same one goes on.")
+        Path | None,
+        typer.Option(
+            help="Folder for the results. A bench that was stopped goes on in its folder."
+        ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Only make table and plots of this folder again.")
+        Path | None,
+        typer.Option(help="Run nothing; write the table and the plots of this folder again."),
     ] = None,
-    format: Annotated[
-        str, typer.Option(help="How to ask for answers: boxed, tags, gym, steps, short or plain.")
-    ] = "boxed",
-    question_column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "question",
-    answer_column: Annotated[str, typer.Option(help="Of a .jsonl file.")] = "answer",
-    max_tokens: Annotated[int, typer.Option(help="Tokens of the answer.")] = 1024,
-    max_thinking_tokens: Annotated[int, typer.Option(help="For models that think in tags.")] = 8192,
-    temperature: Annotated[float, typer.Option(help="0: greedy.")] = 0.0,
-    strategy: Annotated[str, typer.Option(help="auto, two_request, fused or overlap.")] = "auto",
-    concurrency: Annotated[int, typer.Option(help="Items at a time; above 1 no fair times.")] = 1,
+    format: AnswerFormat = "boxed",
+    question_column: Annotated[
+        str, typer.Option(help="Column of a .jsonl file that has the questions.")
+    ] = "question",
+    answer_column: Annotated[
+        str, typer.Option(help="Column of a .jsonl file that has the answers.")
+    ] = "answer",
+    max_tokens: MaxTokens = 1024,
+    max_thinking_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Largest number of tokens in the reasoning of models that think in tags."
+        ),
+    ] = 8192,
+    temperature: Temperature = 0.0,
+    strategy: Strategy = "auto",
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            help="How many questions are answered at the same time; with more than 1, times "
+            "include waiting."
+        ),
+    ] = 1,
     measure_every: Annotated[
-        int, typer.Option(help="Answers between measurements of the pair's speed; 0: no rho.")
+        int,
+        typer.Option(
+            help="Measure the models' speed again after this many answers; 0: never (then there "
+            "is no rho)."
+        ),
     ] = 40,
     prices: Annotated[
         str | None,
-        typer.Option(help="Per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON."),
+        typer.Option(
+            help="Prices per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON."
+        ),
     ] = None,
 ) -> None:
-    """Benchmark small-only, large-only, routed and randomly routed runs on one task."""
+    """Compare the small model, the large model, routing and a random baseline on one task."""
     from glimp_integrations.cli import bench as command
 
     if report is not None:
@@ -227,22 +311,27 @@ def bench(
 
 @app.command()
 def trace(
-    file: Annotated[str, typer.Argument(help="A saved trace, or JSON lines with many of them.")],
+    file: Annotated[
+        str, typer.Argument(help="A saved trace, or a JSON lines file with several traces.")
+    ],
     html: Annotated[
-        str | None, typer.Option(help="Write a page to this file; '-' is standard output.")
+        str | None,
+        typer.Option(help="Write an HTML page to this file; '-' is standard output."),
     ] = None,
-    number: Annotated[int | None, typer.Option(help="Which of many traces, from 1.")] = None,
-    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
-    brief: Annotated[bool, typer.Option("--brief", help="One line a step.")] = False,
+    number: Annotated[
+        int | None, typer.Option(help="Number of the trace in a file with several, from 1.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Heading of the HTML page.")] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Show one line for each step.")] = False,
 ) -> None:
-    """Show a saved trace: who wrote which step, H, tokens, seconds, cost."""
+    """Show a saved trace: each step with its author, entropy, tokens and seconds."""
     from glimp_integrations.cli.trace import run
 
     run(file, html, number, title, brief)
 
 
 def main() -> None:
-    """Run the command line; errors of ours are one red line, not a traceback."""
+    """Run the command line. Errors of this package become one red line, without a traceback."""
     try:
         app()
     except GlimpError as error:

@@ -13,7 +13,13 @@ __all__ = ["run"]
 
 
 def run(question: str, trace: str | None, **options: Any) -> None:
-    """Stream one answer to the terminal, then the totals."""
+    """Stream one answer to the terminal, followed by the totals.
+
+    Args:
+        question: The question.
+        trace: A file for the trace; ``None``: it is not saved.
+        **options: Settings of the router.
+    """
     with GlimpRouter(**options) as router:
         printer = LivePrinter(router.settings.threshold)
         events: Any = router.stream(question)
@@ -22,7 +28,7 @@ def run(question: str, trace: str | None, **options: Any) -> None:
                 for event in events:
                     printer(event)
         except GlimpError as error:
-            # What was written before the failure is kept.
+            # The trace of what was written before the failure is saved, too.
             if trace is not None and error.partial is not None:
                 error.partial.trace.save(trace)
             raise

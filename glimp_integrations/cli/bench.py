@@ -37,7 +37,7 @@ def start(
     measure_every: int,
     prices: str | None,
 ) -> None:
-    """Run, or go on with, a bench; then its report."""
+    """Run a bench, or go on with one, and then write its report."""
     from glimp_integrations.bench.summary import parse_prices
 
     parsed = parse_arms(arms, _numbers(thresholds))
@@ -53,7 +53,7 @@ def start(
     for note in items.notes:
         _say(note)
     plan = BenchPlan(items, parsed, settings, concurrency, measure_every)
-    pair, made = _pair(small, large, concurrency)
+    pair, opened = _pair(small, large, concurrency)
     try:
         with GlimpRouter(*pair) as router, Store(out, manifest_of(plan, router), _say) as store:
             try:
@@ -66,12 +66,12 @@ def start(
                 if any(line["kind"] == "answer" for line in store.lines):
                     _report(store, costs)
     finally:
-        for backend in made:
+        for backend in opened:
             backend.close()
 
 
 def report(out: Path, prices: str | None) -> None:
-    """Table and plots of a folder, anew."""
+    """Write the table and the plots of a folder again."""
     from glimp_integrations.bench.summary import parse_prices
 
     store = Store(out, say=_say)
@@ -91,22 +91,25 @@ def _report(store: Store, prices: Prices | None) -> None:
 def _pair(
     small: str | None, large: str | None, concurrency: int
 ) -> tuple[tuple[Backend | str | None, Backend | str | None], Sequence[Backend]]:
-    """The models. GGUF files keep no prompts of earlier answers, which would be other arms'."""
-    given = RoutingSettings(**{k: v for k, v in (("small", small), ("large", large)) if v})
-    models = [given.small, given.large]
-    made: list[Backend] = []
+    """The small and the large model, and those of them that have to be closed afterwards.
+
+    GGUF files get no cache of earlier prompts, because those would be the prompts of other arms.
+    """
+    settings = RoutingSettings(**{k: v for k, v in (("small", small), ("large", large)) if v})
+    models = [settings.small, settings.large]
+    opened: list[Backend] = []
     if models == [None, None]:
         from glimp_integrations.weights.catalog import PAIR
 
         # Files of the bundled models are fetched by the backend that is closed below.
         models = [_gguf(None, file, concurrency) for file in PAIR]
-        made = list(models)
+        opened = list(models)
     else:
-        for place, form in enumerate(models):
-            if isinstance(form, str) and form.startswith("llamacpp:"):
-                models[place] = _gguf(form.removeprefix("llamacpp:"), None, concurrency)
-                made.append(models[place])
-    return (models[0], models[1]), made
+        for place, model in enumerate(models):
+            if isinstance(model, str) and model.startswith("llamacpp:"):
+                models[place] = _gguf(model.removeprefix("llamacpp:"), None, concurrency)
+                opened.append(models[place])
+    return (models[0], models[1]), opened
 
 
 def _gguf(path: str | None, file: Any, concurrency: int) -> Backend:
@@ -124,14 +127,14 @@ def _gguf(path: str | None, file: Any, concurrency: int) -> Backend:
 
 def _numbers(text: str) -> list[float]:
     try:
-        found = [float(part) for part in text.split(",") if part.strip()]
+        numbers = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
         raise ConfigError(
             f"thresholds are {text!r}; give nats, separated by commas, such as 0.5,1.0,1.5"
         ) from None
-    if not found:
+    if not numbers:
         raise ConfigError("thresholds are empty; give at least one, in nats")
-    return found
+    return numbers
 
 
 def _say(text: str) -> None:

@@ -27,16 +27,17 @@ def run(
     seed: int,
     **options: Any,
 ) -> None:
-    """Calibrate, store, and say what came out.
+    """Calibrate, save the result, and print it.
 
     Args:
-        prompts: Questions.
-        out: The calibration file; beside it, ``.runs.jsonl``, what finished prompts said.
-        large_share: The wanted share of large steps.
-        held_out: So many of the prompts, after shuffling, only measure.
-        precision: Half the width of the share's interval.
-        concurrency: Prompts at a time.
-        seed: Of the shuffling.
+        prompts: The questions; they are shuffled.
+        out: The calibration file. A second file, with ``.runs.jsonl`` added to its name, keeps the
+            entropies of finished prompts.
+        large_share: The share of the steps that the large model should write.
+        held_out: How many of the prompts are only used to measure the share.
+        precision: The largest half width of the share's interval.
+        concurrency: How many prompts are answered at the same time.
+        seed: The seed of the shuffling.
         **options: Settings of the router.
     """
     if held_out < 0 or held_out >= len(prompts):
@@ -44,26 +45,26 @@ def run(
             f"held_out is {held_out} of {len(prompts)} prompts: some must be left to calibrate on"
         )
     random.Random(seed).shuffle(prompts)  # noqa: S311
-    used, left = prompts[: len(prompts) - held_out], prompts[len(prompts) - held_out :]
+    used, kept_back = prompts[: len(prompts) - held_out], prompts[len(prompts) - held_out :]
     runs = out.with_name(out.name + ".runs.jsonl")
     with GlimpRouter(**options) as router, _progress() as progress:
-        found = calibrate(
+        calibration = calibrate(
             router,
             used,
             large_share,
-            held_out=left,
+            held_out=kept_back,
             precision=precision,
             runs=runs,
             concurrency=concurrency,
             progress=progress,
         )
-    found.save(out)
-    _tell(found, out)
+    calibration.save(out)
+    _print(calibration, out)
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for every round."""
+    """A progress bar for every round."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Left
 
@@ -71,33 +72,33 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns) as bars:
         tasks: dict[str, Any] = {}
 
-        def told(name: str, done: int, total: int) -> None:
+        def update(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done)
 
-        yield told
+        yield update
 
 
-def _tell(found: Calibration, out: Path) -> None:
+def _print(calibration: Calibration, out: Path) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    low, high = found.threshold_interval
+    low, high = calibration.threshold_interval
     console.print(
-        f"threshold [bold]{found.threshold:.3f}[/] nats (95 %: {low:.3f} to {high:.3f}) sends "
-        f"{found.share:.1%} of the steps to the large model "
-        f"({found.share_interval[0]:.1%} to {found.share_interval[1]:.1%}; "
-        f"{found.boundaries} boundaries of {found.prompts} prompts)"
+        f"threshold [bold]{calibration.threshold:.3f}[/] nats (95 %: {low:.3f} to {high:.3f}) "
+        f"sends {calibration.share:.1%} of the steps to the large model "
+        f"({calibration.share_interval[0]:.1%} to {calibration.share_interval[1]:.1%}; "
+        f"{calibration.boundaries} boundaries of {calibration.prompts} prompts)"
     )
-    if found.held_out_share is not None and found.held_out_interval is not None:
-        low, high = found.held_out_interval
-        console.print(f"held out: {found.held_out_share:.1%} ({low:.1%} to {high:.1%})")
-    belongs = found.conditions
-    weights = f" ({belongs.quantisation})" if belongs.quantisation else ""
+    if calibration.held_out_share is not None and calibration.held_out_interval is not None:
+        low, high = calibration.held_out_interval
+        console.print(f"held out: {calibration.held_out_share:.1%} ({low:.1%} to {high:.1%})")
+    conditions = calibration.conditions
+    weights = f" ({conditions.quantisation})" if conditions.quantisation else ""
     console.print(
-        f"{belongs.small_model}{weights} / {belongs.large_model}, {belongs.estimator}"
-        f"{'' if belongs.k is None else f'@{belongs.k}'}, {found.date}",
+        f"{conditions.small_model}{weights} / {conditions.large_model}, {conditions.estimator}"
+        f"{'' if conditions.k is None else f'@{conditions.k}'}, {calibration.date}",
         style="dim",
         markup=False,
     )

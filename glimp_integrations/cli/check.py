@@ -17,24 +17,24 @@ __all__ = ["run"]
 _SPEEDS = {
     "token": "a token written",
     "prefill": "a token read",
-    "request": "a request besides",
-    "release": "a cancelled stream holds the next up",
+    "request": "a request, without its tokens",
+    "release": "a cancelled stream delays the next one",
 }
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
 
 
 def run(models: list[str], role: str) -> None:
-    """Examine each endpoint; exit code 1 if one cannot fill the role."""
+    """Check each endpoint; the exit code is 1 if one of them cannot play its part."""
     roles = [role] * len(models)
     if role == "pair":
         if len(models) != 2:
             raise ConfigError(
-                f"check pair takes the small and the large model, and got {len(models)} forms"
+                f"check pair takes the small and the large model, and got {len(models)} models"
             )
         roles = ["small", "large"]
     usable = True
-    for form, wanted in zip(models, roles, strict=True):
-        usable &= _examine(form, wanted, must_serve=role != "pair")
+    for model, part in zip(models, roles, strict=True):
+        usable &= _examine(model, part, must_serve=role != "pair")
     if not usable:
         typer.secho(f"not usable as {role}{'' if role == 'pair' else ' model'}", fg="red")
         raise typer.Exit(1)
@@ -43,13 +43,13 @@ def run(models: list[str], role: str) -> None:
     typer.secho(f"usable as {role}{'' if role == 'pair' else ' model'}", fg="green")
 
 
-def _examine(form: str, role: str, *, must_serve: bool) -> bool:
-    """Print the report of one endpoint; whether it can fill the role."""
-    backend = parse(form)
+def _examine(model: str, role: str, *, must_serve: bool) -> bool:
+    """Print the report of one endpoint, and return whether it can play the part."""
+    backend = parse(model)
     if not isinstance(backend, OpenAIBackend):
         if must_serve:
-            raise ConfigError(f"{form!r} is no endpoint; check takes forms of servers")
-        return True  # a model of this process has nothing to examine, but a speed
+            raise ConfigError(f"{model!r} is not a server; check takes model strings of servers")
+        return True  # a model of this process has nothing to check, but its speed is measured
     try:
         report = io_loop.call(backend.check)
     finally:
@@ -59,7 +59,7 @@ def _examine(form: str, role: str, *, must_serve: bool) -> bool:
 
 
 def _measure(small: str, large: str) -> None:
-    """Print what tokens and requests take, and the strategy that follows."""
+    """Print how long tokens and requests take, and the strategy that follows from it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -73,21 +73,21 @@ def _measure(small: str, large: str) -> None:
     for name, text in _SPEEDS.items():
         both = (getattr(model, name) for model in (speed.small, speed.large))
         table.add_row(text, *(f"{1000 * value:.1f}" for value in both))
-    table.add_row("log-probabilities, a token", f"{1000 * speed.logprobs:.2f}", "")
+    table.add_row("log-probabilities of a token", f"{1000 * speed.logprobs:.2f}", "")
     console.print(table)
     console.print(f"strategy {strategy!r}: {reason}", highlight=False, markup=False)
     if not speed.apart:
         console.print(
-            "One device: name it on both backends (device=...), so that neither starts "
-            "before the other has left it.",
+            "Both models are on one device. Give both backends the same device=..., so that "
+            "neither starts before the other has stopped.",
             highlight=False,
         )
 
 
 async def _chosen(router: GlimpRouter) -> tuple[str, str]:
-    """What strategy "auto" comes to, and why."""
-    can = [await model.capabilities() for model in (router.small, router.large)]
-    return choose("auto", router.small, router.large, can[0], can[1], router.speed)
+    """The strategy that "auto" stands for, and the reason."""
+    capabilities = [await model.capabilities() for model in (router.small, router.large)]
+    return choose("auto", router.small, router.large, *capabilities, router.speed)
 
 
 def _print(report: EndpointReport) -> None:
@@ -96,7 +96,7 @@ def _print(report: EndpointReport) -> None:
     from rich.text import Text
 
     table = Table(title=Text(f"{report.endpoint} ({report.server})"), title_justify="left")
-    for column in ("probe", "verdict", "found", "what to do"):
+    for column in ("probe", "verdict", "result", "what to do"):
         table.add_column(column)
     for row in report.results:
         table.add_row(

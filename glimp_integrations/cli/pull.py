@@ -11,6 +11,6 @@ __all__ = ["run"]
 
 
 def run() -> None:
-    """Fetch both files and say where they are."""
+    """Download both files, and print where they are."""
     for file in PAIR:
         typer.echo(f"{file.model}: {ensure(file)}")

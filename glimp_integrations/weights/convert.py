@@ -1,6 +1,6 @@
-"""A GGUF file as a folder of transformers, so that loading it later takes seconds.
+"""Convert a GGUF file into a folder of transformers, which loads within seconds.
 
-Dequantising takes transformers most of a minute for half a billion weights, every time.
+Dequantising half a billion weights takes transformers most of a minute, each time it loads them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["to_folder"]
 
 
 def to_folder(gguf: Path, folder: Path, dtype: str = "bfloat16") -> Path:
-    """Convert once; a folder that is there is left alone.
+    """Convert a file once; a folder that exists is left unchanged.
 
     Args:
         gguf: The GGUF file.
-        folder: Where the model and its tokenizer go.
-        dtype: Of the stored weights; ``"float32"`` keeps every dequantised value exactly.
+        folder: The folder for the model and its tokenizer.
+        dtype: The type of the stored weights; ``"float32"`` keeps every dequantised value exactly.
 
     Returns:
         The folder.
@@ -39,14 +39,14 @@ def to_folder(gguf: Path, folder: Path, dtype: str = "bfloat16") -> Path:
             gguf.parent, gguf_file=gguf.name, dtype=getattr(torch, dtype)
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        # These weights are plain numbers now; with the marks of their quantiser left on,
-        # saving would look for a way to write GGUF.
-        for mark in ("quantization_config", "quantization_method"):
-            for place in (model.config, model):
-                if mark in vars(place):
-                    delattr(place, mark)
+        # The weights are plain numbers now. With these attributes left, saving would look for a
+        # way to write GGUF.
+        for attribute in ("quantization_config", "quantization_method"):
+            for owner in (model.config, model):
+                if attribute in vars(owner):
+                    delattr(owner, attribute)
         model.hf_quantizer, model.is_quantized = None, False
-        part = folder.with_name(f"{folder.name}.part")  # only a whole folder gets its name
+        part = folder.with_name(f"{folder.name}.part")  # only a complete folder gets its name
         shutil.rmtree(part, ignore_errors=True)
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)

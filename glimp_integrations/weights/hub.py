@@ -1,4 +1,7 @@
-"""From the Hugging Face hub, at a pinned revision, by huggingface_hub (it resumes by itself)."""
+"""Fetch weights from the Hugging Face hub, at a pinned revision.
+
+huggingface_hub resumes interrupted downloads by itself.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ from glimp_integrations.weights.progress import Bar
 
 __all__ = ["SourceError", "fetch"]
 
-# Out of reach must be found out quickly: there is another source.
+# Short, because there is another source if the hub cannot be reached.
 _REACH_SECONDS = 5.0
 
 
 class SourceError(Exception):
-    """This source cannot deliver; the next one may."""
+    """This source does not have the file or cannot be reached; the next one is tried."""
 
 
 def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
-    """Download to ``part``.
+    """Download the file to ``part``.
 
     Raises:
         SourceError: The library is missing, or the hub is out of reach.
@@ -36,13 +39,13 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
     try:
         hf.get_hf_file_metadata(url, timeout=_REACH_SECONDS)
         with bar.paused():  # huggingface_hub draws its own
-            got = hf.hf_hub_download(
+            path = hf.hf_hub_download(
                 file.repo, file.filename, revision=file.revision, local_dir=staging
             )
     except Exception as error:
-        # Whatever the hub or the way to it answers: the other source gets its chance.
+        # Whatever the hub answers, or the network on the way to it, the other source is tried.
         raise SourceError(_first_line(error)) from error
-    os.replace(got, part)
+    os.replace(path, part)
     shutil.rmtree(staging, ignore_errors=True)
 
 

@@ -10,7 +10,13 @@ __all__ = ["Bar"]
 
 
 class Bar:
-    """Bytes of one file."""
+    """The progress of one download, in bytes.
+
+    Args:
+        title: The name of the file.
+        total: Its size in bytes.
+        quiet: Show nothing.
+    """
 
     def __init__(self, title: str, total: int, *, quiet: bool = False) -> None:
         from rich.console import Console
@@ -36,16 +42,16 @@ class Bar:
         self._task = self._progress.add_task(title, total=total, note="")
 
     def at(self, done: int) -> None:
-        """So many bytes are there."""
+        """Show that ``done`` bytes are complete."""
         self._progress.update(self._task, completed=done)
 
     def note(self, text: str) -> None:
-        """What happens now."""
+        """Show what happens now."""
         self._progress.update(self._task, note=text)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to somebody else's bar."""
+        """Hide the bar while something else writes to the terminal."""
         self._progress.stop()
         try:
             yield

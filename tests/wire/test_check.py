@@ -292,7 +292,7 @@ def test_command_measures_a_pair_and_says_which_strategy_follows(
     small, large = serve(CHAIN, delay=0.001), serve(CHAIN, delay=0.004)
     result = run("pair", small.form, large.form)
     assert result.exit_code == 0, result.output
-    assert "a token written" in result.output and "log-probabilities, a token" in result.output
+    assert "a token written" in result.output and "log-probabilities of a token" in result.output
     assert "': measured: " in result.output and " ms a step beyond its tokens" in result.output
     assert result.output.rstrip().endswith("\nusable as pair")
 
