@@ -14,18 +14,15 @@ nobody finds another's prompt in a cache.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
 import platform
 import re
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from langchain.agents import create_agent
@@ -36,11 +33,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.example_programs import load_example
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.weights import LARGE, SMALL, ensure
 from langchain_glimp import ChatGlimpRouter
 
-HERE = Path(__file__).parent
 ARMS: dict[str, dict[str, Any]] = {
     "small": {"threshold": math.inf, "answer_by": "small"},
     "large": {"threshold": -1.0},
@@ -53,7 +50,7 @@ MAX_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, a pattern of the right answer, how many calls it takes."""
+    """A question, a pattern of the right answer, and how many calls it takes."""
 
     text: str
     right: str
@@ -145,24 +142,13 @@ class Outcome:
 
 
 @wrap_tool_call
-def told(request: Any, handler: Any) -> Any:
-    """What a tool cannot do is told to the model, as agents in production do; it may try again."""
+def report_errors(request: Any, handler: Any) -> Any:
+    """Give the error of a tool to the model, as agents in production do; it may try again."""
     try:
         return handler(request)
     except Exception as error:
         call = request.tool_call
         return ToolMessage(f"Error: {error}", tool_call_id=call["id"], status="error")
-
-
-def example() -> ModuleType:
-    """Tools and system prompt, from the program users read."""
-    path = HERE.parent / "examples" / "langchain" / "agent.py"
-    spec = importlib.util.spec_from_file_location("agent_example", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def ask(agent: Any, arm: str, question: Question) -> tuple[Outcome, list[Any]]:
@@ -267,7 +253,7 @@ def main() -> None:
     console = Console(width=150)
     if options.threshold is not None:
         ARMS["routed"]["threshold"] = options.threshold
-    program = example()
+    program = load_example("langchain", "agent")
     tools = [program.calculator, program.days_between, program.count_words]
     agents = {
         arm: create_agent(
@@ -280,7 +266,7 @@ def main() -> None:
             ),
             tools,
             system_prompt=program.INSTRUCTION,
-            middleware=[told],
+            middleware=[report_errors],
         )
         for arm in options.arm or ARMS
     }

@@ -12,13 +12,11 @@ question in turn, each on a large model of its own: nobody finds another's promp
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
 import re
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,6 +32,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.example_programs import load_example
 from glimp_integrations import RoutedAnswer
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.weights import LARGE, SMALL, ensure
@@ -46,22 +45,11 @@ ARMS = {"pair": 0.5, "large alone": -1.0}
 class Results(BaseEventHandler):
     """Every routed reply."""
 
-    found: list[RoutedAnswer] = []  # noqa: RUF012 - a pydantic field
+    answers: list[RoutedAnswer] = []  # noqa: RUF012 - a pydantic field
 
     def handle(self, event: BaseEvent, **_: Any) -> None:
         if isinstance(event, RoutedReplyEvent):
-            self.found.append(event.result)
-
-
-def example() -> ModuleType:
-    """The engine's parts, from the example users read."""
-    path = HERE.parent / "examples" / "llamaindex" / "rag.py"
-    spec = importlib.util.spec_from_file_location("rag_example", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+            self.answers.append(event.result)
 
 
 def main() -> None:
@@ -73,7 +61,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write one line per reply")
     options = parser.parse_args()
     console = Console(width=110)
-    rag = example()
+    rag = load_example("llamaindex", "rag")
     text = (HERE / "rag_questions.jsonl").read_text(encoding="utf-8")
     questions = [json.loads(line) for line in text.splitlines()][: options.n]
     small = LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1)
@@ -100,7 +88,7 @@ def main() -> None:
             llm.complete("Hi", max_tokens=1)  # loaded
         for item in track(questions, "questions", console=console):
             for arm, engine in engines.items():
-                rows.append({"arm": arm, **asked(engine, item, rag, results)})
+                rows.append({"arm": arm, **answer(engine, item, rag, results)})
                 if options.json:
                     with options.json.open("a", encoding="utf-8") as lines:
                         lines.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
@@ -113,14 +101,14 @@ def main() -> None:
     )
 
 
-def asked(engine: Any, item: dict[str, str], rag: ModuleType, results: Results) -> dict[str, Any]:
+def answer(engine: Any, item: dict[str, str], rag: ModuleType, results: Results) -> dict[str, Any]:
     """One question, and what became of it."""
-    results.found.clear()
+    results.answers.clear()
     started = time.perf_counter()
     response = engine.query(item["question"])
     seconds = time.perf_counter() - started
     cited = [node.text for node in rag.citations(response).values()]
-    traces = [result.trace for result in results.found]
+    traces = [result.trace for result in results.answers]
     return {
         "question": item["question"],
         "reply": str(response),

@@ -11,14 +11,15 @@ Every problem is answered three times in turn, so that all arms see the same mac
   ends at the server's stop string; then the answer;
 - *large alone*.
 
-Before each, both servers are asked something else, so that no arm finds another's text in their
-caches. rho is the measured time over the ideal: the tokens each model wrote and had to read, at the
-price measured in the same run (``glimp_integrations.runtime.speed``, several times, the median).
+Before each, both servers read another conversation, so that no arm finds the text of another in
+their caches. rho is the measured time over the ideal: the tokens each model wrote and had to read,
+at the price measured in the same run (``glimp_integrations.runtime.speed``, the median of several).
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -38,6 +39,7 @@ from rich.table import Table
 from glimp_integrations import GlimpRouter, Trace, io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Backend, Report, Request
+from glimp_integrations.bench.run import evict_prompts
 from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.runtime.speed import PairSpeed, median
 from glimp_integrations.weights import LARGE, SMALL, ensure
@@ -84,11 +86,11 @@ def main() -> None:
         trace = row.pop("trace")
         row["ideal"] = speed.ideal(trace)
     console.print(table(rows))
-    alone_first, behind = hand_overs(router)
+    alone_first, after_small = hand_overs(router)
     console.print(
         f"hand-over: the large model reads 50 words and writes a token in "
-        f"{1000 * alone_first:.0f} ms, and in {1000 * behind:.0f} ms right "
-        "behind a step of the small one"
+        f"{1000 * alone_first:.0f} ms, and in {1000 * after_small:.0f} ms right "
+        "after a step of the small one"
     )
     one_by_one = [1000 * x for x in (speed.small.token, speed.large.token)]
     read = [1000 * x for x in (speed.small.prefill, speed.large.prefill)]
@@ -101,15 +103,15 @@ def main() -> None:
         f"{len(os.sched_getaffinity(0))} cores"
     )
     if options.json:
-        found = {"speed": asdict(speed), "speeds": [asdict(s) for s in speeds], "rows": rows}
-        options.json.write_text(json.dumps(found, indent=1))
+        figures = {"speed": asdict(speed), "speeds": [asdict(s) for s in speeds], "rows": rows}
+        options.json.write_text(json.dumps(figures, indent=1))
     for backend in (small, large):
         backend.close()
 
 
 def one(router: GlimpRouter, question: str, *, first: int) -> dict[str, Any]:
     """One problem in all arms; routed comes first, as its decisions are the others' too."""
-    forget(router)
+    asyncio.run(evict_prompts(router))
     started = time.perf_counter()
     trace = router.run(question).trace
     row: dict[str, Any] = {
@@ -123,7 +125,7 @@ def one(router: GlimpRouter, question: str, *, first: int) -> dict[str, Any]:
         "trace": trace,
     }
     for arm in [two_requests, alone] if first else [alone, two_requests]:
-        forget(router)
+        asyncio.run(evict_prompts(router))
         row.update(arm(router, question, trace))
     return row
 
@@ -132,41 +134,31 @@ def hand_overs(router: GlimpRouter) -> tuple[float, float]:
     """Seconds the large model takes to read 50 words and write a token, both medians.
 
     Returns:
-        With nothing before it for a while, and right behind a step of the small model.
+        With nothing before it for a while, and right after a step of the small model.
     """
 
-    def asked(backend: Backend, prompt: str, tokens: int) -> float:
+    def seconds_of(backend: Backend, prompt: str, count: int) -> float:
         async def ask() -> float:
             started = time.perf_counter()
-            request = Request(prompt, tokens, stop=("\n\n\n",))
-            async with aclosing(backend.generate(request, Report())) as told:  # type: ignore[type-var]
-                async for _ in told:
+            request = Request(prompt, count, stop=("\n\n\n",))
+            async with aclosing(backend.generate(request, Report())) as tokens:  # type: ignore[type-var]
+                async for _ in tokens:
                     pass
             return time.perf_counter() - started
 
         return io_loop.call(ask)
 
-    found: dict[bool, list[float]] = {False: [], True: []}
+    seconds: dict[bool, list[float]] = {False: [], True: []}
     for turn in range(HAND_OVERS):
         start = f"{turn}: " + " ".join(f"word{i}" for i in range(50))
-        for behind in (False, True):
-            asked(router.large, start, 1)
+        for after_small in (False, True):
+            seconds_of(router.large, start, 1)
             time.sleep(0.7)
-            if behind:
-                asked(router.small, start, 16)
-            more = " ".join(f"{'more' if behind else 'other'}{i}" for i in range(50))
-            found[behind].append(asked(router.large, f"{start} {more}", 1))
-    return statistics.median(found[False]), statistics.median(found[True])
-
-
-def forget(router: GlimpRouter) -> None:
-    """Both servers' slots hold another conversation, from its first words on."""
-    other = [
-        {"role": "system", "content": "Greet people."},
-        {"role": "user", "content": "Say hello to the new neighbour."},
-    ]
-    for threshold in (float("inf"), -1.0):
-        router.run(other, max_tokens=1, threshold=threshold)
+            if after_small:
+                seconds_of(router.small, start, 16)
+            more = " ".join(f"{'more' if after_small else 'other'}{i}" for i in range(50))
+            seconds[after_small].append(seconds_of(router.large, f"{start} {more}", 1))
+    return statistics.median(seconds[False]), statistics.median(seconds[True])
 
 
 def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, Any]:
@@ -230,7 +222,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     ratios = sorted(row["two_requests"] / row["routed"] for row in rows)
     shown = Table(title="the bundled models")
     shown.add_column("")
-    shown.add_column("found", justify="right")
+    shown.add_column("figure", justify="right")
     for name, value in (
         ("large steps", f"{total('large_steps') / steps:.0%} of {steps:.0f}"),
         ("large tokens", f"{total('large_tokens') / tokens:.0%} of {tokens:.0f}"),
