@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glimp_integrations.backends.base import Message
-from glimp_integrations.output import constraints
+from glimp_integrations.output import instructions
 
 __all__ = ["broken_calls_as_text", "known_roles"]
 
@@ -40,7 +40,7 @@ def _with_text(message: Message) -> Message:
     broken = [call for call in message["tool_calls"] if not _is_whole(call)]
     if not broken:
         return message
-    (written,) = constraints.write_tools_out([{**message, "tool_calls": broken}], [])
+    (written,) = instructions.write_tools_out([{**message, "tool_calls": broken}], [])
     found = {k: v for k, v in message.items() if k != "tool_calls"} | {
         "content": written["content"]
     }

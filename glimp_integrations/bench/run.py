@@ -17,6 +17,7 @@ from glimp_integrations.bench.store import Store
 from glimp_integrations.bench.tasks import Item
 from glimp_integrations.errors import ConfigError, GlimpError, UnsuitableEndpointError
 from glimp_integrations.router import GlimpRouter
+from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["BenchPlan", "arun", "evict_prompts", "manifest_of", "run"]
 

@@ -86,8 +86,8 @@ def _measure(small: str, large: str) -> None:
 
 async def _chosen(router: GlimpRouter) -> tuple[str, str]:
     """The strategy that "auto" stands for, and the reason."""
-    capabilities = [await model.capabilities() for model in (router.small, router.large)]
-    return choose("auto", router.small, router.large, *capabilities, router.speed)
+    small, large = [await model.capabilities() for model in (router.small, router.large)]
+    return choose("auto", router.small, router.large, small, large, router.speed)
 
 
 def _print(report: EndpointReport) -> None:

@@ -17,7 +17,7 @@ from glimp_integrations.conversation import earlier_reasoning, template_workarou
 from glimp_integrations.conversation.control_tokens import safe_message, safe_tool
 from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.method.think_tags import find_tags
-from glimp_integrations.output import constraints
+from glimp_integrations.output import instructions
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.settings import KeepReasoning
 
@@ -88,12 +88,12 @@ async def build(
     """
     capabilities = await backend.capabilities()
     shown: Sequence[Message] = earlier_reasoning.kept(messages, keep_reasoning)
-    shown = constraints.show_schema(shown, output) if show_schema else shown
+    shown = instructions.show_schema(shown, output) if show_schema else shown
     tools = [await safe_tool(backend, tool) for tool in output.tools]
     spoken = [await safe_message(backend, m, think_tags or None) for m in shown]
     has_tools = tools or any(m["role"] == "tool" or m.get("tool_calls") for m in spoken)
     if has_tools and not await shows_tools(backend):
-        spoken, tools = [*constraints.write_tools_out(spoken, tools)], []
+        spoken, tools = [*instructions.write_tools_out(spoken, tools)], []
     prompt = await _render(backend, spoken, tools, think_tags)
     if must_fit and not _fits(prompt, capabilities):
         index, longest = max(enumerate(messages), key=lambda item: len(item[1]["content"]))
@@ -198,7 +198,7 @@ async def shows_tools(backend: Backend) -> bool:
     """
     capabilities = await backend.capabilities()
     if capabilities.template is not None:
-        return constraints.knows_tools(capabilities.template)
+        return instructions.knows_tools(capabilities.template)
     if backend.shows_tools is None:
         plain = await backend.render(_SHORT)
         try:

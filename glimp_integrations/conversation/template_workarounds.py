@@ -17,7 +17,7 @@ from typing import Any
 from glimp_integrations.backends.base import Backend, Message, Rendered
 from glimp_integrations.backends.plain_messages import broken_calls_as_text
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.output import constraints
+from glimp_integrations.output import instructions
 
 __all__ = ["render"]
 
@@ -102,7 +102,7 @@ def _results_as_text(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         call_ids |= {call.get("id") for call in message.get("tool_calls") or ()}
         if _is_orphan(message, call_ids):
-            (message,) = constraints.write_tools_out([message], [])
+            (message,) = instructions.write_tools_out([message], [])
         changed.append(message)
     return changed
 

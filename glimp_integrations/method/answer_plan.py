@@ -16,21 +16,26 @@ __all__ = ["FREE_TEXT", "AnswerPlan", "Constraint"]
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What a constrained answer, or a constrained part of it, consists of.
+    """What an answer, or a part of it, must look like.
 
     When a tool call or the requested JSON begins, the chain switches to the answer with a
-    constraint: a prefix the model continues, a JSON schema for the request, and a suffix that is
-    appended afterwards. A constrained text has to come from one request: a grammar's state cannot
-    be resumed in the middle of a text.
+    constraint: a prefix that the model continues, a JSON schema for the request, and a suffix that
+    is appended afterwards. For a tool call of the Hermes family these are the line ``<tool_call>``,
+    the schema of ``{"name": ..., "arguments": ...}`` and the line ``</tool_call>``: the tags are
+    given, and the grammar covers only the JSON between them.
+
+    A constrained answer must come from one request: a grammar's state cannot be resumed in the
+    middle of a text.
 
     Attributes:
-        prefix: Text before it, which the model continues.
-        suffix: Text after it, appended once it is complete.
-        schema: The JSON schema it follows; ``None``: the backend cannot constrain text.
-        visible: Prefix and suffix belong to the reply (the tags of a call, by which it is
-            recognised); otherwise only the model sees them.
-        stop: Ends it where there is no schema to do so.
-        last: Nothing follows it.
+        prefix: Text that is put in front of what the model writes. The model continues it.
+        suffix: Text that is appended when what the model wrote is complete.
+        schema: JSON schema that the request carries; ``None``: the backend does not support
+            schemas, and the model writes freely from the prefix on.
+        visible: Whether prefix and suffix belong to the reply, as the tags of a call do: they are
+            how the parser finds it. Otherwise only the model sees them.
+        stop: Text that ends the constrained part where no grammar can end it.
+        last: Whether the reply ends with it; otherwise more text, or another call, may follow.
     """
 
     prefix: str = ""

@@ -1,9 +1,12 @@
-"""From a caller's form to what one conversation needs: the prompt's part and the answer's part."""
+"""From what a caller asks for to how one conversation's answer is written and read.
+
+:class:`OutputSpec` says what the caller wants; :func:`make_plan` turns it, once the answer model's
+chat template is known, into a :class:`Plan`; a plan gives the :class:`Constraint` of each answer,
+or part of one, that must have a certain form.
+"""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -24,34 +27,35 @@ from glimp_integrations.output.tool_formats import (
 )
 from glimp_integrations.output.tool_parser import ToolCallParser
 
-__all__ = [
-    "FREE",
-    "Constraint",
-    "Plan",
-    "knows_tools",
-    "make_plan",
-    "show_schema",
-    "write_tools_out",
-]
+__all__ = ["FREE", "Constraint", "Plan", "make_plan"]
+
+_FENCE = "```json\n"
+_FENCE_END = "\n```"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How the answer of one conversation is written and read.
 
+    The chain looks for ``trigger`` in free text. Where it is found, :meth:`constraint_after` gives
+    the constraint with which the answer goes on.
+
     Attributes:
-        names: Tools whose calls are looked for.
-        trigger: What begins a call, or the JSON that was asked for, in text that is not bound
-            yet; ``None``: nothing is looked for.
-        proposal_trigger: As ``trigger``, or JSON shaped like a call of a tool that does not exist:
-            what the small model begins is no call before the answer's author makes one. Also
-            where no tool is left to call, but the conversation shows how earlier ones were
-            called.
-        forced: What the answer has to be; ``None``: text, and calls where the model begins one.
-        tool_format: How the answer's author writes calls.
-        tools: The tools that may be called, schemas checked; empty where a call is not bound.
-        parallel: Whether text, and another call, may follow a call.
-        parameters: Schemas of all tools' arguments, as the caller gave them.
+        names: The tools whose calls are looked for in the answer.
+        trigger: Matches the beginning of a call, or of the requested JSON, in text that is not
+            constrained; ``None``: nothing is looked for.
+        proposal_trigger: What is looked for in the small model's steps where the large model
+            writes the answer: a call that the small model begins there is only a proposal. Matches
+            what ``trigger`` matches, and also JSON that looks like a call of a tool that does not
+            exist. It is set too where there is no tool left to call, but the conversation shows
+            how earlier ones were called.
+        forced: The constraint that the answer has from its start; ``None``: the answer is text,
+            with calls where the model begins one.
+        tool_format: How the answer's model was taught to write calls.
+        tools: The tools that may be called, with checked schemas; empty where calls are written
+            freely.
+        parallel: Whether more text, or another call, may follow a call.
+        parameters: By a tool's name, the schema of its arguments as the caller gave it.
     """
 
     names: tuple[str, ...] = ()
@@ -64,26 +68,30 @@ class Plan:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def constraint_after(self, trigger: str) -> Constraint:
-        """How the answer goes on after ``trigger`` began a call or JSON."""
+        """The constraint with which the answer goes on after a trigger.
+
+        Args:
+            trigger: The text that began a call or JSON. It is replaced by the constraint's prefix.
+        """
         if self.forced is not None:
             return self.forced
         tag = trigger.strip()
         if self.tools and tag == self.tool_format.tag:
-            schema = json_schema.calls_schema(self.tools, self.tool_format.keys, None)
-            return Constraint(
-                self.tool_format.prefix, self.tool_format.suffix, schema, last=not self.parallel
-            )
+            # The family's own tag: what follows is JSON of any of the tools.
+            return self._call(self.tool_format, self.tools)
         if self.tools and tag not in TAGS:
-            # JSON up to the tool's name: the call is this tool's.
+            # The trigger is JSON up to the tool's name: the call is this tool's.
             name = tag.rpartition('"')[0].rpartition('"')[2]
-            keys = PLAIN.keys if "```" in tag else self.tool_format.keys
-            schema = json_schema.calls_schema(
-                [t for t in self.tools if t["function"]["name"] == name], keys, None
-            )
+            named = [tool for tool in self.tools if tool["function"]["name"] == name]
             if "```" in tag:
-                return Constraint(PLAIN.prefix, PLAIN.suffix, schema, last=not self.parallel)
-            return Constraint(schema=schema, last=not self.parallel)
+                return self._call(PLAIN, named)
+            return replace(self._call(self.tool_format, named), prefix="", suffix="")
+        # Another family's tag, or calls that are written freely.
         return Constraint(prefix=trigger)
+
+    def _call(self, tool_format: ToolFormat, tools: Sequence[Mapping[str, Any]]) -> Constraint:
+        schema = json_schema.calls_schema(tools, tool_format.keys, None)
+        return Constraint(tool_format.prefix, tool_format.suffix, schema, last=not self.parallel)
 
     @property
     def has_tools(self) -> bool:
@@ -91,25 +99,30 @@ class Plan:
         return bool(self.tools)
 
     def parser(self, new_id: Callable[[int], str]) -> ToolCallParser:
-        """Splits the answer's text into visible text and calls."""
+        """A parser that splits the answer into visible text and tool calls.
+
+        Args:
+            new_id: From a call's number to its id.
+        """
         most = None if self.parallel else 1
         return ToolCallParser(self.names, new_id, most=most, parameters=self.parameters)
 
     @property
     def trigger_kind(self) -> Literal["tool_call", "json"]:
-        """What an opening begins."""
+        """Why a step ends at the trigger."""
         return "tool_call" if self.names else "json"
 
     @property
     def watches_answer(self) -> bool:
-        """Whether an answer that runs freely has to stop where a call begins."""
+        """Whether an answer without a constraint has to stop where a call begins."""
         return self.trigger is not None and self.forced is None and bool(self.tools)
 
 
-_SAYS_WHAT = {"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"}
+# Keywords of JSON Schema, one of which says what kind of value a schema describes.
+_KIND_KEYWORDS = {"type", "$ref", "allOf", "anyOf", "oneOf", "const", "enum"}
 
 FREE = Plan()
-"""Nothing was asked for but text."""
+"""The plan where nothing but text is asked for."""
 
 
 def make_plan(
@@ -125,21 +138,21 @@ def make_plan(
     Args:
         spec: What the caller asks for.
         texts: Chat template and rendered prompt of the model that writes the answer.
-        supports_schema: Whether that model's backend knows grammars.
-        model: Its name, for messages.
-        calls: Whether the conversation holds calls of tools.
+        supports_schema: Whether that model's backend takes a JSON schema with a request.
+        model: The model's name, for messages.
+        calls: Whether the conversation holds tool calls.
 
     Raises:
-        ConfigError: A schema is none, nothing can follow it, or it cannot be bound and has to be
-            (``strict``); the message names the keyword.
+        ConfigError: A schema is not a JSON schema, or no value can follow it; or ``strict`` is set
+            and a grammar cannot express it. The message names the keyword.
     """
     if not spec.tools and spec.schema is None:
         return replace(FREE, proposal_trigger=trigger((), unknown=True)) if calls else FREE
     if spec.strict and not supports_schema:
         raise ConfigError(
-            f"strict=True needs a backend that binds text to a schema, and {model} is behind none "
-            "that is known to: name its kind with server=... (llama.cpp, vllm, "
-            "sglang), or leave strict out"
+            f"strict=True needs a server that takes a JSON schema with a request, and {model} is "
+            "on none that is known to: name the server (llama.cpp, vllm, sglang), or leave strict "
+            "out"
         )
     tool_format = tool_format_of(*texts)
     schema = None
@@ -148,9 +161,9 @@ def make_plan(
         schema = (
             json_schema.checked(spec.schema, what=what)
             if spec.strict
-            else json_schema.constrainable(spec.schema, what=what, told=supports_schema)
+            else json_schema.constrainable(spec.schema, what=what, warn=supports_schema)
         )
-    tools = _constrainable(spec) if spec.tools and supports_schema else []
+    tools = _constrainable_tools(spec) if spec.tools and supports_schema else []
     plan = Plan(
         names=tuple(spec.names),
         trigger=trigger(spec.names) if spec.names else None,
@@ -165,31 +178,33 @@ def make_plan(
     elif schema is not None:
         forced = _forced_answer(schema, tools, tool_format, supports_schema)
     else:
-        if tools:  # what a call is bound to is made when one begins, and judged before
+        if tools:
+            # A call's schema is made when the call begins. Made here too, a schema that cannot be
+            # expressed fails before anything is generated.
             json_schema.calls_schema(tools, tool_format.keys, None)
         return plan
-    return replace(plan, forced=forced, trigger=_json_begins(plan.trigger))
+    return replace(plan, forced=forced, trigger=_json_trigger(plan.trigger))
 
 
-def _constrainable(spec: OutputSpec) -> list[Mapping[str, Any]]:
-    """The tools that may be called, with schemas that can be bound; none if calls are free.
+def _constrainable_tools(spec: OutputSpec) -> list[Mapping[str, Any]]:
+    """The tools that may be called, with schemas that a grammar can express.
 
-    A grammar that cannot keep one tool's schema as it is keeps what it can of it, and the others
-    are bound as ever.
+    Empty where calls are written freely. A grammar that cannot keep one tool's schema keeps what
+    it can of it; the other tools' schemas stay complete.
     """
     if spec.strict is False and spec.forced is None and spec.schema is None:
         return []
-    judge = json_schema.checked if spec.strict else json_schema.constrainable
-    found: list[Mapping[str, Any]] = []
+    check = json_schema.checked if spec.strict else json_schema.constrainable
+    tools: list[Mapping[str, Any]] = []
     for tool in spec.chosen:
         function = tool["function"]
         parameters = function.get("parameters") or {"type": "object", "properties": {}}
         what = f"the arguments of tool {function['name']!r}"
-        if isinstance(parameters, Mapping) and not _SAYS_WHAT & parameters.keys():
-            parameters = {"type": "object", **parameters}  # arguments are nothing else
-        checked = judge(parameters, what=what)
-        found.append({**tool, "function": {**function, "parameters": checked}})
-    return found
+        if isinstance(parameters, Mapping) and not _KIND_KEYWORDS & parameters.keys():
+            parameters = {"type": "object", **parameters}  # arguments are always an object
+        checked = check(parameters, what=what)
+        tools.append({**tool, "function": {**function, "parameters": checked}})
+    return tools
 
 
 def _forced_call(
@@ -198,17 +213,16 @@ def _forced_call(
     tool_format: ToolFormat,
     supports_schema: bool,
 ) -> Constraint:
+    """The answer is a call, of one named tool or of any."""
     named = spec.forced != "any"
     if named and tool_format.prefix_of_one is not None:
+        # The name is part of the prefix, so that the schema covers the arguments only.
         schema = tools[0]["function"]["parameters"] if supports_schema else None
         return Constraint(tool_format.prefix_of_one.format(name=spec.forced), "", schema)
     if not supports_schema:
         return Constraint(tool_format.prefix)
-    return Constraint(
-        tool_format.prefix,
-        tool_format.suffix,
-        json_schema.calls_schema(tools, tool_format.keys, None),
-    )
+    schema = json_schema.calls_schema(tools, tool_format.keys, None)
+    return Constraint(tool_format.prefix, tool_format.suffix, schema)
 
 
 def _forced_answer(
@@ -217,83 +231,21 @@ def _forced_answer(
     tool_format: ToolFormat,
     supports_schema: bool,
 ) -> Constraint:
+    """The answer is JSON that follows a schema, or a call of a tool where there are tools."""
     if not supports_schema:
-        return Constraint("```json\n", schema=None, visible=False, stop="\n```")
+        return Constraint(_FENCE, visible=False, stop=_FENCE_END)
     if tools:
-        # The answer is JSON or a call, and the model has not said which: both begin alike.
+        # The first character is the same for the answer and for a call: one schema allows both.
         schema = json_schema.calls_schema(tools, tool_format.keys, also=schema)
         return Constraint(schema=schema)
-    return Constraint("```json\n", schema=schema, visible=False)
+    return Constraint(_FENCE, schema=schema, visible=False)
 
 
-def _json_begins(calls: regex.Pattern[str] | None) -> regex.Pattern[str]:
-    """Where text turns to the JSON that was asked for: a call's beginning, a fence, a brace."""
+def _json_trigger(calls: regex.Pattern[str] | None) -> regex.Pattern[str]:
+    """Matches the beginning of the requested JSON: a fence or a brace at a line's start.
+
+    Args:
+        calls: Matches the beginning of a call, which is looked for as well.
+    """
     json_text = rf"(?m:^){BLANKS}(?:```{BLANKS}(?:json|JSON){BLANKS}\n|\{{)"
     return regex.compile(json_text if calls is None else f"{calls.pattern}|{json_text}")
-
-
-# -- what the models are shown ---------------------------------------------------------------
-
-
-def show_schema(messages: Sequence[Mapping[str, Any]], spec: OutputSpec) -> list[dict[str, Any]]:
-    """The conversation with the answer's schema told to the models.
-
-    It stands behind the system message, or in front of the first user message where there is
-    none: not every template takes a system message.
-    """
-    found = [dict(m) for m in messages]
-    if spec.schema is None or spec.schema == json_schema.ANY_OBJECT:
-        return found  # of any object there is nothing to tell
-    text = (
-        "First think step by step, in words. Then give the answer as JSON that follows this JSON "
-        f"schema:\n{json.dumps(spec.schema, ensure_ascii=False)}"
-    )
-    return _add(found, text)
-
-
-def write_tools_out(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Tools, calls and results as plain text, for templates that know nothing of tools."""
-    found: list[dict[str, Any]] = []
-    for message in messages:
-        content, calls = message["content"], message.get("tool_calls") or ()
-        if message["role"] == "tool":
-            name = message.get("name") or message.get("tool_call_id") or "the tool"
-            found.append({"role": "user", "content": f"Result of {name}:\n{content}"})
-        elif calls:
-            texts = [content] if content else []
-            for call in calls:
-                function = call["function"]
-                texts.append(
-                    f'```json\n{{"name": {json.dumps(function["name"])}, '
-                    f'"arguments": {function["arguments"]}}}\n```'
-                )
-            found.append({"role": "assistant", "content": "\n\n".join(texts)})
-        else:
-            found.append(dict(message))
-    if not tools:
-        return found
-    listed = "\n".join(json.dumps(t["function"], ensure_ascii=False) for t in tools)
-    text = (
-        f"You may call these tools:\n{listed}\nTo call one, write nothing but\n"
-        '```json\n{"name": "<name of the tool>", "arguments": {...}}\n```'
-    )
-    return _add(found, text)
-
-
-def knows_tools(template: str) -> bool:
-    """Whether a chat template reads tools."""
-    return re.search(r"\btools\b", template) is not None
-
-
-def _add(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
-    for message in messages:
-        if message["role"] in ("system", "developer"):
-            message["content"] = f"{message['content']}\n\n{text}".lstrip()
-            return messages
-    for message in messages:
-        if message["role"] == "user":
-            message["content"] = f"{text}\n\n{message['content']}"
-            return messages
-    return [{"role": "user", "content": text}, *messages]

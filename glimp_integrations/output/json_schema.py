@@ -1,9 +1,9 @@
-"""JSON schemas as grammars: what can be expressed, and what a tool call has to look like.
+"""JSON schemas as grammars: what a grammar can express, and the schema of a tool call.
 
-Servers answer a schema they cannot express in different ways, one of them being silence
-(llama.cpp's completions route then generates freely). So a schema is judged here, before
-anything is generated, by llguidance (https://github.com/guidance-ai/llguidance), which is also
-what binds models of this process.
+Servers react in different ways to a schema that they cannot express. llama.cpp's completions route
+says nothing and generates freely. So every schema is checked here, before anything is generated, by
+llguidance (https://github.com/guidance-ai/llguidance), the grammar engine that also constrains
+models of this process.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ __all__ = ["ANY_OBJECT", "calls_schema", "checked", "closed", "constrainable", "
 _log = logging.getLogger(__name__)
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
-"""JSON mode: any object."""
+"""The schema of JSON mode: any object."""
 
+# Keywords whose schemas may name properties that ``properties`` does not list.
 _NAMES_MORE = ("then", "else", "dependentSchemas", "dependencies", "patternProperties")
 
-# White space as models were taught to write it, and bounded: a weak model that is allowed any may
-# write it for ever, and one that is allowed none goes on with the digits of a last number, where
-# it would have broken the line. Of several alternatives any may be taken.
+# llguidance's options. White space is allowed as models were taught to write it, and limited: with
+# any white space allowed, a weak model may write it for ever; with none allowed, it goes on with
+# the digits of a last number where it would have broken the line. ``oneOf`` is read as ``anyOf``,
+# because a grammar cannot say that exactly one alternative holds.
 _STYLE = {
     "whitespace_flexible": True,
     "whitespace_pattern": r"(?:\n {0,16}| )?",
@@ -40,71 +42,73 @@ _STYLE = {
 
 
 def checked(schema: Mapping[str, Any], *, what: str) -> dict[str, Any]:
-    """A schema that the grammar engines understand, objects closed.
+    """A schema that the grammar engines can express completely, with its objects closed.
 
     Args:
         schema: JSON schema.
-        what: Whose it is, for the message.
+        what: What the schema describes, for the message.
 
     Raises:
-        ConfigError: It has a keyword that no grammar can keep; the message names it.
+        ConfigError: No grammar can express one of its keywords; the message names it.
     """
     return _fitted(schema, what, loosen=False)[0]
 
 
-def constrainable(schema: Mapping[str, Any], *, what: str, told: bool = True) -> dict[str, Any]:
-    """A schema that a grammar can keep, with less in it than was asked for where it has to be.
+def constrainable(schema: Mapping[str, Any], *, what: str, warn: bool = True) -> dict[str, Any]:
+    """A schema that a grammar can express, without the keywords that it cannot.
 
-    What is left out is logged once, by name: whoever takes the values has to check that part.
+    The names of the keywords that are left out are logged, once per message: the
+    code that uses the values has to check that part itself.
 
     Args:
         schema: JSON schema.
-        what: Whose it is, for the messages.
-        told: Whether to log what is left out.
+        what: What the schema describes, for the messages.
+        warn: Whether to log what is left out.
 
     Raises:
-        ConfigError: It is no JSON schema, or nothing can follow it.
+        ConfigError: It is not a JSON schema, or no value can follow it.
     """
-    found, left_out = _fitted(schema, what, loosen=True)
-    if left_out and told:
-        _say_once(
-            f"{what}: no grammar can keep {', '.join(left_out)}, so that the model is bound to the "
-            "rest of the schema only; check that part of the values afterwards"
+    fitted, left_out = _fitted(schema, what, loosen=True)
+    if left_out and warn:
+        _warn_once(
+            f"{what}: no grammar can express {', '.join(left_out)}, so the answer is constrained "
+            "to the rest of the schema only; check that part of the values afterwards"
         )
-    return found
+    return fitted
 
 
 def for_llguidance(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with llguidance's options for how JSON is written; others ignore the key."""
+    """The schema with llguidance's options for white space; other engines ignore the key."""
     return {**schema, "x-guidance": _STYLE}
 
 
 def closed(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with every object closed that does not say otherwise.
+    """The schema with ``additionalProperties: false`` in objects that do not say otherwise.
 
-    A model bound by an open object may invent properties; callers who list them mean these.
+    With an object left open, a model may invent properties. Callers who list properties mean these.
     """
-    found: dict[str, Any] = copy.deepcopy(dict(schema))
-    _close(found, "#", part=False, parts=_parts(found))
-    return found
+    copied: dict[str, Any] = copy.deepcopy(dict(schema))
+    _close(copied, "#", part=False, parts=_parts(copied))
+    return copied
 
 
 def calls_schema(
     tools: Sequence[Mapping[str, Any]], keys: tuple[str, str], also: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """JSON of one tool call: the name, then the arguments.
+    """The schema of one tool call: an object with the tool's name, then its arguments.
 
     Args:
-        tools: In OpenAI's format, checked.
-        keys: What the model's family calls name and arguments.
-        also: A schema that may be followed instead of calling a tool.
+        tools: Tools in OpenAI's format, with checked schemas.
+        keys: The model family's keys for the name and the arguments.
+        also: The schema of an answer that may be given instead of a call.
     """
-    shared: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
     choices: list[dict[str, Any]] = []
     for tool in tools:
         function = tool["function"]
         name = function["name"]
-        shared[name] = moved(function.get("parameters") or {"type": "object"}, f"#/$defs/{name}")
+        parameters = function.get("parameters") or {"type": "object"}
+        definitions[name] = moved(parameters, f"#/$defs/{name}")
         choices.append(
             {
                 "type": "object",
@@ -118,20 +122,23 @@ def calls_schema(
         )
     if also is not None:
         # No tool's name has a dollar sign, so nothing is overwritten.
-        shared["$answer"] = moved(also, "#/$defs/$answer")
+        definitions["$answer"] = moved(also, "#/$defs/$answer")
         choices.append({"$ref": "#/$defs/$answer"})
     body = choices[0] if len(choices) == 1 else {"anyOf": choices}
-    return checked({**body, "$defs": shared}, what="a call to one of the tools")
+    return checked({**body, "$defs": definitions}, what="a call to one of the tools")
 
 
 def _fitted(
     schema: Mapping[str, Any], what: str, *, loosen: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """The schema as it can be bound, and what had to be left out for it."""
+    """The schema as a grammar can express it, and the keywords that had to be left out for that.
+
+    The engine names one obstacle at a time, so one is removed at a time and the rest checked again.
+    """
     if not isinstance(schema, Mapping):
-        raise ConfigError(f"{what} is no JSON schema: expected an object, got {schema!r:.80}")
+        raise ConfigError(f"{what} is not a JSON schema: expected an object, got {schema!r:.80}")
     source, left_out = plain(schema), list[str]()
-    while (complaint := _complaint(found := closed(source), what)) is not None:
+    while (complaint := _complaint(fitted := closed(source), what)) is not None:
         unknown = re.fullmatch(r"Unknown format: (.*)", complaint)
         if unknown is not None and _drop(source, partial(_has_format, unknown[1]), "format"):
             continue  # an annotation, as JSON Schema has it (2020-12 validation, section 7.2.1)
@@ -141,31 +148,33 @@ def _fitted(
         else:
             advice = "Leave it out of the schema and check the value afterwards"
             raise ConfigError(
-                f"{what} cannot be bound by a grammar: {_readable(complaint)}. "
-                f"{'Mend the schema' if loosen else advice}"
+                f"{what} cannot be expressed as a grammar: {_readable(complaint)}. "
+                f"{'Correct the schema' if loosen else advice}"
             )
-    return found, left_out
+    return fitted, left_out
 
 
 def _loosened(schema: dict[str, Any], complaint: str) -> list[str]:
-    """Leave out of the schema what is complained of; returns the names of what was found."""
+    """Remove from the schema what the engine's complaint names; returns the removed keywords."""
     keys = re.fullmatch(r"Unimplemented keys: (\[.*\])", complaint)
     if keys is not None:
         return [key for key in json.loads(keys[1]) if _drop(schema, lambda _: True, key)]
     if complaint.startswith("regex parse error"):
-        found = ["pattern"] if _drop(schema, _has_odd_pattern, "pattern") else []
-        if _drop(schema, _has_odd_names, "patternProperties"):
-            found.append("patternProperties")
-        return found
+        dropped = ["pattern"] if _drop(schema, _has_invalid_pattern, "pattern") else []
+        if _drop(schema, _has_invalid_names, "patternProperties"):
+            dropped.append("patternProperties")
+        return dropped
     if complaint.startswith("Resource "):
-        # Another document, which nobody fetches; or a dialect of JSON Schema that is not known.
-        found = ["$ref"] if _drop(schema, _leads_out, "$ref") else []
-        return found or (["$schema"] if _drop(schema, lambda _: True, "$schema") else [])
+        # A reference to another document, which is not fetched; or an unknown version of JSON
+        # Schema.
+        dropped = ["$ref"] if _drop(schema, _leads_out, "$ref") else []
+        return dropped or (["$schema"] if _drop(schema, lambda _: True, "$schema") else [])
     return []
 
 
 @lru_cache(maxsize=256)
-def _judged(schema: str) -> str | None:
+def _errors_in(schema: str) -> str | None:
+    """What keeps llguidance from making a grammar of a schema's JSON; ``None``: nothing."""
     from llguidance import LLMatcher
 
     grammar = LLMatcher.grammar_from_json_schema(schema)
@@ -175,13 +184,13 @@ def _judged(schema: str) -> str | None:
 
 def _complaint(schema: Mapping[str, Any], what: str) -> str | None:
     try:
-        return _judged(json.dumps(for_llguidance(schema)))
-    except (TypeError, ValueError) as error:  # no JSON at all
-        raise ConfigError(f"{what} is no JSON schema: {error}") from None
+        return _errors_in(json.dumps(for_llguidance(schema)))
+    except (TypeError, ValueError) as error:  # it cannot be written as JSON
+        raise ConfigError(f"{what} is not a JSON schema: {error}") from None
 
 
 @lru_cache(maxsize=1024)
-def _say_once(text: str) -> None:
+def _warn_once(text: str) -> None:
     _log.warning("%s", text)
 
 
@@ -190,19 +199,23 @@ def _readable(complaint: str) -> str:
     return f"keyword {keys[1]} is not supported" if keys else complaint
 
 
-def _drop(schema: Any, wanted: Callable[[dict[str, Any]], bool], key: str) -> bool:
-    """Remove a keyword wherever a schema is of the wanted kind; whether there was one."""
+def _drop(schema: Any, matches: Callable[[dict[str, Any]], bool], key: str) -> bool:
+    """Remove a keyword from the schema and those inside of it, where they match.
+
+    Returns:
+        Whether it was removed anywhere.
+    """
     if not isinstance(schema, dict):
         return False
-    found = key in schema and wanted(schema)
-    if found:
+    dropped = key in schema and matches(schema)
+    if dropped:
         del schema[key]
         if key in _NAMES_MORE and "properties" in schema:
-            # It may have named properties that nothing else does.
+            # The keyword may have named properties that nothing else names: they stay allowed.
             schema.setdefault("additionalProperties", True)
     for child, _, _ in [*children(schema, part=False)]:
-        found = _drop(child, wanted, key) or found
-    return found
+        dropped = _drop(child, matches, key) or dropped
+    return dropped
 
 
 def _has_format(name: str, schema: Mapping[str, Any]) -> bool:
@@ -213,23 +226,30 @@ def _leads_out(schema: Mapping[str, Any]) -> bool:
     return not str(schema["$ref"]).startswith("#")
 
 
-def _has_odd_pattern(schema: Mapping[str, Any]) -> bool:
-    return _is_odd({"type": "string", "pattern": schema["pattern"]})
+def _has_invalid_pattern(schema: Mapping[str, Any]) -> bool:
+    return _is_invalid({"type": "string", "pattern": schema["pattern"]})
 
 
-def _has_odd_names(schema: Mapping[str, Any]) -> bool:
+def _has_invalid_names(schema: Mapping[str, Any]) -> bool:
     names = schema["patternProperties"]
     return isinstance(names, dict) and any(
-        _is_odd({"type": "string", "pattern": name}) for name in names
+        _is_invalid({"type": "string", "pattern": name}) for name in names
     )
 
 
-def _is_odd(schema: Mapping[str, Any]) -> bool:
-    return _judged(json.dumps(schema)) is not None
+def _is_invalid(schema: Mapping[str, Any]) -> bool:
+    return _errors_in(json.dumps(schema)) is not None
 
 
 def _close(schema: Any, place: str, *, part: bool, parts: set[str]) -> None:
-    """Close what describes an object on its own; see :func:`_parts`."""
+    """Close the schemas that describe an object on their own.
+
+    Args:
+        schema: A schema; it is changed.
+        place: Its path from the root.
+        part: Whether it describes an object together with the schema around it.
+        parts: Paths of schemas that references make parts; see :func:`_parts`.
+    """
     if not isinstance(schema, dict):
         return
     opens = {
@@ -256,14 +276,15 @@ def _close(schema: Any, place: str, *, part: bool, parts: set[str]) -> None:
 
 
 def _parts(schema: Any, *, part: bool = False) -> set[str]:
-    """Places that only a reference makes part of another object.
+    """Paths of the schemas that a reference makes part of another object's description.
 
-    Parts of a conjunction describe one object together: closing one would empty it.
+    The parts of a conjunction (``allOf``) describe one object together. If one of them were closed,
+    it would forbid the properties of the others.
     """
-    found: set[str] = set()
+    places: set[str] = set()
     if isinstance(schema, dict):
         if "$ref" in schema and (part or "properties" in schema):
-            found.add(unquote(str(schema["$ref"])))
+            places.add(unquote(str(schema["$ref"])))
         for child, _, inner in children(schema, part=part):
-            found |= _parts(child, part=inner)
-    return found
+            places |= _parts(child, part=inner)
+    return places

@@ -1,7 +1,8 @@
-"""References inside a JSON schema: followed, moved, and without the names that they may go by.
+"""References inside a JSON schema: following them, and keeping them right when the schema moves.
 
 A reference may name a place by its path, by an ``$anchor``, or relative to an ``$id`` (JSON Schema
-2020-12 core, section 8.2). A schema that becomes a part of another one keeps only paths right.
+2020-12 core, section 8.2). When a schema becomes part of another one, only paths can be corrected,
+so the other kinds are turned into paths first.
 """
 
 from __future__ import annotations
@@ -18,66 +19,74 @@ _DATA = ("enum", "const", "default", "examples", "required")
 
 
 def target(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
-    """What ``schema["$ref"]``, a path, leads to; ``None``: nothing in this document."""
-    found: Any = root
+    """What the path in ``schema["$ref"]`` leads to; ``None``: it is not in this document."""
+    place: Any = root
     ref = schema["$ref"]
     if not isinstance(ref, str) or not ref.startswith("#"):
         return None
     for token in ref[1:].split("/")[1:]:
         key = unquote(token).replace("~1", "/").replace("~0", "~")
-        if isinstance(found, list) and key.isdigit() and int(key) < len(found):
-            found = found[int(key)]
-        elif isinstance(found, Mapping) and key in found:
-            found = found[key]
+        if isinstance(place, list) and key.isdigit() and int(key) < len(place):
+            place = place[int(key)]
+        elif isinstance(place, Mapping) and key in place:
+            place = place[key]
         else:
             return None
-    return found
+    return place
 
 
 def plain(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy whose references are paths from its root, where their targets are in it.
+    """A copy whose references are paths from its root, if their targets are in the schema.
 
     References to other documents stay as they are.
     """
-    found: dict[str, Any] = copy.deepcopy(dict(schema))
-    if not _is_named(found):
-        return found
-    places: dict[str, str] = {"": "#"}
-    for part, place, base in _walk(found, "#", ""):
+    copied: dict[str, Any] = copy.deepcopy(dict(schema))
+    if not _has_names(copied):
+        return copied
+    places: dict[str, str] = {"": "#"}  # from an address or a name to a path
+    for part, place, base in _walk(copied, "#", ""):
         if _own(part, "$id") is not None:
             places.setdefault(base, place)
         for key in ("$anchor", "$dynamicAnchor"):
             if (name := _own(part, key)) is not None:
                 places.setdefault(f"{base}#{name}", place)
-    # All places first, then the changes: a walk needs the names that these take away.
-    for part, _, base in list(_walk(found, "#", "")):
+    # All places are collected before anything is changed: a walk needs the names that are removed.
+    for part, _, base in list(_walk(copied, "#", "")):
         for key in ("$ref", "$dynamicRef"):
             ref = _own(part, key)
             path = None if ref is None else _path(ref, base, places)
-            if ref is not None and ref.startswith("#/") and target({"$ref": path}, found) is None:
-                continue  # written by someone who means the root, whatever names lie between
+            if ref is not None and ref.startswith("#/") and target({"$ref": path}, copied) is None:
+                continue  # the author counted from the root, whatever ``$id`` lies between
             if path is not None:
                 del part[key]
                 part["$ref"] = path
-    for part, _, _ in list(_walk(found, "#", "")):
+    for part, _, _ in list(_walk(copied, "#", "")):
         for key in ("$id", "$anchor", "$dynamicAnchor"):
             if _own(part, key) is not None:
                 del part[key]
-    return found
+    return copied
 
 
 def moved(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """A copy with its references as they have to be when it lies at ``place``."""
-    found = plain(schema)
-    for part, _, _ in list(_walk(found, "#", "")):
+    """A copy whose references are right when it stands at ``place`` in another schema."""
+    copied = plain(schema)
+    for part, _, _ in list(_walk(copied, "#", "")):
         ref = _own(part, "$ref")
         if ref is not None and ref.startswith("#"):
             part["$ref"] = place + ref[1:]
-    return found
+    return copied
 
 
 def children(schema: dict[str, Any], *, part: bool) -> Iterator[tuple[Any, str, bool]]:
-    """The schemas inside of one: schema, place in it, whether it is part of this one."""
+    """The schemas directly inside of one.
+
+    Args:
+        schema: The outer schema.
+        part: Whether the outer schema itself describes an object together with the one around it.
+
+    Yields:
+        The inner schema, its path in the outer one, and whether both describe the same object.
+    """
     for key, value in schema.items():
         if key in _MAPS and isinstance(value, dict):
             yield from ((child, f"{key}/{_token(name)}", False) for name, child in value.items())
@@ -91,7 +100,7 @@ def children(schema: dict[str, Any], *, part: bool) -> Iterator[tuple[Any, str, 
 
 
 def _walk(schema: Any, place: str, base: str) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """Every schema with its place and its base: the address that its references start from."""
+    """Every schema, its path, and its base: the address from which its references start."""
     if not isinstance(schema, dict):
         return
     own = _own(schema, "$id")
@@ -103,6 +112,7 @@ def _walk(schema: Any, place: str, base: str) -> Iterator[tuple[dict[str, Any], 
 
 
 def _path(ref: str, base: str, places: Mapping[str, str]) -> str | None:
+    """A reference as a path from the root; ``None``: it leads to another document."""
     address, _, fragment = ref.partition("#")
     address = urljoin(base, address) if address else base
     if not fragment or fragment.startswith("/"):
@@ -112,11 +122,12 @@ def _path(ref: str, base: str, places: Mapping[str, str]) -> str | None:
 
 
 def _own(schema: Mapping[str, Any], key: str) -> str | None:
+    """A keyword's text; ``None`` if it is missing, or is something else than a text."""
     value = schema.get(key)
     return value if isinstance(value, str) else None
 
 
-def _is_named(schema: Mapping[str, Any]) -> bool:
+def _has_names(schema: Mapping[str, Any]) -> bool:
     return any(
         _own(part, key) is not None
         for part, _, _ in _walk(schema, "#", "")

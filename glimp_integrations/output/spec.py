@@ -1,4 +1,4 @@
-"""What a caller asks of a reply besides text: tools to call, a choice among them, a schema."""
+"""What a caller asks of a reply besides text: tools to call, a choice among them, a JSON schema."""
 
 from __future__ import annotations
 
@@ -17,23 +17,29 @@ _NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """The form of a reply.
+    """The tools a reply may call, and the JSON schema its answer must follow.
 
-    The reasoning is free and routed in any case; what is asked for here binds the answer.
+    Only the answer is constrained. The reasoning before it is free text and is routed as usual.
 
     Args:
-        tools: In OpenAI's format, ``{"type": "function", "function": {"name", "description",
+        tools: Tools in OpenAI's format, ``{"type": "function", "function": {"name", "description",
             "parameters"}}``.
-        tool_choice: ``"auto"`` (call or answer), ``"none"``, ``"any"`` or ``"required"`` (some
-            tool), a tool's name, or ``{"type": "function", "function": {"name": ...}}``.
-        strict: Arguments follow their schema. ``None``: where the backend allows it, and as far as
-            a grammar can keep the schema; ``True``: or an error; ``False``: calls are written
-            freely, unless a choice forces them.
+        tool_choice: ``"auto"`` (the model calls or answers), ``"none"`` (no calls), ``"any"`` or
+            ``"required"`` (it must call some tool), a tool's name, or ``{"type": "function",
+            "function": {"name": ...}}``.
+        strict: Whether a call's arguments must follow the tool's schema. ``None``: where the
+            backend supports schemas, and as far as a grammar can express the schema; ``True``:
+            always, and an error where that is impossible; ``False``: calls are written freely,
+            unless ``tool_choice`` forces one.
         parallel_tool_calls: Whether a reply may hold several calls.
         schema: JSON schema of the answer.
 
+    Attributes:
+        forced: The name of the tool that must be called, ``"any"``, or ``None``.
+
     Raises:
-        ConfigError: Tools collide or are malformed, or the choice names none of them.
+        ConfigError: Two tools have the same name, a tool is malformed, or ``tool_choice`` names
+            none of the tools.
     """
 
     tools: Sequence[Mapping[str, Any]] = ()
@@ -42,15 +48,14 @@ class OutputSpec:
     parallel_tool_calls: bool = True
     schema: Mapping[str, Any] | None = None
     forced: str | None = field(init=False, default=None)
-    """A tool's name, ``"any"``, or ``None``."""
 
     def __post_init__(self) -> None:
         names = [_name(index, tool) for index, tool in enumerate(self.tools)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
             raise ConfigError(
-                f"several tools are called {', '.join(map(repr, twice))}: a call could not tell "
-                "them apart, so give each its own name"
+                f"several tools are called {', '.join(map(repr, duplicates))}: a call could not "
+                "tell them apart, so give each its own name"
             )
         choice = _choice(self.tool_choice)
         if choice == "none":
@@ -66,7 +71,7 @@ class OutputSpec:
 
     @property
     def names(self) -> list[str]:
-        """Names of the tools."""
+        """The tools' names."""
         return [tool["function"]["name"] for tool in self.tools]
 
     @property
@@ -77,6 +82,7 @@ class OutputSpec:
 
 
 def _name(index: int, tool: Mapping[str, Any]) -> str:
+    """A tool's name, checked; ``index`` is for the message."""
     function = tool.get("function") if isinstance(tool, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -88,21 +94,22 @@ def _name(index: int, tool: Mapping[str, Any]) -> str:
     return name
 
 
-def _choice(given: Any) -> str:
-    if given is None or given is False:
-        return "auto" if given is None else "none"
-    if given is True or given == "required":
+def _choice(tool_choice: Any) -> str:
+    """``"auto"``, ``"none"``, ``"any"`` or a tool's name, from all ways to write them."""
+    if tool_choice is None or tool_choice is False:
+        return "auto" if tool_choice is None else "none"
+    if tool_choice is True or tool_choice == "required":
         return "any"
-    if isinstance(given, str):
-        return given
-    if isinstance(given, Mapping):
-        function = given.get("function")
-        name = function.get("name") if isinstance(function, Mapping) else given.get("name")
+    if isinstance(tool_choice, str):
+        return tool_choice
+    if isinstance(tool_choice, Mapping):
+        function = tool_choice.get("function")
+        name = function.get("name") if isinstance(function, Mapping) else tool_choice.get("name")
         if isinstance(name, str):
             return name
-        if given.get("type") in ("auto", "none", "any", "required"):
-            return _choice(given["type"])
+        if tool_choice.get("type") in ("auto", "none", "any", "required"):
+            return _choice(tool_choice["type"])
     raise ConfigError(
-        f"tool_choice is {given!r}; expected 'auto', 'none', 'any', a tool's name or "
+        f"tool_choice is {tool_choice!r}; expected 'auto', 'none', 'any', a tool's name or "
         "{'type': 'function', 'function': {'name': ...}}"
     )

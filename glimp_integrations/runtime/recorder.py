@@ -12,7 +12,7 @@ from glimp_integrations.method.entropy import Estimator
 from glimp_integrations.method.rule import Author
 from glimp_integrations.method.steps import Step
 from glimp_integrations.output.constraints import Plan
-from glimp_integrations.output.tool_parser import new_ids
+from glimp_integrations.output.tool_call_ids import new_ids
 from glimp_integrations.runtime.counters import Counters
 from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.settings import RoutingSettings

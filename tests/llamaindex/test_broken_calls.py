@@ -60,7 +60,7 @@ async def test_the_model_is_told_and_tries_again(
     assert "Paris" in str(conversation[1])
     assert str(conversation[1]["content"]).startswith("".join(before))
     told = conversation[2]["content"]
-    assert "no JSON object" in told if broken is BROKEN else "this is no tool call" in told
+    assert ("not a JSON object" if broken is BROKEN else "this is not a tool call") in told
 
 
 @pytest.mark.parametrize("streaming", [True, False])

@@ -18,7 +18,7 @@ from glimp_integrations.trace.events import ToolCallDelta
 Schema = dict[str, Any]
 
 
-def reader(parameters: Schema | None) -> ToolCallParser:
+def parser_for(parameters: Schema | None) -> ToolCallParser:
     return ToolCallParser(["write"], str, parameters={"write": parameters})
 
 
@@ -31,16 +31,16 @@ def written(**given: str) -> str:
 def value(text: str, schema: Any, **root: Any) -> Any:
     """What an argument of this schema is read as, at once and by character."""
     parameters = {"type": "object", "properties": {"x": schema}, **root}
-    found = []
+    values = []
     for pieces in ([written(x=text)], written(x=text)):
-        read = reader(parameters)
+        parser = parser_for(parameters)
         for piece in pieces:
-            read.feed(piece)
-        read.end()
-        assert (read.content, read.invalid) == ("", [])
-        found.append(read.calls[0].arguments["x"])
-    assert repr(found[0]) == repr(found[1])
-    return found[0]
+            parser.feed(piece)
+        parser.end()
+        assert (parser.content, parser.invalid) == ("", [])
+        values.append(parser.calls[0].arguments["x"])
+    assert repr(values[0]) == repr(values[1])
+    return values[0]
 
 
 STRING = {"type": "string"}
@@ -83,7 +83,7 @@ def test_a_string_stays_the_text_as_it_stands(text: str, schema: Schema) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "schema", "wanted"),
+    ("text", "schema", "expected"),
     [
         ("2024", INTEGER, 2024),
         ("-7", INTEGER, -7),
@@ -97,7 +97,7 @@ def test_a_string_stays_the_text_as_it_stands(text: str, schema: Schema) -> None
         ('{"a": "b"}', {"type": "object"}, {"a": "b"}),
         ('{"a": "b"}', {"$ref": "#/$defs/thing"}, {"a": "b"}),
         ("3", {"enum": [1, 2, 3]}, 3),
-        # What is no value of its kind stays text, for whoever checks the arguments.
+        # What is not a value of its kind stays text, for the code that checks the arguments.
         ("two", INTEGER, "two"),
         ("NaN", {"type": "number"}, "NaN"),
         ("{'a': 1}", {"type": "object"}, "{'a': 1}"),
@@ -114,7 +114,7 @@ def test_a_string_stays_the_text_as_it_stands(text: str, schema: Schema) -> None
         ("{no", {"type": ["string", "object"]}, "{no"),
         ("red", {"enum": ["red", 3]}, "red"),
         ("3", {"enum": ["red", 3]}, 3),
-        # Nothing known: JSON where it is some.
+        # Nothing is known: it is JSON where it can be.
         ("3", {}, 3),
         ("3 apples", {}, "3 apples"),
         ("NaN", {}, "NaN"),
@@ -125,9 +125,9 @@ def test_a_string_stays_the_text_as_it_stands(text: str, schema: Schema) -> None
         ("[" * 500 + "]" * 500, {}, "[" * 500 + "]" * 500),
     ],
 )
-def test_other_kinds_are_read_by_the_schema(text: str, schema: Any, wanted: Any) -> None:
-    found = value(text, schema, **{"$defs": {"thing": {"type": "object"}}})
-    assert (found, type(found)) == (wanted, type(wanted))
+def test_other_kinds_are_read_by_the_schema(text: str, schema: Any, expected: Any) -> None:
+    result = value(text, schema, **{"$defs": {"thing": {"type": "object"}}})
+    assert (result, type(result)) == (expected, type(expected))
 
 
 def test_properties_that_are_described_elsewhere() -> None:
@@ -138,8 +138,8 @@ def test_properties_that_are_described_elsewhere() -> None:
         {"anyOf": [base, {"type": "object", "properties": {"y": INTEGER}}]},
         {"type": "object", "additionalProperties": STRING},
     ):
-        read = reader(parameters).read(written(x="2024"))
-        assert read.calls[0].arguments == {"x": "2024"}
+        parser = parser_for(parameters).read(written(x="2024"))
+        assert parser.calls[0].arguments == {"x": "2024"}
 
 
 TEXTS = [
@@ -171,50 +171,50 @@ def test_a_call_may_lack_some_of_its_ends() -> None:
         (f"{head}1\n</parameter>\n</function>\n{other}", [{"x": "1"}, {"y": "2"}]),
     ):
         for pieces in ([text], text):
-            read = reader({"type": "object", "additionalProperties": STRING})
+            parser = parser_for({"type": "object", "additionalProperties": STRING})
             for piece in pieces:
-                read.feed(piece)
-            read.end()
-            assert [c.arguments for c in read.calls] == calls
-            assert (read.content, read.invalid) == ("", [])
+                parser.feed(piece)
+            parser.end()
+            assert [c.arguments for c in parser.calls] == calls
+            assert (parser.content, parser.invalid) == ("", [])
 
 
 def test_what_stands_in_place_of_parameters_is_not_lost() -> None:
     around = "<tool_call><function=write>{}</function></tool_call>"
-    read = reader(None).read(around.replace("{}", '{"x": "1"}'))
-    assert [c.arguments for c in read.calls] == [{"x": "1"}]
-    read = reader(None).read(around.replace("{}", "all of it"))
-    assert [(c.name, c.text) for c in read.invalid] == [("write", "all of it")]
-    assert [c.arguments for c in reader(None).read(around.replace("{}", "\n")).calls] == [{}]
+    parser = parser_for(None).read(around.replace("{}", '{"x": "1"}'))
+    assert [c.arguments for c in parser.calls] == [{"x": "1"}]
+    parser = parser_for(None).read(around.replace("{}", "all of it"))
+    assert [(c.name, c.text) for c in parser.invalid] == [("write", "all of it")]
+    assert [c.arguments for c in parser_for(None).read(around.replace("{}", "\n")).calls] == [{}]
 
 
-def test_a_broken_off_argument_is_told_as_far_as_it_came() -> None:
+def test_a_truncated_argument_is_returned_as_far_as_it_came() -> None:
     text = written(y="1", x="a\nb").partition("b")[0]
-    read = reader({"type": "object", "properties": {"x": STRING}}).read(text)
-    assert [(c.name, c.text) for c in read.invalid] == [("write", '{"y": 1, "x": "a\\n')]
+    parser = parser_for({"type": "object", "properties": {"x": STRING}}).read(text)
+    assert [(c.name, c.text) for c in parser.invalid] == [("write", '{"y": 1, "x": "a\\n')]
 
 
 # -- in pieces -------------------------------------------------------------------------------
 
 
 def deltas(pieces: Any, parameters: Schema | None) -> tuple[list[str], ToolCallParser]:
-    read = reader(parameters)
-    told = [item for piece in pieces for item in read.feed(piece)] + read.end()
-    return [item.arguments for item in told if isinstance(item, ToolCallDelta)], read
+    parser = parser_for(parameters)
+    parts = [item for piece in pieces for item in parser.feed(piece)] + parser.end()
+    return [item.arguments for item in parts if isinstance(item, ToolCallDelta)], parser
 
 
 @pytest.mark.parametrize("schema", [STRING, {}, {"anyOf": [STRING, NULL]}], ids=str)
-def test_a_long_text_is_told_as_it_is_written(schema: Schema) -> None:
+def test_a_long_text_is_returned_as_it_is_written(schema: Schema) -> None:
     lines = [f'Line {n}: "quoted" \\ \u00e9 \u2060\n' for n in range(200)]
-    read = reader({"type": "object", "properties": {"x": schema}})
-    told = [read.feed("<tool_call>\n<function=write>\n<parameter=x>\n")]
-    told += [read.feed(line) for line in lines]
-    assert all(told[1:]), "something with every piece"
-    told.append(read.feed("end\n</parameter>\n</function>\n</tool_call>"))
-    parts = [i.arguments for items in told for i in items if isinstance(i, ToolCallDelta)]
-    wanted = {"x": "".join(lines) + "end"}
-    assert json.loads("".join(parts)) == wanted
-    assert read.calls[0].arguments == wanted
+    parser = parser_for({"type": "object", "properties": {"x": schema}})
+    outputs = [parser.feed("<tool_call>\n<function=write>\n<parameter=x>\n")]
+    outputs += [parser.feed(line) for line in lines]
+    assert all(outputs[1:]), "something with every piece"
+    outputs.append(parser.feed("end\n</parameter>\n</function>\n</tool_call>"))
+    arguments = [i.arguments for output in outputs for i in output if isinstance(i, ToolCallDelta)]
+    expected = {"x": "".join(lines) + "end"}
+    assert json.loads("".join(arguments)) == expected
+    assert parser.calls[0].arguments == expected
 
 
 PARTS = st.sampled_from(
@@ -254,11 +254,11 @@ PARAMETERS = {
 def test_any_pieces_of_xml_give_the_same_calls(parts: list[str], begun: bool, known: bool) -> None:
     parts = ["<tool_call><function=write>", *parts] if begun else parts
     parameters = PARAMETERS if known else None
-    wanted, whole = deltas(["".join(parts)], parameters)
+    expected, whole = deltas(["".join(parts)], parameters)
     for pieces in (parts, "".join(parts)):
-        told, read = deltas(pieces, parameters)
-        assert "".join(told) == "".join(wanted)
-        assert (read.content, read.calls, read.invalid) == (
+        arguments, parser = deltas(pieces, parameters)
+        assert "".join(arguments) == "".join(expected)
+        assert (parser.content, parser.calls, parser.invalid) == (
             whole.content,
             whole.calls,
             whole.invalid,
@@ -275,12 +275,12 @@ def test_texts_are_read_back_from_any_pieces(given_texts: dict[str, str], sizes:
     while at < len(text):
         pieces.append(text[at : at + sizes[len(pieces) % len(sizes)]])
         at += len(pieces[-1])
-    told, read = deltas(pieces, parameters)
-    assert [c.arguments for c in read.calls] == [given_texts]
-    assert json.loads("".join(told)) == given_texts
+    arguments, parser = deltas(pieces, parameters)
+    assert [c.arguments for c in parser.calls] == [given_texts]
+    assert json.loads("".join(arguments)) == given_texts
 
 
-def test_the_whole_way_from_a_form_to_a_call() -> None:
+def test_the_whole_way_from_a_tool_to_its_call() -> None:
     parameters = {"type": "object", "properties": {"x": STRING, "n": INTEGER}}
     tool = {"type": "function", "function": {"name": "write", "parameters": parameters}}
     text = written(x='{"a": 1.50}', n="2024")
@@ -295,9 +295,9 @@ def test_the_whole_way_from_a_form_to_a_call() -> None:
     ]
     with GlimpRouter(*models, threshold=-1) as router:
         (call,) = router.run("?", OutputSpec(tools=[tool])).tool_calls
-        told = [
+        parts = [
             e for e in router.stream("?", OutputSpec(tools=[tool])) if isinstance(e, ToolCallDelta)
         ]
     assert call.arguments == {"x": '{"a": 1.50}', "n": 2024}
-    assert len(told) > 4
-    assert json.loads("".join(e.arguments for e in told)) == call.arguments
+    assert len(parts) > 4
+    assert json.loads("".join(e.arguments for e in parts)) == call.arguments

@@ -1,4 +1,4 @@
-"""Tool calls are found in text, whoever wrote it and wherever its pieces begin and end."""
+"""Tool calls are ids in text of any model family, however the text is cut into pieces."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from glimp_integrations.output.tool_call_ids import new_ids
 from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
-from glimp_integrations.output.tool_parser import ToolCallParser, new_ids
+from glimp_integrations.output.tool_parser import ToolCallParser
 from glimp_integrations.trace.events import ToolCallDelta
 from glimp_integrations.trace.records import ToolCall
 
 NAMES = ["get_weather", "other"]
 Arguments = dict[str, Any]
 Calls = list[tuple[str, Arguments]]
-Told = list[str | ToolCallDelta]
+Output = list[str | ToolCallDelta]
 
 
 def number(index: int) -> str:
@@ -31,20 +32,20 @@ def split(text: str, names: Iterable[str] = NAMES) -> ToolCallParser:
     return ToolCallParser(names, number).read(text)
 
 
-def fed(pieces: Iterable[str], most: int | None = None) -> tuple[ToolCallParser, Told]:
-    """A reader that was given the pieces, and all it told."""
-    reader, told = ToolCallParser(NAMES, number, most), []
+def fed(pieces: Iterable[str], most: int | None = None) -> tuple[ToolCallParser, Output]:
+    """A parser that was given the pieces, and everything it returned."""
+    parser, output = ToolCallParser(NAMES, number, most), []
     for piece in pieces:
-        told += reader.feed(piece)
-    return reader, told + reader.end()
+        output += parser.feed(piece)
+    return parser, output + parser.end()
 
 
-def calls(reader: ToolCallParser) -> Calls:
-    return [(call.name, call.arguments) for call in reader.calls]
+def calls(parser: ToolCallParser) -> Calls:
+    return [(call.name, call.arguments) for call in parser.calls]
 
 
-def broken(reader: ToolCallParser) -> list[tuple[str | None, str]]:
-    return [(call.name, call.text) for call in reader.invalid]
+def broken(parser: ToolCallParser) -> list[tuple[str | None, str]]:
+    return [(call.name, call.text) for call in parser.invalid]
 
 
 def dump(value: Any) -> str:
@@ -175,23 +176,23 @@ NESTED: Calls = [("get_weather", {"city": "Pa}r{is", "near": {"a": [1, {"b": "\\
 
 
 @every_family
-def test_a_call_is_no_text(family: Callable[[Calls], str]) -> None:
-    reader = split(family(ONE))
-    assert (reader.content, calls(reader), reader.invalid) == ("", ONE, [])
+def test_a_call_is_not_text(family: Callable[[Calls], str]) -> None:
+    parser = split(family(ONE))
+    assert (parser.content, calls(parser), parser.invalid) == ("", ONE, [])
 
 
 @every_family
 def test_several_calls_in_a_row(family: Callable[[Calls], str]) -> None:
-    reader = split(family(TWO))
-    assert (reader.content, calls(reader), reader.invalid) == ("", TWO, [])
-    assert [call.id for call in reader.calls] == ["id0", "id1"]
+    parser = split(family(TWO))
+    assert (parser.content, calls(parser), parser.invalid) == ("", TWO, [])
+    assert [call.id for call in parser.calls] == ["id0", "id1"]
 
 
 @every_family
-def test_text_in_front_of_calls_and_behind_them_stays(family: Callable[[Calls], str]) -> None:
-    reader = split(f"I will look.\n\n{family(TWO)}\n\nThat is all.")
-    assert calls(reader) == TWO
-    assert reader.content.split() == ["I", "will", "look.", "That", "is", "all."]
+def test_text_before_and_after_calls_stays(family: Callable[[Calls], str]) -> None:
+    parser = split(f"I will look.\n\n{family(TWO)}\n\nThat is all.")
+    assert calls(parser) == TWO
+    assert parser.content.split() == ["I", "will", "look.", "That", "is", "all."]
 
 
 @every_family
@@ -205,26 +206,26 @@ def test_brackets_and_quotes_inside_of_strings_end_nothing(
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_pieces_of_any_size_say_the_same(family: Callable[[Calls], str], size: int) -> None:
     text = f"I will look.\n\n{family([*NESTED, *TWO])}\n\nThat is all."
-    reader, _ = fed(text[at : at + size] for at in range(0, len(text), size))
-    assert calls(reader) == [*NESTED, *TWO]
-    assert reader.content.split() == ["I", "will", "look.", "That", "is", "all."]
-    assert reader.invalid == []
+    parser, _ = fed(text[at : at + size] for at in range(0, len(text), size))
+    assert calls(parser) == [*NESTED, *TWO]
+    assert parser.content.split() == ["I", "will", "look.", "That", "is", "all."]
+    assert parser.invalid == []
 
 
 @every_family
-def test_of_more_calls_than_wanted_the_first_ones_count(family: Callable[[Calls], str]) -> None:
+def test_of_too_many_calls_the_first_ones_count(family: Callable[[Calls], str]) -> None:
     text = f"I will look.\n\n{family([*TWO, *NESTED])}\n\nThat is all."
     for pieces in ([text], text):
         for most in (1, 2):
-            reader, told = fed(pieces, most)
-            assert (reader.content, calls(reader)) == ("I will look.", TWO[:most])
-            add_up(reader, told)
+            parser, output = fed(pieces, most)
+            assert (parser.content, calls(parser)) == ("I will look.", TWO[:most])
+            add_up(parser, output)
 
 
 def test_a_broken_call_counts_as_one() -> None:
-    reader, told = fed("<tool_call>no</tool_call>" + hermes(ONE), most=1)
-    assert (reader.content, reader.calls, broken(reader)) == ("", [], [(None, "no")])
-    add_up(reader, told)
+    parser, output = fed("<tool_call>no</tool_call>" + hermes(ONE), most=1)
+    assert (parser.content, parser.calls, broken(parser)) == ("", [], [(None, "no")])
+    add_up(parser, output)
 
 
 def test_white_space_between_text_and_call_belongs_to_neither() -> None:
@@ -235,35 +236,35 @@ def test_white_space_between_text_and_call_belongs_to_neither() -> None:
 
 @pytest.mark.parametrize("text", ["", "  ", "a\n\nb", "a  \n", "\n a", "<tool_c", "a <b> [c] {d}"])
 def test_text_without_calls_is_left_as_it_is(text: str) -> None:
-    reader, told = fed(text)
-    assert (reader.content, "".join(map(str, told))) == (text, text)
+    parser, output = fed(text)
+    assert (parser.content, "".join(map(str, output))) == (text, text)
 
 
-def test_text_is_told_as_soon_as_it_cannot_be_a_call() -> None:
-    reader = ToolCallParser(NAMES, number)
-    assert reader.feed("I will") == ["I will"]
-    assert reader.feed(" look <tool") == [" look"]
-    assert reader.feed("box>") == [" <toolbox>"]
+def test_text_is_returned_as_soon_as_it_cannot_be_a_call() -> None:
+    parser = ToolCallParser(NAMES, number)
+    assert parser.feed("I will") == ["I will"]
+    assert parser.feed(" look <tool") == [" look"]
+    assert parser.feed("box>") == [" <toolbox>"]
 
 
-def test_arguments_are_told_as_they_arrive() -> None:
-    reader = ToolCallParser(NAMES, number)
-    assert reader.feed('<tool_call>{"name": "other", "arguments":') == []
-    assert reader.feed(' {"a"') == [
+def test_arguments_are_returned_as_they_arrive() -> None:
+    parser = ToolCallParser(NAMES, number)
+    assert parser.feed('<tool_call>{"name": "other", "arguments":') == []
+    assert parser.feed(' {"a"') == [
         ToolCallDelta(0, "id0", "other", ""),
         ToolCallDelta(0, None, None, '{"a"'),
     ]
-    assert reader.feed(": 1}") == [ToolCallDelta(0, None, None, ": 1}")]
-    assert reader.feed("}</tool_call>") == reader.end() == []
+    assert parser.feed(": 1}") == [ToolCallDelta(0, None, None, ": 1}")]
+    assert parser.feed("}</tool_call>") == parser.end() == []
 
 
 def test_without_tools_everything_is_text() -> None:
     text = hermes(ONE)
-    reader = split(text, names=[])
-    assert (reader.content, reader.calls, reader.invalid) == (text, [], [])
+    parser = split(text, names=[])
+    assert (parser.content, parser.calls, parser.invalid) == (text, [], [])
 
 
-# -- JSON that is no call, calls that are no JSON --------------------------------------------
+# -- JSON that is not a call, calls that are not JSON ---------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -278,15 +279,15 @@ def test_without_tools_everything_is_text() -> None:
     ],
 )
 def test_other_json_without_a_tag_is_text(text: str) -> None:
-    reader, _ = fed(text)
-    assert (reader.content, reader.calls, reader.invalid) == (text, [], [])
+    parser, _ = fed(text)
+    assert (parser.content, parser.calls, parser.invalid) == (text, [], [])
 
 
 @pytest.mark.parametrize("family", TAGGED, ids=lambda f: f.__name__)
-def test_behind_a_tag_an_unknown_name_is_a_call(family: Callable[[Calls], str]) -> None:
+def test_after_a_tag_an_unknown_name_is_a_call(family: Callable[[Calls], str]) -> None:
     # Whoever runs the tools can tell the model so; as text it would be lost.
-    reader = split(family([("nobody", {"a": 1})]))
-    assert (reader.content, calls(reader)) == ("", [("nobody", {"a": 1})])
+    parser = split(family([("nobody", {"a": 1})]))
+    assert (parser.content, calls(parser)) == ("", [("nobody", {"a": 1})])
 
 
 @pytest.mark.parametrize(
@@ -308,9 +309,9 @@ def test_arguments_may_be_written_in_many_ways(
 ) -> None:
     text = around.replace("{}", f'{{"name": "other"{written}}}')
     for pieces in ([text], text):
-        reader, told = fed(pieces)
-        assert (reader.content, calls(reader)) == ("", [("other", arguments)])
-        add_up(reader, told)
+        parser, output = fed(pieces)
+        assert (parser.content, calls(parser)) == ("", [("other", arguments)])
+        add_up(parser, output)
 
 
 @pytest.mark.parametrize(
@@ -324,10 +325,10 @@ def test_arguments_may_be_written_in_many_ways(
         'get_weather{"city": "Paris"}',
     ],
 )
-def test_behind_a_tag_keys_may_come_in_any_order(text: str) -> None:
+def test_after_a_tag_keys_may_come_in_any_order(text: str) -> None:
     for pieces in ([f"<tool_call>{text}</tool_call>"], f"<tool_call>{text}</tool_call>"):
-        reader, _ = fed(pieces)
-        assert (reader.content, calls(reader)) == ("", ONE)
+        parser, _ = fed(pieces)
+        assert (parser.content, calls(parser)) == ("", ONE)
 
 
 def test_xml_arguments_are_json_where_they_are_some() -> None:
@@ -352,11 +353,11 @@ def test_what_is_meant_as_a_call_and_is_none_is_invalid(
     text: str, name: str | None, kept: str
 ) -> None:
     for pieces in ([f"{text} So."], f"{text} So."):
-        reader, told = fed(pieces)
-        assert (reader.content, reader.calls) == ("So.", [])
-        assert broken(reader) == [(name, kept)]
-        add_up(reader, told)
-        assert "no" in reader.invalid[0].error
+        parser, output = fed(pieces)
+        assert (parser.content, parser.calls) == ("So.", [])
+        assert broken(parser) == [(name, kept)]
+        add_up(parser, output)
+        assert " not " in parser.invalid[0].error
 
 
 @pytest.mark.parametrize(
@@ -371,15 +372,15 @@ def test_what_is_meant_as_a_call_and_is_none_is_invalid(
 )
 def test_a_truncated_call_is_invalid(text: str, name: str | None, kept: str) -> None:
     for pieces in ([text], text):
-        reader, told = fed(pieces)
-        assert (reader.content, reader.calls, broken(reader)) == ("", [], [(name, kept)])
-        add_up(reader, told)
+        parser, output = fed(pieces)
+        assert (parser.content, parser.calls, broken(parser)) == ("", [], [(name, kept)])
+        add_up(parser, output)
 
 
-def test_arguments_that_were_left_out_are_told_as_none() -> None:
-    reader, told = fed('{"name": "other", "arguments": }')
-    assert calls(reader) == [("other", {})]
-    add_up(reader, told)
+def test_arguments_that_were_left_out_are_empty() -> None:
+    parser, output = fed('{"name": "other", "arguments": }')
+    assert calls(parser) == [("other", {})]
+    add_up(parser, output)
 
 
 def test_truncated_json_without_a_tag_is_text_until_it_has_arguments() -> None:
@@ -394,9 +395,9 @@ def test_a_call_that_only_lacks_its_closing_is_one() -> None:
 
 
 def test_good_and_bad_calls_are_numbered_together() -> None:
-    reader = split("<tool_call>no</tool_call>" + hermes(ONE) + "<tool_call>no</tool_call>")
-    assert [call.id for call in reader.calls] == ["id1"]
-    assert [call.id for call in reader.invalid] == ["id0", "id2"]
+    parser = split("<tool_call>no</tool_call>" + hermes(ONE) + "<tool_call>no</tool_call>")
+    assert [call.id for call in parser.calls] == ["id1"]
+    assert [call.id for call in parser.invalid] == ["id0", "id2"]
 
 
 @pytest.mark.parametrize(
@@ -410,18 +411,18 @@ def test_good_and_bad_calls_are_numbered_together() -> None:
 )
 def test_a_closing_tag_inside_of_an_argument_ends_nothing(text: str) -> None:
     for pieces in ([text], text):
-        reader, _ = fed(pieces)
-        assert (reader.content, calls(reader)) == ("", [("other", {"a": "x</tool_call>y"})])
+        parser, _ = fed(pieces)
+        assert (parser.content, calls(parser)) == ("", [("other", {"a": "x</tool_call>y"})])
 
 
 @pytest.mark.parametrize("family", [hermes, fenced], ids=lambda f: f.__name__)
-def test_a_code_block_behind_a_call_keeps_its_fence(family: Callable[[Calls], str]) -> None:
+def test_a_code_block_after_a_call_keeps_its_fence(family: Callable[[Calls], str]) -> None:
     block = "```python\nprint(1)\n```"
     for text in (f"{family(ONE)}\n\n{block}", f"{family(ONE)}\n\n{block}\n\nSo."):
         for pieces in ([text], text):
-            reader, _ = fed(pieces)
-            assert calls(reader) == ONE
-            assert reader.content.startswith(block)
+            parser, _ = fed(pieces)
+            assert calls(parser) == ONE
+            assert parser.content.startswith(block)
 
 
 # -- ids -------------------------------------------------------------------------------------
@@ -429,11 +430,11 @@ def test_a_code_block_behind_a_call_keeps_its_fence(family: Callable[[Calls], st
 
 def test_ids_are_nine_letters_and_digits_and_differ() -> None:
     new_id = new_ids()
-    found = [new_id(index) for index in (*range(12), 123)]
-    assert all(re.fullmatch(r"[A-Za-z0-9]{9}", one) for one in found)
-    assert len(set(found)) == len(found)
-    assert new_id(3) == found[3], "the same call has the same id however often it is read"
-    assert new_ids()(0) != found[0]
+    ids = [new_id(index) for index in (*range(12), 123)]
+    assert all(re.fullmatch(r"[A-Za-z0-9]{9}", one) for one in ids)
+    assert len(set(ids)) == len(ids)
+    assert new_id(3) == ids[3], "the same call has the same id however often it is read"
+    assert new_ids()(0) != ids[0]
 
 
 # -- properties ------------------------------------------------------------------------------
@@ -508,12 +509,12 @@ def pieces_of(data: st.DataObject, text: str) -> list[str]:
     return data.draw(cut(text)) if data.draw(st.booleans()) else list(text)
 
 
-def add_up(reader: ToolCallParser, told: Told) -> None:
+def add_up(parser: ToolCallParser, output: Output) -> None:
     """What was streamed is the result."""
-    assert "".join(item for item in told if isinstance(item, str)) == reader.content
+    assert "".join(item for item in output if isinstance(item, str)) == parser.content
     first: dict[int, ToolCallDelta] = {}
     arguments: dict[int, str] = {}
-    for item in told:
+    for item in output:
         if isinstance(item, str):
             continue
         if item.index in first:
@@ -522,7 +523,7 @@ def add_up(reader: ToolCallParser, told: Told) -> None:
             assert item.index == len(first), "calls begin in order"
             first[item.index] = item
         arguments[item.index] = arguments.get(item.index, "") + item.arguments
-    results = sorted([*reader.calls, *reader.invalid], key=lambda call: int(call.id[2:]))
+    results = sorted([*parser.calls, *parser.invalid], key=lambda call: int(call.id[2:]))
     assert [(d.id, d.name) for d in first.values()] == [(c.id, c.name) for c in results]
     for index, call in enumerate(results):
         if isinstance(call, ToolCall):
@@ -536,21 +537,21 @@ def test_what_a_family_writes_is_read_back_from_any_pieces(
     written: tuple[str, Calls], before: str, data: st.DataObject
 ) -> None:
     text, called = written
-    reader, told = fed(pieces_of(data, before + text))
-    assert (reader.content, calls(reader), reader.invalid) == (before.rstrip(), called, [])
-    add_up(reader, told)
+    parser, output = fed(pieces_of(data, before + text))
+    assert (parser.content, calls(parser), parser.invalid) == (before.rstrip(), called, [])
+    add_up(parser, output)
 
 
 @given(st.lists(PARAGRAPHS | some_calls().map(lambda pair: pair[0]), max_size=5), st.data())
 def test_any_pieces_of_a_reply_give_the_same_result(parts: list[str], data: st.DataObject) -> None:
     text = "\n\n".join(parts)
     text = text[: data.draw(st.integers(len(text) // 2, len(text)))]
-    whole, told_at_once = fed([text])
-    reader, told = fed(pieces_of(data, text))
-    assert reader.content == whole.content
-    assert (reader.calls, reader.invalid) == (whole.calls, whole.invalid)
-    add_up(whole, told_at_once)
-    add_up(reader, told)
+    whole, whole_output = fed([text])
+    parser, output = fed(pieces_of(data, text))
+    assert parser.content == whole.content
+    assert (parser.calls, parser.invalid) == (whole.calls, whole.invalid)
+    add_up(whole, whole_output)
+    add_up(parser, output)
 
 
 FRAGMENTS = st.sampled_from(
@@ -592,13 +593,13 @@ FRAGMENTS = st.sampled_from(
 @example(['{"name": "other"', '\n{"name": "other", "arguments": {}}'], [])
 def test_nothing_that_a_model_may_write_raises(parts: list[str], places: list[int]) -> None:
     text = "".join(parts)
-    whole, told_at_once = fed([text])
-    add_up(whole, told_at_once)
+    whole, whole_output = fed([text])
+    add_up(whole, whole_output)
     cuts = sorted({0, len(text), *(min(place, len(text)) for place in places)})
     for pieces in (parts, text, [text[a:b] for a, b in pairwise(cuts)]):
-        reader, told = fed(pieces)
-        add_up(reader, told)
-        assert (reader.content, reader.calls, reader.invalid) == (
+        parser, output = fed(pieces)
+        add_up(parser, output)
+        assert (parser.content, parser.calls, parser.invalid) == (
             whole.content,
             whole.calls,
             whole.invalid,
@@ -611,17 +612,17 @@ def test_nothing_that_a_model_may_write_raises(parts: list[str], places: list[in
 def test_a_beginning_that_is_no_call_takes_no_call_along(beginning: str) -> None:
     for text in (beginning + hermes(ONE), f"{beginning}\n{bare(ONE)}"):
         for pieces in ([text], text):
-            reader, told = fed(pieces)
-            assert (reader.content, calls(reader)) == (beginning, ONE)
-            add_up(reader, told)
+            parser, output = fed(pieces)
+            assert (parser.content, calls(parser)) == (beginning, ONE)
+            add_up(parser, output)
 
 
-def test_json_behind_a_closed_call_is_text() -> None:
-    reader = split('<tool_call>{"name": "other", "arguments": {}}</tool_call>\n\n{"x": 1}')
-    assert (reader.content, len(reader.calls), reader.invalid) == ('{"x": 1}', 1, [])
+def test_json_after_a_closed_call_is_text() -> None:
+    parser = split('<tool_call>{"name": "other", "arguments": {}}</tool_call>\n\n{"x": 1}')
+    assert (parser.content, len(parser.calls), parser.invalid) == ('{"x": 1}', 1, [])
 
 
-def test_data_that_has_a_name_is_no_call() -> None:
+def test_data_that_has_a_name_is_not_a_call() -> None:
     text = '{"name": "other", "age": 3}'
     assert (split(text).content, split(text).calls) == (text, [])
     assert [c.name for c in split('{"name": "other"}').calls] == ["other"]
@@ -629,6 +630,6 @@ def test_data_that_has_a_name_is_no_call() -> None:
 
 @pytest.mark.parametrize("tags", [("", ""), ("<tool_call>\n", "\n</tool_call>")])
 def test_double_braces_that_a_template_taught_are_read(tags: tuple[str, str]) -> None:
-    reader = split('{{"name": "other", "arguments": {"a": 1}}}'.join(tags))
-    assert [(c.name, c.arguments) for c in reader.calls] == [("other", {"a": 1})]
-    assert (reader.content, reader.invalid) == ("", [])
+    parser = split('{{"name": "other", "arguments": {"a": 1}}}'.join(tags))
+    assert [(c.name, c.arguments) for c in parser.calls] == [("other", {"a": 1})]
+    assert (parser.content, parser.invalid) == ("", [])

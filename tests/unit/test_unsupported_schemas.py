@@ -1,4 +1,4 @@
-"""Schemas that grammars cannot keep as they are: resolved, loosened and said, or refused."""
+"""Schemas that no grammar can express: loosened with a warning, or refused. References."""
 
 from __future__ import annotations
 
@@ -7,27 +7,20 @@ import logging
 from typing import Any
 
 import pytest
-from llguidance import LLMatcher, LLTokenizer
+import schema_helpers
+from schema_helpers import Schema
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.output import json_schema
-from glimp_integrations.output.constraints import make_plan
+from glimp_integrations.output.constraints import Plan
 from glimp_integrations.output.schema_references import plain
 from glimp_integrations.output.spec import OutputSpec
 
-Schema = dict[str, Any]
 HERMES = "{% if tools %}<tool_call>"
-BYTES = LLTokenizer("byte")
 
 
 def accepts(schema: Any, value: Any) -> bool:
-    """Whether a model bound to the schema could write this."""
-    grammar = LLMatcher.grammar_from_json_schema(json.dumps(json_schema.for_llguidance(schema)))
-    matcher = LLMatcher(BYTES, grammar, log_level=0)
-    for byte in json.dumps(value).encode():
-        if matcher.is_stopped() or not matcher.consume_token(byte):
-            return False
-    return bool(matcher.is_accepting())
+    return schema_helpers.accepts(schema, json.dumps(value))
 
 
 def constrainable(schema: Schema) -> Schema:
@@ -38,8 +31,8 @@ def tool(parameters: Any, name: str = "odd") -> Schema:
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
-def planned(form: OutputSpec, *, supports_schema: bool = True) -> Any:
-    return make_plan(form, (HERMES, ""), supports_schema=supports_schema, model="the model")
+def plan_for(spec: OutputSpec, *, supports_schema: bool = True) -> Plan:
+    return schema_helpers.plan_for(spec, HERMES, supports_schema=supports_schema)
 
 
 # -- references by name ----------------------------------------------------------------------
@@ -114,20 +107,20 @@ NAMED: list[Schema] = [
 @pytest.mark.parametrize("schema", NAMED, ids=range(len(NAMED)))
 def test_references_by_name_are_resolved_before_the_schema_moves(schema: Schema) -> None:
     before = json.dumps(schema)
-    found = constrainable(schema)
-    assert accepts(found, {"x": 3}) and not accepts(found, {"x": "3"})
+    loosened = constrainable(schema)
+    assert accepts(loosened, {"x": 3}) and not accepts(loosened, {"x": "3"})
     other = tool({"type": "object", "properties": {}}, "other")
-    forms = (
+    specs = (
         OutputSpec([tool(schema), other]),
         OutputSpec([tool(schema), other], "any"),
         OutputSpec([tool(schema)], schema=schema),
         OutputSpec([tool(schema)], strict=True),
     )
-    for form in forms:
-        for begun in ("<tool_call>", '{"name": "odd"'):
-            bound = planned(form).constraint_after(begun).schema
-            assert accepts(bound, {"name": "odd", "arguments": {"x": 3}})
-            assert not accepts(bound, {"name": "odd", "arguments": {"x": "3"}})
+    for spec in specs:
+        for trigger in ("<tool_call>", '{"name": "odd"'):
+            constrained = plan_for(spec).constraint_after(trigger).schema
+            assert accepts(constrained, {"name": "odd", "arguments": {"x": 3}})
+            assert not accepts(constrained, {"name": "odd", "arguments": {"x": "3"}})
     assert json.dumps(schema) == before, "the caller's is left alone"
 
 
@@ -137,12 +130,12 @@ def test_names_in_data_and_properties_called_like_them_stay() -> None:
         "properties": {"$id": {"type": "string"}, "$ref": {"const": {"$ref": "#/x"}}},
         "$defs": {"a": {"$anchor": "b"}},
     }
-    found = plain(schema)
-    assert found["properties"] == schema["properties"]
+    copied = plain(schema)
+    assert copied["properties"] == schema["properties"]
     assert json_schema.moved(schema, "#/$defs/t")["properties"] == schema["properties"]
 
 
-# -- what no grammar keeps -------------------------------------------------------------------
+# -- what no grammar can express ----------------------------------------------------------------
 
 DECIMAL = {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}
 LISTED = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
@@ -197,18 +190,18 @@ odd = pytest.mark.parametrize(
 
 
 @odd
-def test_a_keyword_that_no_grammar_keeps_is_left_out_of_it_and_named_once(
+def test_a_keyword_that_no_grammar_can_express_is_left_out_and_named_once(
     keyword: str, schema: Schema, right: Any, wrong: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = {"type": "object", "properties": {"x": schema}, "required": ["x"]}
     what = f"the arguments of {keyword} {id(caplog)}"
     with caplog.at_level(logging.WARNING, "glimp_integrations"):
-        found = json_schema.constrainable(whole, what=what)
-        assert json_schema.constrainable(whole, what=what) == found
+        loosened = json_schema.constrainable(whole, what=what)
+        assert json_schema.constrainable(whole, what=what) == loosened
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{what}: no grammar can keep {keyword}")
-    assert accepts(found, {"x": right})
-    assert wrong is None or not accepts(found, {"x": wrong}), "the rest is kept"
+    assert record.getMessage().startswith(f"{what}: no grammar can express {keyword}")
+    assert accepts(loosened, {"x": right})
+    assert wrong is None or not accepts(loosened, {"x": wrong}), "the rest is kept"
     with pytest.raises(ConfigError):
         json_schema.checked(whole, what="it")
 
@@ -216,23 +209,23 @@ def test_a_keyword_that_no_grammar_keeps_is_left_out_of_it_and_named_once(
 @odd
 @pytest.mark.parametrize("choice", ["auto", "any", "odd"])
 @pytest.mark.parametrize("strict", [None, False])
-def test_such_a_tool_leaves_the_others_bound(
+def test_such_a_tool_leaves_the_others_constrained(
     keyword: str, schema: Schema, right: Any, wrong: Any, choice: str, strict: bool | None
 ) -> None:
     whole = {"type": "object", "properties": {"x": schema}}
     other = tool({"type": "object", "properties": {"n": {"type": "integer"}}}, "other")
-    form = OutputSpec([tool(whole), other], choice, strict)
-    found = planned(form)
-    bound = found.constraint_after("<tool_call>").schema
+    spec = OutputSpec([tool(whole), other], choice, strict)
+    plan = plan_for(spec)
+    constrained = plan.constraint_after("<tool_call>").schema
     if strict is False and choice == "auto":
-        assert bound is None, "asked for"
+        assert constrained is None, "the call is written freely"
         return
-    assert accepts(bound, {"name": "odd", "arguments": {"x": right}})
+    assert accepts(constrained, {"name": "odd", "arguments": {"x": right}})
     if choice != "odd":
-        assert accepts(bound, {"name": "other", "arguments": {"n": 1}})
-        assert not accepts(bound, {"name": "other", "arguments": {"n": "1"}})
+        assert accepts(constrained, {"name": "other", "arguments": {"n": 1}})
+        assert not accepts(constrained, {"name": "other", "arguments": {"n": "1"}})
     with pytest.raises(ConfigError, match="tool 'odd'"):
-        planned(OutputSpec([tool(whole), other], choice, strict=True))
+        plan_for(OutputSpec([tool(whole), other], choice, strict=True))
 
 
 @odd
@@ -246,26 +239,26 @@ def test_such_an_answer_is_asked_for_everywhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     whole = {"type": "object", "properties": {"x": schema}, "title": f"{supports_schema}"}
-    forced = planned(OutputSpec(schema=whole), supports_schema=supports_schema).forced
+    forced = plan_for(OutputSpec(schema=whole), supports_schema=supports_schema).forced
     assert (forced.schema is not None) is supports_schema
     if supports_schema:
         assert accepts(forced.schema, {"x": right})
     else:
-        assert caplog.records == [], "nothing is bound, so nothing is missing"
+        assert caplog.records == [], "nothing is constrained, so nothing is missing"
     with pytest.raises(ConfigError):
-        planned(OutputSpec(schema=whole, strict=True), supports_schema=supports_schema)
+        plan_for(OutputSpec(schema=whole, strict=True), supports_schema=supports_schema)
 
 
 def test_arguments_of_which_nothing_is_left_are_still_an_object() -> None:
-    bound = planned(OutputSpec([tool({"not": {"required": ["y"]}})], "any")).forced.schema
-    assert accepts(bound, {"name": "odd", "arguments": {"x": 1}})
-    assert not accepts(bound, {"name": "odd", "arguments": 1})
+    constrained = plan_for(OutputSpec([tool({"not": {"required": ["y"]}})], "any")).forced.schema
+    assert accepts(constrained, {"name": "odd", "arguments": {"x": 1}})
+    assert not accepts(constrained, {"name": "odd", "arguments": 1})
 
 
 INVALID: list[tuple[Any, str]] = [
     ({"type": "wat"}, "wat"),
-    ({"type": object}, "no JSON schema"),
-    ("a string", "no JSON schema"),
+    ({"type": object}, "not a JSON schema"),
+    ("a string", "not a JSON schema"),
     ({"type": "object", "properties": {"a": 5}}, "must be an object or boolean"),
     ({"type": "object", "properties": {"x": {"$ref": "#/$defs/nobody"}}}, "nobody"),
     (
@@ -281,11 +274,11 @@ INVALID: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("schema", "named"), INVALID)
 @pytest.mark.parametrize("choice", ["auto", "any", "odd"])
-def test_what_is_no_schema_is_refused_before_anything_is_written(
+def test_what_is_not_a_schema_is_refused_before_anything_is_written(
     schema: Any, named: str, choice: str
 ) -> None:
     with pytest.raises(ConfigError, match=named) as caught:
-        planned(OutputSpec([tool(schema), tool({"type": "object"}, "other")], choice))
+        plan_for(OutputSpec([tool(schema), tool({"type": "object"}, "other")], choice))
     assert "the arguments of tool 'odd'" in str(caught.value)
 
 
@@ -301,7 +294,7 @@ def test_pydantics_sets_and_decimals(supports_schema: bool) -> None:
 
     schema = Bill.model_json_schema()
     schema["properties"]["total"]["anyOf"][1] = DECIMAL  # as pydantic 2.12 and 2.13 have it
-    forced = planned(OutputSpec(schema=schema), supports_schema=supports_schema).forced
+    forced = plan_for(OutputSpec(schema=schema), supports_schema=supports_schema).forced
     if supports_schema:
         assert accepts(forced.schema, {"total": "1.50", "tags": ["a", "a"]})
         assert not accepts(forced.schema, {"total": "1.50", "tags": [1]})
