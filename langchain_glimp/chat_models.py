@@ -22,34 +22,28 @@ from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.trace.events import Event, Finished, KindResolved, TextDelta, ToolCallDelta
 from glimp_integrations.trace.trace import RoutedAnswer
 from langchain_glimp._base import LangChainRouted
-from langchain_glimp._convert import (
+from langchain_glimp._messages import text_of, to_messages
+from langchain_glimp._responses import (
     PROVIDER,
     call_chunk,
     calls_of,
+    invalid_json_markers,
     metadata_of,
     reasoning_of,
-    spoilers,
-    text_of,
-    to_messages,
     usage_of,
 )
-from langchain_glimp._structured import (
-    Method,
-    ToolLike,
-    bind_tools,
-    openai_tools,
-    structured,
-)
+from langchain_glimp._structured_output import Method, structured
+from langchain_glimp._tools import ToolLike, bind_tools, openai_tools
 
 __all__ = ["ChatGlimpRouter"]
 
 
 class _OwnProfile(dict[str, Any]):
-    """A profile that was made here, not given by the caller."""
+    """A model profile that was made here, not passed by the caller."""
 
 
 class ChatGlimpRouter(LangChainRouted, BaseChatModel):
-    """Chat model whose chain of thought is written by two models, step by step.
+    """A chat model (``BaseChatModel``) whose chain of thought is written by two models.
 
     At the start of every reasoning step the small model's first token is glimpsed; if the
     entropy of its distribution exceeds ``threshold``, the large model writes the step, else the
@@ -89,7 +83,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
 
             llm.bind_tools([get_weather]).invoke("Weather in Graz?").tool_calls
 
-    Structured output, with a free chain of thought in front of it:
+    Structured output, after a chain of thought that is not constrained:
         .. code-block:: python
 
             llm.with_structured_output(Person).invoke("Anna is 34.")
@@ -107,7 +101,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
     @model_validator(mode="before")
     @classmethod
     def _profile_is_of_this_model(cls, data: Any) -> Any:
-        # A copy (configurable fields) brings the original's along.
+        # A copy, as configurable fields make it, comes with the original's profile.
         if isinstance(data, dict) and isinstance(data.get("profile"), _OwnProfile):
             return {**data, "profile": None}
         return data
@@ -123,24 +117,24 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """The model with tools it may call.
 
-        The tools are shown by the models' own chat templates. The reasoning is routed as ever; a
-        call is written by whoever writes the answer, bound by a grammar where the backend knows
-        grammars.
+        The models' own chat templates show the tools. The reasoning is routed as usual. A call is
+        written by the model that writes the answer, constrained to the tool's schema where its
+        backend supports schemas.
 
         Args:
             tools: Functions, tools, pydantic classes, TypedDicts or OpenAI's dictionaries.
             tool_choice: ``"auto"`` (also ``None``), ``"none"``, ``"any"`` (also ``"required"``
                 and ``True``), a tool's name, or ``{"type": "function", "function": {"name":
                 ...}}``.
-            strict: Arguments follow their schema. ``None``: where the schemas and the backend
-                allow it; ``True``: or an error; ``False``: calls are written freely, unless a
-                choice forces them.
-            parallel_tool_calls: Whether one message may hold several calls (default: it may).
-            **kwargs: Bound as they are: routing settings, ``response_format``.
+            strict: Whether a call's arguments must follow the tool's schema. ``None``: where the
+                schema and the backend allow it; ``True``: always, and an error where that is
+                impossible; ``False``: calls are written freely, unless ``tool_choice`` forces one.
+            parallel_tool_calls: Whether one message may hold several calls; ``None``: it may.
+            **kwargs: Further arguments of every call: routing settings, ``response_format``.
 
         Raises:
-            ConfigError: When called: tools collide, the choice names none of them, or ``strict``
-                cannot be kept.
+            ConfigError: Raised by the returned model: two tools have the same name, ``tool_choice``
+                names none of them, or ``strict`` is impossible.
         """
         return bind_tools(
             self,
@@ -161,25 +155,26 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
         tools: Sequence[ToolLike] | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """The model's answer as data. The chain of thought stays free: only the answer is bound.
+        """The model's answer as data. Only the answer is constrained, not the chain of thought.
 
         Args:
             schema: A pydantic class, a TypedDict, a JSON schema, or a tool's dictionary (OpenAI's,
                 Anthropic's or Bedrock's), whose parameters are then the schema.
-            method: ``"json_schema"``: the answer follows the schema. ``"function_calling"``: as
-                arguments of a tool. ``"json_mode"``: some JSON object, which the conversation
-                has to describe.
-            include_raw: Return ``{"raw": message, "parsed": ..., "parsing_error": ...}``.
-            strict: As for :meth:`bind_tools`; not for ``"json_mode"``.
-            tools: Tools the model may call instead of answering: the result is then ``None``, and
+            method: ``"json_schema"``: the answer follows the schema. ``"function_calling"``: the
+                answer is the arguments of a tool. ``"json_mode"``: the answer is a JSON object,
+                which the conversation has to describe.
+            include_raw: Whether to return ``{"raw": message, "parsed": ..., "parsing_error": ...}``
+                instead of the data alone.
+            strict: As for :meth:`bind_tools`; it has no effect with ``"json_mode"``.
+            tools: Tools the model may call instead of answering. The result is then ``None``, and
                 with ``include_raw`` the calls are in ``"raw"``.
-            **kwargs: Bound as they are: ``tool_choice``, ``parallel_tool_calls``, routing
-                settings.
+            **kwargs: Further arguments of every call: ``tool_choice``, ``parallel_tool_calls``,
+                routing settings.
 
         Raises:
-            ConfigError: The method is unknown or lacks a schema, or ``response_format`` is given
-                too; when called: the grammar engine
-                cannot express the schema (the message names the keyword).
+            ConfigError: The method is unknown or has no schema, or ``response_format`` is given
+                too. Raised by the returned runnable: a grammar cannot express the schema; the
+                message names the keyword.
         """
         return structured(
             self,
@@ -196,7 +191,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
         return f"{PROVIDER}-chat"
 
     def _resolve_model_profile(self) -> ModelProfile:
-        # Asked while the model is made: nothing is loaded for it.
+        # LangChain reads the profile while the model is made, so nothing is loaded for it.
         windows = [self.router.small.context_window, self.router.large.context_window]
         profile = _OwnProfile(
             name=self.pair_name,
@@ -221,9 +216,9 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
             temperature=True,
             attachment=False,
         )
-        known = [window for window in windows if window is not None]
-        if known:
-            profile["max_input_tokens"] = min(known)
+        limits = [window for window in windows if window is not None]
+        if limits:
+            profile["max_input_tokens"] = min(limits)
         return cast("ModelProfile", profile)
 
     def get_num_tokens_from_messages(
@@ -231,20 +226,25 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
         messages: list[BaseMessage],
         tools: Sequence[ToolLike] | None = None,
     ) -> int:
-        """Tokens of a conversation as the large model reads it, chat template included.
+        """The number of tokens of a conversation as the large model reads it, template included.
 
-        Of messages that make no conversation (a part of one, while it is trimmed) the words are
-        counted.
+        Messages that are not a conversation, such as a part of one while it is trimmed, have no
+        rendering: the tokens of their texts are counted.
+
+        Args:
+            messages: The conversation.
+            tools: Tools that the model is shown.
 
         Raises:
-            ConfigError: Its backend does not count tokens.
+            ConfigError: The large model's backend does not count tokens.
         """
-        found = to_messages(messages)
+        converted = to_messages(messages)
         count = None
-        if found:
+        if converted:
+            output = OutputSpec(tools=openai_tools(tools or ()))
             with suppress(ConfigError):
-                count = self.router.count_tokens(found, OutputSpec(tools=openai_tools(tools or ())))
-        return sum(self.get_num_tokens(text_of(m)) for m in found) if count is None else count
+                count = self.router.count_tokens(converted, output)
+        return sum(self.get_num_tokens(text_of(m)) for m in converted) if count is None else count
 
     def _generate(
         self,
@@ -294,11 +294,11 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
 
     def _chunk(self, event: Event) -> ChatGenerationChunk | None:
         if isinstance(event, Finished):
-            # Once, and last: chunks are added up, usage and metadata with them.
+            # LangChain adds up the chunks' usage and metadata, so only the last chunk has them.
             return ChatGenerationChunk(
                 message=AIMessageChunk(
                     content="",
-                    tool_call_chunks=spoilers(event.result),
+                    tool_call_chunks=invalid_json_markers(event.result),
                     response_metadata=metadata_of(event.result, self.pair_name),
                     usage_metadata=usage_of(event.result.usage),
                     chunk_position="last",
@@ -308,7 +308,7 @@ class ChatGlimpRouter(LangChainRouted, BaseChatModel):
             return ChatGenerationChunk(
                 message=AIMessageChunk(content="", tool_call_chunks=[call_chunk(event)])
             )
-        # Text whose kind is still open comes again as Settled.
+        # Text that may be reasoning or answer has no kind yet. It comes again as KindResolved.
         if not isinstance(event, TextDelta | KindResolved) or event.kind is None:
             return None
         if event.kind == "reasoning":

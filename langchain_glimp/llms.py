@@ -21,15 +21,15 @@ from glimp_integrations.adapter import token_usage
 from glimp_integrations.trace.events import Event, Finished, KindResolved, TextDelta
 from glimp_integrations.trace.trace import RoutedAnswer
 from langchain_glimp._base import LangChainRouted
-from langchain_glimp._convert import PROVIDER, metadata_of, reasoning_of
+from langchain_glimp._responses import PROVIDER, metadata_of, reasoning_of
 
 __all__ = ["GlimpRouterLLM"]
 
 
 class GlimpRouterLLM(LangChainRouted, BaseLLM):
-    """Text model (``BaseLLM``) whose chain of thought is written by two models.
+    """A text model (``BaseLLM``) whose chain of thought is written by two models.
 
-    A prompt is read as one user message, through each model's own chat template; the text that
+    A prompt is read as one user message, through each model's own chat template. The text that
     comes back is the answer. Reasoning, trace and usage are in ``generation_info``. See
     :class:`langchain_glimp.ChatGlimpRouter` for the settings.
 
@@ -49,7 +49,7 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    # Text in, text out: a call would have no place in it.
+    # A text model returns text, in which a tool call has no place.
     _output_arguments: ClassVar[frozenset[str]] = frozenset({"response_format"})
 
     @property
@@ -63,13 +63,13 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        told = self._chunk if self.streaming else None
-        if len(prompts) == 1:  # in this thread, where Ctrl-C stops the models
-            return self._result([self._answer(prompts[0], stop, run_manager, kwargs, told)])
-        # In threads, as Runnable.batch has it; callbacks see the caller's context variables.
+        to_chunk = self._chunk if self.streaming else None
+        if len(prompts) == 1:  # in this thread, so that Ctrl-C stops the models
+            return self._result([self._answer(prompts[0], stop, run_manager, kwargs, to_chunk)])
+        # In threads, as Runnable.batch does it, whose callbacks see the caller's context variables.
         with ContextThreadPoolExecutor() as threads:
             answers = threads.map(
-                lambda prompt: self._answer(prompt, stop, run_manager, kwargs, told), prompts
+                lambda prompt: self._answer(prompt, stop, run_manager, kwargs, to_chunk), prompts
             )
             return self._result(list(answers))
 
@@ -80,16 +80,16 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        told = self._chunk if self.streaming else None
+        to_chunk = self._chunk if self.streaming else None
         tasks = [
-            asyncio.ensure_future(self._aanswer(prompt, stop, run_manager, kwargs, told))
+            asyncio.ensure_future(self._aanswer(prompt, stop, run_manager, kwargs, to_chunk))
             for prompt in prompts
         ]
         try:
             return self._result(await asyncio.gather(*tasks))
-        finally:  # one failed, or the caller was cancelled: nobody waits for the others
+        finally:  # if one failed, or the caller was cancelled, the others are of no use
             for task in tasks:
-                if not task.cancelling():  # twice would not wait until its models have stopped
+                if not task.cancelling():  # a second cancel would not wait for its models to stop
                     task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -101,11 +101,11 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[str]:
-        """Answers to several prompts, at the same time, within ``max_concurrency``.
+        """Answer several prompts at the same time, up to ``max_concurrency`` of them.
 
-        Each is a call of its own, as with chat models: one that fails takes no other along.
+        Each prompt is a call of its own, as with chat models: if one fails, the others go on.
         """
-        # BaseLLM's own makes one call of all prompts, whose failure is everybody's.
+        # BaseLLM's own method makes one call of all prompts, which fails if one of them does.
         return Runnable.batch(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
@@ -129,7 +129,7 @@ class GlimpRouterLLM(LangChainRouted, BaseLLM):
         stop: list[str] | None = None,
         **kwargs: Any,
     ) -> Iterator[str]:
-        """Text as it is written; in one piece with ``streaming=False``."""
+        """The answer's text as it is written; with ``streaming=False``, the whole text at once."""
         if self.streaming is False:
             yield self.invoke(input, config, stop=stop, **kwargs)
         else:

@@ -1,4 +1,4 @@
-"""A callback that shows routing on the terminal while it happens."""
+"""A callback that shows the routing in the terminal while it happens."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ __all__ = ["StepPrinter"]
 
 
 class StepPrinter(BaseCallbackHandler):
-    """Prints steps as they are written, coloured by author; needs ``step_events=True``.
+    """Prints every step as it is written, coloured by author.
+
+    The model needs ``step_events=True``.
 
     Args:
-        threshold: Nats, for the bars.
-        console: A rich console; standard output by default.
+        threshold: The model's threshold in nats, at which the bars of the entropies are marked.
+        console: A rich console; ``None``: standard output.
     """
 
     def __init__(self, threshold: float = 1.0, console: Console | None = None) -> None:
@@ -32,10 +34,10 @@ class StepPrinter(BaseCallbackHandler):
 
     @property
     def result(self) -> RoutedAnswer | None:
-        """The last answer, with its trace."""
+        """The last answer, with its trace; ``None`` before the first."""
         return self._printer.result
 
     def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Receive one routing event."""
+        """Print one routing event. LangChain calls this."""
         if name == STEP_EVENT:
             self._printer(from_dict(data))

@@ -150,9 +150,8 @@ def make_plan(
         return replace(FREE, proposal_trigger=trigger((), unknown=True)) if calls else FREE
     if spec.strict and not supports_schema:
         raise ConfigError(
-            f"strict=True needs a server that takes a JSON schema with a request, and {model} is "
-            "on none that is known to: name the server (llama.cpp, vllm, sglang), or leave strict "
-            "out"
+            f"strict=True needs a backend that supports JSON schemas, and that of {model} is not "
+            "known to: name its server (llama.cpp, vllm, sglang), or leave strict out"
         )
     tool_format = tool_format_of(*texts)
     schema = None

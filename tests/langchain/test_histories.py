@@ -25,7 +25,7 @@ from scripts import CALL, PARIS, Turns, answer, bound, callable_names, demanded,
 
 from glimp_integrations import ConfigError
 from langchain_glimp import ChatGlimpRouter
-from langchain_glimp._convert import text_of, to_messages
+from langchain_glimp._messages import text_of, to_messages
 
 
 def text(*texts: str) -> list[dict[str, str]]:
@@ -391,7 +391,7 @@ def test_arguments_of_calls_go_before_those_of_the_method(more: Any) -> None:
 
 
 def test_a_second_response_format_is_refused() -> None:
-    with pytest.raises(ConfigError, match="response_format is what with_structured_output makes"):
+    with pytest.raises(ConfigError, match="with_structured_output makes response_format"):
         chat("x").with_structured_output(Person, response_format={"type": "json_object"})
 
 

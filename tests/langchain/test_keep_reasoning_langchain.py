@@ -19,7 +19,7 @@ from scripted_models import added
 from scripts import CALL, get_weather, of_own_accord, tokens
 
 from langchain_glimp import ChatGlimpRouter, GlimpRouterLLM
-from langchain_glimp._convert import to_messages
+from langchain_glimp._messages import to_messages
 
 FIRST, SECOND = "I look at Paris", "Paris is sunny"
 REPLIES = (

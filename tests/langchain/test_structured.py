@@ -367,7 +367,7 @@ async def test_a_keyword_no_grammar_keeps_is_named_where_it_has_to_be_kept(metho
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_strict_needs_a_backend_that_binds(method: Any) -> None:
+def test_strict_needs_a_backend_that_supports_schemas(method: Any) -> None:
     free = chat(*reply(method, "Person", supports_schema=False), supports_schema=False)
     with pytest.raises(ConfigError, match="strict=True needs a backend"):
         free.with_structured_output(Person, method=method, strict=True).invoke("hi")

@@ -439,9 +439,9 @@ def test_a_provider_s_own_tool_is_refused() -> None:
 
 
 @pytest.mark.parametrize("way", EITHER)
-async def test_strict_needs_a_backend_that_binds(way: str) -> None:
+async def test_strict_needs_a_backend_that_supports_schemas(way: str) -> None:
     llm = chat("x", supports_schema=False)
-    with pytest.raises(ConfigError, match=r"strict=True needs a backend that binds.*big"):
+    with pytest.raises(ConfigError, match=r"strict=True needs a backend that supports.*big"):
         await ask(way, llm.bind_tools(TOOLS, strict=True))
     assert llm.small.requests == llm.large.requests == [], "it is said before anything is written"
 

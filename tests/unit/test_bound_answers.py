@@ -543,7 +543,7 @@ def test_without_a_grammar_json_ends_at_its_fence() -> None:
 )
 def test_strict_without_a_grammar_is_refused_before_anything_is_generated(form: OutputSpec) -> None:
     small, large = model(), model(supports_schema=False, name="L")
-    with pytest.raises(ConfigError, match=r"strict=True .* L is on none"):
+    with pytest.raises(ConfigError, match=r"strict=True .* that of L is not known"):
         router(small, large).run("?", form)
     assert small.requests == large.requests == []
 

@@ -196,10 +196,10 @@ def test_a_tool_whose_schema_no_grammar_can_express_can_still_be_called() -> Non
         assert not accepts(constraint.schema, other.replace("city", "town")), "and stay constrained"
 
 
-def test_strict_needs_a_backend_that_takes_a_schema() -> None:
+def test_strict_needs_a_backend_that_supports_schemas() -> None:
     for spec in (OutputSpec(tools=TWO, strict=True), OutputSpec(schema=CITY, strict=True)):
         with pytest.raises(
-            ConfigError, match=r"strict=True .*the model.*name the server.*leave strict"
+            ConfigError, match=r"strict=True .*the model.*name its server.*leave strict"
         ):
             plan_for(spec, supports_schema=False)
         assert plan_for(spec) is not FREE

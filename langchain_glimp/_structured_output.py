@@ -1,8 +1,8 @@
-"""``bind_tools`` and ``with_structured_output``: what is bound, and what reads the answer."""
+"""``with_structured_output``: what the answer is constrained to, and what reads it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Literal
 
@@ -21,38 +21,16 @@ from langchain_core.runnables import (
     RunnableMap,
     RunnablePassthrough,
 )
-from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.function_calling import convert_to_json_schema
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from glimp_integrations.errors import ConfigError
+from langchain_glimp._tools import ToolLike, bind_tools, openai_tools
 
-__all__ = ["Method", "ToolLike", "bind_tools", "openai_tools", "structured"]
+__all__ = ["Method", "structured"]
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
-ToolLike = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
-
-
-def bind_tools(
-    model: BaseChatModel, tools: Sequence[ToolLike], **options: Any
-) -> Runnable[LanguageModelInput, AIMessage]:
-    """The model with tools in OpenAI's format among its arguments."""
-    given = {name: value for name, value in options.items() if value is not None}
-    return model.bind(tools=openai_tools(tools), **given)
-
-
-def openai_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
-    """Tools in OpenAI's format, from whatever LangChain takes: Anthropic's and Bedrock's too."""
-    return [_openai_tool(tool) for tool in tools]
-
-
-def _openai_tool(tool: ToolLike) -> dict[str, Any]:
-    if not isinstance(tool, Mapping):
-        return convert_to_openai_tool(tool)
-    given = dict(tool)
-    if given.get("type") == "function" and "function" not in given:
-        del given["type"]  # OpenAI's Responses API; LangChain takes it for a tool of theirs
-    return convert_to_openai_tool(given)
+"""How the answer is made to follow the schema; see ``ChatGlimpRouter.with_structured_output``."""
 
 
 def structured(
@@ -65,11 +43,13 @@ def structured(
     tools: Sequence[ToolLike] | None = None,
     **options: Any,
 ) -> Runnable[LanguageModelInput, Any]:
-    """The model behind an output parser.
+    """The model followed by an output parser.
+
+    The arguments are those of ``ChatGlimpRouter.with_structured_output``.
 
     Raises:
-        ConfigError: The method is unknown, or needs a schema and has none; a response format is
-            given beside the schema.
+        ConfigError: The method is unknown, or needs a schema and has none; or a response format is
+            given in addition to the schema.
     """
     if method not in ("json_schema", "function_calling", "json_mode"):
         raise ConfigError(
@@ -81,61 +61,58 @@ def structured(
         )
     if "response_format" in options:
         raise ConfigError(
-            "response_format is what with_structured_output makes of its schema: leave it out, or "
-            "bind it without with_structured_output"
+            "with_structured_output makes response_format from its schema: leave response_format "
+            "out, or bind it without with_structured_output"
         )
-    # LangChain itself turns the schema into what tracers are told.
-    told = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
+    # Tracers show this; LangChain itself turns the schema into JSON for them.
+    traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
     parser: Any
     name = None
     if method == "function_calling":
         name = openai_tools([schema])[0]["function"]["name"]
-        choice = "any" if tools else name
-        bound = bind_tools(
-            model,
-            [schema, *(tools or ())],
-            **{
-                "tool_choice": choice,
-                "parallel_tool_calls": False,
-                "strict": strict,
-                "ls_structured_output_format": told,
-                **options,
-            },
-        )
+        arguments = {
+            "tool_choice": "any" if tools else name,
+            "parallel_tool_calls": False,
+            "strict": strict,
+            "ls_structured_output_format": traced,
+        }
+        bound = bind_tools(model, [schema, *(tools or ())], **{**arguments, **options})
         parser = (
             PydanticToolsParser(tools=[schema], first_tool_only=True)
             if is_class
             else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
         )
     else:
-        wanted: dict[str, Any] = {"type": "json_object"}
+        response_format: dict[str, Any] = {"type": "json_object"}
         if method == "json_schema":
-            wanted = {
+            response_format = {
                 "type": "json_schema",
                 "json_schema": {"schema": _json_schema(schema), "strict": strict},
             }
         options |= {"tools": openai_tools(tools)} if tools else {}
-        bound = model.bind(response_format=wanted, ls_structured_output_format=told, **options)
+        bound = model.bind(
+            response_format=response_format, ls_structured_output_format=traced, **options
+        )
         parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
-    parser = RunnableGenerator(_whole, _awhole) | parser
+    parser = RunnableGenerator(_complete, _acomplete) | parser
     if tools:
-        # The model may call one of them instead: then there is nothing to parse (yet).
+        # The model may call one of them instead of answering. Then there is nothing to parse yet.
         parser = RunnableBranch((lambda message: _calls_another(message, name), _nothing), parser)
-    found: Runnable[LanguageModelInput, Any]
+    chain: Runnable[LanguageModelInput, Any]
     if not include_raw:
-        found = bound | parser
-        return found
+        chain = bound | parser
+        return chain
     parsed = RunnablePassthrough.assign(
         parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
     )
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    found = RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
-    return found
+    chain = RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+    return chain
 
 
 def _calls_another(message: AIMessage, name: str | None) -> bool:
-    """Whether a message calls tools, and none of this name."""
+    """Whether a message calls tools, and none of them has this name."""
     calls = [call["name"] for call in message.tool_calls]
     return bool(calls) and name not in calls
 
@@ -144,13 +121,13 @@ def _nothing(_: AIMessage) -> None:
     return None
 
 
-def _whole(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
-    """Messages as they come, unless the answer was cut off: parsers would complete it."""
+def _complete(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
+    """The same messages. An answer that was cut off is an error, as parsers would complete it."""
     for message in messages:
         yield _checked(message)
 
 
-async def _awhole(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
+async def _acomplete(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
     async for message in messages:
         yield _checked(message)
 
@@ -158,28 +135,29 @@ async def _awhole(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage
 def _checked(message: AIMessage) -> AIMessage:
     if message.response_metadata.get("finish_reason") == "length":
         raise OutputParserException(
-            "the answer was cut off before it was whole: raise max_tokens, or serve the models "
+            "the answer was cut off before it was complete: raise max_tokens, or serve the models "
             "with a larger context window"
         )
     return message
 
 
 def _json_schema(schema: Any) -> dict[str, Any]:
-    """The schema as it is; LangChain's conversion, which goes by way of a tool, where it is none.
+    """The JSON schema of whatever LangChain takes for one.
 
-    That way leads through objects with a title only, and loses what refers to itself.
+    LangChain's own conversion makes a tool of it first. That accepts only objects with a title, and
+    loses schemas that refer to themselves, so it is used only where there is no JSON schema yet.
     """
     if isinstance(schema, Mapping):
         if "name" in schema and isinstance(schema.get("schema"), Mapping):
-            return dict(schema["schema"])  # OpenAI's {"name", "schema"}
+            return dict(schema["schema"])  # OpenAI's {"name": ..., "schema": ...}
         return _tool_schema(schema) if _is_tool(schema) else dict(schema)
     if hasattr(schema, "model_json_schema"):
-        found: dict[str, Any] = schema.model_json_schema()
-        return found
+        json_schema: dict[str, Any] = schema.model_json_schema()
+        return json_schema
     return convert_to_json_schema(schema)
 
 
-# What says of a dictionary that it is a JSON schema.
+# Keywords by which a dictionary is recognised as a JSON schema.
 _KEYWORDS = frozenset(
     {
         "type",
@@ -197,7 +175,7 @@ _KEYWORDS = frozenset(
 
 
 def _is_tool(schema: Mapping[str, Any]) -> bool:
-    """Whether a dictionary describes a tool: OpenAI's, Anthropic's, Bedrock's."""
+    """Whether a dictionary describes a tool, as OpenAI, Anthropic or Bedrock write it."""
     if "toolSpec" in schema or isinstance(schema.get("function"), Mapping):
         return True
     if not isinstance(schema.get("name"), str):
@@ -206,8 +184,8 @@ def _is_tool(schema: Mapping[str, Any]) -> bool:
 
 
 def _tool_schema(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a tool's arguments, named and described as the tool is."""
+    """The schema of a tool's arguments, with the tool's name and description."""
     function = openai_tools([tool])[0]["function"]
-    described = {"title": function["name"], "description": function.get("description")}
+    annotations = {"title": function["name"], "description": function.get("description")}
     parameters = function.get("parameters") or {"type": "object", "properties": {}}
-    return {**{k: v for k, v in described.items() if v}, **parameters}
+    return {**{k: v for k, v in annotations.items() if v}, **parameters}
