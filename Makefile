@@ -10,13 +10,18 @@ LOWEST_STAMP := $(LOWEST)/.installed
 # parts of their own warn of them.
 PYTEST_LOWEST := GLIMP_TEST_VERSIONS=lowest $(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning
 PYTEST_HIGHEST := GLIMP_TEST_VERSIONS=highest $(BIN)/python -m pytest
+# A process for each core runs what loads no large model. llama.cpp uses all cores itself, and what
+# measures time wants them: those tests run one after the other.
+SIDE_BY_SIDE := --numprocesses auto --quiet -m "not bundled and not serial and not slow"
+ALONE := --quiet -m "(bundled or serial) and not slow"
+FAST := tests/unit tests/langchain tests/llamaindex tests/test_*.py
 # The demo needs neither torch nor the tools.
 DEMO := $(VENV)/.demo
 
 # The site needs neither torch nor a framework.
 DOCS := $(VENV)/.docs
 
-.PHONY: help demo test test-highest test-lowest test-slow resolve bench-speed vllm check docs docs-serve clean
+.PHONY: help demo test test-fast test-highest test-lowest test-slow test-pythons package lock resolve bench-speed vllm check docs docs-serve clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -32,18 +37,33 @@ test: test-highest test-lowest ## Run the test suite, on the highest and the low
 test-highest: $(STAMP) ## The whole suite on what pip install gives today (fetches the bundled models once)
 	@echo "== fetching the bundled models (1.6 GB, once)"
 	@$(BIN)/glimp pull
-	@echo "== testing, highest versions"
-	@$(PYTEST_HIGHEST)
+	@echo "== testing, highest versions, with coverage"
+	@$(PYTEST_HIGHEST) $(SIDE_BY_SIDE) --cov --cov-report=term
+	@echo "== testing, highest versions: the bundled models, and what runs alone"
+	@$(PYTEST_HIGHEST) $(ALONE)
+
+test-fast: $(STAMP) ## In less than a minute: what needs no model and no server
+	@$(PYTEST_HIGHEST) $(SIDE_BY_SIDE) $(FAST)
 
 test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the lowest versions allowed
 	@echo "== testing, lowest versions"
-	@$(PYTEST_LOWEST) -m "not bundled and not slow" --ignore tests/local \
-		--ignore tests/bundled --ignore tests/examples --ignore tests/slow
+	@$(PYTEST_LOWEST) $(SIDE_BY_SIDE) $(FAST) tests/wire
+	@$(PYTEST_LOWEST) --quiet -m "serial and not slow" tests/wire
 
 test-slow: $(STAMP) $(LOWEST_STAMP) ## Run the longer proofs
 	@$(BIN)/glimp pull
 	$(PYTEST_HIGHEST) -m slow -s
+	$(PYTEST_HIGHEST) --numprocesses auto -m "hypothesis and not slow" --hypothesis-profile long
 	$(PYTEST_LOWEST) -m slow -s tests/bundled/test_openai_like_conformance.py
+
+test-pythons: $(STAMP) ## The fast tests on every Python from 3.11 that is here
+	@PATH="$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/3.1[1-9].*/bin)):$$PATH" $(BIN)/nox
+
+package: $(STAMP) ## Build wheel and sdist, check them, install them and ask a question
+	@$(BIN)/python tools/package.py
+
+lock: $(STAMP) ## Renew requirements-dev.lock, the versions developers share
+	@$(BIN)/python tools/versions.py lock requirements-dev.lock
 
 resolve: $(STAMP) ## Do both ends of all versions resolve, and do tests and users get the same?
 	@$(BIN)/python tools/versions.py check
@@ -76,7 +96,7 @@ docs-serve: $(DOCS) ## Show the documentation while it is edited
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 clean: ## Remove the virtual environments and caches (weights are kept)
-	rm -rf $(VENV) $(LOWEST) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(LOWEST) .nox .coverage* build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

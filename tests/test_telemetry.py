@@ -121,6 +121,7 @@ class TestSpans:
             assert span.attributes["glimprouter.tokens"] == record.tokens
             assert span.attributes["glimprouter.step.end"] == record.end
 
+    @pytest.mark.serial
     def test_times_are_those_of_the_steps(self, recorded):
         result = GlimpRouter(**models(delay=0.02), temperature=0).run("2 + 2?")
         (call,) = recorded.calls

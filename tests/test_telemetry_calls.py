@@ -74,6 +74,7 @@ class TestOutcomes:
         (duration,) = recorded.points("gen_ai.client.operation.duration")
         assert duration.attributes["glimprouter.outcome"] == "cancelled"
 
+    @pytest.mark.serial
     def test_a_failed_call_has_cost_tokens(self, recorded):
         broken = models()
         broken["large"] = ScriptedBackend(

@@ -4,6 +4,7 @@
 
     python tools/versions.py lowest FILE    # what the second test environment installs
     python tools/versions.py check          # do both ends resolve, and do users get the newest?
+    python tools/versions.py lock FILE      # the versions that developers share
 
 uv reads metadata only and installs nothing. torch is left out: where its builds for a CPU come
 from differs between machines, and the tests of the lowest versions do without it.
@@ -18,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +31,11 @@ SETTINGS = {
     "trusted-host": "UV_INSECURE_HOST",
     "cert": "SSL_CERT_FILE",
 }
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+HEADER = (
+    "# Versions that developers share, for Python 3.11 on Linux. Renewed by `make lock`:",
+    "# never edited by hand. CI does without it and tests what pip installs today.",
+)
 COMMAS = {"UV_FIND_LINKS", "UV_INSECURE_HOST"}
 SECTIONS = ("global", "install", ":env:")
 Versions = dict[str, str]
@@ -68,6 +75,8 @@ def resolve(*extras: str, lowest: bool) -> str:
             "--quiet",
             "--no-header",
             "--no-annotate",
+            "--no-emit-index-url",
+            "--no-emit-find-links",
             "--index-strategy",
             "unsafe-best-match",
             "--override",
@@ -116,14 +125,25 @@ def check() -> None:
     print(f"both ends resolve; users and tests get openai {users['openai']}")
 
 
+def lock() -> str:
+    """The newest of everything developers use, pinned; names no index and no folder."""
+    dev = PROJECT["optional-dependencies"]["dev"]
+    torch = next(text for text in dev if text.startswith("torch=="))
+    lines = [*resolve("dev", lowest=False).splitlines(), torch]
+    return "\n".join([*HEADER, *sorted(lines), ""])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("lowest").add_argument("file", type=Path)
     commands.add_parser("check")
+    commands.add_parser("lock").add_argument("file", type=Path)
     given = parser.parse_args()
     if given.command == "check":
         check()
+    elif given.command == "lock":
+        given.file.write_text(lock())
     else:
         given.file.write_text(resolve("lowest", lowest=True))
 

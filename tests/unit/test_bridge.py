@@ -96,6 +96,7 @@ class TestEveryWayIn:
         assert len(threads) == 1
         assert threading.main_thread() not in threads
 
+    @pytest.mark.serial
     def test_callers_wait_at_the_same_time(self):
         started = time.perf_counter()
         slow = router(model(delay=SLOW), model(delay=SLOW))

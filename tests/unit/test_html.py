@@ -307,6 +307,7 @@ def test_contrasts_reach_aa(scheme):
         assert contrast(colours[fill], colours[ground]) >= 3, (fill, ground)
 
 
+@pytest.mark.serial
 def test_two_hundred_steps_are_a_page_of_bounded_size_and_time():
     trace = made_up(200)
     trace.to_html()  # templates are compiled once
@@ -319,6 +320,7 @@ def test_two_hundred_steps_are_a_page_of_bounded_size_and_time():
     assert read(page).classes("glimp-step") == 200
 
 
+@pytest.mark.serial
 def test_a_very_long_step_is_no_trouble():
     record: StepRecord = made_up(2).steps[0].model_copy(update={"text": "<" * 1_000_000})
     trace = made_up(2).model_copy(update={"steps": [record]})

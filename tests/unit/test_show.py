@@ -227,6 +227,7 @@ class TestConsoles:
         assert after.index("text") < after.index("working")
 
 
+@pytest.mark.serial
 def test_watching_costs_little():
     # A generous bound for a busy machine: 5 % of the time between two of 30 tokens a second.
     printer = LivePrinter(1.0, console(force_terminal=True, color_system="standard"))

@@ -86,6 +86,7 @@ class TestEveryWay:
         assert small.accepted <= 3 * FEW
 
 
+@pytest.mark.serial
 class TestFairness:
     """Equal conversations, at one pace: nobody is done before the others have begun, or far on."""
 
@@ -262,6 +263,7 @@ class TestCancelling:
         assert pair.servers[1].completions() == []
 
 
+@pytest.mark.serial
 class TestLeftovers:
     def test_threads_go_home(self, crowd: Make) -> None:
         pair = crowd(easy(FEW, steps=1))

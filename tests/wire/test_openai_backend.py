@@ -379,6 +379,7 @@ def test_closing_the_router_stream_stops_the_server(serve: Serve, connect: Conne
     assert server.wait_for(lambda: server.aborted == 1 and server.active == 0, 2.0)
 
 
+@pytest.mark.serial
 def test_released_waits_until_the_slot_is_free(serve: Serve, connect: Connect) -> None:
     server = serve(busy=1)
     backend = connect(server, device="cpu")
@@ -389,6 +390,7 @@ def test_released_waits_until_the_slot_is_free(serve: Serve, connect: Connect) -
     assert 0.25 <= time.monotonic() - started < 1.5
 
 
+@pytest.mark.serial
 def test_released_does_not_wait_for_other_users_of_a_remote_server(
     serve: Serve, connect: Connect
 ) -> None:
@@ -399,6 +401,7 @@ def test_released_does_not_wait_for_other_users_of_a_remote_server(
     assert time.monotonic() - started < 1.0
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("status", [404, 501])
 def test_released_gives_up_at_once_where_slots_are_switched_off(
     serve: Serve, connect: Connect, status: int

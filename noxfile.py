@@ -1,0 +1,22 @@
+"""The fast tests on each Python version: ``make test-pythons``, or ``nox -s fast-3.12`` alone.
+
+Nothing here needs torch or weights. A Python that is not installed is skipped, and nox says so.
+"""
+
+import glob
+
+import nox
+
+nox.options.default_venv_backend = "venv"  # pip, with the index and certificates it is set to
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_existing_virtualenvs = True
+
+FAST = ["tests/unit", "tests/langchain", "tests/llamaindex", *sorted(glob.glob("tests/test_*.py"))]
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def fast(session: nox.Session) -> None:
+    """What needs no model and no server."""
+    session.install("--quiet", "--editable", ".[langchain,llamaindex,bench,otel,test]")
+    marks = "not bundled and not serial and not slow"
+    session.run("pytest", "--quiet", "--numprocesses=auto", "-m", marks, *FAST, *session.posargs)
