@@ -4,9 +4,9 @@
 
     python tools/package.py
 
-What is asked are scripted models: no weights and no server. The wheel alone must answer without any
-framework, the wheel with the extras ``langchain`` and ``llamaindex`` through both adapters. The wheel
-is built from the sdist, so that is complete, too. What is built stays in ``dist/``.
+What is asked are scripted models: no weights and no server. The wheel alone must answer without
+any framework, the wheel with the extras ``langchain`` and ``llamaindex`` through both adapters. The
+wheel is built from the sdist, so that is complete, too. What is built stays in ``dist/``.
 """
 
 from __future__ import annotations
