@@ -278,7 +278,7 @@ class TestLeftovers:
         # Rendered on this side: one request a conversation.
         pair = crowd(
             easy(20, steps=1, words=1, tags=False),
-            server="generic",
+            engine="generic",
             chat_template=PLAIN_TEMPLATE + "\n",  # Jinja drops one
         )
         small = pair.servers[0]

@@ -331,7 +331,8 @@ def test_capabilities_are_asked_once_however_many_ask(serve: Serve, connect: Con
     backend = connect(server)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: io_loop.call(backend.capabilities), range(8)))
-    assert len(server.seen("/v1/models")) == 1
+    # Not /v1/models: that is also fetched to open a spare connection when the machine is slow.
+    assert len(server.seen("/props")) == 1
     assert len(server.seen("/v1/completions")) == 1
 
 
