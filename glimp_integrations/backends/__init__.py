@@ -1,4 +1,4 @@
-"""Where models run. Import what you use; nothing heavy loads before that."""
+"""Backends: where models run. Nothing heavy is imported before a name is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rendering conversations here, for servers that do not: by a tokenizer or a given template."""
+"""Rendering conversations in this process, with a tokenizer or a given template."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = [
     "with_parsed_arguments",
 ]
 
-# Both flags that reasoning templates are switched by; Jinja ignores the one it does not know.
 THINKING = {"enable_thinking": True, "thinking": True}
+"""Switches thinking on. Templates use one or the other name, and Jinja ignores unknown ones."""
 
 
 def render(
@@ -33,7 +33,14 @@ def render(
     template_kwargs: Mapping[str, Any],
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Render with Jinja source (sandboxed) or a function of the messages (and ``tools=``).
+    """Render a conversation with a given template.
+
+    Args:
+        template: Jinja source, which runs in a sandbox, or a function of the messages (and
+            ``tools=...``, if there are any).
+        messages: The conversation.
+        template_kwargs: Passed to Jinja source.
+        tools: Tools in OpenAI's format.
 
     Raises:
         ConfigError: The template is broken or refuses the conversation.
@@ -54,7 +61,7 @@ def render(
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a template fails with: its own refusals, and what its filters make of odd values."""
+    """Exceptions of a template: its own refusals, and errors of its filters on odd values."""
     from jinja2 import TemplateError
 
     return TemplateError, TypeError, ValueError, LookupError, AttributeError
@@ -77,12 +84,12 @@ def _compiled(source: str) -> Any:
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
     environment.filters["tojson"] = _to_json
-    environment.filters["from_json"] = json.loads  # llama.cpp's, in templates it ships
+    environment.filters["from_json"] = json.loads  # used by templates that llama.cpp ships
     return environment.from_string(source)
 
 
 def _to_json(value: Any, **options: Any) -> str:
-    # Jinja's own escapes for HTML and sorts keys; models were trained on plain JSON.
+    # Jinja's own filter escapes HTML and sorts keys, but models were trained on plain JSON.
     return json.dumps(value, **{"ensure_ascii": False, **options})
 
 
@@ -119,7 +126,13 @@ def render_with_tokenizer(
     template_kwargs: Mapping[str, Any],
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> Rendered:
-    """Render with the chat template of a Hugging Face tokenizer.
+    """Render a conversation with the chat template of a Hugging Face tokenizer, and count tokens.
+
+    Args:
+        tokenizer: Hugging Face id or folder.
+        messages: The conversation.
+        template_kwargs: Passed to the template.
+        tools: Tools in OpenAI's format.
 
     Raises:
         ConfigError: transformers is missing, or the tokenizer has no template.
@@ -143,8 +156,8 @@ def apply(
         tokenizer: A transformers tokenizer.
         messages: The conversation.
         template_kwargs: Passed to the template.
-        tools: In OpenAI's format.
-        name: Whose template it is, for the message.
+        tools: Tools in OpenAI's format.
+        name: Name of the model or tokenizer, for the message of an error.
 
     Raises:
         ConfigError: There is no template, or it refuses the conversation.
@@ -167,13 +180,13 @@ def apply(
 
 
 def tokenizer_template(tokenizer: str) -> str | None:
-    """Source of a tokenizer's chat template."""
+    """Source of a tokenizer's chat template; ``None`` if it has none, or several."""
     template = _load(tokenizer).chat_template
     return template if isinstance(template, str) else None
 
 
 def token_ids(tokenizer: str, text: str) -> list[int]:
-    """The ids of a text, nothing added to it."""
+    """The token ids of a text, with nothing added to it."""
     return list(_load(tokenizer).encode(text, add_special_tokens=False))
 
 
@@ -192,6 +205,6 @@ def _load(tokenizer: str) -> Any:
         ) from error
     try:
         return AutoTokenizer.from_pretrained(tokenizer)
-    # An ImportError: a folder that holds no fast tokenizer wants packages nobody needs otherwise.
+    # ImportError: a folder without a fast tokenizer needs further packages.
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"tokenizer {tokenizer!r} cannot be loaded: {error}") from error

@@ -1,4 +1,4 @@
-"""Telling a GGUF file from others."""
+"""Recognising GGUF files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ __all__ = ["is_gguf"]
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether a file begins as GGUF files do."""
+    """Whether a file begins like a GGUF file."""
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"

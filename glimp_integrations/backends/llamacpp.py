@@ -1,4 +1,4 @@
-"""A GGUF file, served in this process by llama.cpp (package ``xllamacpp``)."""
+"""A model in a GGUF file, served in this process by llama.cpp (package ``xllamacpp``)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ LOCAL_DEVICE = "llama.cpp in this process"
 
 
 class LlamaCppBackend(OpenAIBackend):
-    """A GGUF model on llama.cpp, loaded on first use.
+    """A model in a GGUF file, run by llama.cpp in this process and loaded on first use.
 
-    The server listens on a free port of the loopback interface and accepts only a random key of
-    this process.
+    llama.cpp's server listens on a free port of the loopback interface, and only accepts a random
+    key that this process has made.
 
     Args:
         model_path: The GGUF file.
-        name: Shown in traces; the file's name by default.
-        context_window: Tokens of one conversation.
-        parallel: Conversations served at the same time.
-        threads: CPU threads; by default as many as there are usable cores.
-        prompt_cache_mib: Host memory for prompts of earlier conversations, in MiB; 0: none.
-        server_options: Further ``CommonParams`` attributes of xllamacpp, such as
+        name: Name shown in traces; by default the name of the file.
+        context_window: The most tokens of one conversation.
+        parallel: How many conversations are served at the same time.
+        threads: Number of CPU threads; by default one for every usable core.
+        prompt_cache_mib: Host memory for the prompts of earlier conversations, in MiB; 0 for none.
+        server_options: Further attributes of xllamacpp's ``CommonParams``, such as
             ``{"n_gpu_layers": 0}``.
         chat_template: As for ``OpenAIBackend``.
         template_kwargs: As for ``OpenAIBackend``.
@@ -43,12 +43,10 @@ class LlamaCppBackend(OpenAIBackend):
         extra_body: As for ``OpenAIBackend``.
 
     Raises:
-        ConfigError: There is no such file, or it is no GGUF file, or the extra is missing.
+        ConfigError: There is no such file, it is not a GGUF file, or the extra is missing.
     """
 
-    # Its texts are always streamed, even where nobody reads along: llama.cpp does not notice that
-    # the reader of an answer in one piece has gone, and a cancelled call has to stop the model.
-    sends_headers = False  # it talks to itself
+    sends_headers = False  # the server runs in this process
 
     def __init__(
         self,
@@ -83,7 +81,7 @@ class LlamaCppBackend(OpenAIBackend):
         self._options = {
             "n_ctx": context_window,
             "n_parallel": parallel,
-            # One memory for all conversations: each may use the whole window.
+            # One KV cache for all conversations, so that each can use the whole context window.
             "kv_unified": True,
             "cache_ram_mib": prompt_cache_mib,
             "verbosity": 0,
@@ -96,13 +94,13 @@ class LlamaCppBackend(OpenAIBackend):
 
     async def aclose(self) -> None:
         await super().aclose()
-        # Freeing the model joins the server's threads; never on the I/O loop, so nothing here may
-        # hold it but the list.
+        # When the last reference to the server goes, it waits for its threads. That must not block
+        # the I/O loop, so this list holds the last reference, and another thread clears it.
         servers, self._server, self._capabilities = [self._server], None, None
         await asyncio.to_thread(servers.clear)
 
     async def _locate(self) -> Path:
-        """The file; a hook for weights that are fetched first."""
+        """The path of the file. Subclasses may fetch the weights here."""
         return self._path
 
     async def _start(self) -> None:
@@ -130,7 +128,7 @@ class LlamaCppBackend(OpenAIBackend):
         params.model_alias = {self.name}
         params.hostnames = ["127.0.0.1"]
         params.port = 0
-        params.api_keys = [self._secret().get_secret_value()]
+        params.api_keys = [self._api_key().get_secret_value()]
         params.cpuparams.n_threads = self._threads
         params.cpuparams_batch.n_threads = self._threads
         for option, value in self._options.items():
@@ -146,7 +144,7 @@ class LlamaCppBackend(OpenAIBackend):
                 model=self.name,
             ) from error
 
-    def _secret(self) -> SecretStr:
+    def _api_key(self) -> SecretStr:
         assert self._key is not None
         return self._key
 
@@ -155,7 +153,7 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"no model file at {path}: give the path of a GGUF file")
     if not is_gguf(path):
-        raise ConfigError(f"{path} is no GGUF file (it does not begin with 'GGUF')")
+        raise ConfigError(f"{path} is not a GGUF file (it does not begin with 'GGUF')")
 
 
 def _usable_cores() -> int:

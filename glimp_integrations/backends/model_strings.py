@@ -1,4 +1,7 @@
-"""Which two models: backend objects, model strings, or nothing for the bundled models."""
+"""From the two models in the settings to backends.
+
+Each model is a backend or a model string. If neither is given, it is the bundled models.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from glimp_integrations.backends.base import Backend
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.redact import public_model_string
 
-__all__ = ["Pair", "embedded", "parse", "resolve"]
+__all__ = ["Pair", "bundled_models", "parse", "resolve"]
 
-_FORMS = (
+_EXAMPLES = (
     "'openai:MODEL@http://HOST:PORT/v1', 'llamacpp:/PATH/TO/MODEL.gguf', "
     "'hf:ORG/MODEL' (also a folder, or a GGUF file), or a server's kind: 'ollama:MODEL', "
     "'tgi:MODEL@http://HOST:PORT', 'together:MODEL', 'fireworks:MODEL', 'deepseek:MODEL', "
@@ -28,7 +31,14 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two backends, and those of them nobody else will close."""
+    """Two backends.
+
+    Attributes:
+        small: The small model.
+        large: The large model.
+        owned: Those that were made here from model strings, so that whoever uses the pair has to
+            close them.
+    """
 
     small: Backend
     large: Backend
@@ -36,18 +46,18 @@ class Pair:
 
 
 def resolve(small: Any = None, large: Any = None, api_key: SecretStr | None = None) -> Pair:
-    """Turn the two models of the settings into backends. Loads nothing yet.
+    """Turn the two models of the settings into backends. This loads nothing yet.
 
     Args:
         small: A backend, a model string, or ``None``.
-        large: Likewise; with neither, the bundled models.
-        api_key: For servers that a model string names.
+        large: Likewise. If neither is given, it is the bundled models.
+        api_key: API key for the servers that model strings name.
 
     Raises:
-        ConfigError: Only one model is named, or a model string is not understood.
+        ConfigError: Only one model is named, or a model string is invalid.
     """
     if small is None and large is None:
-        return Pair(*embedded())
+        return Pair(*bundled_models())
     if small is None or large is None:
         missing = "small" if small is None else "large"
         raise ConfigError(
@@ -66,30 +76,32 @@ def _backend(role: str, value: Any, api_key: SecretStr | None) -> Backend:
     if isinstance(value, str):
         return _shared(value, role, api_key)
     raise ConfigError(
-        f"{role} is a {type(value).__name__}; expected a backend or a model string: {_FORMS}"
+        f"{role} is a {type(value).__name__}; expected a backend or a model string: {_EXAMPLES}"
     )
 
 
-_by_form: dict[tuple[str, str | None], Backend] = {}
+_backends: dict[tuple[str, str | None], Backend] = {}
 
 
-def _shared(form: str, role: str, api_key: SecretStr | None) -> Backend:
-    """One backend per model string and key: frameworks copy their models freely, even per call.
+def _shared(text: str, role: str, api_key: SecretStr | None) -> Backend:
+    """The backend of a model string and key, which all routers share.
 
-    A closed backend opens again on its next use, so sharing needs no counting.
+    Frameworks copy their models freely, even for every call, and the copies must not load the
+    model again. A closed backend opens again on its next use, so the users need not be counted.
     """
-    known = _key_for(form.partition(":")[0], api_key)
-    key = (form, known.get_secret_value() if known else None)
-    if key not in _by_form:
-        _by_form[key] = parse(form, role=role, api_key=api_key)
-    return _by_form[key]
+    used_key = _key_for(text.partition(":")[0], api_key)
+    key = (text, used_key.get_secret_value() if used_key else None)
+    if key not in _backends:
+        _backends[key] = parse(text, role=role, api_key=api_key)
+    return _backends[key]
 
 
 def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
-    """The key of a model string: given, of the service's own variable, or of this project.
+    """The API key for a model string: the given one, the service's own, or this project's.
 
-    A service's own first: the project's key, meant for a server at home, is no business of a
-    stranger who has one. Settings take the project's as their default, which is not "given".
+    The variable of the service comes before ``GLIMP_API_KEY``, because the project's key may be
+    meant for a private server and must not be sent to a hosted service that has a key of its own.
+    The settings use ``GLIMP_API_KEY`` as their default, so that value does not count as given.
     """
     from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS
 
@@ -97,18 +109,21 @@ def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
         return api_key
     server = MODEL_STRING_SERVERS.get(kind)
     names = [*([server.key] if server is not None and server.key else []), "GLIMP_API_KEY"]
-    found = next((os.environ[name] for name in names if os.environ.get(name)), None)
-    return None if found is None else SecretStr(found)
+    key = next((os.environ[name] for name in names if os.environ.get(name)), None)
+    return None if key is None else SecretStr(key)
 
 
 def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -> Backend:
-    """A backend from its model string.
+    """Make a backend from a model string.
 
-    Forms of servers take their key from ``api_key``, else (hosted services) from the service's own
-    variable, such as ``TOGETHER_API_KEY``, else from ``GLIMP_API_KEY``.
+    Args:
+        text: The model string, such as ``"ollama:qwen3:4b"``.
+        role: What the model is for, for the message of an error.
+        api_key: API key for a server. If it is not given, hosted services use their own variable,
+            such as ``TOGETHER_API_KEY``, and otherwise it is ``GLIMP_API_KEY``.
 
     Raises:
-        ConfigError: The form is not understood, or the kind of server needs more.
+        ConfigError: The model string is invalid, or this kind of server needs more arguments.
     """
     kind, _, rest = text.partition(":")
     backend = _server(kind, rest, _key_for(kind, api_key))
@@ -123,18 +138,18 @@ def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -
 
         return HuggingFaceBackend(rest)
     raise ConfigError(
-        f"{role} is {public_model_string(text)!r}, which names no model; write {_FORMS}"
+        f"{role} is {public_model_string(text)!r}, which is not a model string; write {_EXAMPLES}"
     )
 
 
 def _server(kind: str, rest: str, key: SecretStr | None) -> Backend | None:
-    """``MODEL@URL``, or for a known service ``MODEL``; ``None``: it is something else."""
+    """The backend for ``MODEL@URL`` or a known service's ``MODEL``; ``None`` if it is neither."""
     from glimp_integrations.backends.http.openai import OpenAIBackend
     from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS
 
-    # The "@" before the scheme: model names and URLs may both hold one.
-    found = re.fullmatch(r"(.*?)@(https?://.+)", rest)
-    model, url = found.groups() if found else (rest, None)
+    # Split at the "@" before the scheme, because model names and URLs may both contain one.
+    match = re.fullmatch(r"(.*?)@(https?://.+)", rest)
+    model, url = match.groups() if match else (rest, None)
     if kind == "openai" and url is not None:
         return OpenAIBackend(model or None, base_url=url, api_key=key)
     server = MODEL_STRING_SERVERS.get(kind)
@@ -149,13 +164,13 @@ def _server(kind: str, rest: str, key: SecretStr | None) -> Backend | None:
 
 
 @functools.cache
-def embedded() -> tuple[Backend, Backend]:
-    """The bundled models, one per process: however many routers there are, it is loaded once."""
+def bundled_models() -> tuple[Backend, Backend]:
+    """The bundled models. All routers of a process share them, so they are loaded only once."""
     from glimp_integrations.backends.llamacpp import LlamaCppBackend
     from glimp_integrations.weights import catalog
 
-    class Embedded(LlamaCppBackend):
-        """Weights that are fetched on first use."""
+    class BundledModel(LlamaCppBackend):
+        """A bundled model, whose weights are downloaded on first use."""
 
         def __init__(self, file: catalog.WeightFile) -> None:
             super().__init__(file.filename, name=f"{file.model}-Q4_K_M")
@@ -166,4 +181,4 @@ def embedded() -> tuple[Backend, Backend]:
 
             return await asyncio.to_thread(ensure, self._file)
 
-    return Embedded(catalog.SMALL), Embedded(catalog.LARGE)
+    return BundledModel(catalog.SMALL), BundledModel(catalog.LARGE)

@@ -1,9 +1,10 @@
-"""Whether a failed request is repeated, and after how long. Nothing here sends or waits.
+"""Whether a failed request is retried, and after how long. Nothing here sends or waits.
 
-Two places repeat, and both ask here: ``backends.http.sending`` a request of which nothing came
-yet, ``runtime.model_stream`` a stream that broke, from the text kept so far. The HTTP client
-repeats nothing by itself: its versions differ in how long a wait they take from a server (60 s,
-120 s) and in what they do beyond it (fail, or ask again within a second).
+Two places retry requests, and both decide with these functions. ``backends.http.sending`` retries
+a request that has returned nothing yet. ``runtime.model_stream`` retries a stream that broke off,
+and continues from the text it has kept. The retries of the HTTP client are switched off, because
+its versions differ in the longest pause they accept from a server (60 s or 120 s) and in what they
+do beyond that (fail, or retry within a second).
 
 Sources: RFC 9110, 10.2.3 (Retry-After); M. Brooker, "Exponential Backoff And Jitter", AWS
 Architecture Blog (equal jitter).
@@ -19,55 +20,60 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-__all__ = ["LONGEST_WAIT", "may_repeat", "pause", "rest_in_words", "retry_after"]
+__all__ = ["LONGEST_WAIT", "describe_pause", "may_repeat", "pause", "retry_after"]
 
 LONGEST_WAIT = 60.0
-"""Seconds a server can make a call wait before one repetition. Rate limits are mostly counted by
-the minute, so whoever comes back within one is let in. A longer wait (a spent quota, maintenance)
-is not spent in silence: the caller may have another model, and hears of it at once."""
+"""The longest pause before a retry that a server can ask for, in seconds.
 
-# Seconds before the first repetition; they double with every further one, up to the second figure.
-_FIRST, _MOST = 0.5, 8.0
+Most rate limits are counted per minute, so a minute is enough for them. If a server asks for more
+(because of a used-up quota, or maintenance), the call fails at once instead of waiting silently.
+Then the caller can use another model."""
+
+# Seconds before the first retry. They double with every further one, up to the maximum.
+_FIRST_PAUSE, _MAX_PAUSE = 0.5, 8.0
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
 def may_repeat(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether a request that was answered with this status may be let in the next time.
+    """Whether a request that failed with this status may succeed the next time.
+
+    That is so for timeouts, conflicts, rate limits and failures of the server, but not for a route
+    that it does not implement (501).
 
     Args:
-        status: HTTP status: time-outs, conflicts, rate limits and failures of the server pass;
-            what it does not implement (501) it will not implement in a second.
-        headers: Of the answer. OpenAI's ``x-should-retry`` goes before the status.
+        status: HTTP status of the response.
+        headers: Headers of the response. OpenAI's ``x-should-retry`` overrides the status.
     """
-    said = headers.get("x-should-retry")
-    if said in ("true", "false"):
-        return said == "true"
+    should_retry = headers.get("x-should-retry")
+    if should_retry in ("true", "false"):
+        return should_retry == "true"
     return status in (408, 409, 429) or (status >= 500 and status != 501)
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
-    """How long a server wants not to be asked, in seconds.
+    """The pause that a server asks for, in seconds.
 
     Args:
-        headers: Of its answer, names in lower case or found in any. ``Retry-After`` holds seconds
-            or a date; ``retry-after-ms``, which some services send beside it, is more exact.
-        now: The clock, seconds since the epoch; for dates.
+        headers: Headers of the response, with names in lower case or looked up in any case.
+            ``Retry-After`` is a number of seconds or a date. Some services also send
+            ``retry-after-ms``, which is more exact.
+        now: The clock, in seconds since the epoch; needed for dates.
 
     Returns:
-        Seconds, 0 for a date that is over; ``None``: it does not say, or nothing that can be
-        understood (a negative number, NaN, no number and no date).
+        Seconds, 0 for a date in the past. ``None`` if the headers do not say, or have an invalid
+        value (a negative number, NaN, neither a number nor a date).
     """
-    exact = _number(headers.get("retry-after-ms"))
-    if exact is not None:
-        return exact / 1000
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
     text = headers.get("retry-after")
     seconds = _number(text)
     if text is None or seconds is not None:
         return seconds
     try:
         date = parsedate_to_datetime(text.strip())
-        # "-0000" is a time in UTC of which nothing else is known.
+        # A date with the zone "-0000" is in UTC, and is parsed without a zone.
         then = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
@@ -75,34 +81,37 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
 
 
 def pause(
-    attempt: int, asked: float | None = None, draw: Callable[[], float] = random.random
+    attempt: int, requested: float | None = None, draw: Callable[[], float] = random.random
 ) -> float | None:
-    """Seconds to wait before a request is repeated; ``None``: longer than anyone waits here.
+    """Seconds to wait before a retry; ``None`` if the request must not be retried.
 
-    What the server asked for goes before a guess. A guess is half fixed and half drawn, so that
-    clients that failed together do not come back together.
+    A pause that the server asks for is used as it is, up to :data:`LONGEST_WAIT`. Otherwise the
+    pause grows with every attempt. Half of it is random, so that clients that failed at the same
+    time do not retry at the same time.
 
     Args:
         attempt: How often the request has failed, from 1.
-        asked: What :func:`retry_after` read, in seconds.
-        draw: A number from 0 to 1.
+        requested: The pause the server asks for, from :func:`retry_after`, in seconds.
+        draw: Returns a random number from 0 to 1.
     """
-    if asked:
-        return asked if asked <= LONGEST_WAIT else None
-    whole = min(_MOST, _FIRST * 2.0 ** min(attempt - 1, 10))
-    return whole * (1 + draw()) / 2
+    if requested:
+        return requested if requested <= LONGEST_WAIT else None
+    longest = min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt - 1, 10))
+    return longest * (1 + draw()) / 2
 
 
-def rest_in_words(asked: float | None) -> str:
-    """The server's wish, for messages; empty where there is none."""
-    if not asked:
+def describe_pause(requested: float | None) -> str:
+    """The pause that the server asks for, in words to append to a message; empty if none."""
+    if not requested:
         return ""
-    beyond = f", and no call waits more than {LONGEST_WAIT:.0f} s" if asked > LONGEST_WAIT else ""
-    return f"; it asks for {asked:g} s of rest before the next request{beyond}"
+    limit = (
+        f", and no call waits more than {LONGEST_WAIT:.0f} s" if requested > LONGEST_WAIT else ""
+    )
+    return f"; it asks for a pause of {requested:g} s before the next request{limit}"
 
 
 def _number(text: str | None) -> float | None:
-    """A number of the header, which knows no sign; servers write fractions all the same."""
+    """A number in a header. The standard has whole seconds only, but servers send fractions."""
     if text is None or not _NUMBER.fullmatch(text.strip()):
         return None
     value = float(text)

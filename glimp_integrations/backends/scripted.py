@@ -1,7 +1,7 @@
-"""A backend without a model, for tests: it says what a function of the text says.
+"""A backend without a model, for tests: its output comes from a script.
 
-It is a test double in the open: use it to try chains, adapters and failure handling without
-weights. Nothing it returns is a measurement.
+Use it to try chains, adapters and the handling of failures without weights. Its entropies and
+probabilities are made up.
 """
 
 from __future__ import annotations
@@ -26,13 +26,26 @@ from glimp_integrations.errors import BackendError
 __all__ = ["ScriptedBackend", "ScriptedToken", "uniform"]
 
 ScriptedToken = tuple[bytes, float]
-"""The token's bytes (half a UTF-8 character is fine, ``b""`` ends the sequence) and H in nats."""
+"""A token's bytes, and the entropy H at its place in nats.
+
+The bytes may be a part of a UTF-8 character; ``b""`` ends the sequence."""
 
 
 def uniform(entropy: float, k: int = 20) -> tuple[float, ...]:
-    """Top-k log-probabilities, shape ``(k,)``, whose renormalised entropy is ``entropy`` nats.
+    """Log-probabilities of the top k tokens that have a given entropy.
 
-    One likely token and up to k - 1 equally unlikely ones, found by bisection.
+    There is one likely token and k - 1 equally unlikely ones; their probabilities are found by
+    bisection.
+
+    Args:
+        entropy: The renormalised entropy in nats, from 0 to ln k.
+        k: The number of tokens.
+
+    Returns:
+        Log-probabilities in nats, highest first, shape ``(k,)``.
+
+    Raises:
+        ValueError: The entropy is out of range.
     """
     limit = math.log(k)
     if not 0.0 <= entropy <= limit:
@@ -53,19 +66,26 @@ class ScriptedBackend(Backend):
     """Continues text by a script.
 
     Args:
-        script: The whole continuation as tokens (what follows is found by comparing the prompt
-            with it), or a function from the text behind the generation prompt, as bytes, to the
+        script: The whole continuation as tokens; the next one is found by comparing the text so
+            far with it. Or a function from the text after the generation prompt, as bytes, to the
             next token.
-        name: Shown in traces and errors.
-        generation_prompt: What ``render`` ends with, such as ``"<assistant>"``.
-        chunk_sizes: Groups tokens into pieces of these sizes, in turn, when no log-probabilities
-            are asked for: a server that streams several tokens at once.
-        context_window: Tokens; one character of the prompt counts as one.
-        fail_after: Fails with a ``BackendError`` after so many tokens in all, ``failures`` times.
+        name: Name shown in traces and errors.
+        generation_prompt: The end of every rendered conversation, such as ``"<assistant>"``.
+        chunk_sizes: Sizes of the groups in which tokens are streamed, used in turn, when no
+            log-probabilities are asked for; like a server that streams several tokens at once.
+        context_window: In tokens; every character of the prompt counts as one.
+        fail_after: Number of tokens in all after which it fails with a ``BackendError``; ``None``
+            if it never fails.
+        failures: How often it fails.
+        retryable: Whether these errors can be retried.
         delay: Seconds before every token.
-        top_logprobs: How many log-probabilities it can return; 0: none.
-        template: What it says its chat template is.
-        supports_schema: Says that it follows schemas; whether it does is the script's affair.
+        top_logprobs: How many log-probabilities it can return; 0 for none.
+        template: Source of the chat template that it reports.
+        supports_schema: Whether it reports that it follows schemas. The script has to do so.
+
+    Attributes:
+        requests: All requests so far.
+        closed_early: How many streams were closed before their end.
     """
 
     def __init__(
@@ -95,7 +115,7 @@ class ScriptedBackend(Backend):
         self._delay = delay
         self._top = top_logprobs
         self._template = template
-        self._binds = supports_schema
+        self._supports_schema = supports_schema
         self._generated = 0
         self.requests: list[Request] = []
         self.closed_early = 0
@@ -105,7 +125,7 @@ class ScriptedBackend(Backend):
             context_window=self._window,
             top_logprobs=self._top,
             streamed_logprobs=self._top > 0,
-            supports_schema=self._binds,
+            supports_schema=self._supports_schema,
             template=self._template,
         )
 
@@ -119,7 +139,7 @@ class ScriptedBackend(Backend):
 
     async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
         self.requests.append(request)
-        behind = request.prompt.rpartition(self._generation_prompt)[2].encode()
+        text = request.prompt.rpartition(self._generation_prompt)[2].encode()
         report.prompt_tokens = len(request.prompt)
         report.completion_tokens = 0
         sizes = iter(self._chunk_sizes * (request.max_tokens + 1))
@@ -129,13 +149,13 @@ class ScriptedBackend(Backend):
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 self._maybe_fail()
-                if self._window is not None and len(request.prompt) + len(behind) >= self._window:
+                if self._window is not None and len(request.prompt) + len(text) >= self._window:
                     report.ended = "context"
                     break
-                data, entropy = self._next(behind)
+                data, entropy = self._next(text)
                 report.completion_tokens += 1
                 self._generated += 1
-                behind += data
+                text += data
                 logprobs = uniform(entropy) if request.logprobs and self._top else None
                 if not data:
                     report.ended = "eos"
@@ -164,7 +184,11 @@ class ScriptedBackend(Backend):
 
 
 class _Group:
-    """Collects tokens into one piece and complete characters into its text."""
+    """Collects tokens for one chunk, and only whole characters as its text.
+
+    Attributes:
+        rest: Bytes at the end that are a part of a character; they belong to the next group.
+    """
 
     def __init__(self, size: int, rest: bytes = b"") -> None:
         self.rest = rest
@@ -197,14 +221,15 @@ class _Group:
 
 
 def _follow(script: Sequence[ScriptedToken | str]) -> Callable[[bytes], ScriptedToken]:
+    """A function from the text so far to the next token of a fixed script."""
     tokens = [(item.encode(), 0.0) if isinstance(item, str) else item for item in script]
-    places: dict[bytes, ScriptedToken] = {}
-    behind = b""
+    next_tokens: dict[bytes, ScriptedToken] = {}
+    text_so_far = b""
     for data, entropy in tokens:
-        places.setdefault(behind, (data, entropy))
-        behind += data
+        next_tokens.setdefault(text_so_far, (data, entropy))
+        text_so_far += data
 
     def follow(text: bytes) -> ScriptedToken:
-        return places.get(text, (b"", 0.0))
+        return next_tokens.get(text, (b"", 0.0))
 
     return follow

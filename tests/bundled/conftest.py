@@ -6,7 +6,7 @@ import pytest
 
 from glimp_integrations import GlimpRouter
 from glimp_integrations.backends import LlamaCppBackend
-from glimp_integrations.backends.model_strings import embedded
+from glimp_integrations.backends.model_strings import bundled_models
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,12 +20,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def small() -> LlamaCppBackend:
-    return embedded()[0]  # type: ignore[return-value]
+    return bundled_models()[0]  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="session")
 def large() -> LlamaCppBackend:
-    return embedded()[1]  # type: ignore[return-value]
+    return bundled_models()[1]  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="session")

@@ -534,7 +534,9 @@ class TestShortForms:
 
     @pytest.mark.parametrize("form", ["hf:", "hf", "huggingface:org/model"])
     def test_what_is_none_is_told_the_forms(self, form):
-        with pytest.raises(ConfigError, match=r"small is .*which names no model.*'hf:ORG/MODEL'"):
+        with pytest.raises(
+            ConfigError, match=r"small is .*which is not a model string.*'hf:ORG/MODEL'"
+        ):
             model_strings.parse(form, role="small")
 
     def test_places(self, folder, tmp_path):

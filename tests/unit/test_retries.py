@@ -19,9 +19,9 @@ from glimp_integrations.backends.http import sending
 from glimp_integrations.backends.http.sending import RequestLimits, send
 from glimp_integrations.backends.retries import (
     LONGEST_WAIT,
+    describe_pause,
     may_repeat,
     pause,
-    rest_in_words,
     retry_after,
 )
 from glimp_integrations.backends.scripted import ScriptedBackend
@@ -137,10 +137,10 @@ class TestPauses:
         assert not may_repeat(status, {"x-should-retry": "false"})
 
     def test_words(self):
-        assert rest_in_words(None) == rest_in_words(0.0) == ""
-        assert rest_in_words(5.0) == "; it asks for 5 s of rest before the next request"
-        assert rest_in_words(300.0).endswith(
-            "asks for 300 s of rest before the next request, and no call waits more than 60 s"
+        assert describe_pause(None) == describe_pause(0.0) == ""
+        assert describe_pause(5.0) == "; it asks for a pause of 5 s before the next request"
+        assert describe_pause(300.0).endswith(
+            "asks for a pause of 300 s before the next request, and no call waits more than 60 s"
         )
 
 
@@ -232,7 +232,7 @@ class TestSending:
 
 
 class Resting(ScriptedBackend):
-    """Breaks off once in the middle, and says for how long it wants rest."""
+    """Breaks off once in the middle, and says how long to pause."""
 
     retry_after: float | None = None
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.llamacpp import LlamaCppBackend
-from glimp_integrations.backends.model_strings import embedded, parse, resolve
+from glimp_integrations.backends.model_strings import bundled_models, parse, resolve
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.errors import ConfigError
 from wire.fake_server import FakeServer
@@ -52,7 +52,7 @@ def test_llamacpp_form_names_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"PK\x03\x04 not a model")
-    with pytest.raises(ConfigError, match="no GGUF file"):
+    with pytest.raises(ConfigError, match="not a GGUF file"):
         io_loop.call(parse(f"llamacpp:{path}").capabilities)
 
 
@@ -146,9 +146,9 @@ def test_half_a_pair_names_what_is_missing(given: str, missing: str) -> None:
         resolve(**{given: "openai:m@http://host/v1"})
 
 
-def test_neither_model_is_the_embedded_pair_once_per_process() -> None:
+def test_neither_model_is_the_bundled_models_once_per_process() -> None:
     pair = resolve()
-    assert (pair.small, pair.large) == embedded() == embedded()
+    assert (pair.small, pair.large) == bundled_models() == bundled_models()
     assert pair.owned == []
     assert "0.5B" in pair.small.name and "1.5B" in pair.large.name
 

@@ -1,4 +1,4 @@
-"""Servers that want rest (``Retry-After``), over real HTTP."""
+"""Servers that ask for a pause (``Retry-After``), over real HTTP."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_more_than_anyone_waits_is_told_at_once() -> None:
 
 def test_after_the_last_attempt_the_wish_is_in_the_error() -> None:
     server = RestingServer((429, {"Retry-After": "1"}))
-    with pytest.raises(BackendError, match="1 s of rest") as caught:
+    with pytest.raises(BackendError, match="a pause of 1 s") as caught:
         run(server, max_retries=0)
     assert caught.value.retry_after == 1.0 and len(server.times) == 1
 

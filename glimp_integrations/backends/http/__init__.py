@@ -1,18 +1,19 @@
-"""Models behind HTTP servers, of whatever kind.
+"""Models on HTTP servers of any kind.
 
 ::
 
     openai.py            the backend
-    endpoint.py          one server: its address, client and protocol
+    options.py           the backend's arguments, checked
+    endpoint.py          one server: its address, its client and its requests
     servers.py           what differs from server to server, as data
-    protocols/           how each kind of route is spoken
-    sending.py           one request, repeated where that may help
-    connections.py       connections, kept and dropped
-    chunks.py            what a server sent, read and checked
-    response_streams.py  bodies read line by line and to their end
-    stop_strings.py      steps that the server ends by itself
-    errors.py            what a failure means, in words
+    protocols/           how each kind of route is used
+    sending.py           one request, with retries
+    connections.py       connections: counted, and one kept ready
+    chunks.py            chunks of a stream parsed into tokens
+    response_streams.py  bodies of responses, read as events or as lines
+    stop_strings.py      streams that the server ends by itself, with their exact text
+    errors.py            failures of the HTTP client as errors of this project
     check.py             `glimp check`: what a server can do
-    check_chat.py        the same for servers that only continue chats
-    probing.py           single requests that find something out
+    check_chat.py        its probes of continuation and caching
+    probing.py           the small requests that probes make
 """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimp_integrations.backends.base import HEADERS
-from glimp_integrations.backends.retries import rest_in_words, retry_after
+from glimp_integrations.backends.retries import describe_pause, retry_after
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 
 __all__ = ["describe", "redacted", "speaks_of_context", "translated"]
@@ -234,12 +234,12 @@ def _translate_status(error: Any, target: _Target) -> Exception:
             status=status,
         )
     fault = "is overloaded or failed" if status == 429 or status >= 500 else "refused the request"
-    rest = retry_after(error.response.headers)
+    requested_pause = retry_after(error.response.headers)
     return target.failure(
-        f"{fault} (HTTP {status}: {body}){rest_in_words(rest)}",
+        f"{fault} (HTTP {status}: {body}){describe_pause(requested_pause)}",
         retryable=status == 429 or status >= 500,
         status=status,
-        retry_after=rest,
+        retry_after=requested_pause,
     )
 
 
