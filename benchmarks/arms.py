@@ -105,8 +105,8 @@ def last_number(text: str) -> str:
     """The last number of a solution, as these problems ask for one."""
     import re
 
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    return found[-1].replace(",", "").removesuffix(".00") if found else ""
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    return numbers[-1].replace(",", "").removesuffix(".00") if numbers else ""
 
 
 def table(names: list[str], lines: list[dict[str, Any]]) -> Table:

@@ -99,7 +99,7 @@ def thresholds(options: argparse.Namespace) -> None:
     """For replies of one step (:mod:`benchmarks.replay`): one row for every arm that glimpses."""
     print(
         "| task | arm | n | small | large | only large | AUC of H | threshold | share | right "
-        "| by lot | time |"
+        "| random | time |"
     )
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
     for folder in _folders(options.out):
@@ -108,38 +108,38 @@ def thresholds(options: argparse.Namespace) -> None:
         for arm in summary.arms:
             if arm.kind == "routed" and not arm.large_tokens and large is not None:
                 try:
-                    found = replay(arm.answers, large.answers)
+                    replayed = replay(arm.answers, large.answers)
                 except ValueError:
                     continue
-                print(_threshold_row(f"{folder.name} | {arm.name}", found, options.time))
+                print(_threshold_row(f"{folder.name} | {arm.name}", replayed, options.time))
 
 
-def _threshold_row(name: str, found: Replay, time: float) -> str:
-    best = found.within(time)
-    auc = "" if found.auc is None else f"{found.auc:.2f}"
+def _threshold_row(name: str, replayed: Replay, time: float) -> str:
+    best = replayed.within(time)
+    auc = "" if replayed.auc is None else f"{replayed.auc:.2f}"
     return (
-        f"| {name} | {found.n} | {found.small:.0%} | {found.large:.0%} "
-        f"| {found.only_large / found.n:.0%} | {auc} | {best.threshold:.3g} "
-        f"| {best.share:.0%} | {best.right:.0%} | {best.by_lot:.0%} | {best.time:.2f} |"
+        f"| {name} | {replayed.n} | {replayed.small:.0%} | {replayed.large:.0%} "
+        f"| {replayed.only_large / replayed.n:.0%} | {auc} | {best.threshold:.3g} "
+        f"| {best.share:.0%} | {best.right:.0%} | {best.at_random:.0%} | {best.time:.2f} |"
     )
 
 
 def _folders(outs: list[Path]) -> list[Path]:
-    found = [folder for out in outs for folder in sorted(out.iterdir())]
-    return [folder for folder in found if (folder / "manifest.json").exists()]
+    folders = [folder for out in outs for folder in sorted(out.iterdir())]
+    return [folder for folder in folders if (folder / "manifest.json").exists()]
 
 
 def _row(task: str, arm: ArmFigures, summary: Summary) -> str:
     if not arm.n:
         return f"| {task} | {arm.name} | 0 | | | | | |"
     low, value, high = (100 * x for x in (arm.accuracy.low, arm.accuracy.value, arm.accuracy.high))
-    found = summary.between(arm.name, "large")
+    against_large = summary.between(arm.name, "large")
     against = ""
-    if found is not None and found.n:
-        gap, time = found.right.difference, summary.time_of(found)
+    if against_large is not None and against_large.n:
+        gap, time = against_large.right.difference, summary.time_of(against_large)
         against = (
             f"{100 * gap.value:+.0f} ({100 * gap.low:+.0f} to {100 * gap.high:+.0f}), "
-            f"p {found.right.p:.2g}; {time.value:.2f}x time"
+            f"p {against_large.right.p:.2g}; {time.value:.2f}x time"
         )
     cells = [
         task,

@@ -6,7 +6,7 @@
 Three measurements, on a pseudo-terminal that another process reads:
 
 1. Events. A finished answer's events come at 30 tokens/s (the embedded small model) and at 100. The
-   next one waits until the last was printed, so that printing hides behind nothing.
+   next one waits until the last was printed, so that no model latency hides the time of printing.
 2. Whole calls of scripted models at the same rates, through the core, LangChain (custom events) and
    LlamaIndex (instrumentation): what a user waits longer.
 3. The same without pauses between tokens: seconds a token.

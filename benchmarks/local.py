@@ -76,7 +76,7 @@ def decode(options: argparse.Namespace) -> dict[str, Any]:
     table = Table(title=f"decode: {options.tokens} tokens, {options.n} pairs in turn")
     for column in ("model", "generate tok/s", "backend tok/s", "ratio (median)", "ratios"):
         table.add_column(column, justify="right")
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for role in FILES:
         model, tokenizer = load(role)
         backend = HuggingFaceBackend(model, tokenizer, name=NAMES[role])
@@ -97,17 +97,17 @@ def decode(options: argparse.Namespace) -> dict[str, Any]:
         bare(), ours()
         pairs = [(bare(), ours()) for _ in track(range(options.n), NAMES[role], console=console)]
         ratios = [b / a for a, b in pairs]
-        found[role] = {"pairs": pairs, "ratio": statistics.median(ratios)}
+        figures[role] = {"pairs": pairs, "ratio": statistics.median(ratios)}
         table.add_row(
             NAMES[role],
             f"{statistics.median(a for a, _ in pairs):.1f}",
             f"{statistics.median(b for _, b in pairs):.1f}",
-            f"{found[role]['ratio']:.3f}",
+            f"{figures[role]['ratio']:.3f}",
             f"{min(ratios):.2f} to {max(ratios):.2f}",
         )
         backend.close()
     console.print(table)
-    return found
+    return figures
 
 
 # -- rho -------------------------------------------------------------------------------------
@@ -215,10 +215,10 @@ def calibrate(model: Any, tokenizer: Any) -> tuple[float, float]:
 def together(options: argparse.Namespace) -> dict[str, Any]:
     """Eight questions: one after another, a fair queue, a batch, and continuous batching."""
     options.n = 8
-    asked = questions(options)
+    texts = questions(options)
     model, tokenizer = load("large")
     small_model, small_tokenizer = load("small")
-    prompts = [prompt_ids(tokenizer, q) for q in asked]
+    prompts = [prompt_ids(tokenizer, q) for q in texts]
 
     def one_by_one(tokens: int) -> int:
         return sum(len(generated(model, ids, tokens)) for ids in prompts)
@@ -243,7 +243,7 @@ def together(options: argparse.Namespace) -> dict[str, Any]:
 
         def run(tokens: int) -> int:
             small.drop_caches(), large.drop_caches()
-            answers = run_all(router, asked, tokens, at_once)
+            answers = run_all(router, texts, tokens, at_once)
             return sum(a.trace.tokens("small") + a.trace.tokens("large") for a in answers)
 
         return run
@@ -269,24 +269,24 @@ def together(options: argparse.Namespace) -> dict[str, Any]:
     table = Table(title=f"8 questions at once, at most {options.tokens} tokens each, greedy")
     for column in ("arm", f"tokens/s ({ROUNDS} rounds)", "against one by one"):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    found = {}
+    figures = {}
     for name, values in rates.items():
         reference = rates["routed, one by one" if "routed" in name else next(iter(arms))]
         ratio = statistics.median(a / b for a, b in zip(values, reference, strict=True))
-        found[name] = {"rates": values, "ratio": ratio}
+        figures[name] = {"rates": values, "ratio": ratio}
         table.add_row(name, f"{statistics.median(values):.1f}", f"{ratio:.2f}x")
     console.print(table)
-    return found
+    return figures
 
 
 def run_all(
-    router: GlimpRouter, asked: list[str], tokens: int, at_once: bool
+    router: GlimpRouter, texts: list[str], tokens: int, at_once: bool
 ) -> list[RoutedAnswer]:
     if not at_once:
-        return [router.run(question, max_tokens=tokens) for question in asked]
+        return [router.run(question, max_tokens=tokens) for question in texts]
 
     async def gather() -> list[RoutedAnswer]:
-        return await asyncio.gather(*(router.arun(q, max_tokens=tokens) for q in asked))
+        return await asyncio.gather(*(router.arun(q, max_tokens=tokens) for q in texts))
 
     return asyncio.run(gather())
 
@@ -311,18 +311,18 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory_arm(arm: str, seed: int) -> None:
-    asked = questions(argparse.Namespace(n=3, seed=seed))
+    texts = questions(argparse.Namespace(n=3, seed=seed))
     kept = 0
     if arm == "alone":
         for role in FILES:
             model, tokenizer = load(role)
             held.append(model)
-            for question in asked:
+            for question in texts:
                 generated(model, prompt_ids(tokenizer, question), 200)
     else:
         backends = [HuggingFaceBackend(folder(file), dtype="bfloat16") for file in FILES.values()]
         router = GlimpRouter(*backends, temperature=0, max_tokens=200)
-        for question in asked:
+        for question in texts:
             router.run(question)
         kept = sum(backend.kept_bytes for backend in backends)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -395,9 +395,9 @@ def generated(model: Any, ids: torch.Tensor, tokens: int) -> list[int]:
 
 
 def version(package: str) -> str:
-    from importlib.metadata import version as found
+    from importlib.metadata import version as installed
 
-    return found(package)
+    return installed(package)
 
 
 if __name__ == "__main__":

@@ -47,31 +47,31 @@ def right(item: Item, reply: str) -> bool:
 
 def _items(*, tuning: bool) -> list[Item]:
     kinds: dict[str, list[tuple[int, Item]]] = {}
-    for kind, question, answer in _asked():
-        lot = zlib.crc32(f"{kind} {answer}".encode())
-        if (lot % 3 == 0) == tuning:
+    for kind, question, answer in _questions():
+        number = zlib.crc32(f"{kind} {answer}".encode())
+        if (number % 3 == 0) == tuning:
             item = Item(f"{kind}-{answer}", question, answer)
-            kinds.setdefault(kind, []).append((lot, item))
-    by_lot = itemgetter(0)
-    chosen = [pair for items in kinds.values() for pair in sorted(items, key=by_lot)[:EACH]]
-    return [item for _, item in sorted(chosen, key=by_lot)]
+            kinds.setdefault(kind, []).append((number, item))
+    by_number = itemgetter(0)
+    chosen = [pair for items in kinds.values() for pair in sorted(items, key=by_number)[:EACH]]
+    return [item for _, item in sorted(chosen, key=by_number)]
 
 
-def _asked() -> Iterator[tuple[str, str, str]]:
+def _questions() -> Iterator[tuple[str, str, str]]:
     """(kind, question, answer) of everything there is to ask."""
     for country in pycountry.countries:
         name = getattr(country, "common_name", country.name)
         yield "country", f"What is the two-letter ISO code of {name}?", country.alpha_2
     for currency in pycountry.currencies:
-        asked = f"What is the three-letter ISO currency code of the {currency.name}?"
-        yield "currency", asked, currency.alpha_3
+        question = f"What is the three-letter ISO currency code of the {currency.name}?"
+        yield "currency", question, currency.alpha_3
     for language in pycountry.languages:
         if hasattr(language, "alpha_2"):
-            asked = f"What is the two-letter ISO 639-1 code of the language {language.name}?"
-            yield "language", asked, language.alpha_2
+            question = f"What is the two-letter ISO 639-1 code of the language {language.name}?"
+            yield "language", question, language.alpha_2
     for element in periodictable.elements:
         if element.number:
-            asked = f"What is the chemical symbol of the element {element.name}?"
-            yield "element", asked, element.symbol
+            question = f"What is the chemical symbol of the element {element.name}?"
+            yield "element", question, element.symbol
     for status in HTTPStatus:
         yield "http", f"Which HTTP status code means {status.phrase!r}?", str(status.value)

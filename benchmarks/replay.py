@@ -25,14 +25,14 @@ class Point:
         threshold: Nats.
         share: Replies by the large model.
         right: Share of right replies.
-        by_lot: The same, expected of a router that draws lots at this share.
+        at_random: The same, expected of random routing with this share.
         time: Seconds over those of the large model alone.
     """
 
     threshold: float
     share: float
     right: float
-    by_lot: float
+    at_random: float
     time: float
 
 
@@ -70,32 +70,34 @@ def replay(small: Sequence[Answer], large: Sequence[Answer]) -> Replay:
     Raises:
         ValueError: No question was answered by both, in one step.
     """
-    other = {answer.item: answer for answer in large}
-    pairs = [(answer, other[answer.item]) for answer in small if answer.item in other]
+    by_item = {answer.item: answer for answer in large}
+    pairs = [(answer, by_item[answer.item]) for answer in small if answer.item in by_item]
     rows = sorted(
         (
-            (answer.trace.steps[0].entropy or 0.0, answer, beside)
-            for answer, beside in pairs
+            (answer.trace.steps[0].entropy or 0.0, answer, other)
+            for answer, other in pairs
             if len(answer.trace.steps) == 1
         ),
         key=lambda row: row[0],
     )
     if not rows:
         raise ValueError("no question was answered by both models, by the small one in one step")
-    n, alone = len(rows), sum(beside.seconds for _, _, beside in rows)
+    n, alone = len(rows), sum(other.seconds for _, _, other in rows)
     points = []
     for kept in range(n, -1, -1):
         level = rows[kept - 1][0] if kept else 0.0
         if 0 < kept < n and rows[kept][0] == level:
-            continue  # equal H cannot be parted
+            continue  # no threshold separates equal values of H
         small_ones, large_ones = rows[:kept], rows[kept:]
         seconds = sum(answer.seconds for _, answer, _ in small_ones) + sum(
-            beside.seconds + _glimpse(answer) for _, answer, beside in large_ones
+            other.seconds + _glimpse(answer) for _, answer, other in large_ones
         )
         share = 1 - kept / n
-        lot = (1 - share) * _right(a for _, a, _ in rows) + share * _right(b for _, _, b in rows)
+        at_random = (1 - share) * _right(a for _, a, _ in rows) + share * _right(
+            b for _, _, b in rows
+        )
         right = sum(a.right for _, a, _ in small_ones) + sum(b.right for _, _, b in large_ones)
-        points.append(Point(level, share, right / n, lot / n, seconds / alone))
+        points.append(Point(level, share, right / n, at_random / n, seconds / alone))
     return Replay(
         n,
         len(pairs) - n,

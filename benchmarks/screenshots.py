@@ -47,10 +47,10 @@ _CHATTER = (
 
 @dataclass(slots=True)
 class Seen:
-    """What the browser told of one page.
+    """What the browser reported about one page.
 
     Attributes:
-        requests: Addresses it asked for, beside the page itself.
+        requests: Addresses it requested, apart from the page itself.
         complaints: Errors and warnings of its console.
         overflow: How far the page scrolls sideways, in CSS pixels.
         text: All visible text.
@@ -120,7 +120,7 @@ def made_up(steps: int = 200, seed: int = 1, hostile: bool = True) -> Trace:
 
 def browser_path() -> str | None:
     """Where a Chromium is on this machine."""
-    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 @contextmanager
@@ -169,9 +169,9 @@ def look(
     )
     try:
         page = context.new_page()
-        page.on("console", lambda said: seen.complaints.append(said.text))
+        page.on("console", lambda message: seen.complaints.append(message.text))
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-        page.on("request", lambda asked: _note(seen, asked.url))
+        page.on("request", lambda request: _note(seen, request.url))
         if isinstance(document, Path):
             page.goto(document.resolve().as_uri())
         else:
@@ -203,11 +203,11 @@ def _ask(page: Page, seen: Seen) -> None:
 
 def problems(seen: Seen) -> list[str]:
     """What is wrong with a page."""
-    found = [f"asked for {url}" for url in seen.requests]
-    found += [f"complained: {text}" for text in seen.complaints]
+    problems = [f"requested {url}" for url in seen.requests]
+    problems += [f"complained: {text}" for text in seen.complaints]
     if seen.overflow:
-        found.append(f"scrolls {seen.overflow} px sideways")
-    return found
+        problems.append(f"scrolls {seen.overflow} px sideways")
+    return problems
 
 
 def notebook(*fragments: str) -> str:

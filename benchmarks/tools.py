@@ -104,10 +104,10 @@ MONEY = ["EUR", "USD", "JPY", "GBP", "CHF", "SEK", "NOK", "CAD", "AUD", "INR"]
 
 def prompts() -> list[tuple[str, str, dict[str, Any]]]:
     """50 prompts: text, the tool it needs, arguments that it states."""
-    found: list[tuple[str, str, dict[str, Any]]] = []
+    rows: list[tuple[str, str, dict[str, Any]]] = []
     for i in range(10):
         other = CITIES[(i + 3) % 10]
-        found += [
+        rows += [
             (
                 f"What's the weather like in {CITIES[i]} right now?",
                 "get_weather",
@@ -135,7 +135,7 @@ def prompts() -> list[tuple[str, str, dict[str, Any]]]:
                 {"origin": CITIES[i], "destination": other, "date": f"2027-03-{10 + i}"},
             ),
         ]
-    return found
+    return rows
 
 
 # -- parts -----------------------------------------------------------------------------------
@@ -145,14 +145,14 @@ def forced(options: argparse.Namespace) -> dict[str, Any]:
     """A call is demanded for every prompt, every other time of a named tool."""
     llm = ChatGlimpRouter(temperature=0, max_tokens=256, max_thinking_tokens=256)
     parsed = right = broken = 0
-    asked = prompts()[: options.n]
-    for number, (text, name, _) in enumerate(track(asked, "forced", console=console)):
+    cases = prompts()[: options.n]
+    for number, (text, name, _) in enumerate(track(cases, "forced", console=console)):
         choice = name if number % 2 else "any"
         message = llm.bind_tools(TOOLS, tool_choice=choice).invoke(text)
         parsed += len(message.tool_calls) == 1 and not message.invalid_tool_calls
         broken += bool(message.invalid_tool_calls)
         right += bool(message.tool_calls) and message.tool_calls[0]["name"] == name
-    return {"prompts": len(asked), "calls parsed": parsed, "broken": broken, "right tool": right}
+    return {"prompts": len(cases), "calls parsed": parsed, "broken": broken, "right tool": right}
 
 
 def auto(options: argparse.Namespace) -> dict[str, Any]:
@@ -163,21 +163,21 @@ def auto(options: argparse.Namespace) -> dict[str, Any]:
     }
     if options.free:
         arms |= {f"{name}, calls not bound": {**arm, "strict": False} for name, arm in arms.items()}
-    asked = prompts()[: options.n]
-    found: dict[str, Any] = {}
+    cases = prompts()[: options.n]
+    figures: dict[str, Any] = {}
     for name, arm in arms.items():
         strict = arm.pop("strict", None)
         llm = ChatGlimpRouter(temperature=0, max_tokens=256, max_thinking_tokens=256, **arm)
         bound = llm.bind_tools(TOOLS, strict=strict)
         started, counts, large = time.perf_counter(), [0, 0, 0, 0], []
-        for text, tool, arguments in track(asked, name, console=console):
+        for text, tool, arguments in track(cases, name, console=console):
             message = bound.invoke(text)
             counts = [a + b for a, b in zip(counts, judged(message, tool, arguments), strict=True)]
             steps = message.response_metadata["glimprouter"]["steps"]
             reasoning = [s["author"] for s in steps if s["kind"] == "reasoning"]
             large.append(reasoning.count("large") / len(reasoning) if reasoning else 1.0)
-        found[name] = {
-            "prompts": len(asked),
+        figures[name] = {
+            "prompts": len(cases),
             "called": counts[0],
             "right tool": counts[1],
             "right arguments": counts[2],
@@ -185,7 +185,7 @@ def auto(options: argparse.Namespace) -> dict[str, Any]:
             "reasoning steps by large": round(statistics.mean(large), 2),
             "seconds": round(time.perf_counter() - started, 1),
         }
-    return found
+    return figures
 
 
 def judged(message: AIMessage, tool: str, arguments: dict[str, Any]) -> list[int]:
@@ -221,11 +221,11 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
     pair: dict[str, Any] = {"small": model(), "large": model(), **settings}
     router = GlimpRouter(**pair)
     chat, llm = ChatGlimpRouter(**pair), LlamaIndexRouter(**pair)
-    asked = [LlamaIndexMessage("hi")]
+    messages = [LlamaIndexMessage("hi")]
     streams: dict[str, Callable[[], Iterator[Any]]] = {
         "core": lambda: (e for e in router.stream("hi") if isinstance(e, TextDelta)),
         "LangChain": lambda: (c for c in chat.stream("hi") if c.content),
-        "LlamaIndex": lambda: (r for r in llm.stream_chat(asked) if r.delta),
+        "LlamaIndex": lambda: (r for r in llm.stream_chat(messages) if r.delta),
     }
     seconds: dict[str, list[float]] = {name: [] for name in streams}
     for _ in range(options.repeat + 1):

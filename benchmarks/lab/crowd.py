@@ -6,7 +6,7 @@
 
 Routed conversations against the servers' own throughput: the same number of tokens, streamed from
 the small and then from the large server by a client that routes nothing. Servers and client are
-processes of their own, and everybody's CPU time is told: servers in Python are a limit, too.
+processes of their own, and the CPU time of each is reported: servers in Python are a limit, too.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _cell(arm: str, at_once: int, options: argparse.Namespace, scripts: list[Scr
             _hear(here, client)
             before = [(_counts(url), _cpu(process)) for url, process in both]
             here.send("go")
-            told = _hear(here, client)
+            figures = _hear(here, client)
             after = [(_counts(url), _cpu(process)) for url, process in both]
         finally:
             client.terminate()
@@ -96,20 +96,20 @@ def _cell(arm: str, at_once: int, options: argparse.Namespace, scripts: list[Scr
         server_cpu=(cpu[0], cpu[1]),
         connections=grown("connections"),
         requests=grown("requests"),
-        **told,
+        **figures,
     )
 
 
 def _hear(connection: Connection, client: Any) -> Any:
-    """What the client says; its failure is ours."""
+    """The next message of the client; its failure is raised here."""
     give_up = time.monotonic() + _READY_SECONDS
     while not connection.poll(0.1):
         if not client.is_alive() or time.monotonic() > give_up:
-            raise RuntimeError("the measured process ended, or said nothing for 120 seconds")
-    told = connection.recv()
-    if isinstance(told, str) and told != "ready":
-        raise RuntimeError(told)
-    return told
+            raise RuntimeError("the measured process ended, or sent nothing for 120 seconds")
+    message = connection.recv()
+    if isinstance(message, str) and message != "ready":
+        raise RuntimeError(message)
+    return message
 
 
 def _counts(url: str) -> dict[str, Any]:
@@ -157,10 +157,10 @@ def _table(cells: list[Cell], title: str) -> Table:
         "memory\n+MB",
         title=title,
     )
-    found = {(cell.arm, cell.at_once): cell for cell in cells}
+    by_place = {(cell.arm, cell.at_once): cell for cell in cells}
     for number in sorted({cell.at_once for cell in cells}):
         for cell in (c for c in cells if c.at_once == number):
-            one, own = found.get((cell.arm, 1)), found.get(("aiohttp", number))
+            one, own = by_place.get((cell.arm, 1)), by_place.get(("aiohttp", number))
             shares = [f"{100 * cpu / cell.seconds:.0f}" for cpu in cell.server_cpu]
             shown.add_row(
                 str(number),
@@ -256,7 +256,7 @@ def main() -> None:
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 

@@ -36,12 +36,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one arm did with so many conversations at once.
+    """The figures of one arm at one number of concurrent conversations.
 
     Attributes:
         arm: Its name.
-        at_once: Conversations.
-        tokens: Of all of them together.
+        at_once: How many conversations run at the same time.
+        tokens: The tokens of all of them together.
         seconds: From the first question to the last answer.
         p50: Median seconds of a conversation.
         p95: 95th percentile of them.
@@ -76,19 +76,19 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Said:
+class Reply:
     """One conversation: its seconds, and its text; where nobody routes, its number of tokens."""
 
     seconds: float
     text: str | int
 
 
-Run = Callable[[Sequence[int]], list[Said]]
-"""From numbers of scripts to what was said, all at once."""
+Run = Callable[[Sequence[int]], list[Reply]]
+"""From numbers of scripts to the replies, all at once."""
 
 
 def measure(work: Work, pipe: Connection) -> None:
-    """Warm up, say "ready", wait for "go", talk, and tell the figures."""
+    """Warm up, say "ready", wait for "go", talk, and send the figures."""
     try:
         run = ARMS[work.arm](work)
         run([0])
@@ -98,10 +98,10 @@ def measure(work: Work, pipe: Connection) -> None:
         chains = range(1, work.at_once + 1)
         with _Peak() as peak:
             cpu, clock = time.process_time(), time.perf_counter()
-            said = run(chains)
+            replies = run(chains)
             seconds, cpu = time.perf_counter() - clock, time.process_time() - cpu
-        _check(work, said)
-        each = [one.seconds for one in said]
+        _check(work, replies)
+        each = [one.seconds for one in replies]
         twentieths = statistics.quantiles(each, n=20, method="inclusive") if each[1:] else each
         pipe.send(
             {
@@ -113,16 +113,16 @@ def measure(work: Work, pipe: Connection) -> None:
                 "memory": peak.growth,
             }
         )
-    except BaseException as error:  # told to the process that shows it
+    except BaseException as error:  # sent to the process that shows it
         pipe.send(f"{work.arm}, {work.at_once} at once: {type(error).__name__}: {error}")
         raise
 
 
-def _check(work: Work, said: Sequence[Said]) -> None:
-    """Everybody has to have said what the script says."""
-    for chain, one in enumerate(said, 1):
+def _check(work: Work, replies: Sequence[Reply]) -> None:
+    """Check that every reply is what its script says."""
+    for chain, one in enumerate(replies, 1):
         script = work.scripts[chain]
-        # Steps hold neither the tag nor the blank line behind it.
+        # Steps hold neither the tag nor the blank line after it.
         steps = script.text.replace("</think>\n\n", "", 1)
         whole: str | int = _count(script) if isinstance(one.text, int) else steps
         if one.text != whole:
@@ -194,8 +194,8 @@ def _settings(work: Work) -> dict[str, Any]:
     }
 
 
-def _of_record(record: dict[str, Any]) -> Said:
-    return Said(record["seconds"], "".join(step["text"] for step in record["steps"]))
+def _of_record(record: dict[str, Any]) -> Reply:
+    return Reply(record["seconds"], "".join(step["text"] for step in record["steps"]))
 
 
 def _abatch(work: Work) -> Run:
@@ -203,7 +203,7 @@ def _abatch(work: Work) -> Run:
 
     model = ChatGlimpRouter(**_settings(work))
 
-    def run(chains: Sequence[int]) -> list[Said]:
+    def run(chains: Sequence[int]) -> list[Reply]:
         messages = asyncio.run(model.abatch([_question(chain) for chain in chains]))
         return [_of_record(message.response_metadata["glimprouter"]) for message in messages]
 
@@ -215,7 +215,7 @@ def _batch(work: Work) -> Run:
 
     model = ChatGlimpRouter(**_settings(work))
 
-    def run(chains: Sequence[int]) -> list[Said]:
+    def run(chains: Sequence[int]) -> list[Reply]:
         # As many threads: LangChain's own number depends on the machine.
         width: Any = {"max_concurrency": len(chains)}
         messages = model.batch([_question(chain) for chain in chains], width)
@@ -229,7 +229,7 @@ def _threads(work: Work) -> Run:
 
     router = GlimpRouter(**_settings(work))
 
-    def run(chains: Sequence[int]) -> list[Said]:
+    def run(chains: Sequence[int]) -> list[Reply]:
         with ThreadPoolExecutor(len(chains)) as pool:
             results = list(pool.map(router.run, map(_question, chains)))
         return [_of_record(result.trace.model_dump(mode="json")) for result in results]
@@ -249,7 +249,7 @@ class Stream(Protocol):
 def _own(work: Work, client: Callable[[], AbstractAsyncContextManager[Stream]]) -> Run:
     """Each conversation's tokens, the small model's first, by a client that only counts."""
 
-    async def talk(stream: Stream, chain: int) -> Said:
+    async def talk(stream: Stream, chain: int) -> Reply:
         started, seen = time.perf_counter(), 0
         prompt = f"<|im_start|>user\n{_question(chain)}<|im_end|>\n{OPENED}"
         small, large = _shares(work.scripts[chain])
@@ -258,9 +258,9 @@ def _own(work: Work, client: Callable[[], AbstractAsyncContextManager[Stream]]) 
             if name == "small":
                 body["logprobs"] = 20  # as the routed small model is asked
             seen += await stream(url, body)
-        return Said(time.perf_counter() - started, seen)
+        return Reply(time.perf_counter() - started, seen)
 
-    async def gather(chains: Sequence[int]) -> list[Said]:
+    async def gather(chains: Sequence[int]) -> list[Reply]:
         async with client() as stream:
             return await asyncio.gather(*(talk(stream, chain) for chain in chains))
 

@@ -96,9 +96,9 @@ def _serve(setting: Setting, scripts: list[Script], ports: list[int]) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def wait_for(port: int) -> None:
@@ -161,7 +161,7 @@ def routed(strategy: str, **settings: Any) -> Arm:
         ]
         options = {"temperature": 0, "strategy": strategy, **settings, **options}
         with GlimpRouter(*models, **options) as router:
-            # What is asked once per server is no part of a conversation.
+            # What is asked once per server is not part of a conversation.
             router.run("chain 0")
             if strategy == "auto":
                 router.measure()
@@ -253,8 +253,8 @@ def measure(
     for arm in arms:
         # New servers for every arm: nobody finds another's text in a cache.
         with servers(setting, scripts) as (small, large):
-            found = ARMS[arm](small, large, "chain 1", {"threshold": THRESHOLD})
-        seconds, requests, text, discarded = found
+            outcome = ARMS[arm](small, large, "chain 1", {"threshold": THRESHOLD})
+        seconds, requests, text, discarded = outcome
         if not text.replace("</think>", "").startswith(scripts[1].text[:200]):
             raise RuntimeError(f"{arm} wrote another text: {text[:300]!r}")
         rows[arm] = {"seconds": seconds, "rho": seconds / bound, "requests": 100 * requests / steps}

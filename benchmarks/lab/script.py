@@ -58,7 +58,7 @@ def recorded(path: Path, threshold: float, *, answer_tokens: int) -> Script:
     Args:
         path: A file of traces, as ``glimp trace`` reads them; their steps follow one another.
         threshold: Nats of the laboratory's routers.
-        answer_tokens: Of the made-up answer behind them.
+        answer_tokens: Of the made-up answer after them.
     """
     tokens: list[str] = []
     entropies: list[float] = []

@@ -38,7 +38,7 @@ class Costs:
         request: Work for a request besides (scheduling, tokenising), once.
         connect: A new connection, in round trips (TCP: 1; with TLS: 2).
         cancel: From noticing a closed connection to the device being free.
-        logprob: More a token, where log-probabilities are asked for.
+        logprob: Added to every token where log-probabilities are requested.
         batches: Streams at the same time cost one another nothing; else they take turns.
     """
 
@@ -172,14 +172,14 @@ class LabServer:
         return web.json_response({"choices": [choice], "usage": chunks[-1]["usage"]})
 
     async def _work(self, body: dict[str, Any], mail: asyncio.Queue[Any]) -> None:
-        chain, place, found = self._where(body["prompt"])
+        chain, place, has_script = self._where(body["prompt"])
         script = self.scripts[chain]
-        seen = PROMPT_TOKENS + place if found else 1 + len(body["prompt"]) // 4
-        known = self._cached.get(chain, 0) if found else self._others.get(body["prompt"], 0)
-        cached = min(known, seen - 1)
-        if not found:
+        seen = PROMPT_TOKENS + place if has_script else 1 + len(body["prompt"]) // 4
+        reusable = self._cached.get(chain, 0) if has_script else self._others.get(body["prompt"], 0)
+        cached = min(reusable, seen - 1)
+        if not has_script:
             self._others[body["prompt"]] = seen
-        wanted, stops = body.get("max_tokens", 16), body.get("stop") or ()
+        limit, stops = body.get("max_tokens", 16), body.get("stop") or ()
         stops = [stops] if isinstance(stops, str) else list(stops)
         each = self.costs.decode + (self.costs.logprob if body.get("logprobs") else 0.0)
         self._streams += 1
@@ -194,23 +194,23 @@ class LabServer:
         try:
             clock = await self._spend(clock, self.costs.prefill * (seen - cached))
             self.counts.prefilled += seen - cached
-            while made < wanted:
+            while made < limit:
                 clock = await self._spend(clock, each)
-                token = script.tokens[place + made] if found else "?"
-                entropy = script.entropies[place + made] if found else 0.2
+                token = script.tokens[place + made] if has_script else "?"
+                entropy = script.entropies[place + made] if has_script else 0.2
                 made += 1
                 self.counts.generated += 1
-                if found:
+                if has_script:
                     self._cached[chain] = max(self._cached.get(chain, 0), seen + made - 1)
                 usage = {**usage, "completion_tokens": made, "total_tokens": seen + made}
                 text += token
                 met = next((stop for stop in stops if stop in text), None)
                 if not token or met is not None:
                     finish = "stop"
-                # The stop string is cut off, and what the last token holds behind it.
+                # The stop string is cut off, and what follows it in the last token.
                 shown = token if met is None else token.removesuffix(text[text.index(met) :])
                 chunk = self._chunk(shown, token, entropy, body, usage)
-                if finish == "stop" or made == wanted:
+                if finish == "stop" or made == limit:
                     chunk["choices"][0].update(finish_reason=finish, stop_reason=met)
                 mail.put_nowait((clock, chunk))
                 if finish == "stop":
@@ -237,13 +237,13 @@ class LabServer:
 
     def _where(self, prompt: str) -> tuple[int, int, bool]:
         question = re.search(r"chain (\d+)\b", prompt)
-        behind = prompt.rpartition(OPENED)[2]
+        written = prompt.rpartition(OPENED)[2]
         if question is None or OPENED not in prompt:
             return 0, 0, False
         chain = int(question[1])
-        place = self._places[chain].get(len(behind))
-        if place is None or not self._texts[chain].startswith(behind):
-            raise ValueError(f"chain {chain} does not begin like this: ...{behind[-80:]!r}")
+        place = self._places[chain].get(len(written))
+        if place is None or not self._texts[chain].startswith(written):
+            raise ValueError(f"chain {chain} does not begin like this: ...{written[-80:]!r}")
         return chain, place, True
 
     def _chunk(

@@ -68,10 +68,10 @@ def convert(
             )
             console.print(f"{done.path} {how}")
             with console.status("comparing tokenizer and chat template with llama.cpp"):
-                found = models.differences(size)
-            for line in found:
+                differences = models.differences(size)
+            for line in differences:
                 console.print(Text(line, style="red"))
-            if found:
+            if differences:
                 raise typer.Exit(1)
             console.print("tokenizer and chat template are those of llama.cpp")
 
@@ -117,9 +117,9 @@ def prove(
     servers: list[dict[str, Any]] = []
     with _told():
         for dtype, both, proofs in rounds:
-            wanted = [p for p in proofs if not only or p.__name__ in only]
-            if wanted:
-                results += _round(dtype, both, wanted, servers)
+            chosen = [p for p in proofs if not only or p.__name__ in only]
+            if chosen:
+                results += _round(dtype, both, chosen, servers)
     console.print(_table(results))
     console.print(f"vLLM {environment.VERSION}; {_machine()}")
     if json_file is not None:
@@ -171,7 +171,7 @@ def _table(results: list[Result]) -> Table:
         table.add_column(column, justify="right" if column == "s" else "left")
     for result in results:
         mark = Text("ok", style="green") if result.ok else Text("FAIL", style="bold red")
-        table.add_row(Text(result.name), mark, Text(result.said), f"{result.seconds:.1f}")
+        table.add_row(Text(result.name), mark, Text(result.summary), f"{result.seconds:.1f}")
     return table
 
 

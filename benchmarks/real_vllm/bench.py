@@ -39,19 +39,19 @@ _STEADY = {"n_ubatch": 1, "n_batch": 32, "no_extra_bufts": True}
 
 @dataclass
 class Result:
-    """What one proof found.
+    """The outcome of one proof.
 
     Attributes:
         name: The proof.
         ok: Whether it holds.
-        said: What was seen, in words.
+        summary: The outcome in words.
         figures: The same in numbers.
         seconds: How long it took.
     """
 
     name: str
     ok: bool
-    said: str
+    summary: str
     figures: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -181,7 +181,7 @@ def read(
 
 
 def look(backend: Backend, prompt: str, notes: dict[str, Any] | None = None) -> float:
-    """H behind a text, in nats, ``topk_renorm`` of 20."""
+    """H after a text, in nats, ``topk_renorm`` of 20."""
 
     async def first() -> float:
         request = Request(prompt, 1, logprobs=K, distribution_only=True, notes=notes or {})

@@ -84,7 +84,7 @@ def differences(size: str) -> list[str]:
     try:
         template = io_loop.call(backend.capabilities).template
         rendered = io_loop.call(lambda: backend.render(CONVERSATION)).text
-        found = [
+        differences = [
             # llama.cpp drops the template's last line break, which Jinja does anyway.
             *_differs(
                 "the chat template",
@@ -100,14 +100,14 @@ def differences(size: str) -> list[str]:
             ),
         ]
         for text in (*TEXTS, rendered):
-            found += _differs(
+            differences += _differs(
                 f"the tokens of {text[:30]!r}",
                 lambda text=text: tokenizer.encode(text, add_special_tokens=False),  # type: ignore[misc]
                 lambda text=text: ids(text),  # type: ignore[misc]
             )
     finally:
         backend.close()
-    return found
+    return differences
 
 
 def _differs(what: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> list[str]:

@@ -15,7 +15,7 @@ PLACES = 50
 QUESTIONS = 3
 TOKENS = 110  # of each answer
 # Nats. In float32 both compute the same up to rounding. bfloat16 keeps 8 bits of every number,
-# so two correct programs differ; these are what was found (0.04 and 0.003), and some room.
+# so two correct programs differ: by 0.04 and 0.003 as measured, and this leaves some room.
 TOLERANCE = {"float32": 0.002, "bfloat16": 0.15}
 MEDIAN_TOLERANCE = {"float32": 0.0002, "bfloat16": 0.02}
 
@@ -26,7 +26,7 @@ def entropies(bench: Bench) -> Result:
     prefixes = [prompt + part for part in places(answer)]
     served = [look(bench.small, text) for text in prefixes]
     figures: dict[str, Any] = {"served": served}
-    said = []
+    sentences = []
     dtype = bench.server.dtype
     for other in dict.fromkeys((dtype, "float32")):
         local = bench.transformers(other)
@@ -45,7 +45,7 @@ def entropies(bench: Bench) -> Result:
             "r": statistics.correlation(served, mine),
             "other_side_of_1_nat": flips,
         }
-        said.append(
+        sentences.append(
             f"transformers {other}: |dH| median {statistics.median(gaps):.4f}, 9 in 10 below "
             f"{gaps[int(0.9 * len(gaps))]:.4f}, max {gaps[-1]:.4f} nats, r "
             f"{figures[other]['r']:.4f}, {flips} on the other side of 1 nat"
@@ -57,7 +57,7 @@ def entropies(bench: Bench) -> Result:
         and max(served) > 1.0  # places of every kind: sure and unsure
         and same["max"] <= TOLERANCE[dtype]
         and same["median"] <= MEDIAN_TOLERANCE[dtype],
-        "; ".join(said),
+        "; ".join(sentences),
         figures,
     )
 
@@ -70,9 +70,9 @@ def places(answer: RoutedAnswer) -> list[str]:
         offsets.add(at)
         at += len(step.text)
     words = [m.end() for m in re.finditer(r"\S+", text) if m.end() not in offsets]
-    wanted = max(0, PLACES - len(offsets))
-    stride = len(words) / wanted if wanted else 1.0
-    chosen = {words[int(i * stride)] for i in range(min(wanted, len(words)))}
+    extra = max(0, PLACES - len(offsets))
+    stride = len(words) / extra if extra else 1.0
+    chosen = {words[int(i * stride)] for i in range(min(extra, len(words)))}
     return [text[:end] for end in sorted(offsets | chosen)][:PLACES]
 
 

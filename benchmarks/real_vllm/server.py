@@ -26,7 +26,7 @@ __all__ = ["Server", "serving"]
 _PATIENCE = 600  # seconds until a server that starts counts as hung
 _STOP_SECONDS = 30.0  # for leaving in good order
 _OWN = {
-    # Loading is from a folder; nothing has to ask the hub, and nobody is told of this run.
+    # Loading is from a folder; nothing has to ask the hub, and this run is not reported anywhere.
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -71,10 +71,10 @@ class Server:
         """The sum of one metric of ``/metrics``."""
         with urllib.request.urlopen(f"{self.root}/metrics", timeout=10) as answer:  # noqa: S310
             text = answer.read().decode()
-        found = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", text, re.M)
-        if not found:
+        values = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", text, re.M)
+        if not values:
             raise BackendError(f"/metrics has no {name}", model=self.model, url=self.root)
-        return sum(float(value) for value in found)
+        return sum(float(value) for value in values)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def serving(
         "4",
         # Compiling pays off after many more tokens than are written here.
         "--enforce-eager",
-        # Only whole blocks are kept; on a CPU they have 128 tokens if nothing is said.
+        # Only whole blocks are kept; on a CPU they have 128 tokens by default.
         "--block-size",
         "32",
         "--enable-prompt-tokens-details",
@@ -197,7 +197,7 @@ def _tail(log: Path, lines: int = 15) -> str:
 
 
 def _last_words(log: Path) -> str:
-    """The server's last line of news, without the time and place it is said at."""
+    """The last line of the server's log, without its time and place."""
     line = _tail(log, 1)
     return re.sub(r"^.*?\[[\w./]+:\d+\] ", "", line)[:90].replace("[", r"\[")
 

@@ -160,7 +160,7 @@ def cancelling(bench: Bench) -> Result:
         return closed, (closed - first) / 6
 
     closed, token = io_loop.call(begin)
-    # The pass that was running is finished; what busy cores add is no fault.
+    # The pass that was running is finished; what busy cores add is not an error.
     limit = max(1.0, IDLE_PASSES * token)
     running = bench.server.metric("vllm:num_requests_running")
     while running and time.perf_counter() - closed < 4 * limit:
@@ -204,7 +204,7 @@ def bound_answers(bench: Bench) -> Result:
 
 
 def ends(bench: Bench) -> Result:
-    """The end of sequence and a stop string are told apart; the string is kept on request."""
+    """The end of sequence and a stop string are reported as such; the string is kept on request."""
     prompt = rendered(bench.small, "Answer with the single word yes.")
     eos = bench.complete(prompt, max_tokens=40)
     cut = bench.complete("1, 2, 3, 4, 5, 6,", max_tokens=20, stop=["8,", "9,"])
@@ -230,7 +230,7 @@ def ends(bench: Bench) -> Result:
 
 
 def full_window(bench: Bench) -> Result:
-    """A context that fills up ends the text; a prompt that does not fit is told as such."""
+    """A context that fills up ends the text; a prompt that does not fit is reported as such."""
     window = bench.server.window
     near = "one two three four " * (window // 4 - 2)
     tokens, report = read(bench.plain, near, 40)
@@ -238,9 +238,9 @@ def full_window(bench: Bench) -> Result:
     try:
         read(bench.plain, near * 2, 1)
     except BackendError as error:
-        refused, told = error.context_full, str(error)
+        refused, message = error.context_full, str(error)
     else:
-        refused, told = False, "nothing"
+        refused, message = False, "nothing"
     try:
         GlimpRouter(bench.plain, bench.plain).run(near * 2)
     except ConfigError as error:
@@ -251,8 +251,8 @@ def full_window(bench: Bench) -> Result:
         "full window",
         report.ended == "context" and size + len(tokens) == window and refused and named,
         f"{size} tokens of {window} were given, {len(tokens)} written, ended by {report.ended}; "
-        f"twice the text: {told[:120]!r}",
-        {"prompt": size, "written": len(tokens), "ended": report.ended, "told": told},
+        f"twice the text: {message[:120]!r}",
+        {"prompt": size, "written": len(tokens), "ended": report.ended, "message": message},
     )
 
 

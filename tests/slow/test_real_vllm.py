@@ -71,5 +71,5 @@ def test_tokenizer_and_template_are_those_of_llama_cpp(size: str) -> None:
 )
 def test_it_holds(bench: Bench, proof: Proof) -> None:
     result = timed(proof, bench)
-    print(f"\n{result.name}: {result.said}")
-    assert result.ok, result.said
+    print(f"\n{result.name}: {result.summary}")
+    assert result.ok, result.summary
