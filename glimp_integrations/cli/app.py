@@ -64,7 +64,7 @@ Strategy = Annotated[
     str,
     typer.Option(
         help="How requests are made: auto, two_request, fused, overlap or in_process. It changes "
-        "time, not answers."
+        "time, not what is written."
     ),
 ]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy decoding.")]
@@ -222,8 +222,8 @@ def bench(
     arms: Annotated[
         str,
         typer.Option(
-            help="What is compared: small, large, routed[@NATS] and random[@SHARE] (the random "
-            "baseline), each perhaps followed by settings as :KEY=VALUE,..."
+            help="What is compared: small, large, routed or routed@NATS, and the random baseline, "
+            "random or random@SHARE. Settings may follow an arm as :KEY=VALUE,..."
         ),
     ] = "small,large,routed,random",
     thresholds: Annotated[
