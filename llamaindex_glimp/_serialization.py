@@ -1,4 +1,4 @@
-"""Dictionaries, JSON and pickles of the LLM: all its settings, none of its secrets."""
+"""Dictionaries, JSON and pickles of the LLM, with all its settings and none of its secrets."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.redact import public_model_string
 from glimp_integrations.settings import PLACES
 
-__all__ = ["Stored"]
+__all__ = ["Serializable"]
 
 
-class Stored(RoutedModel, BaseComponent):
-    """The routing settings as a component of LlamaIndex that can be stored."""
+class Serializable(RoutedModel, BaseComponent):
+    """The routing settings as a LlamaIndex component that can be stored and loaded."""
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Plain data that :meth:`from_dict` reads, without secrets.
+        """The settings as plain data without secrets, for :meth:`from_dict`.
+
+        Args:
+            **kwargs: Arguments of pydantic's ``model_dump``.
 
         Raises:
-            ConfigError: A model is a backend object, which no text can name.
+            ConfigError: A model is a backend object, which cannot be stored as text.
         """
-        self._named_models()
+        self._public_model_strings()
         return super().to_dict(**{"mode": "json", **kwargs})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
-        """The LLM that :meth:`to_dict` wrote; keys and passwords come from the environment.
+        """The LLM that :meth:`to_dict` stored. Keys and passwords come from the environment.
+
+        Args:
+            data: What :meth:`to_dict` returned.
+            **kwargs: Settings that replace stored ones.
 
         Raises:
             ConfigError: A setting has an unknown name or an impossible value.
@@ -37,17 +44,22 @@ class Stored(RoutedModel, BaseComponent):
         return super().from_dict(_with_passwords({**data, **kwargs}))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copies of this state are stored and sent: the key stays here, and a reader takes its own
-        # from the environment.
-        kept = self.model_copy(update=self._named_models())
-        del kept.__dict__["api_key"]
-        kept._router, kept._models = None, (None, None, None)
-        return super(Stored, kept).__getstate__()
+        # A pickle is stored, or sent to another process, so it holds no key. Whoever loads it takes
+        # the key from the environment.
+        public = self.model_copy(update=self._public_model_strings())
+        del public.__dict__["api_key"]
+        public._router, public._models = None, (None, None, None)
+        return super(Serializable, public).__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**_with_passwords(state["__dict__"]))  # type: ignore[misc]
 
-    def _named_models(self) -> dict[str, str | None]:
+    def _public_model_strings(self) -> dict[str, str | None]:
+        """The models by role, as model strings without passwords.
+
+        Raises:
+            ConfigError: A model is a backend object.
+        """
         models = {role: getattr(self, role) for role in PLACES}
         for role, model in models.items():
             if not isinstance(model, str | None):
@@ -56,14 +68,17 @@ class Stored(RoutedModel, BaseComponent):
                     "process: name the model by a model string, such as "
                     "'openai:MODEL@http://HOST:PORT/v1'"
                 )
-        return {role: form and public_model_string(form) for role, form in models.items()}
+        return {role: model and public_model_string(model) for role, model in models.items()}
 
 
 def _with_passwords(fields: dict[str, Any]) -> dict[str, Any]:
-    """Stored fields; the environment may name the same model with the password left out there."""
-    found = dict(fields)
-    for role, place in PLACES.items():
-        here = os.environ.get(place)
-        if here and public_model_string(here) == found.get(role):
-            found[role] = here
-    return found
+    """Stored fields, with the passwords that their model strings had.
+
+    A password is known here if the environment names the same model, with a password.
+    """
+    completed = dict(fields)
+    for role, variable in PLACES.items():
+        model_string = os.environ.get(variable)
+        if model_string and public_model_string(model_string) == completed.get(role):
+            completed[role] = model_string
+    return completed

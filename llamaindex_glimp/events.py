@@ -1,6 +1,7 @@
-"""Routing events on LlamaIndex's instrumentation: what happens inside one call of the LLM.
+"""Routing events in LlamaIndex's instrumentation: what happens inside one call of the LLM.
 
-Sent with ``step_events=True``, on the dispatcher of this module, with the id of the call's span:
+An LLM with ``step_events=True`` sends them on this module's dispatcher, with the id of the call's
+span::
 
     class Watch(BaseEventHandler):
         def handle(self, event, **kwargs):
@@ -19,11 +20,12 @@ from typing import Any
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index_instrumentation import get_dispatcher
+from pydantic import Field
 
 from glimp_integrations.trace import events as core
 from glimp_integrations.trace.records import StepRecord
 from glimp_integrations.trace.trace import RoutedAnswer
-from llamaindex_glimp._streaming import Around
+from llamaindex_glimp._streaming import ClosingStream
 
 __all__ = [
     "RoutedReplyEvent",
@@ -31,62 +33,69 @@ __all__ = [
     "RoutedStepInProgressEvent",
     "RoutedStepStartEvent",
     "RoutingEvent",
-    "atold",
-    "told",
+    "anotify_each",
+    "notify_each",
 ]
 
 _dispatcher = get_dispatcher(__name__)
 
 
 class RoutingEvent(BaseEvent):
-    """Something happened on the way to a reply."""
+    """The base of all routing events: something happened on the way to a reply."""
 
-    event: Any
-    """The core's event, from ``glimp_integrations.trace.events``."""
+    event: Any = Field(description="The core's event, from glimp_integrations.trace.events.")
 
     @classmethod
     def class_name(cls) -> str:
-        """The class's name."""
+        """The name under which LlamaIndex knows the event."""
         return cls.__name__
 
     def model_dump(self, **kwargs: Any) -> dict[str, Any]:
-        """All fields, as plain data."""
+        """All fields as plain data.
+
+        Args:
+            **kwargs: Arguments of pydantic's ``model_dump``.
+        """
         left_out = {*(kwargs.pop("exclude", None) or ()), "event"}
         fields = super().model_dump(exclude=left_out, **kwargs)
         return {**fields, "event": core.to_dict(self.event)}
 
 
 class RoutedStepStartEvent(RoutingEvent):
-    """A step has an author: ``event.author``, and H in nats: ``event.entropy``."""
+    """A step begins: its author and the entropy of its first token are known."""
 
-    event: core.StepStarted
+    event: core.StepStarted = Field(
+        description="The core's event; author is 'small' or 'large', entropy is in nats."
+    )
 
 
 class RoutedStepInProgressEvent(RoutingEvent):
-    """New text or a piece of a tool call."""
+    """New text, or a part of a tool call, is written."""
 
-    event: core.TextDelta | core.KindResolved | core.ToolCallDelta
+    event: core.TextDelta | core.KindResolved | core.ToolCallDelta = Field(
+        description="The core's event, with the text or the part of the call."
+    )
 
 
 class RoutedStepEndEvent(RoutingEvent):
-    """A step is written."""
+    """A step is complete."""
 
-    event: core.StepDone
+    event: core.StepDone = Field(description="The core's event, with the record of the step.")
 
     @property
     def record(self) -> StepRecord:
-        """Author, H, tokens, seconds and text of the step."""
+        """The step's author, entropy in nats, tokens, seconds and text."""
         return self.event.record
 
 
 class RoutedReplyEvent(RoutingEvent):
-    """The reply is there."""
+    """The reply is complete."""
 
-    event: core.Finished
+    event: core.Finished = Field(description="The core's event, with the result of the call.")
 
     @property
     def result(self) -> RoutedAnswer:
-        """Reasoning, answer, usage and trace."""
+        """The reply's reasoning, answer, usage and trace."""
         return self.event.result
 
 
@@ -97,25 +106,25 @@ _CLASSES: dict[type[Any], type[RoutingEvent]] = {
 }
 
 
-def told(events: Iterator[core.Event]) -> Generator[core.Event, None, None]:
-    """The same events; LlamaIndex's event handlers are told of each."""
-    # Of the call, not of whoever happens to read the stream.
-    return _told(events, active_span_id.get())
+def notify_each(events: Iterator[core.Event]) -> Generator[core.Event, None, None]:
+    """The same events. LlamaIndex's event handlers are notified of each."""
+    # The span of the call that made the stream, not of the code that happens to read it.
+    return _notify_each(events, active_span_id.get())
 
 
-def atold(events: AsyncGenerator[core.Event, None]) -> AsyncGenerator[core.Event, None]:
-    """Asynchronous :func:`told`."""
+def anotify_each(events: AsyncGenerator[core.Event, None]) -> AsyncGenerator[core.Event, None]:
+    """Asynchronous :func:`notify_each`."""
     span_id = active_span_id.get()
-    return Around(events, seen=lambda event: _tell(event, span_id))
+    return ClosingStream(events, on_item=lambda event: _notify(event, span_id))
 
 
-def _told(events: Any, span_id: str | None) -> Generator[core.Event, None, None]:
+def _notify_each(events: Any, span_id: str | None) -> Generator[core.Event, None, None]:
     with closing(events):
         for event in events:
-            _tell(event, span_id)
+            _notify(event, span_id)
             yield event
 
 
-def _tell(event: core.Event, span_id: str | None) -> None:
-    kind = _CLASSES.get(type(event), RoutedStepInProgressEvent)
-    _dispatcher.event(kind(event=event, span_id=span_id))
+def _notify(event: core.Event, span_id: str | None) -> None:
+    event_class = _CLASSES.get(type(event), RoutedStepInProgressEvent)
+    _dispatcher.event(event_class(event=event, span_id=span_id))

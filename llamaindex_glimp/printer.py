@@ -1,4 +1,4 @@
-"""An event handler that shows routing on the terminal while it happens."""
+"""An event handler that shows the routing in the terminal while it happens."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ __all__ = ["StepPrinter"]
 
 
 class StepPrinter(BaseEventHandler):
-    """Prints steps as they are written, coloured by author; needs ``step_events=True``.
+    """Prints every step as it is written, coloured by author.
+
+    The LLM needs ``step_events=True``.
 
     Example:
         >>> from llama_index.core.instrumentation import get_dispatcher
         >>> get_dispatcher().add_event_handler(StepPrinter())  # doctest: +SKIP
 
     Args:
-        threshold: Nats, for the bars.
-        console: A rich console; standard output by default.
+        threshold: The LLM's threshold in nats, at which the bars of the entropies are marked.
+        console: A rich console; ``None``: standard output.
     """
 
     _printer: LivePrinter = PrivateAttr()
@@ -39,15 +41,15 @@ class StepPrinter(BaseEventHandler):
 
     @classmethod
     def class_name(cls) -> str:
-        """The class's name."""
+        """The name under which LlamaIndex knows the handler."""
         return "GlimpStepPrinter"
 
     @property
     def result(self) -> RoutedAnswer | None:
-        """The last answer, with its trace."""
+        """The last answer, with its trace; ``None`` before the first."""
         return self._printer.result
 
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        """Receive one event."""
+        """Print one routing event. LlamaIndex calls this, with all other events too."""
         if isinstance(event, RoutingEvent):
             self._printer(event.event)

@@ -13,7 +13,7 @@ from scripted_llms import AGENTS, WEATHER, thoughts
 from scripts import CALL, of_own_accord, tokens
 
 from llamaindex_glimp import GlimpRouterLLM
-from llamaindex_glimp._convert import to_messages
+from llamaindex_glimp._messages import to_messages
 
 FIRST, SECOND = "I look at Paris", "Paris is sunny"
 REPLIES = (

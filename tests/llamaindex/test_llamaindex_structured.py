@@ -217,7 +217,7 @@ async def test_an_answer_that_was_cut_off_is_an_error(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_no_grammar_bound_may_be_no_object(way: str, text: str) -> None:
     llm = scripted(*answer([text] if text else [], supports_schema=False), supports_schema=False)
-    with pytest.raises(OutputParserException, match="the answer is no Person") as caught:
+    with pytest.raises(OutputParserException, match="the answer is not a Person") as caught:
         await predicted(way, llm)
     assert repr(text) in str(caught.value)
 

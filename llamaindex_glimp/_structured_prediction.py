@@ -1,4 +1,4 @@
-"""Structured prediction: the schema binds the answer, the chain of thought in front stays free."""
+"""Structured prediction: only the answer is constrained to the schema, not the chain of thought."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from llama_index.core.types import Model, PydanticProgramMode
 from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel, ValidationError
 
-from llamaindex_glimp._asked import veiled, without_tool_words
+from llamaindex_glimp._call_arguments import without_tool_arguments
+from llamaindex_glimp._extra_headers import hides_headers
 
-__all__ = ["Predicting"]
+__all__ = ["StructuredPrediction"]
 
 _dispatcher = get_dispatcher(__name__)
 _log = logging.getLogger(__name__)
 
 
-class Predicting(FunctionCallingLLM):
-    """An LLM whose ``response_format`` binds the answer alone."""
+class StructuredPrediction(FunctionCallingLLM):
+    """An LLM that predicts objects by ``response_format``, which constrains only the answer."""
 
-    stream_structured_predict: ClassVar[Any] = veiled(LLM.stream_structured_predict)
-    astream_structured_predict: ClassVar[Any] = veiled(
+    stream_structured_predict: ClassVar[Any] = hides_headers(LLM.stream_structured_predict)
+    astream_structured_predict: ClassVar[Any] = hides_headers(
         FunctionCallingLLM.astream_structured_predict
     )
 
-    @veiled
+    @hides_headers
     def structured_predict(
         self,
         output_cls: type[Model],
@@ -45,28 +46,30 @@ class Predicting(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Model:
-        """Predict an object. The chain of thought stays free: only the answer is bound.
+        """Predict an object. Only the answer is constrained, not the chain of thought.
 
         Args:
-            output_cls: A pydantic class.
-            prompt: Template of the conversation.
-            llm_kwargs: As for :meth:`chat`. What is said of tool calls means nothing here, and
-                is left out as LlamaIndex's own programs do.
+            output_cls: The object's pydantic class.
+            prompt: The template of the conversation.
+            llm_kwargs: Arguments of :meth:`chat`. Those about tool calls have no effect without
+                tools, and are left out, as LlamaIndex's own programs do.
             **prompt_args: Values of the template's variables.
 
         Raises:
-            ConfigError: The grammar engine cannot express the class's schema.
-            OutputParserException: The answer was cut off, or is no such object.
+            ConfigError: A grammar cannot express the class's schema.
+            OutputParserException: The answer was cut off, or is not such an object.
         """
-        llm_kwargs = without_tool_words(llm_kwargs)
-        if not _binds_answer(self):
-            found: Model = super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
-            return found
-        _predicting(output_cls, prompt, prompt_args)
+        llm_kwargs = without_tool_arguments(llm_kwargs)
+        if not _predicts_here(self):
+            prediction: Model = super().structured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+            return prediction
+        _report_start(output_cls, prompt, prompt_args)
         messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
-        return _predicted(_parse(output_cls, self.chat(messages, **kwargs)))
+        return _report_end(_parse(output_cls, self.chat(messages, **kwargs)))
 
-    @veiled
+    @hides_headers
     async def astructured_predict(
         self,
         output_cls: type[Model],
@@ -75,15 +78,15 @@ class Predicting(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Model:
         """Asynchronous :meth:`structured_predict`."""
-        llm_kwargs = without_tool_words(llm_kwargs)
-        if not _binds_answer(self):
-            found: Model = await super().astructured_predict(
+        llm_kwargs = without_tool_arguments(llm_kwargs)
+        if not _predicts_here(self):
+            prediction: Model = await super().astructured_predict(
                 output_cls, prompt, llm_kwargs, **prompt_args
             )
-            return found
-        _predicting(output_cls, prompt, prompt_args)
+            return prediction
+        _report_start(output_cls, prompt, prompt_args)
         messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
-        return _predicted(_parse(output_cls, await self.achat(messages, **kwargs)))
+        return _report_end(_parse(output_cls, await self.achat(messages, **kwargs)))
 
     def _structured_stream_call(
         self,
@@ -92,13 +95,13 @@ class Predicting(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
-        llm_kwargs = without_tool_words(llm_kwargs)
-        if not _binds_answer(self):
+        llm_kwargs = without_tool_arguments(llm_kwargs)
+        if not _predicts_here(self):
             return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
         messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
-        partial = _Partial(output_cls)
-        found = (partial.add(response) for response in self.stream_chat(messages, **kwargs))
-        return (thing for thing in found if thing is not None)
+        growing = _GrowingObject(output_cls)
+        objects = (growing.add(response) for response in self.stream_chat(messages, **kwargs))
+        return (partial for partial in objects if partial is not None)
 
     async def _structured_astream_call(
         self,
@@ -107,19 +110,19 @@ class Predicting(FunctionCallingLLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
-        llm_kwargs = without_tool_words(llm_kwargs)
-        if not _binds_answer(self):
+        llm_kwargs = without_tool_arguments(llm_kwargs)
+        if not _predicts_here(self):
             return await super()._structured_astream_call(
                 output_cls, prompt, llm_kwargs, **prompt_args
             )
         messages, kwargs = _prepare(self, output_cls, prompt, llm_kwargs, prompt_args)
-        partial = _Partial(output_cls)
+        growing = _GrowingObject(output_cls)
         responses = await self.astream_chat(messages, **kwargs)
-        return (thing async for r in responses if (thing := partial.add(r)) is not None)
+        return (partial async for r in responses if (partial := growing.add(r)) is not None)
 
 
-def _binds_answer(llm: LLM) -> bool:
-    """Whether predictions are made here; other program modes are LlamaIndex's own affair."""
+def _predicts_here(llm: LLM) -> bool:
+    """Whether this class makes the predictions; LlamaIndex makes those of other program modes."""
     return bool(llm.pydantic_program_mode == PydanticProgramMode.DEFAULT)
 
 
@@ -130,43 +133,43 @@ def _prepare(
     llm_kwargs: Mapping[str, Any],
     prompt_args: Mapping[str, Any],
 ) -> tuple[Sequence[ChatMessage], dict[str, Any]]:
-    """Messages and arguments of the chat call that predicts."""
+    """The messages and arguments of the chat call that predicts an object."""
     messages = llm._extend_messages(prompt.format_messages(llm=llm, **prompt_args))
     schema = {"name": output_cls.__name__, "schema": output_cls.model_json_schema()}
-    wanted = {"type": "json_schema", "json_schema": schema}
-    return messages, {**llm_kwargs, "response_format": wanted}
+    response_format = {"type": "json_schema", "json_schema": schema}
+    return messages, {**llm_kwargs, "response_format": response_format}
 
 
 def _parse(output_cls: type[Model], response: ChatResponse) -> Model:
     """The predicted object.
 
     Raises:
-        OutputParserException: The answer was cut off, or is no such object.
+        OutputParserException: The answer was cut off, or is not such an object.
     """
     text = response.message.content or ""
     if (response.raw or {}).get("finish_reason") == "length":
         raise OutputParserException(
-            f"the answer was cut off before it was a whole {output_cls.__name__}: raise "
+            f"the answer was cut off before it was a complete {output_cls.__name__}: raise "
             f"max_tokens, or serve the models with a larger context window. It reads: {text!r}"
         )
     try:
         return output_cls.model_validate_json(text)
     except ValidationError as error:
         try:
-            # Where no grammar bound it, the object may stand in a fence or a sentence.
-            found: Model = PydanticOutputParser(output_cls).parse(text)
+            # Without a grammar, the model may have put the object in a fence or a sentence.
+            prediction: Model = PydanticOutputParser(output_cls).parse(text)
         except ValueError:
             raise OutputParserException(
-                f"the answer is no {output_cls.__name__}: {error}. It reads: {text!r}"
+                f"the answer is not a {output_cls.__name__}: {error}. It reads: {text!r}"
             ) from None
-        return found
+        return prediction
 
 
-class _Partial:
+class _GrowingObject:
     """An object while it is written.
 
     Args:
-        output_cls: Its class.
+        output_cls: The object's class.
     """
 
     def __init__(self, output_cls: type[BaseModel]) -> None:
@@ -174,26 +177,30 @@ class _Partial:
         self._objects: list[Any] | None = None
 
     def add(self, response: ChatResponse) -> Any | None:
-        """The object as far as a response tells; ``None`` while it says nothing new.
+        """The object with the fields written so far; ``None`` if there are no new ones.
+
+        Args:
+            response: The next cumulative response.
 
         Raises:
-            OutputParserException: This was the last response, and it holds no such object.
+            OutputParserException: This is the last response, and it does not hold such an object.
         """
         if response.raw is not None:
             return _parse(self._class, response)
         if not response.delta:
             return None
         try:
-            found = process_streaming_objects(response, self._class, cur_objects=self._objects)
+            partial = process_streaming_objects(response, self._class, cur_objects=self._objects)
         except Exception as error:
-            # A validator met fields that are not there yet. The whole object is validated anyhow.
-            _log.debug("a part of a %s is no object yet: %r", self._class.__name__, error)
+            # One of the class's own validators failed on fields that are not written yet. The
+            # complete object is validated at the end in any case.
+            _log.debug("a part of a %s is not an object yet: %r", self._class.__name__, error)
             return None
-        self._objects = [found]
-        return found
+        self._objects = [partial]
+        return partial
 
 
-def _predicting(output_cls: Any, prompt: Any, prompt_args: dict[str, Any]) -> None:
+def _report_start(output_cls: Any, prompt: Any, prompt_args: dict[str, Any]) -> None:
     _dispatcher.event(
         LLMStructuredPredictStartEvent(
             output_cls=output_cls, template=prompt, template_args=prompt_args
@@ -201,6 +208,6 @@ def _predicting(output_cls: Any, prompt: Any, prompt_args: dict[str, Any]) -> No
     )
 
 
-def _predicted(found: Model) -> Model:
-    _dispatcher.event(LLMStructuredPredictEndEvent(output=found))
-    return found
+def _report_end(prediction: Model) -> Model:
+    _dispatcher.event(LLMStructuredPredictEndEvent(output=prediction))
+    return prediction
