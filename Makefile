@@ -50,11 +50,10 @@ test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the low
 	@$(PYTEST_LOWEST) $(SIDE_BY_SIDE) $(FAST) tests/wire
 	@$(PYTEST_LOWEST) --quiet -m "serial and not slow" tests/wire
 
-test-slow: $(STAMP) $(LOWEST_STAMP) ## Run the longer proofs
+test-slow: $(STAMP) ## Run the longer proofs
 	@$(BIN)/glimp pull
 	$(PYTEST_HIGHEST) -m slow -s
 	$(PYTEST_HIGHEST) --numprocesses auto -m "hypothesis and not slow" --hypothesis-profile long
-	$(PYTEST_LOWEST) -m slow -s tests/bundled/test_openai_like_conformance.py
 
 test-pythons: $(STAMP) ## The fast tests on every Python from 3.11 that is here
 	@PATH="$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/3.1[1-9].*/bin)):$$PATH" $(BIN)/nox

@@ -1,8 +1,11 @@
 """A conformance suite for LlamaIndex LLMs that call functions, whoever wrote them.
 
-Needs pytest. Subclass :class:`FunctionCallingLLMTests` and say how your LLM is made:
+The tests are pytest's. This package can be imported without pytest; taking the suite from it cannot
+be done without. Subclass :class:`FunctionCallingLLMTests` in a test file, and say how your LLM is
+made::
 
     from llamaindex_glimp.testing import FunctionCallingLLMTests
+
 
     class TestMyLLM(FunctionCallingLLMTests):
         def make_llm(self) -> MyLLM:
@@ -12,13 +15,13 @@ Needs pytest. Subclass :class:`FunctionCallingLLMTests` and say how your LLM is 
         def has_usage(self) -> bool:
             return True
 
-Every test asks for something that code of ``llama-index-core`` relies on; its docstring says which.
-What a model has to be clever for is not tested. Optional features are properties, described in
+Every test checks something on which code of ``llama-index-core`` relies; its docstring says which
+code. No test needs a clever model. Optional features are properties, described in
 :class:`~llamaindex_glimp.testing.base.Suite`. The prompts are tiny, but there are about a hundred:
-choose a small model, a low temperature, and a bound on the length of replies.
+choose a small model, a low temperature, and a limit for the length of replies.
 
-A test that your LLM fails for a known reason is best overridden and marked, so that the day on
-which it passes is noticed:
+If your LLM fails a test for a known reason, override the test and mark it. Then you notice the day
+on which it passes::
 
         @pytest.mark.xfail(strict=True, reason="the endpoint ignores max_tokens")
         def test_arguments_of_a_call(self, llm: MyLLM) -> None:
@@ -27,32 +30,27 @@ which it passes is noticed:
 
 from __future__ import annotations
 
-import pytest
+import importlib
+from typing import TYPE_CHECKING, Any
 
-# Before they are imported: a failed assertion then tells the values.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{topic}" for topic in ("chat", "framework", "observing", "structured", "tools")),
-    f"{__name__}.storing",
-)
-
-from llamaindex_glimp.testing.chat import ChatTests, CompletionTests, CrowdTests  # noqa: E402
-from llamaindex_glimp.testing.framework import FrameworkTests  # noqa: E402
-from llamaindex_glimp.testing.observing import ObservingTests  # noqa: E402
-from llamaindex_glimp.testing.storing import StoringTests  # noqa: E402
-from llamaindex_glimp.testing.structured import StructuredTests  # noqa: E402
-from llamaindex_glimp.testing.tools import ToolTests  # noqa: E402
+if TYPE_CHECKING:
+    from llamaindex_glimp.testing.suite import FunctionCallingLLMTests
 
 __all__ = ["FunctionCallingLLMTests"]
 
+_TOPICS = ("chat", "framework", "observing", "storing", "structured", "tools")
 
-class FunctionCallingLLMTests(
-    StoringTests,
-    ChatTests,
-    CompletionTests,
-    CrowdTests,
-    ObservingTests,
-    ToolTests,
-    StructuredTests,
-    FrameworkTests,
-):
-    """All tests; subclass it and give :meth:`make_llm`."""
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import pytest
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{__name__}.{name} is a suite of pytest tests, and pytest is not installed: "
+            "pip install pytest"
+        ) from error
+    # Before the modules are imported, so that a failed assertion shows the values.
+    pytest.register_assert_rewrite(*(f"{__name__}.{topic}" for topic in _TOPICS))
+    return getattr(importlib.import_module(f"{__name__}.suite"), name)
