@@ -50,7 +50,9 @@ def drafter(make: Any, kind: str) -> Any:
 @pytest.mark.parametrize("large", LARGE, ids=[kind for kind, _ in LARGE])
 class TestGreedyTextIsTheSame:
     @pytest.mark.parametrize("draft", ["prompt_lookup", "llama", "gemma2"])
-    @pytest.mark.parametrize("prompt", ["so", PROMPT, REPEATED])
+    @pytest.mark.parametrize(
+        "prompt", [pytest.param("so", marks=pytest.mark.slow), PROMPT, REPEATED]
+    )
     def test_with_every_drafter(self, make, large, draft, prompt):
         expected = bare(shared(*large), tokenizer(large[1]), encoded(prompt, large[1]), COUNT)
         answer = generate(make(*large), prompt, COUNT, draft=drafter(make, draft))
@@ -126,7 +128,7 @@ def test_any_mixture_of_drafts_and_hand_overs_writes_the_same(large, small, turn
 class TestRouting:
     @pytest.mark.parametrize("draft", ["small", "prompt_lookup"])
     @pytest.mark.parametrize("large", LARGE, ids=[kind for kind, _ in LARGE])
-    @pytest.mark.parametrize("threshold", [2.0, 2.6])
+    @pytest.mark.parametrize("threshold", [pytest.param(2.0, marks=pytest.mark.slow), 2.6])
     def test_decisions_and_text_are_the_same(self, make, large, draft, threshold):
         def run(draft: str | None) -> Any:
             small, big = make("llama", seed=3), make(*large, seed=7)
