@@ -28,7 +28,9 @@ def task_of(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_an_evaluator_of_a_framework_is_called_inside_a_function(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "how-to" / "benchmark.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "benchmark.md").read_text(
+        encoding="utf-8"
+    )
     [code] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     module = ModuleType("my_eval")
     exec(code, vars(module))

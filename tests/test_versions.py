@@ -88,3 +88,15 @@ def test_no_extra_for_developers_caps_the_client() -> None:
     extras = PROJECT["optional-dependencies"]
     for name in ("test", "dev", "examples"):
         assert not [t for t in extras[name] if re.match(r"llama-index-llms-openai|openai", t)]
+
+
+def test_the_lock_allows_what_pyproject_does_and_names_no_host() -> None:
+    text = (ROOT / "requirements-dev.lock").read_text("utf-8")
+    assert "://" not in text and "--" not in text
+    pinned = dict(re.findall(r"^([\w.-]+)(?:\[.*?\])?==(\S+)$", text, re.M))
+    extras = PROJECT["optional-dependencies"]
+    texts = [t for name in (*EXTRAS, "examples", "test", "docs", "dev") for t in extras[name]]
+    for wanted in map(Requirement, [*PROJECT["dependencies"], *texts]):
+        if wanted.name != PROJECT["name"]:
+            version_pinned = pinned[wanted.name.lower().replace("_", "-")]
+            assert wanted.specifier.contains(version_pinned), f"{wanted}: run make lock"
