@@ -66,7 +66,7 @@ def kept(messages: Sequence[Message], keep: KeepReasoning) -> list[dict[str, Any
             ``"always"``: of all of them; ``"never"``: none.
 
     Raises:
-        ConfigError: Reasoning is no text.
+        ConfigError: Reasoning is not a text.
     """
     users = [index for index, message in enumerate(messages) if message["role"] == "user"]
     begin = {"tool_loop": users[-1] + 1 if users else 0, "always": 0, "never": len(messages)}[keep]

@@ -83,7 +83,7 @@ async def build(
 
     Raises:
         ConfigError: It does not fit the model's context window, has no template, or earlier
-            reasoning is no text.
+            reasoning is not a text.
         BackendError: The server failed.
     """
     capabilities = await backend.capabilities()

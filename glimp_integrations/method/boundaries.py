@@ -118,6 +118,8 @@ class Scanner:
                 result independent of how a server groups its output.
         """
         step_end = self._delimiter_end(text, multi_token)
+        # What was held back belongs to earlier pieces, so positions in the window count from
+        # there, and positions in the piece are smaller by its length.
         window = self._held + text
         call = self._call(window)
         hit = self._first(window, call)
@@ -127,6 +129,7 @@ class Scanner:
             return self._terminate(window, hit, text)
         kept = text if step_end is None else text[:step_end]
         if len(kept) < len(text):
+            # A trigger that was seen to begin may have begun in the part that is dropped.
             call = self._call(self._held + kept)
         shown = self._release(kept, call)
         self._tail = "" if step_end is not None else self._grow_tail(kept)
@@ -142,7 +145,11 @@ class Scanner:
         self._tail = ""
 
     def hold(self, text: str) -> None:
-        """Text that was cut off stays after all, and may still become a trigger."""
+        """Text that was cut off stays after all, and may still become a trigger.
+
+        That is so where the small model completed a trigger that the large model's step had begun:
+        the small model's part is dropped, and the large model may complete it itself.
+        """
         self._held = text
         for literal in self._literals:
             literal.feed(text)
@@ -164,6 +171,11 @@ class Scanner:
             literal.size = 0
 
     def _terminate(self, window: str, hit: _Hit, text: str) -> Cut:
+        """Cut at a terminator or a trigger, which is removed.
+
+        It may have begun in text that was kept already: then ``kept`` is negative, and the chain
+        takes that much back from its steps.
+        """
         self._forget()
         self._tail = ""
         return Cut(
@@ -178,6 +190,7 @@ class Scanner:
         return len(self._delimiter or "")
 
     def _delimiter_end(self, text: str, multi_token: bool) -> int | None:
+        """Where in the piece the step ends; the delimiter may have begun in earlier pieces."""
         if self._delimiter is None:
             return None
         start = (self._tail + text).find(self._delimiter)
@@ -195,8 +208,10 @@ class Scanner:
         return (self._tail + kept)[-size:] if size > 0 else ""
 
     def _first(self, window: str, call: regex.Match[str] | None) -> _Hit | None:
+        """The terminator or trigger that begins first; of two at one place, the longer one."""
         best: _Hit | None = None
         for literal, end in self._terminators.items():
+            # Held text was searched before: only what a new character completes can be new.
             start = window.find(literal, max(0, len(self._held) - len(literal) + 1))
             if start < 0 or (best is not None and start > best.start):
                 continue
@@ -217,14 +232,21 @@ class Scanner:
         return self.trigger.search(self._before + window, pos=1 + self._ruled_out, partial=True)
 
     def _release(self, kept: str, call: regex.Match[str] | None) -> str:
+        """What is shown of the window; its end is held back as far as it may still become an end.
+
+        Two things can need that: a trigger that has begun (``call`` is a partial match then), and
+        a terminator of which some characters are there. Whichever began first decides.
+        """
         window = self._held + kept
-        trigger_kind = len(window) if call is None else call.start() - 1
-        hold = len(window) - trigger_kind
+        possible_trigger = len(window) if call is None else call.start() - 1
+        hold = len(window) - possible_trigger
         for literal in self._literals:
             literal.feed(kept)
             hold = max(hold, literal.size)
         cut = len(window) - hold
         self._held = window[cut:]
-        self._ruled_out = trigger_kind - cut
+        # Held back for a terminator's sake, this much of the text is known to begin no trigger,
+        # so the next search starts after it: that keeps long runs of blanks linear.
+        self._ruled_out = possible_trigger - cut
         self._before = window[cut - 1] if cut else self._before
         return window[:cut]

@@ -169,9 +169,9 @@ async def measure(small: Backend, large: Backend) -> PairSpeed:
         BackendError: A model failed, or ended its text at once.
         UnsuitableEndpointError: A model cannot be used.
     """
-    can = [await backend.capabilities() for backend in (small, large)]
+    capabilities = [await backend.capabilities() for backend in (small, large)]
     alone = {backend: await _measure_one(backend) for backend in (small, large)}
-    k = can[0].top_logprobs
+    k = capabilities[0].top_logprobs
     together = await asyncio.gather(_stream(small, _COUNTING), _stream(large, _COUNTING))
     return PairSpeed(
         alone[small],
@@ -181,7 +181,7 @@ async def measure(small: Backend, large: Backend) -> PairSpeed:
             timing.token / alone[backend].token
             for timing, backend in zip(together, (small, large), strict=True)
         ),
-        stops=(can[0].supports_stop, can[1].supports_stop),
+        stops=(capabilities[0].supports_stop, capabilities[1].supports_stop),
     )
 
 
