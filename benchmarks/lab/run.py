@@ -140,14 +140,14 @@ def ideal(script: Script, setting: Setting) -> float:
 
 def _starts(script: Script) -> dict[int, str]:
     """Where steps and the answer begin."""
-    starts, trigger_kind, answering = {}, True, False
+    starts, starts_step, answering = {}, True, False
     for place, token in enumerate(script.tokens):
-        if trigger_kind and not answering:
+        if starts_step and not answering:
             starts[place] = "step"
         if token == "</think>":  # noqa: S105 - a tag, no secret
             starts[place + 1] = "answer"
             answering = True
-        trigger_kind = token.endswith("\n\n")
+        starts_step = token.endswith("\n\n")
     return starts
 
 

@@ -59,7 +59,7 @@ def known_ids(notes: dict[str, Any], prompt: str, model: Watched) -> list[int]:
 
 @dataclass
 class Conversation:
-    """Two models hand a text over to each other, as pens do."""
+    """Two models hand a text over to each other, as two streams do."""
 
     models: dict[str, Watched]
     begin: str
