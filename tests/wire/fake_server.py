@@ -216,8 +216,8 @@ class FakeServer(Loopback):
 
 def _babble(text: str) -> Tok:
     """How a prompt without a conversation goes on: numbers are counted up, else a word."""
-    found = re.search(r"(\d+)$", text)
-    return (f" {int(found[1]) + 1}".encode() if found else b" word"), 0.5
+    match = re.search(r"(\d+)$", text)
+    return (f" {int(match[1]) + 1}".encode() if match else b" word"), 0.5
 
 
 class _Dropped(Exception):
@@ -255,9 +255,9 @@ class _Handler(Handler):
     def serve(self, body: dict[str, Any]) -> None:
         fake = self.owner
         with fake.lock:
-            found = self.seen(body)
-            headers = found.headers
-            fake.requests.append(found)
+            request = self.seen(body)
+            headers = request.headers
+            fake.requests.append(request)
             fault = next((f for f in fake.faults if f.hits(self.path, body)), None)
         if self.path in fake.missing:
             return self.send_json(404, {"detail": "Not Found"})

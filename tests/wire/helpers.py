@@ -83,11 +83,11 @@ def text_of(tokens: list[Token]) -> str:
 
 def chain_of(error: BaseException | None) -> list[BaseException]:
     """An error with everything it hangs on to."""
-    found: list[BaseException] = []
+    errors: list[BaseException] = []
     todo = [error]
     while todo:
         item = todo.pop()
-        if item is not None and item not in found:
-            found.append(item)
+        if item is not None and item not in errors:
+            errors.append(item)
             todo += [item.__cause__, item.__context__]
-    return found
+    return errors

@@ -203,14 +203,14 @@ def test_a_schema_the_server_refuses_is_an_error_with_its_words(
 def test_the_server_renders_the_tools(serve_tools: Serve, connect: Connect, engine: str) -> None:
     server = serve_tools(engine=engine)
     backend = connect(server)
-    found = rendered(backend, [WEATHER])
+    rendering = rendered(backend, [WEATHER])
     route = "/apply-template" if engine == "llama.cpp" else "/tokenize"
     (body,) = [r.body for r in server.seen(route) if "messages" in r.body]
     assert body["tools"] == [WEATHER]
     assert body["messages"] == MESSAGES
     assert body["chat_template_kwargs"]["enable_thinking"] is True
-    assert json.dumps(WEATHER) in found.text and found.text.endswith(GENERATION_PROMPT)
-    assert found.tokens == len(server.tokenize(found.text))
+    assert json.dumps(WEATHER) in rendering.text and rendering.text.endswith(GENERATION_PROMPT)
+    assert rendering.tokens == len(server.tokenize(rendering.text))
 
 
 @both
@@ -232,8 +232,8 @@ def test_a_template_of_the_owner_reads_tools_and_arguments_as_data(
     function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
     message = {"role": "assistant", "content": "", "tool_calls": [{"function": function}]}
     backend = connect(serve_tools(engine="generic"), chat_template=source)
-    found = io_loop.call(lambda: backend.render([message], [WEATHER]))
-    assert found.text == f"get_weather Paris {json.dumps([WEATHER])}"
+    rendering = io_loop.call(lambda: backend.render([message], [WEATHER]))
+    assert rendering.text == f"get_weather Paris {json.dumps([WEATHER])}"
     assert function["arguments"] == '{"city": "Paris"}', "the caller's message is left alone"
 
 

@@ -65,9 +65,9 @@ def test_good_server_passes_every_probe(serve: Serve, connect: Connect, engine: 
 def test_stop_string_is_put_to_the_test(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN)
     examine(connect(server))
-    asked = [r.body for r in server.seen("/v1/completions") if "stop" in r.body]
-    assert [body["prompt"] for body in asked] == ["1 2 3 4 5 6"]
-    assert "8" in asked[0]["stop"]
+    stopped_requests = [r.body for r in server.seen("/v1/completions") if "stop" in r.body]
+    assert [body["prompt"] for body in stopped_requests] == ["1 2 3 4 5 6"]
+    assert "8" in stopped_requests[0]["stop"]
 
 
 def test_grouping_of_the_stream_is_reported(serve: Serve, connect: Connect) -> None:
@@ -125,11 +125,11 @@ def test_no_logprobs_leave_a_large_model(serve: Serve, connect: Connect) -> None
 
 def test_a_hidden_first_token_is_no_lack_of_logprobs(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, engine="generic", hushed={"a"})
-    can = io_loop.call(connect(server, chat_template="x").capabilities)
-    assert (can.top_logprobs, can.streamed_logprobs) == (20, True)
+    capabilities = io_loop.call(connect(server, chat_template="x").capabilities)
+    assert (capabilities.top_logprobs, capabilities.streamed_logprobs) == (20, True)
     without = serve(CHAIN, logprobs=0)
-    can = io_loop.call(connect(without).capabilities)
-    assert (can.top_logprobs, can.streamed_logprobs) == (0, False)
+    capabilities = io_loop.call(connect(without).capabilities)
+    assert (capabilities.top_logprobs, capabilities.streamed_logprobs) == (0, False)
     assert len(without.seen("/v1/completions")) == 2
 
 
@@ -186,7 +186,7 @@ def test_no_template_fails_tags_with_the_remedy(serve: Serve, connect: Connect) 
 
 
 @pytest.mark.parametrize(
-    ("options", "found"),
+    ("options", "expected"),
     [
         ({}, "no thinking tags"),
         ({"template": THINKING_TEMPLATE}, "<think>...</think>, opened by the router"),
@@ -197,10 +197,10 @@ def test_no_template_fails_tags_with_the_remedy(serve: Serve, connect: Connect) 
     ],
 )
 def test_tags_are_found_in_the_template(
-    serve: Serve, connect: Connect, options: dict[str, Any], found: str
+    serve: Serve, connect: Connect, options: dict[str, Any], expected: str
 ) -> None:
     rows = examine(connect(serve(**options)))
-    assert rows["P6"].verdict == "ok" and found in rows["P6"].detail
+    assert rows["P6"].verdict == "ok" and expected in rows["P6"].detail
 
 
 def test_cached_tokens_of_a_repeated_prompt_are_seen(serve: Serve, connect: Connect) -> None:

@@ -52,19 +52,19 @@ def alone() -> list[Outcome]:
 class TestEveryWay:
     def test_the_conversations_differ(self, alone: list[Outcome]) -> None:
         """Else nobody would see one in another's place."""
-        usages = [str(said.usage) for said in alone]
+        usages = [str(outcome.usage) for outcome in alone]
         assert all(a != b for a, b in itertools.pairwise(usages))
         assert len(set(usages)) > CROWD // 2
-        assert len({tuple(said.authors) for said in alone}) > 3
+        assert len({tuple(outcome.authors) for outcome in alone}) > 3
 
     @pytest.mark.parametrize("way", WAYS)
     def test_each_has_its_own(self, crowd: Make, way: str, alone: list[Outcome]) -> None:
         talks = various(CROWD)
         pair = crowd(talks, gate=CROWD)
         outcomes = WAYS[way](pair)
-        for talk, said in zip(talks, outcomes, strict=True):
-            assert f"<think>\n{said.reasoning}</think>\n\n{said.answer}" == talk.text
-            assert (said.answer, said.authors) == (talk.answer, talk.authors)
+        for talk, outcome in zip(talks, outcomes, strict=True):
+            assert f"<think>\n{outcome.reasoning}</think>\n\n{outcome.answer}" == talk.text
+            assert (outcome.answer, outcome.authors) == (talk.answer, talk.authors)
         if "overlap" not in way:  # that strategy makes other requests
             assert outcomes == alone
         assert pair.quiet()
@@ -169,15 +169,15 @@ class TestFailure:
         model = pair.chat(max_retries=0)
         config = {"max_concurrency": FEW}
         if asynchronous:
-            said = asyncio.run(model.abatch(pair.questions, config, return_exceptions=True))
+            outcomes = asyncio.run(model.abatch(pair.questions, config, return_exceptions=True))
         else:
-            said = model.batch(pair.questions, config, return_exceptions=True)
-        failed = said.pop(FAILING)
+            outcomes = model.batch(pair.questions, config, return_exceptions=True)
+        failed = outcomes.pop(FAILING)
         assert isinstance(failed, BackendError)
         assert failed.partial is not None
         assert talks[FAILING].text.startswith(f"<think>\n{failed.partial.reasoning}")
         others = [*alone[:FAILING], *alone[FAILING + 1 : FEW]]
-        assert [of_message(message) for message in said] == others
+        assert [of_message(message) for message in outcomes] == others
         assert pair.quiet()
         assert pair.servers[0].strays == pair.servers[1].strays == []
 
@@ -199,9 +199,9 @@ class TestCancelling:
         """Its streams are off the servers, and it never came to its answer."""
         assert pair.quiet()
         assert pair.backends[0].cancelled == FEW  # one here, and where each answer begins
-        asked = "".join(body["prompt"] for body in pair.servers[1].completions())
-        assert f"conversation {100 + number}." not in asked
-        assert f"conversation {100 + number + 1}." in asked
+        prompts_sent = "".join(body["prompt"] for body in pair.servers[1].completions())
+        assert f"conversation {100 + number}." not in prompts_sent
+        assert f"conversation {100 + number + 1}." in prompts_sent
 
     def test_a_task(self, crowd: Make) -> None:
         pair = crowd(self.talks, gate=FEW, delay=0.005)
@@ -212,13 +212,13 @@ class TestCancelling:
             while pair.servers[0].active < FEW:
                 await asyncio.sleep(0.005)
             tasks[3].cancel()
-            said = await asyncio.gather(*tasks, return_exceptions=True)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             assert asyncio.all_tasks() == {asyncio.current_task()}
-            return said
+            return outcomes
 
-        said = asyncio.run(one_leaves())
-        assert isinstance(said.pop(3), asyncio.CancelledError)
-        assert [result.answer for result in said] == [
+        outcomes = asyncio.run(one_leaves())
+        assert isinstance(outcomes.pop(3), asyncio.CancelledError)
+        assert [result.answer for result in outcomes] == [
             talk.answer for talk in self.talks if talk.number != 103
         ]
         self._stopped(pair, 3)
@@ -237,9 +237,9 @@ class TestCancelling:
             raise AssertionError("no result")
 
         with ThreadPoolExecutor(FEW) as pool:
-            said = list(pool.map(follow, range(FEW), pair.questions))
-        assert said.pop(3) is None
-        assert said == [talk.answer for talk in self.talks if talk.number != 103]
+            outcomes = list(pool.map(follow, range(FEW), pair.questions))
+        assert outcomes.pop(3) is None
+        assert outcomes == [talk.answer for talk in self.talks if talk.number != 103]
         self._stopped(pair, 3)
 
     def test_a_whole_batch(self, crowd: Make) -> None:

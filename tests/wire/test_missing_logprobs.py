@@ -53,11 +53,11 @@ class _Speculating(_Handler):
         super()._stream(body, *args)
 
     def _logprobs(self, tokens: list[Tok], text: str, k: int, body: dict[str, Any]) -> Any:
-        found = super()._logprobs(tokens, text, k, body)
-        for item in found.get("content") or ():
+        logprobs = super()._logprobs(tokens, text, k, body)
+        for item in logprobs.get("content") or ():
             # llama.cpp's token knows nothing of its probability either.
             item["logprob"] = item["logprob"] if item["top_logprobs"] else 0.0
-        return found
+        return logprobs
 
     def _top(self, data: bytes, entropy: float, k: int, body: dict[str, Any]) -> Any:
         self.place += 1
@@ -129,9 +129,9 @@ def test_routing_decides_as_without_speculation(
     router = GlimpRouter(small, connect(large), strategy=strategy, **GREEDY)
     result = router.run(MESSAGES)
     assert (result.reasoning, result.answer) == (REASONING, ANSWER)
-    found = [(step.author, step.entropy) for step in result.trace.steps]
-    assert [author for author, _ in found] == ["small", "large", "small"]
-    assert [entropy for _, entropy in found] == pytest.approx([0.1, 2.0, 0.1], abs=1e-6)
+    decisions = [(step.author, step.entropy) for step in result.trace.steps]
+    assert [author for author, _ in decisions] == ["small", "large", "small"]
+    assert [entropy for _, entropy in decisions] == pytest.approx([0.1, 2.0, 0.1], abs=1e-6)
     if strategy == "auto":
         assert result.trace.strategy == "two_request"
 
@@ -184,8 +184,8 @@ def test_check_says_what_came(
     )
     assert "two_request" in row.remedy and "speculation" in row.remedy
     assert report.usable_as_small  # a glimpse is one token
-    can = io_loop.call(backend.capabilities)
-    assert (can.top_logprobs, can.streamed_logprobs) == (20, False)
+    capabilities = io_loop.call(backend.capabilities)
+    assert (capabilities.top_logprobs, capabilities.streamed_logprobs) == (20, False)
 
 
 def test_first_use_is_still_one_request(speculating: Speak, connect: Connect) -> None:
@@ -210,8 +210,8 @@ def test_other_totals_are_taken_as_before(totals: list[int]) -> None:
     before, ahead = 0, 0
     for total in totals:
         tokens = correct_count([Token("x")], before, total)
-        found, ahead = discount_drafted(tokens, ahead, same=total == before)
-        assert found == tokens
+        discounted, ahead = discount_drafted(tokens, ahead, same=total == before)
+        assert discounted == tokens
         before = total
 
 
@@ -262,7 +262,9 @@ def listed(tops: list[dict[str, Any]]) -> dict[str, Any]:
     return {"text": "a", "logprobs": {"content": [entry]}}
 
 
-def found(choice: dict[str, Any], k: int, *, by_text: bool = True) -> tuple[float, ...] | None:
+def first_logprobs(
+    choice: dict[str, Any], k: int, *, by_text: bool = True
+) -> tuple[float, ...] | None:
     tokens = tokens_of(choice, k=k, token_per_chunk=False, by_text=by_text)
     (token,) = drop_unmeasurable(tokens, k)
     return token.logprobs
@@ -272,54 +274,59 @@ HALVES = {"\ufffd": -1.0, "a": -1.5, "b": -2.0}
 
 
 def test_halves_of_characters_that_fell_together_leave_a_hole() -> None:
-    assert found(legacy(HALVES), 4) == (-1.0, -1.5, -2.0, -math.inf)
-    assert found(legacy({"": -1.0, "a": -1.5, "b": -2.0}), 4) == (-1.0, -1.5, -2.0, -math.inf)
+    assert first_logprobs(legacy(HALVES), 4) == (-1.0, -1.5, -2.0, -math.inf)
+    assert first_logprobs(legacy({"": -1.0, "a": -1.5, "b": -2.0}), 4) == (
+        -1.0,
+        -1.5,
+        -2.0,
+        -math.inf,
+    )
 
 
 def test_where_ids_can_be_asked_for_a_hole_is_none() -> None:
-    assert found(legacy(HALVES), 4, by_text=False) is None
+    assert first_logprobs(legacy(HALVES), 4, by_text=False) is None
 
 
 def test_a_hole_without_a_half_of_a_character_is_none() -> None:
-    assert found(legacy({"c": -1.0, "a": -1.5, "b": -2.0}), 4) is None
+    assert first_logprobs(legacy({"c": -1.0, "a": -1.5, "b": -2.0}), 4) is None
 
 
 @pytest.mark.parametrize("tops", [{"\ufffd": 0.0}, {"\ufffd": -1.0, "a": -1.5}])
 def test_half_of_them_or_less_is_none_whatever_they_are_called(tops: dict[str, float]) -> None:
-    assert found(legacy(tops), 4) is None
+    assert first_logprobs(legacy(tops), 4) is None
 
 
 @pytest.mark.parametrize("ids", [True, False])
 def test_the_sampled_token_may_be_listed_again(ids: bool) -> None:
     tops = [{"token": "a", "bytes": [97], "logprob": -0.5}, {"token": "b", "logprob": -1.5}]
     tops = [{**top, "id": n} if ids else top for n, top in enumerate(tops)]
-    assert found(listed([*tops, tops[0]]), 2) == (-0.5, -1.5)
-    assert found(listed([tops[0], tops[0]]), 2) == (None if ids else (-0.5, -0.5))
+    assert first_logprobs(listed([*tops, tops[0]]), 2) == (-0.5, -1.5)
+    assert first_logprobs(listed([tops[0], tops[0]]), 2) == (None if ids else (-0.5, -0.5))
 
 
 def test_the_sampled_token_may_stand_beside_the_likeliest() -> None:
     tops = [{"id": n, "token": str(n), "logprob": -float(n + 1)} for n in range(3)]
-    assert found(listed(tops), 2) == (-1.0, -2.0)
+    assert first_logprobs(listed(tops), 2) == (-1.0, -2.0)
 
 
 def test_two_tokens_of_one_text_are_two() -> None:
     tops = [{"token": "a", "logprob": -1.0}, {"token": "a", "logprob": -1.0}]
-    assert found(listed(tops), 2) == (-1.0, -1.0)
+    assert first_logprobs(listed(tops), 2) == (-1.0, -1.0)
 
 
 @pytest.mark.parametrize("value", ["-0.5", True, {}, [], math.nan, None])
 def test_what_is_no_number_is_not_counted(value: Any) -> None:
-    assert found(legacy({"a": -0.5, "b": value}), 2) is None
+    assert first_logprobs(legacy({"a": -0.5, "b": value}), 2) is None
 
 
 @pytest.mark.parametrize("tops", ["many", 3, [1.0], [[0.5]]])
 def test_shapes_nobody_knows_are_none(tops: Any) -> None:
     choice = {"text": "a", "logprobs": {"tokens": ["a"], "top_logprobs": [tops]}}
-    assert found(choice, 2) is None
+    assert first_logprobs(choice, 2) is None
 
 
 def test_minus_infinity_is_an_entry() -> None:
-    values = found(legacy({"a": 0.0, "b": -math.inf}), 2)
+    values = first_logprobs(legacy({"a": 0.0, "b": -math.inf}), 2)
     assert values == (0.0, -math.inf) and estimate(values, "topk_renorm") == 0.0
 
 

@@ -169,9 +169,9 @@ def test_control_tokens_are_told_from_other_tags_by_the_server(
     io_loop.call(backend.capabilities)
     assert io_loop.call(lambda: backend.is_control("<|im_end|>")) is True
     assert io_loop.call(lambda: backend.is_control("<table>")) is False
-    asked = len(server.requests)
+    requests_before = len(server.requests)
     assert io_loop.call(lambda: backend.is_control("<table>")) is False
-    assert len(server.requests) == asked, "the second time it is known"
+    assert len(server.requests) == requests_before, "the second time it is known"
 
 
 # -- what is sent ----------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_completion_carries_the_fields_of_its_server(
     profile = PROFILES[engine]
     assert profile.body.items() <= body.items()
     assert body["stream_options"] == profile.stream_options
-    wanted = {
+    neutral = {
         "model": server.model,
         "prompt": chat(),
         "max_tokens": 100,
@@ -197,7 +197,7 @@ def test_completion_carries_the_fields_of_its_server(
         "seed": 11,
         "stream": True,
     }
-    assert wanted.items() <= body.items()
+    assert neutral.items() <= body.items()
     assert "stop" not in body
 
 
@@ -224,14 +224,14 @@ def test_extra_body_wins_over_the_server(serve: Serve, connect: Connect) -> None
     assert (body["top_k"], body["mine"]) == (5, 1)
 
 
-@pytest.mark.parametrize(("temperature", "asked"), [(0.0, (1, 1.0)), (0.6, (0, 0.95))])
+@pytest.mark.parametrize(("temperature", "expected"), [(0.0, (1, 1.0)), (0.6, (0, 0.95))])
 def test_greedy_llama_cpp_sorts_nothing(
-    serve: Serve, connect: Connect, temperature: float, asked: tuple[int, float]
+    serve: Serve, connect: Connect, temperature: float, expected: tuple[int, float]
 ) -> None:
     server = serve(CHAIN)
     collect(connect(server), chat(), temperature=temperature, top_p=0.95)
     (body,) = server.completions()
-    assert (body["top_k"], body["top_p"]) == asked
+    assert (body["top_k"], body["top_p"]) == expected
 
 
 def test_key_is_sent_as_bearer_token(serve: Serve, connect: Connect) -> None:
@@ -274,8 +274,8 @@ def test_tokens_without_a_text_of_their_own_are_not_lost_from_h(
     trace = GlimpRouter(*[connect(server)] * 2, **GREEDY, strategy=strategy).run(MESSAGES).trace
     assert [step.entropy for step in trace.steps] == pytest.approx([0.1, 2.0, 0.1], abs=1e-6)
     assert [step.author for step in trace.steps] == ["small", "large", "small"]
-    asked = [body for body in server.completions() if body.get("return_tokens_as_token_ids")]
-    assert [body["max_tokens"] for body in asked] == [1, 1, 1]
+    probes = [body for body in server.completions() if body.get("return_tokens_as_token_ids")]
+    assert [body["max_tokens"] for body in probes] == [1, 1, 1]
 
 
 def test_vllm_counts_grouped_tokens_without_logprobs(serve: Serve, connect: Connect) -> None:
@@ -316,10 +316,14 @@ def test_llama_cpp_tells_prompt_and_cached_tokens(serve: Serve, connect: Connect
 @both
 def test_capabilities_come_from_the_server(serve: Serve, connect: Connect, engine: str) -> None:
     server = serve(engine=engine, context_window=1234, template=THINKING_TEMPLATE)
-    can = io_loop.call(connect(server, device="gpu0").capabilities)
-    assert (can.context_window, can.top_logprobs, can.requested_logprobs) == (1234, 20, 20)
-    assert can.streamed_logprobs and can.device == "gpu0"
-    assert can.template == (THINKING_TEMPLATE if engine == "llama.cpp" else None)
+    capabilities = io_loop.call(connect(server, device="gpu0").capabilities)
+    assert (
+        capabilities.context_window,
+        capabilities.top_logprobs,
+        capabilities.requested_logprobs,
+    ) == (1234, 20, 20)
+    assert capabilities.streamed_logprobs and capabilities.device == "gpu0"
+    assert capabilities.template == (THINKING_TEMPLATE if engine == "llama.cpp" else None)
 
 
 def test_given_context_window_wins_over_the_servers(serve: Serve, connect: Connect) -> None:

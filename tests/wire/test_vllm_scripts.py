@@ -136,10 +136,10 @@ def test_vllm_gets_the_name_its_code_looks_for(tmp_path: Path) -> None:
     (site := tmp_path / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
     environment._name_it_vllm(tmp_path)
     code = "from importlib.metadata import version; print(version('vllm'))"
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(site)}, capture_output=True, text=True
     )
-    assert found.stdout.strip() == f"{environment.VERSION}+cpu", found.stderr
+    assert result.stdout.strip() == f"{environment.VERSION}+cpu", result.stderr
 
 
 def test_the_environment_is_pinned_and_made_once(
@@ -166,10 +166,10 @@ def test_places_are_where_steps_begin_and_words_end() -> None:
     backend = ScriptedBackend([*words, "end", ".\n\n", "And", " so", " it", " is", " 42", "."])
     answer = GlimpRouter(backend, backend, temperature=0).run("hi")
     text = answer.reasoning + answer.answer
-    found = routing.places(answer)
-    assert len(found) == len(set(found)) == routing.PLACES
-    assert all(text.startswith(place) for place in found)
-    assert found[0] == "" and any(place.endswith("\n\n") for place in found)
+    places = routing.places(answer)
+    assert len(places) == len(set(places)) == routing.PLACES
+    assert all(text.startswith(place) for place in places)
+    assert places[0] == "" and any(place.endswith("\n\n") for place in places)
 
 
 def test_partings_are_found() -> None:

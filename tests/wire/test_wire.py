@@ -207,7 +207,7 @@ def tokenizations(draw: st.DrawFn) -> list[bytes]:
 
 def grouped(parts: list[bytes], sizes: list[int], shape: str) -> list[Token]:
     decoder = codecs.getincrementaldecoder("utf-8")()
-    found: list[Token] = []
+    result: list[Token] = []
     rest, turn = list(parts), 0
     while rest:
         size = sizes[turn % len(sizes)]
@@ -220,8 +220,8 @@ def grouped(parts: list[bytes], sizes: list[int], shape: str) -> list[Token]:
             choice = legacy(text, names, [{"x": -0.1}] * len(group))
         else:
             choice = {"text": text, "token_ids": [1] * len(group)}
-        found += tokens(choice)
-    return found
+        result += tokens(choice)
+    return result
 
 
 SHAPES = st.sampled_from(["content", "legacy", "none"])
@@ -232,8 +232,8 @@ SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=6)
 def test_however_tokens_are_grouped_their_text_is_the_text(
     parts: list[bytes], sizes: list[int], shape: str
 ) -> None:
-    found = grouped(parts, sizes, shape)
-    assert "".join(token.text for token in found) == b"".join(parts).decode()
+    tokens = grouped(parts, sizes, shape)
+    assert "".join(token.text for token in tokens) == b"".join(parts).decode()
 
 
 @given(tokenizations(), SIZES, st.sampled_from(["content", "legacy"]))
@@ -244,9 +244,9 @@ def test_however_tokens_are_grouped_whole_characters_come_out_one_by_one(
     if any("\ufffd" in text for text in texts):
         parts = [text.encode() for text in b"".join(parts).decode()]
         texts = [part.decode() for part in parts]
-    found = grouped(parts, sizes, shape)
-    assert [token.text for token in found] == texts
-    assert all(token.logprobs == (-0.1,) and not token.multi_token for token in found)
+    tokens = grouped(parts, sizes, shape)
+    assert [token.text for token in tokens] == texts
+    assert all(token.logprobs == (-0.1,) and not token.multi_token for token in tokens)
 
 
 @given(tokenizations(), SIZES)

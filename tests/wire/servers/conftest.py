@@ -42,9 +42,9 @@ def replay() -> Iterator[Callable[..., Replay]]:
     with ExitStack() as stack:
 
         def play(server: str, *names: str | dict[str, Any]) -> Replay:
-            known = [load(server, name) for name in IDENTITY.get(server, ["models"])]
+            identity = [load(server, name) for name in IDENTITY.get(server, ["models"])]
             more = [load(server, name) if isinstance(name, str) else name for name in names]
-            return stack.enter_context(Replay([*known, *more]))
+            return stack.enter_context(Replay([*identity, *more]))
 
         yield play
 

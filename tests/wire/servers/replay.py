@@ -47,34 +47,36 @@ class Replay(Loopback):
         """What to answer, if anything is known of this route."""
         with self._lock:
             self.seen.append(seen)
-            known = [
+            matching = [
                 t for t in self._waiting if (t["method"], t["path"]) == (seen.method, seen.path)
             ]
-            if len(known) > 1:
-                self._waiting.remove(known[0])
-            return known[0] if known else None
+            if len(matching) > 1:
+                self._waiting.remove(matching[0])
+            return matching[0] if matching else None
 
 
 class _Handler(Handler):
     owner: Replay
 
     def serve(self, body: dict[str, Any]) -> None:
-        found = self.owner.next(self.seen(body))
-        if found is None:
-            found = {"status": 404, "answer": {"detail": "Not Found"}}
-        if "stream" not in found:
-            return self._answer(found, json.dumps(found["answer"]).encode(), "application/json")
-        lines = found["framing"] == "lines"
+        transcript = self.owner.next(self.seen(body))
+        if transcript is None:
+            transcript = {"status": 404, "answer": {"detail": "Not Found"}}
+        if "stream" not in transcript:
+            return self._answer(
+                transcript, json.dumps(transcript["answer"]).encode(), "application/json"
+            )
+        lines = transcript["framing"] == "lines"
         head, tail = (b"", b"\n") if lines else (b"data: ", b"\n\n")
         # Not escaped: JSON may hold characters that end a line of text.
-        texts = [json.dumps(item, ensure_ascii=False) for item in found["stream"]]
+        texts = [json.dumps(item, ensure_ascii=False) for item in transcript["stream"]]
         pieces = [head + text.encode() + tail for text in texts]
-        if found.get("comments"):
+        if transcript.get("comments"):
             pieces = [p for piece in pieces for p in (b": OPENROUTER PROCESSING\n\n", piece)]
-        if found.get("done"):
+        if transcript.get("done"):
             pieces.append(b"data: [DONE]\n\n")
         kind = "application/x-ndjson" if lines else "text/event-stream"
-        return self._answer(found, b"".join(pieces), kind)
+        return self._answer(transcript, b"".join(pieces), kind)
 
-    def _answer(self, found: Transcript, data: bytes, kind: str) -> None:
-        self.send_bytes(found["status"], data, kind, found.get("headers"))
+    def _answer(self, transcript: Transcript, data: bytes, kind: str) -> None:
+        self.send_bytes(transcript["status"], data, kind, transcript.get("headers"))

@@ -73,8 +73,8 @@ def test_form_that_says_too_little_is_named_with_the_right_ones(form: str) -> No
     ],
 )
 def test_services_are_known_by_their_hosts(url: str, name: str | None) -> None:
-    found = hosted_at(url)
-    assert (found.name if found else None) == name
+    profile = hosted_at(url)
+    assert (profile.name if profile else None) == name
 
 
 def test_hosted_service_is_recognised_without_a_request() -> None:

@@ -75,8 +75,8 @@ def test_ollama_is_glimpsed_and_a_chat_writes_the_hard_step(
     answer = router.run(MESSAGES)
     assert (answer.reasoning, answer.answer) == (REASONING, ANSWER)
     assert authors(answer) == ["small", "large", "small"]
-    asked = big.bodies("/chat/completions")
-    assert [b["messages"][-1]["content"] for b in asked] == ["First, look.\n\n"]
+    bodies = big.bodies("/chat/completions")
+    assert [b["messages"][-1]["content"] for b in bodies] == ["First, look.\n\n"]
     assert all(b["raw"] for b in small.bodies("/api/generate"))
 
 
@@ -103,9 +103,9 @@ def test_tgi_is_glimpsed_greedily_with_five_log_probabilities(
     assert (answer.reasoning, answer.answer) == (REASONING, ANSWER)
     assert authors(answer) == ["small", "large", "small"]
     assert answer.trace.strategy == "two_request"
-    asked = [b["parameters"] for b in small.bodies("/generate_stream")]
-    glimpses = [p for p in asked if "top_n_tokens" in p]
-    steps = [p for p in asked if "top_n_tokens" not in p]
+    bodies = [b["parameters"] for b in small.bodies("/generate_stream")]
+    glimpses = [p for p in bodies if "top_n_tokens" in p]
+    steps = [p for p in bodies if "top_n_tokens" not in p]
     assert {p["top_n_tokens"] for p in glimpses} == {5}
     assert not any("temperature" in p or "do_sample" in p for p in glimpses)
     assert all(p.get("temperature", 0.0) == temperature for p in steps) and steps
@@ -140,15 +140,15 @@ def test_fused_is_refused_where_a_stream_has_no_raw_log_probabilities(
 
 def test_ollama_is_loaded_with_the_window_that_is_wanted(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, "ollama")
-    can = io_loop.call(connect(server, context_window=8192).capabilities)
-    assert can.context_window == 8192
+    capabilities = io_loop.call(connect(server, context_window=8192).capabilities)
+    assert capabilities.context_window == 8192
     assert {b["options"]["num_ctx"] for b in server.bodies("/api/generate")} == {8192}
 
 
 def test_ollama_tells_its_window_once_the_model_is_loaded(serve: Serve, connect: Connect) -> None:
     server = serve(CHAIN, "ollama", window=2048)
-    can = io_loop.call(connect(server).capabilities)
-    assert can.context_window == 2048
+    capabilities = io_loop.call(connect(server).capabilities)
+    assert capabilities.context_window == 2048
     assert not any("num_ctx" in b["options"] for b in server.bodies("/api/generate"))
 
 
@@ -197,9 +197,9 @@ def test_own_apis_are_recognised(
     model = None if path else "scripted:1b"
     model = "scripted:1b" if wire == "tgi" else model
     backend = OpenAIBackend(model, base_url=server.root + path)
-    can = io_loop.call(backend.capabilities)
+    capabilities = io_loop.call(backend.capabilities)
     backend.close()
-    assert backend.server.name == wire and can.top_logprobs == backend.top_logprobs
+    assert backend.server.name == wire and capabilities.top_logprobs == backend.top_logprobs
     assert backend.name == "scripted:1b"
 
 
@@ -245,20 +245,20 @@ def test_chat_that_continues_passes_p5(serve: Serve, connect: Connect, large: st
     assert (rows["P5"].verdict, rows["P2"].verdict, rows["large"]) == ("ok", "fail", True)
     assert "Usable as the large model only" in rows["P2"].remedy
     assert rows["P3"].verdict == "skipped" and rows["P6"].verdict == "ok"
-    told = "tokens of a repeated prompt were cached"
-    assert (told in rows["P7"].detail) is (rows["P7"].verdict == "ok") is True
+    cached_text = "tokens of a repeated prompt were cached"
+    assert (cached_text in rows["P7"].detail) is (rows["P7"].verdict == "ok") is True
 
 
 @pytest.mark.parametrize(
-    ("fault", "found"),
+    ("fault", "expected"),
     [("trims", "blank line"), ("restarts", "repeated from its beginning"), ("silent", "nothing")],
 )
 def test_chat_that_does_not_continue_fails_p5(
-    serve: Serve, connect: Connect, fault: str, found: str
+    serve: Serve, connect: Connect, fault: str, expected: str
 ) -> None:
     server = serve(WORDS, "deepseek", fault=fault)
     rows = examine(server, connect(server, **thinking(False)))
-    assert rows["P5"].verdict == "fail" and found in rows["P5"].detail and rows["P5"].remedy
+    assert rows["P5"].verdict == "fail" and expected in rows["P5"].detail and rows["P5"].remedy
     assert not rows["large"]
 
 
@@ -269,17 +269,17 @@ def test_chat_that_thinks_anew_is_a_warning(serve: Serve, connect: Connect) -> N
 
 
 @pytest.mark.parametrize(
-    ("fault", "verdict", "found"),
+    ("fault", "verdict", "expected"),
     [(None, "ok", "thought and answer are continued"), ("closes", "warn", "closed")],
 )
 def test_thoughts_are_put_to_the_test_where_the_model_thinks(
-    serve: Serve, connect: Connect, fault: Any, verdict: str, found: str
+    serve: Serve, connect: Connect, fault: Any, verdict: str, expected: str
 ) -> None:
     server = serve([], "deepseek", fault=fault)
     server.model = BothScripts([])
     rows = examine(server, connect(server))
     assert (rows["P5"].verdict, rows["large"]) == (verdict, True), rows["P5"]
-    assert found in rows["P5"].detail
+    assert expected in rows["P5"].detail
     assert "opened by the template" in rows["P6"].detail
 
 

@@ -44,25 +44,29 @@ ERRORS: dict[str, type[GlimpError]] = {
 KEY = "sk-do-not-show-4711"
 
 
-def prompt_of(found: dict[str, Any]) -> str:
-    if "prompt" in found:
-        return str(found["prompt"])
-    return header(found["conversation"], thinks=found["thinks"]) + str(found["text"])
+def prompt_of(transcript: dict[str, Any]) -> str:
+    if "prompt" in transcript:
+        return str(transcript["prompt"])
+    return header(transcript["conversation"], thinks=transcript["thinks"]) + str(transcript["text"])
 
 
-def request_of(found: dict[str, Any]) -> dict[str, Any]:
-    ask = dict(found["ask"])
-    return {"prompt": prompt_of(found), "max_tokens": ask.pop("max_tokens"), **ask}
+def request_of(transcript: dict[str, Any]) -> dict[str, Any]:
+    ask = dict(transcript["ask"])
+    return {"prompt": prompt_of(transcript), "max_tokens": ask.pop("max_tokens"), **ask}
 
 
-def options_of(found: dict[str, Any]) -> dict[str, Any]:
-    return {"template_kwargs": {"enable_thinking": found["thinks"]}} if "thinks" in found else {}
+def options_of(transcript: dict[str, Any]) -> dict[str, Any]:
+    return (
+        {"template_kwargs": {"enable_thinking": transcript["thinks"]}}
+        if "thinks" in transcript
+        else {}
+    )
 
 
 @pytest.mark.parametrize(("server", "name"), ALL)
 def test_transcript_names_its_source_and_what_it_shows(server: str, name: str) -> None:
-    found = load(server, name)
-    assert len(found["source"]) > 10 and len(found["shows"]) > 10
+    transcript = load(server, name)
+    assert len(transcript["source"]) > 10 and len(transcript["shows"]) > 10
 
 
 @pytest.mark.parametrize("server", sorted(OPTIONS))
@@ -80,17 +84,17 @@ def test_every_server_has_its_transcripts(server: str) -> None:
 def test_request_is_sent_and_its_answer_understood(
     replay: Play, backend: Connect, server: str, name: str
 ) -> None:
-    found = load(server, name)
-    played = replay(server, found)
-    one = backend(server, played, api_key=KEY, **options_of(found))
-    asked = {**request_of(found), "max_retries": 0}
-    if "raises" in found:
+    transcript = load(server, name)
+    played = replay(server, transcript)
+    one = backend(server, played, api_key=KEY, **options_of(transcript))
+    request = {**request_of(transcript), "max_retries": 0}
+    if "raises" in transcript:
         with pytest.raises(GlimpError) as caught:
-            collect(one, **asked)
-        check_error(caught.value, found["raises"])
+            collect(one, **request)
+        check_error(caught.value, transcript["raises"])
     else:
-        tokens, report = collect(one, **asked)
-        gives = found["gives"]
+        tokens, report = collect(one, **request)
+        gives = transcript["gives"]
         shown = [
             {
                 "text": t.text,
@@ -104,9 +108,9 @@ def test_request_is_sent_and_its_answer_understood(
         if gives.get("multi_token"):
             assert all(t.multi_token for t in tokens)
         assert shown == gives["tokens"]
-        told = {k: getattr(report, k) for k in gives if k.endswith("_tokens")}
-        assert (report.ended, told) == (gives["ended"], {k: gives[k] for k in told})
-    assert played.bodies(found["path"]) == [found["body"]]
+        counts = {k: getattr(report, k) for k in gives if k.endswith("_tokens")}
+        assert (report.ended, counts) == (gives["ended"], {k: gives[k] for k in counts})
+    assert played.bodies(transcript["path"]) == [transcript["body"]]
     assert {seen.headers["authorization"] for seen in played.seen} == {f"Bearer {KEY}"}
 
 
@@ -122,18 +126,21 @@ def check_error(error: GlimpError, raises: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("server", ["ollama", "tgi"])
 def test_server_renders_the_conversation(replay: Play, backend: Connect, server: str) -> None:
-    found = load(server, "render")
+    transcript = load(server, "render")
     played = replay(server)
     one = backend(server, played)
-    rendered = io_loop.call(lambda: one.render(found["conversation"]))
-    assert (rendered.text, rendered.tokens) == (found["rendered"], found.get("rendered_tokens"))
-    assert played.bodies(found["path"]) == [found["body"]]
+    rendered = io_loop.call(lambda: one.render(transcript["conversation"]))
+    assert (rendered.text, rendered.tokens) == (
+        transcript["rendered"],
+        transcript.get("rendered_tokens"),
+    )
+    assert played.bodies(transcript["path"]) == [transcript["body"]]
 
 
 def without_debug_info() -> dict[str, Any]:
-    found = load("ollama", "render")
-    del found["answer"]["_debug_info"]
-    return found
+    transcript = load("ollama", "render")
+    del transcript["answer"]["_debug_info"]
+    return transcript
 
 
 def test_old_ollama_without_a_template_says_what_to_pass(backend: Connect) -> None:
@@ -176,8 +183,8 @@ def test_old_ollama_that_shows_a_jinja_template_is_rendered_here(backend: Connec
 def test_context_window_is_taken_from_where_it_is_told(
     replay: Play, backend: Connect, server: str, window: int | None
 ) -> None:
-    can = io_loop.call(backend(server, replay(server)).capabilities)
-    assert can.context_window == window
+    capabilities = io_loop.call(backend(server, replay(server)).capabilities)
+    assert capabilities.context_window == window
 
 
 @pytest.mark.parametrize("server", sorted(OPTIONS))
@@ -195,9 +202,9 @@ def test_nothing_undocumented_is_sent(server: str) -> None:
                 context = RequestContext("m", request, profile, {}, stop=["8"], window=2048)
                 body = PROTOCOLS[profile.protocol].body(context)
                 assert body.keys() <= set(fields["fields"])
-                for name, known in fields["inner"].items():
+                for name, names in fields["inner"].items():
                     inner = body[name] if isinstance(body[name], list) else [body[name]]
-                    assert all(item.keys() <= set(known) for item in inner)
+                    assert all(item.keys() <= set(names) for item in inner)
                 assert json.dumps(body)
 
 
@@ -225,8 +232,8 @@ def test_retry_waits_as_long_as_the_service_asks(
 def test_line_ends_of_other_alphabets_are_text(replay: Play, backend: Connect, server: str) -> None:
     odd = "a\x85b\u2028c\x0bd"
     text = json.dumps(load(server, "stream"), ensure_ascii=False)
-    found = json.loads(text.replace("Eight", "a\x85b\u2028c\\u000bd"))
-    tokens, _ = collect(backend(server, replay(server, found)), **request_of(found))
+    transcript = json.loads(text.replace("Eight", "a\x85b\u2028c\\u000bd"))
+    tokens, _ = collect(backend(server, replay(server, transcript)), **request_of(transcript))
     assert tokens[0].text == odd
 
 
