@@ -104,6 +104,7 @@ async def check(endpoint: ModelEndpoint) -> EndpointReport:
 
 
 async def _row(name: str, probe: Callable[[], Awaitable[ProbeResult]]) -> ProbeResult:
+    """The result of a probe; an error becomes a failed one."""
     try:
         return await probe()
     except UnsuitableEndpointError as error:
@@ -113,6 +114,7 @@ async def _row(name: str, probe: Callable[[], Awaitable[ProbeResult]]) -> ProbeR
 
 
 async def _identity(endpoint: ModelEndpoint) -> ProbeResult:
+    """P0: whether the server is there and serves the model."""
     await endpoint.identify()
     window = endpoint.context_window
     size = f", context {window:,} tokens" if window else ""
@@ -120,6 +122,7 @@ async def _identity(endpoint: ModelEndpoint) -> ProbeResult:
 
 
 async def _rawness(endpoint: ModelEndpoint) -> ProbeResult:
+    """P1: whether the prompt is continued as it is, without a template around it."""
     report, _ = await complete(endpoint, "a", logprobs=0)
     if report.prompt_tokens is None:
         return ProbeResult(
@@ -130,6 +133,7 @@ async def _rawness(endpoint: ModelEndpoint) -> ProbeResult:
 
 
 async def _logprobs(endpoint: ModelEndpoint) -> ProbeResult:
+    """P2: whether a token carries as many log-probabilities as are asked for."""
     k, most = endpoint.top_logprobs, endpoint.server.max_logprobs
     if not most:
         return ProbeResult(
@@ -162,7 +166,7 @@ async def _logprobs(endpoint: ModelEndpoint) -> ProbeResult:
             f"{len(top)} of {k} requested came back ({shape})",
             f"Set top_logprobs={len(top)} and calibrate the threshold for it"
             if len(top) > 1
-            else "Usable as the large model only: one token says nothing of the others",
+            else "Usable as the large model only: entropy needs more than one",
         )
     if not measurable(top, k):
         return ProbeResult(
@@ -181,6 +185,7 @@ async def _logprobs(endpoint: ModelEndpoint) -> ProbeResult:
 
 
 async def _temperature(endpoint: ModelEndpoint) -> ProbeResult:
+    """P3: whether log-probabilities are those of the raw distribution."""
     if not endpoint.top_logprobs:
         return ProbeResult("P3 temperature", "skipped", "no log-probabilities are asked for")
     shift = await temperature_shift(endpoint)
@@ -197,7 +202,7 @@ async def _temperature(endpoint: ModelEndpoint) -> ProbeResult:
             "P3 temperature",
             "ok",
             f"{detail}, as {endpoint.server.name} documents: they are scaled back",
-            "What the tokens not shown weigh is lost with that: do not use topk_other",
+            "The probability of the other tokens is lost by that: do not use topk_other",
         )
     return ProbeResult(
         "P3 temperature",
@@ -208,44 +213,57 @@ async def _temperature(endpoint: ModelEndpoint) -> ProbeResult:
 
 
 async def _stream(endpoint: ModelEndpoint) -> ProbeResult:
+    """P4: whether every token of a stream carries log-probabilities, and how streams end."""
     text = probe_prompt(endpoint, "Count from 1 to 20. Write nothing else.", "1 2 3 4 5 6")
     _, choices = await complete_with_logprobs(endpoint, text, max_tokens=8, stop=(" 8", "8"))
-    last = next((c for c in choices if c.get("finish_reason")), {})
-    finish = last.get("finish_reason")
-    first = next((c for c in choices if c.get("text")), None)
-    if first is None:
+    if not any(c.get("text") for c in choices):
+        finish = _last_choice(choices).get("finish_reason")
         return ProbeResult("P4 stream", "warn", f"no text in the stream (finish {finish!r})")
     problem = await _stream_problem(endpoint, choices)
     if problem is not None:
-        return ProbeResult(
-            "P4 stream",
-            "warn",
-            problem,
-            "Glimpses are requests of their own (two_request), one more a step"
-            + (
+        remedy = "Glimpses are requests of their own (two_request), one more a step"
+        if "speculation" in problem:
+            remedy += (
                 ": to save them, serve the small model without speculation (it does no harm on "
                 "the large one's server)"
-                if "speculation" in problem
-                else ""
-            ),
-        )
-    kept = "8" in "".join(c.get("text") or "" for c in choices)
-    sizes = [
-        sum(t.count for t in tokens_of(c, k=1, token_per_chunk=True))
-        for c in choices
-        if c.get("text")
-    ]
+            )
+        return ProbeResult("P4 stream", "warn", problem, remedy)
+    bills_closed_streams = endpoint.server.cancels is False
     return ProbeResult(
         "P4 stream",
         "ok",
-        ("log-probabilities in the stream, " if endpoint.top_logprobs else "")
-        + f"up to {max(sizes)} token(s) a chunk, stop string "
-        f"{'kept' if kept else 'removed'}, finish {finish!r}{_stop_reason(endpoint, last)}"
-        f", {_CANCELS[endpoint.server.cancels]}",
+        _stream_detail(endpoint, choices),
         "Closed streams continue and are billed to their end: keep max_step_tokens low"
-        if endpoint.server.cancels is False
+        if bills_closed_streams
         else "",
     )
+
+
+def _stream_detail(endpoint: ModelEndpoint, choices: list[dict[str, Any]]) -> str:
+    """How a stream with text came, in words."""
+    last = _last_choice(choices)
+    stop_kept = "8" in "".join(c.get("text") or "" for c in choices)
+    most = max(
+        sum(t.count for t in tokens_of(c, k=1, token_per_chunk=True))
+        for c in choices
+        if c.get("text")
+    )
+    name = endpoint.server.stop_field
+    parts = [
+        *(["log-probabilities in the stream"] if endpoint.top_logprobs else []),
+        f"up to {most} token(s) a chunk",
+        f"stop string {'kept' if stop_kept else 'removed'}",
+        f"finish {last.get('finish_reason')!r}",
+        # How a stop string can be told from an end of sequence.
+        *([f"told by {name}={last[name]!r}"] if name and last.get(name) is not None else []),
+        _CANCELS[endpoint.server.cancels],
+    ]
+    return ", ".join(parts)
+
+
+def _last_choice(choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """The choice that ends a stream; empty if there is none."""
+    return next((c for c in choices if c.get("finish_reason")), {})
 
 
 async def _stream_problem(endpoint: ModelEndpoint, choices: list[dict[str, Any]]) -> str | None:
@@ -264,13 +282,8 @@ async def _stream_problem(endpoint: ModelEndpoint, choices: list[dict[str, Any]]
     return problem
 
 
-def _stop_reason(endpoint: ModelEndpoint, last: dict[str, Any]) -> str:
-    """How a stop string can be distinguished from an end of sequence, in words."""
-    name = endpoint.server.stop_field
-    return f", told by {name}={last.get(name)!r}" if name and last.get(name) is not None else ""
-
-
 async def _tags(endpoint: ModelEndpoint) -> ProbeResult:
+    """P6: which tags the model thinks in."""
     capabilities = await endpoint.capabilities()
     rendered = await endpoint.render([{"role": "user", "content": "hi"}])
     tags, opened = find_tags(rendered.text, capabilities.template)
