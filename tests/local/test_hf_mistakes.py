@@ -514,7 +514,7 @@ class TestSecrets:
 class TestShortForms:
     @pytest.fixture(autouse=True)
     def _nothing_shared(self, monkeypatch):
-        monkeypatch.setattr(model_strings, "_by_form", {})
+        monkeypatch.setattr(model_strings, "_backends", {})
 
     @pytest.mark.parametrize(
         ("form", "name"),

@@ -82,19 +82,32 @@ class Fault:
 
 @dataclass
 class FakeServer(Loopback):
-    """See the module's docstring. Use it as a context manager; ``url`` is its base URL.
+    """A fake server; use it as a context manager.
 
-    ``missing`` routes answer 404. ``logprobs``: how many a request can have at most (0: the
-    field stays null), ``refuse``: asking for more is a 400. ``wraps`` counts a chat template
-    around every prompt. ``tempered`` divides log-probabilities by the temperature. ``extra``
-    adds the sampled token as a k+1st entry. ``distance`` seconds lie on the way to short answers.
-    ``busy`` slots belong to somebody else. What goes on ``hushed`` prompts begins with half a
-    character, and is kept back with its log-probabilities. The ``halves`` likeliest tokens are
-    halves of characters, which vLLM gives no text.
-
-    Bodies of one that ``lingers`` stay open behind their last event.
-    ``active`` streams run, ``peak`` ran at once at most, ``finished`` came to their end.
-    ``accepted`` connections were opened.
+    Attributes:
+        engine: Which kind of server it imitates.
+        logprobs: The most log-probabilities a request can have; with 0 the field stays null.
+        refuse: Whether a request for more of them is answered with status 400.
+        extra: Whether the sampled token is added as entry number k + 1.
+        tempered: Whether log-probabilities are divided by the temperature.
+        wraps: Whether the tokens of a chat template are counted around every prompt.
+        usage: Whether token counts are reported.
+        echo_key: Whether errors repeat the API key.
+        delay: Seconds before every token.
+        distance: Seconds before every short reply.
+        busy: How many slots other clients use.
+        lingers: Whether bodies stay open after their last event.
+        missing: Routes that are answered with status 404.
+        hushed: Prompts whose continuation begins with a part of a character, which is held back
+            together with its log-probabilities.
+        halves: How many of the likeliest tokens are parts of characters. vLLM gives them no text.
+        faults: Failures to come.
+        requests: All requests so far.
+        aborted: Number of streams that were closed before their end.
+        active: Number of streams that are running.
+        peak: Highest number of streams that ran at the same time.
+        accepted: Number of connections that were opened.
+        finished: Number of streams that came to their end.
     """
 
     script: Sequence[Tok | str] = ()
@@ -152,7 +165,7 @@ class FakeServer(Loopback):
         return f"{self.root}/v1"
 
     @property
-    def form(self) -> str:
+    def model_string(self) -> str:
         """The model string that names this server."""
         return f"openai:{self.model}@{self.url}"
 

@@ -267,7 +267,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def test_command_accepts_a_good_server(serve: Serve, run: Callable[..., Any]) -> None:
     server = serve(CHAIN)
-    result = run("small", server.form)
+    result = run("small", server.model_string)
     assert result.exit_code == 0, result.output
     assert f"{server.model} at {server.url} (llama.cpp)" in result.output
     assert all(probe in result.output for probe in PROBES)
@@ -278,10 +278,10 @@ def test_command_refuses_a_small_model_without_logprobs(
     serve: Serve, run: Callable[..., Any]
 ) -> None:
     server = serve(CHAIN, logprobs=0)
-    result = run("small", server.form)
+    result = run("small", server.model_string)
     assert result.exit_code == 1
     assert result.output.rstrip().endswith("\nnot usable as small model")
-    result = run("large", server.form)
+    result = run("large", server.model_string)
     assert result.exit_code == 0
     assert result.output.rstrip().endswith("\nusable as large model")
 
@@ -290,7 +290,7 @@ def test_command_measures_a_pair_and_says_which_strategy_follows(
     serve: Serve, run: Callable[..., Any]
 ) -> None:
     small, large = serve(CHAIN, delay=0.001), serve(CHAIN, delay=0.004)
-    result = run("pair", small.form, large.form)
+    result = run("pair", small.model_string, large.model_string)
     assert result.exit_code == 0, result.output
     assert "a token written" in result.output and "log-probabilities of a token" in result.output
     assert "': measured: " in result.output and " ms a step beyond its tokens" in result.output
@@ -299,19 +299,22 @@ def test_command_measures_a_pair_and_says_which_strategy_follows(
 
 def test_command_measures_no_pair_that_cannot_work(serve: Serve, run: Callable[..., Any]) -> None:
     good, blind = serve(CHAIN), serve(CHAIN, logprobs=0)
-    result = run("pair", blind.form, good.form)
+    result = run("pair", blind.model_string, good.model_string)
     assert result.exit_code == 1 and "a token written" not in result.output
     assert result.output.rstrip().endswith("\nnot usable as pair")
-    assert run("pair", good.form, blind.form).exit_code == 0
-    for forms in ([good.form], [good.form, blind.form, good.form]):
-        result = run("pair", *forms)
+    assert run("pair", good.model_string, blind.model_string).exit_code == 0
+    for model_strings in (
+        [good.model_string],
+        [good.model_string, blind.model_string, good.model_string],
+    ):
+        result = run("pair", *model_strings)
         assert isinstance(result.exception, ConfigError)
         assert "takes the small and the large model" in str(result.exception)
 
 
 def test_command_examines_several_and_fails_for_one(serve: Serve, run: Callable[..., Any]) -> None:
     good, bad = serve(model="good"), serve(model="bad", wraps=True)
-    result = run("small", bad.form, good.form)
+    result = run("small", bad.model_string, good.model_string)
     assert result.exit_code == 1
     assert good.url in result.output and bad.url in result.output
     assert "prompt_tokens=23" in result.output

@@ -19,7 +19,7 @@ Serve = Callable[..., FakeServer]
 
 
 def ask(small: FakeServer, large: FakeServer, *more: str, **options: Any) -> Any:
-    models = ["--small", small.form, "--large", large.form]
+    models = ["--small", small.model_string, "--large", large.model_string]
     arguments = ["ask", "What is it?", *models, "--temperature", "0", *more]
     return CliRunner().invoke(app, arguments, catch_exceptions=False, **options)
 
@@ -78,7 +78,7 @@ def test_ask_saves_what_was_written_before_a_failure(
     small = serve(CHAIN, model="little")
     large = serve(CHAIN, model="big", faults=[Fault("status", status=400, chat_only=True)])
     path = tmp_path / "trace.json"
-    models = ["--small", small.form, "--large", large.form, "--temperature", "0"]
+    models = ["--small", small.model_string, "--large", large.model_string, "--temperature", "0"]
     code, _, err = run_main("ask", "What is it?", *models, "--trace", str(path))
     assert code == 1 and err.startswith("glimp: large model: ")
     trace = Trace.from_json(path.read_bytes())
@@ -87,7 +87,7 @@ def test_ask_saves_what_was_written_before_a_failure(
 
 def test_ask_reads_the_question_from_input(serve: Serve) -> None:
     server = serve(CHAIN)
-    models = ["--small", server.form, "--large", server.form]
+    models = ["--small", server.model_string, "--large", server.model_string]
     result = CliRunner().invoke(app, ["ask", "-", *models], input="Why [bold]not[/bold]?\n")
     assert result.exit_code == 0
     assert "Why [bold]not[/bold]?" in server.completions()[0]["prompt"]
@@ -132,8 +132,9 @@ def test_unknown_model_string_is_one_line_and_exit_code_1(
 def test_impossible_option_is_one_line_and_exit_code_1(
     serve: Serve, run_main: Callable[..., tuple[int, str, str]]
 ) -> None:
-    form = serve().form
-    code, _, err = run_main("ask", "hi", "--small", form, "--large", form, "--strategy", "magic")
+    model_string = serve().model_string
+    models = ["--small", model_string, "--large", model_string]
+    code, _, err = run_main("ask", "hi", *models, "--strategy", "magic")
     assert code == 1
     assert "strategy" in err and "'magic'" in err and err.count("\n") == 1
 
@@ -143,7 +144,7 @@ def test_failing_server_is_one_line_and_exit_code_1(
 ) -> None:
     fault = Fault("status", status=400, body="first line\nsecond line", chat_only=True)
     good, bad = serve(CHAIN), serve(CHAIN, faults=[fault])
-    code, _, err = run_main("ask", "hi", "--small", bad.form, "--large", good.form)
+    code, _, err = run_main("ask", "hi", "--small", bad.model_string, "--large", good.model_string)
     assert code == 1
     assert err.startswith("glimp: small model: ") and err.count("\n") == 1
 
@@ -152,7 +153,9 @@ def test_interrupted_answer_has_shown_its_beginning(
     serve: Serve, run_main: Callable[..., tuple[int, str, str]]
 ) -> None:
     large = serve(CHAIN, faults=[Fault("status", status=400, body="no", chat_only=True)])
-    code, out, err = run_main("ask", "hi", "--small", serve(CHAIN).form, "--large", large.form)
+    code, out, err = run_main(
+        "ask", "hi", "--small", serve(CHAIN).model_string, "--large", large.model_string
+    )
     assert code == 1
     assert "First, look." in out
     assert "large model" in err and large.url in err

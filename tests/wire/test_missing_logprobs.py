@@ -332,5 +332,7 @@ def test_minus_infinity_is_an_entry() -> None:
 
 def test_command_warns_of_speculation(speculating: Speak) -> None:
     server = speculating()
-    result = CliRunner().invoke(app, ["check", "small", server.form], env={"COLUMNS": "400"})
+    result = CliRunner().invoke(
+        app, ["check", "small", server.model_string], env={"COLUMNS": "400"}
+    )
     assert "speculation" in result.output and "two_request" in result.output

@@ -572,7 +572,7 @@ def test_key_is_in_no_repr_trace_or_log(
     caplog.set_level(logging.DEBUG)
     server = serve(CHAIN, api_key=KEY)
     backend = connect(server, api_key=KEY)
-    with GlimpRouter(server.form, backend, api_key=KEY, **GREEDY) as router:
+    with GlimpRouter(server.model_string, backend, api_key=KEY, **GREEDY) as router:
         result = router.run(MESSAGES)
         for value in (backend, router, router.small, router.settings, result):
             assert KEY not in repr(value) and KEY not in str(value)

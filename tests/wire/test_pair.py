@@ -21,7 +21,7 @@ Serve = Callable[..., FakeServer]
 
 
 @pytest.mark.parametrize(
-    ("form", "name", "url"),
+    ("model_string", "name", "url"),
     [
         ("openai:Qwen/Qwen3-4B@http://gpu1:8000/v1", "Qwen/Qwen3-4B", "http://gpu1:8000/v1"),
         ("openai:m@https://host/a/v1", "m", "https://host/a/v1"),
@@ -33,8 +33,8 @@ Serve = Callable[..., FakeServer]
         ("openai:@http://host/v1", "the served model", "http://host/v1"),
     ],
 )
-def test_openai_form_names_model_and_url(form: str, name: str, url: str) -> None:
-    backend = parse(form)
+def test_openai_model_string_names_model_and_url(model_string: str, name: str, url: str) -> None:
+    backend = parse(model_string)
     assert isinstance(backend, OpenAIBackend)
     assert (backend.name, backend.url) == (name, url)
 
@@ -57,7 +57,7 @@ def test_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "form",
+    "model_string",
     [
         "",
         "gpt-4",
@@ -70,19 +70,21 @@ def test_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
         "OPENAI:m@http://h/v1",
     ],
 )
-def test_form_that_is_not_understood_is_named_with_the_right_ones(form: str) -> None:
+def test_model_string_that_is_not_understood_is_named_with_the_right_ones(
+    model_string: str,
+) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(form, role="large")
-    for part in ("large", repr(form), "openai:MODEL@http://", "llamacpp:"):
+        parse(model_string, role="large")
+    for part in ("large", repr(model_string), "openai:MODEL@http://", "llamacpp:"):
         assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "form", ["vllm:m@http://jane:hunter2@host/v1", "openai:http://jane:hunter2@host/v1"]
+    "model_string", ["vllm:m@http://jane:hunter2@host/v1", "openai:http://jane:hunter2@host/v1"]
 )
-def test_password_in_a_form_that_is_not_understood_is_not_shown(form: str) -> None:
+def test_password_in_a_model_string_that_is_not_understood_is_not_shown(model_string: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(form)
+        parse(model_string)
     assert all("hunter2" not in str(error) for error in chain_of(caught.value))
     assert "host/v1" in str(caught.value), "the value is still named"
 
@@ -97,7 +99,7 @@ def keys_sent(server: FakeServer) -> set[str]:
 def test_key_comes_from_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLIMP_API_KEY", "from-environment")
     server = serve(CHAIN, api_key="from-environment")
-    with GlimpRouter(server.form, server.form, **GREEDY) as router:
+    with GlimpRouter(server.model_string, server.model_string, **GREEDY) as router:
         assert router.run(MESSAGES).answer == ANSWER
     assert keys_sent(server) == {"Bearer from-environment"}
 
@@ -105,7 +107,7 @@ def test_key_comes_from_the_environment(serve: Serve, monkeypatch: pytest.Monkey
 def test_given_key_wins_over_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLIMP_API_KEY", "from-environment")
     server = serve(CHAIN)
-    with GlimpRouter(server.form, server.form, api_key="given", **GREEDY) as router:
+    with GlimpRouter(server.model_string, server.model_string, api_key="given", **GREEDY) as router:
         router.run(MESSAGES)
     assert keys_sent(server) == {"Bearer given"}
 

@@ -321,18 +321,18 @@ def test_service_that_does_not_cancel_says_so(serve: Serve, connect: Connect) ->
     assert "billed" in rows["P4"].remedy
 
 
-def test_command_examines_a_service_by_its_short_form(
+def test_command_examines_a_service_by_its_model_string(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     server = serve(WORDS, "openrouter")
-    form = f"openrouter:scripted@deepinfra@{server.base}"
-    result = CliRunner().invoke(app, ["check", "large", form])
+    model_string = f"openrouter:scripted@deepinfra@{server.base}"
+    result = CliRunner().invoke(app, ["check", "large", model_string])
     assert result.exit_code == 0, result.output
     assert "P5 continuation" in result.output and "(openrouter)" in result.output
     pinned = {"order": ["deepinfra"], "allow_fallbacks": False}
     assert all(body["provider"] == pinned for body in server.bodies("/chat/completions"))
-    assert CliRunner().invoke(app, ["check", "small", form]).exit_code == 1
+    assert CliRunner().invoke(app, ["check", "small", model_string]).exit_code == 1
 
 
 def test_tools_are_written_out_for_a_chat(serve: Serve, connect: Connect) -> None:

@@ -19,7 +19,7 @@ HOSTED = [profile for profile in MODEL_STRING_SERVERS.values() if profile.key is
 
 
 @pytest.mark.parametrize(
-    ("form", "server", "name", "url"),
+    ("model_string", "server", "name", "url"),
     [
         ("ollama:qwen3:4b", "ollama", "qwen3:4b", "http://127.0.0.1:11434"),
         ("ollama:qwen3@http://gpu1:11434", "ollama", "qwen3", "http://gpu1:11434"),
@@ -48,17 +48,19 @@ HOSTED = [profile for profile in MODEL_STRING_SERVERS.values() if profile.key is
         ("openrouter:q/q@novita@http://h/api/v1", "openrouter", "q/q", "http://h/api/v1"),
     ],
 )
-def test_form_names_server_model_and_address(form: str, server: str, name: str, url: str) -> None:
-    backend = parse(form)
+def test_model_string_names_server_model_and_address(
+    model_string: str, server: str, name: str, url: str
+) -> None:
+    backend = parse(model_string)
     assert isinstance(backend, OpenAIBackend)
     assert (backend.server.name, backend.name, backend.url) == (server, name, url)
 
 
-@pytest.mark.parametrize("form", ["ollama:", "tgi:model", "tgi:", "deepseek:", "Ollama:m"])
-def test_form_that_says_too_little_is_named_with_the_right_ones(form: str) -> None:
+@pytest.mark.parametrize("model_string", ["ollama:", "tgi:model", "tgi:", "deepseek:", "Ollama:m"])
+def test_model_string_that_says_too_little_is_named_with_the_right_ones(model_string: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parse(form, role="small")
-    for part in ("small", repr(form), "'ollama:MODEL'", "'openrouter:MODEL@PROVIDER'"):
+        parse(model_string, role="small")
+    for part in ("small", repr(model_string), "'ollama:MODEL'", "'openrouter:MODEL@PROVIDER'"):
         assert part in str(caught.value)
 
 
@@ -130,8 +132,8 @@ def test_k_is_what_the_server_has(name: str, k: int) -> None:
 # -- keys ------------------------------------------------------------------------------------
 
 
-def key_sent(form: str, played: Replay, **options: Any) -> str:
-    backend = parse(f"{form}@{played.root}", **options)
+def key_sent(model_string: str, played: Replay, **options: Any) -> str:
+    backend = parse(f"{model_string}@{played.root}", **options)
     assert isinstance(backend, OpenAIBackend)
     io_loop.call(backend.models)
     backend.close()
@@ -140,16 +142,18 @@ def key_sent(form: str, played: Replay, **options: Any) -> str:
 
 @pytest.mark.parametrize("profile", HOSTED, ids=lambda f: f.name)
 def test_service_has_a_variable_of_its_own(profile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    form = f"{profile.name}:m" + ("@somebody" if profile.requires_provider else "")
+    model_string = f"{profile.name}:m" + ("@somebody" if profile.requires_provider else "")
     monkeypatch.setenv(profile.key, "sk-service")
     with Replay([{**load("mistral", "models"), "path": "/models"}]) as played:
-        assert key_sent(form, played) == "Bearer sk-service"
+        assert key_sent(model_string, played) == "Bearer sk-service"
         monkeypatch.setenv("GLIMP_API_KEY", "sk-project")
-        assert key_sent(form, played) == "Bearer sk-service"
-        assert key_sent(form, played, api_key=SecretStr("sk-project")) == "Bearer sk-service"
-        assert key_sent(form, played, api_key=SecretStr("sk-given")) == "Bearer sk-given"
+        assert key_sent(model_string, played) == "Bearer sk-service"
+        assert (
+            key_sent(model_string, played, api_key=SecretStr("sk-project")) == "Bearer sk-service"
+        )
+        assert key_sent(model_string, played, api_key=SecretStr("sk-given")) == "Bearer sk-given"
         monkeypatch.delenv(profile.key)
-        assert key_sent(form, played) == "Bearer sk-project"
+        assert key_sent(model_string, played) == "Bearer sk-project"
 
 
 def test_variables_of_services_stay_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
