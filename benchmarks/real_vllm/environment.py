@@ -51,7 +51,7 @@ def installed() -> bool:
     if os.environ.get("GLIMP_VLLM"):
         return python().exists()
     stamp = environment() / ".installed"
-    return stamp.is_file() and stamp.read_text() == _wanted()
+    return stamp.is_file() and stamp.read_text() == _requirements()
 
 
 def install(console: Console) -> Path:
@@ -84,7 +84,7 @@ def install(console: Console) -> Path:
         _pip(folder, console)
         _name_it_vllm(folder)
         _check(folder, console)
-        (folder / ".installed").write_text(_wanted())
+        (folder / ".installed").write_text(_requirements())
     return folder
 
 
@@ -105,7 +105,7 @@ def _check_room(folder: Path) -> None:
         )
 
 
-def _wanted() -> str:
+def _requirements() -> str:
     return hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
 
 

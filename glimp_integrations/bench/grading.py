@@ -83,7 +83,7 @@ class Reference:
         self.maths = parse_maths(as_maths) if formula and " " not in plain else []
 
     def grade(self, reply: str, style: Format) -> Grade:
-        """1.0 or 0.0 for a reply.
+        """Grade a reply with 1.0 or 0.0.
 
         Without a mark, mathematics is looked for in the whole reply, as math-verify does; words
         are looked for in its last line.

@@ -24,7 +24,7 @@ class BenchPlan:
 
     Attributes:
         task: The items.
-        arms: From :func:`parse_arms`.
+        arms: The arms, made by :func:`parse_arms`.
         settings: Routing settings of all arms (``temperature``, ``max_tokens``, ...).
         concurrency: How many items are answered at the same time. With more than one, measured
             times include waiting.

@@ -24,7 +24,7 @@ class Answer:
     """One answer of one arm.
 
     Attributes:
-        seconds: From the question to the end of the answer.
+        seconds: The time from the question to the end of the answer.
         ideal: The least seconds that its decisions take on this pair; ``None``: the speed was not
             measured.
     """

@@ -73,8 +73,8 @@ def test_two_tokenizers_write_one_chain_and_no_token_is_computed_twice(
         assert sum(seen[role]) == read + spent.output_tokens - spent.requests
         # What it had to know: the longest text it was asked to continue, and what it wrote.
         backend = getattr(router, role)
-        known = length(backend, answer.reasoning + answer.answer)
-        assert sum(seen[role]) <= known + hand_overs, role
+        whole = length(backend, answer.reasoning + answer.answer)
+        assert sum(seen[role]) <= whole + hand_overs, role
 
 
 def length(backend: HuggingFaceBackend, reply: str) -> int:

@@ -36,7 +36,7 @@ def empty(kind: str = "llama", **changes: Any) -> DynamicCache:
 
 
 def read(cache: DynamicCache, ids: list[int]) -> DynamicCache:
-    """A cache that has read ``ids`` behind what it holds; every number tells its id."""
+    """A cache that has read ``ids`` after what it holds; every number tells its id."""
     if not ids:
         return cache
     states = torch.tensor(ids, dtype=torch.float32)[None, None, :, None].expand(1, 2, -1, 8)
@@ -118,7 +118,7 @@ class TestTaking:
         assert entry.ids == [1, 2, 3]
         assert held(entry.cache) == [[1, 2, 3]] * 2
 
-    def test_nothing_in_common_is_nothing_found(self):
+    def test_without_a_common_beginning_there_is_no_cache(self):
         full = pool(filled([1, 2, 3]))
         assert full.take([7, 8, 9]) is None
         assert full.take([1]) is None  # its only id has to be read anyway
@@ -239,7 +239,7 @@ class TestWhatCannotBeCut:
         [lambda ids: recurrent(ids), lambda ids: filled(ids, "gemma2", sliding_window=6)],
         ids=["recurrent", "slid"],
     )
-    def test_it_is_read_again_said_once_and_kept_for_who_continues_it(self, kept, caplog):
+    def test_it_is_read_again_with_one_warning_and_kept_for_its_own_text(self, kept, caplog):
         conversation = list(range(10))
         full = pool(kept(conversation))
         with caplog.at_level(logging.WARNING):
@@ -249,7 +249,7 @@ class TestWhatCannotBeCut:
         assert "tiny keeps a state that cannot be rolled back" in message
         assert full.take([*conversation, 99]).ids == conversation
 
-    def test_nothing_is_said_where_nothing_has_to_be_cut(self, caplog):
+    def test_there_is_no_warning_where_nothing_has_to_be_cut(self, caplog):
         full = pool(recurrent([1, 2, 3]))
         with caplog.at_level(logging.WARNING):
             assert full.take([1, 2, 3, 4]) is not None

@@ -243,7 +243,7 @@ class TestStopping:
 
 
 class TestClosing:
-    def test_a_reader_that_waits_is_told(self, make, own_thread):
+    def test_a_reader_that_waits_gets_the_error(self, make, own_thread):
         backend = make(name="tiny-one")
 
         async def closed() -> None:
@@ -255,7 +255,7 @@ class TestClosing:
 
         patient(closed)
 
-    def test_a_reader_that_comes_back_later_is_told_too(self, make, own_thread):
+    def test_a_reader_that_comes_back_later_gets_it_too(self, make, own_thread):
         backend = make(name="tiny-one")
 
         async def closed() -> None:
@@ -433,7 +433,7 @@ class TestFailures:
         tokens = tokenizer()
         for prompt, answer in ((PROMPT, first), ("is it? yes", third)):
             assert answer.text == bare(shared(), tokens, encoded(prompt), 30)
-        # Nothing of the failed pass is left behind.
+        # Nothing is left of the failed pass.
         expected = bare(shared(), tokens, encoded(PROMPT * 3), 10)
         assert generate(backend, PROMPT * 3, 10).text == expected
 

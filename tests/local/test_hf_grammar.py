@@ -56,7 +56,7 @@ def is_city(text: str) -> bool:
     return True
 
 
-def bound(backend: Watched, schema: Any = CITY, **options: Any) -> Answer:
+def constrained(backend: Watched, schema: Any = CITY, **options: Any) -> Answer:
     return generate(backend, PROMPT, COUNT, schema=schema, **options)
 
 
@@ -64,8 +64,8 @@ def bound(backend: Watched, schema: Any = CITY, **options: Any) -> Answer:
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "mamba"])
-def test_a_greedy_text_is_json_of_the_schema_and_ends_behind_it(make: Make, kind: str) -> None:
-    answer = bound(make(kind, "bytes"))
+def test_a_greedy_text_is_json_of_the_schema_and_ends_after_it(make: Make, kind: str) -> None:
+    answer = constrained(make(kind, "bytes"))
     assert is_city(answer.text)
     assert answer.report.ended == "eos"
     assert answer.tokens[-1].text == ""
@@ -76,7 +76,7 @@ def test_a_greedy_text_is_json_of_the_schema_and_ends_behind_it(make: Make, kind
 @pytest.mark.parametrize("tokens", ["bytes", "always", "first", "newlines"])
 def test_sampled_texts_are_json_of_the_schema_and_differ(make: Make, tokens: str) -> None:
     backend = make("llama", tokens)
-    answers = [bound(backend, temperature=1.5, seed=seed) for seed in range(5)]
+    answers = [constrained(backend, temperature=1.5, seed=seed) for seed in range(5)]
     assert all(is_city(answer.text) for answer in answers)
     assert {answer.report.ended for answer in answers} == {"eos"}
     assert len({answer.text for answer in answers}) > 2
@@ -84,27 +84,28 @@ def test_sampled_texts_are_json_of_the_schema_and_differ(make: Make, tokens: str
 
 def test_the_same_seed_draws_the_same_json(make: Make) -> None:
     backend = make("llama", "bytes")
-    first = bound(backend, temperature=1.0, seed=3).text
-    assert bound(backend, temperature=1.0, seed=3).text == first
+    first = constrained(backend, temperature=1.0, seed=3).text
+    assert constrained(backend, temperature=1.0, seed=3).text == first
 
 
 def test_the_models_own_sampling_fields_hold_within_the_schema(make: Make) -> None:
     backend = make("llama", "bytes", generation={"top_k": 3, "repetition_penalty": 1.5})
-    answers = [bound(backend, temperature=1.0, seed=seed) for seed in range(4)]
+    answers = [constrained(backend, temperature=1.0, seed=seed) for seed in range(4)]
     assert all(is_city(answer.text) for answer in answers)
 
 
 def test_a_choice_of_values(make: Make) -> None:
     backend = make("llama", "bytes")
     values = {
-        json.loads(bound(backend, CHOICE, temperature=20.0, seed=seed).text) for seed in range(30)
+        json.loads(constrained(backend, CHOICE, temperature=20.0, seed=seed).text)
+        for seed in range(30)
     }
     assert len(values) > 1
     assert values <= {"yes", "no", 7, None}
 
 
 def test_the_text_is_the_likeliest_that_the_schema_allows(make: Make) -> None:
-    text = bound(make("llama", "bytes"), CHOICE).text
+    text = constrained(make("llama", "bytes"), CHOICE).text
     tokens, values = tokenizer("bytes"), ('"yes"', '"no"', "7", "null")
     allowed = {
         number: begin
@@ -169,11 +170,11 @@ def test_bound_and_free_requests_side_by_side_are_what_each_is_alone(
         json.loads(answers[1].text)
 
 
-def test_a_bound_request_leaves_nothing_behind(make: Make) -> None:
+def test_a_constrained_request_changes_no_later_one(make: Make) -> None:
     backend = make("llama", "bytes")
     free = generate(backend, PROMPT, 40).text
-    bound(backend)
-    bound(backend, CHOICE)
+    constrained(backend)
+    constrained(backend, CHOICE)
     assert generate(backend, PROMPT, 40).text == free
     assert generate(make("llama", "bytes"), PROMPT, 40).text == free
 
@@ -181,7 +182,7 @@ def test_a_bound_request_leaves_nothing_behind(make: Make) -> None:
 def test_h_is_of_the_models_own_distribution(make: Make) -> None:
     backend = make("llama", "bytes")
     free = generate(backend, PROMPT, 1, logprobs=20)
-    kept = bound(backend, logprobs=20)
+    kept = constrained(backend, logprobs=20)
 
     async def first(answer: Answer) -> float:
         return await answer.tokens[0].entropy_fn("full", 20)  # type: ignore[misc]
@@ -203,7 +204,7 @@ def test_ids_without_a_token_are_never_drawn() -> None:
     assert masked.shape == (1, width)
 
 
-def test_behind_the_json_only_the_end_may_come() -> None:
+def test_after_the_json_only_the_end_may_come() -> None:
     tokens = tokenizer("bytes")
     matcher = GrammarMatcher(make_tokenizer(tokens, len(tokens), [END], "tiny"), CHOICE)
     for token in tokens.encode('"yes"'):
@@ -243,7 +244,7 @@ def test_a_slow_tokenizer_is_an_error_that_names_model_and_remedy(make: Make) ->
     backend = make(shared("llama", "bytes"), Slow(tokenizer("bytes")), name="slowpoke")
     free = generate(backend, PROMPT, 10).text
     with pytest.raises(ConfigError, match=r"slowpoke has a tokenizer .*fast tokenizer"):
-        bound(backend)
+        constrained(backend)
     assert generate(backend, PROMPT, 10).text == free, "it goes on without schemas"
 
 
@@ -257,7 +258,7 @@ def pair(make: Make, **options: Any) -> GlimpRouter:
 
 
 @pytest.mark.parametrize("author", ["small", "large"])
-def test_an_answer_follows_its_schema_behind_free_reasoning(make: Make, author: str) -> None:
+def test_an_answer_follows_its_schema_after_free_reasoning(make: Make, author: str) -> None:
     router = pair(make, answer_by=author)
     result = router.run("Where to?", OutputSpec(schema=CITY))
     assert is_city(result.answer)

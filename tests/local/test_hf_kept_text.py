@@ -142,7 +142,7 @@ def test_a_continued_text_is_the_text_written_at_once(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_h_behind_text_of_another_model_is_that_of_the_whole_text(kind):
+def test_h_after_text_of_another_model_is_that_of_the_whole_text(kind):
     """Finer than text: a state that was lost shows in H before it turns a choice."""
     model = keeper(kind)
 

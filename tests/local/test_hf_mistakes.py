@@ -154,7 +154,7 @@ class TestPlaces:
         with pytest.raises(ConfigError, match=r"holds no model \(no config\.json\)$"):
             load(tmp_path)
 
-    def test_a_folder_with_a_gguf_is_told_how_to_name_it(self, tmp_path):
+    def test_for_a_folder_with_a_gguf_the_error_shows_how_to_name_it(self, tmp_path):
         (tmp_path / "small-q4.gguf").write_bytes(b"GGUF")
         with pytest.raises(ConfigError, match=r"gguf_file=\.\.\. \(small-q4\.gguf\)"):
             load(tmp_path)
@@ -254,7 +254,7 @@ class TestLoading:
 
 
 class TestRoom:
-    def test_too_little_memory_is_told_before_weights_are_read(self, own_folder, monkeypatch):
+    def test_too_little_memory_is_an_error_before_weights_are_read(self, own_folder, monkeypatch):
         (own_folder / "model.safetensors").unlink()  # nobody looks for them
         monkeypatch.setattr(loading, "free_bytes", lambda device: 12_345)
         numbers = sum(p.numel() for p in shared().parameters() if p.dim() > 1 or len(p) == 32)
@@ -320,7 +320,7 @@ class TestTooLong:
 
 class TestNumbersThatAreNone:
     def spoil(self, after: int, value: float = math.nan) -> Any:
-        """Logits that are no numbers from some pass on."""
+        """Logits that are not numbers from some pass on."""
         number = 0
 
         def meddle(_: torch.Tensor, output: Any) -> Any:
@@ -333,7 +333,7 @@ class TestNumbersThatAreNone:
         return meddle
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_the_model_the_step_and_the_written_text_are_told(self, make, value):
+    def test_the_error_has_the_model_the_step_and_the_written_text(self, make, value):
         weights = model(seed=3)
         large = make(weights, name="ill-one")
         router = GlimpRouter(
@@ -456,7 +456,7 @@ class TestWithModelsElsewhere:
 
 
 @pytest.mark.parametrize("missing", ["transformers", "torch", "psutil"])
-def test_without_a_package_the_command_to_install_it_is_told(monkeypatch, folder, missing):
+def test_without_a_package_the_error_has_the_command_to_install_it(monkeypatch, folder, missing):
     name = "glimp_integrations.backends.hf"
     monkeypatch.setattr(glimp_integrations.backends, "hf", None)  # what it was comes back
     for loaded in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
@@ -533,7 +533,7 @@ class TestShortForms:
         assert backend.name == name
 
     @pytest.mark.parametrize("form", ["hf:", "hf", "huggingface:org/model"])
-    def test_what_is_none_is_told_the_forms(self, form):
+    def test_for_anything_else_the_error_lists_what_is_accepted(self, form):
         with pytest.raises(
             ConfigError, match=r"small is .*which is not a model string.*'hf:ORG/MODEL'"
         ):

@@ -338,7 +338,7 @@ class TestPicking:
 
     @pytest.mark.parametrize("temperature", [0.0, 1.0])
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
-    def test_a_row_that_is_no_numbers_is_told_and_spoils_no_other(self, temperature, bad):
+    def test_a_row_of_nan_is_reported_and_spoils_no_other(self, temperature, bad):
         logits = torch.full((3, 50), -100.0)
         logits[:, 7] = 100.0
         logits[1, 30] = bad

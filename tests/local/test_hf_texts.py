@@ -163,7 +163,7 @@ class TestTokenHistory:
     def test_ids_always_read_as_the_text_and_never_change_while_it_grows(self, kind, turns):
         vocabulary, history = Vocabulary(tokenizer(kind)), TokenHistory()
         text = "once"
-        known = history.ids(text, vocabulary)
+        earlier = history.ids(text, vocabulary)
         for words, dropped, own in turns:
             cut = text[: max(4, len(text) - dropped)]
             shrunk, text = cut != text, cut
@@ -175,8 +175,8 @@ class TestTokenHistory:
             text += words
             ids = history.ids(text, vocabulary)
             assert vocabulary.decode(ids) == text
-            assert shrunk or ids[: len(known)] == known
-            known = ids
+            assert shrunk or ids[: len(earlier)] == earlier
+            earlier = ids
 
 
 class TestIncrementalDetokenizer:

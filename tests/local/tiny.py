@@ -1,4 +1,4 @@
-"""Tiny random models of several architectures, tokenizers trained here, and short ways to ask them.
+"""Tiny random models of several architectures, tokenizers trained here, and helpers to run them.
 
 Weights are float64, so that reading a text in other pieces or in a batch never turns a choice,
 and larger than usual, so that greedy text varies. Nothing is fetched.
@@ -105,7 +105,7 @@ def _byte_level(
 
 
 def _metaspace(scheme: str, text: str) -> Tokenizer:
-    """Words with their space in front, single bytes for what is no word: as Llama 2 has it."""
+    """Words with their space in front, single bytes for what is not a word, as in Llama 2."""
     raw = Tokenizer(models.BPE(byte_fallback=True, unk_token="<pad>"))
     raw.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
     raw.decoder = decoders.Sequence(
@@ -331,7 +331,7 @@ def encoded(text: str, tokens: str = "plain") -> list[int]:
 
 
 def bare(model: Any, tokens: Any, ids: list[int], count: int, **options: Any) -> str:
-    """What ``model.generate`` alone writes behind ``ids``, without its end of sequence."""
+    """What ``model.generate`` alone writes after ``ids``, without its end of sequence."""
     text = torch.tensor([ids])
     options.setdefault("do_sample", False)
     out = model.generate(

@@ -134,7 +134,7 @@ def test_what_entropy_and_the_large_model_add_is_doubted(tmp_path: Path) -> None
     assert "Several thresholds were tried" in text
 
 
-def test_unequal_caches_are_told(tmp_path: Path) -> None:
+def test_unequal_caches_are_reported(tmp_path: Path) -> None:
     made(tmp_path, {"large": 3}, {"large": 4.0}, cached=5)
     summary = made(tmp_path, {"routed@1": 3}, {"routed@1": 2.0}, cached=90)
     assert any("times are not comparable" in text for text in verdict(summary))

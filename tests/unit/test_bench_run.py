@@ -79,7 +79,7 @@ def test_a_killed_bench_goes_on_where_it_was(tmp_path: Path, cut: int) -> None:
     assert stored == lines
 
 
-def test_a_cut_line_is_told_and_dropped(tmp_path: Path) -> None:
+def test_a_cut_line_is_reported_and_dropped(tmp_path: Path) -> None:
     bench(tmp_path, plan("small", 1))
     path = tmp_path / "results.jsonl"
     path.write_bytes(path.read_bytes() + b'{"kind": "answer", "arm": "sm')
@@ -223,7 +223,7 @@ def test_speed_gives_rho_and_prices_give_costs(tmp_path: Path) -> None:
     assert small.cost == pytest.approx(expected)
 
 
-def test_a_crowd_is_measured_before_and_behind_it(tmp_path: Path) -> None:
+def test_with_several_items_at_once_speed_is_measured_before_and_after(tmp_path: Path) -> None:
     def goes_on(ending: bytes) -> tuple[bytes, float]:
         return (b"4 ", 0.1)
 

@@ -136,10 +136,10 @@ def test_vllm_gets_the_name_its_code_looks_for(tmp_path: Path) -> None:
     (site := tmp_path / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
     environment._name_it_vllm(tmp_path)
     code = "from importlib.metadata import version; print(version('vllm'))"
-    result = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(site)}, capture_output=True, text=True
     )
-    assert result.stdout.strip() == f"{environment.VERSION}+cpu", result.stderr
+    assert process.stdout.strip() == f"{environment.VERSION}+cpu", process.stderr
 
 
 def test_the_environment_is_pinned_and_made_once(
@@ -153,7 +153,7 @@ def test_the_environment_is_pinned_and_made_once(
     environment.environment().mkdir()
     (environment.environment() / ".installed").write_text("an older list")
     assert not environment.installed()
-    (environment.environment() / ".installed").write_text(environment._wanted())
+    (environment.environment() / ".installed").write_text(environment._requirements())
     assert environment.install(quiet()) == environment.environment()
     monkeypatch.setattr(environment.platform, "machine", lambda: "riscv64")
     (environment.environment() / ".installed").unlink()

@@ -33,34 +33,37 @@ __all__ = ["HuggingFaceBackend"]
 class HuggingFaceBackend(Backend):
     """A causal language model on transformers and PyTorch, loaded on first use.
 
-    KV caches are kept from step to step and from call to call, so a hand-over reads only what
-    is new; H is computed from the whole vocabulary, on the model's device, at the beginning of
-    steps only. Sampling follows the model's ``generation_config``; the router's temperature and
-    top_p go before it. ``timeout`` does not apply: nothing here waits for a network.
+    KV caches are kept from step to step and from call to call, so a model that takes over reads
+    only what is new. H is computed from the whole vocabulary, on the model's device, at the
+    beginning of steps only. Sampling follows the model's ``generation_config``; the router's
+    temperature and top_p override it. ``timeout`` does not apply, because nothing here waits for a
+    network.
 
     Args:
-        model: Hub id, folder, path of a GGUF file, or a loaded model (then ``tokenizer`` too).
-        tokenizer: Id, folder or loaded tokenizer, if it is not the model's own.
-        name: Shown in traces.
+        model: A hub id, a folder, the path of a GGUF file, or a loaded model, which needs its
+            loaded ``tokenizer``, too.
+        tokenizer: The id or folder of a tokenizer, or a loaded one; by default the model's own.
+        name: The name shown in traces.
         gguf_file: A GGUF file inside the repository or folder ``model``.
         dtype: ``"auto"`` (the checkpoint's; float32 for GGUF), a name such as ``"bfloat16"``, or
             a ``torch.dtype``. bfloat16 is much faster than float32, also on many CPUs.
-        device_map: As in ``from_pretrained``; by default this machine's accelerator, else the CPU.
-        quantization_config: As in ``from_pretrained``.
-        attn_implementation: As in ``from_pretrained``.
-        revision: As in ``from_pretrained``.
-        local_files_only: As in ``from_pretrained``.
+        device_map: Passed to ``from_pretrained``; by default the model goes to this machine's
+            accelerator, else to the CPU.
+        quantization_config: Passed to ``from_pretrained``.
+        attn_implementation: Passed to ``from_pretrained``.
+        revision: Passed to ``from_pretrained``.
+        local_files_only: Passed to ``from_pretrained``.
         trust_remote_code: Run code that comes with the model; off by default.
-        token: For gated models; by default what ``hf auth login`` stored.
+        token: The access token for gated models; by default what ``hf auth login`` stored.
         model_options: Further arguments of ``AutoModelForCausalLM.from_pretrained``.
-        generation: Fields of ``GenerationConfig`` over the model's own, such as
+        generation: Fields of ``GenerationConfig`` that override the model's own, such as
             ``{"repetition_penalty": 1.05}``.
         chat_template: Jinja source, or a function from messages (and ``tools=...``, where there
             are any) to the prompt.
-        template_kwargs: Passed to the template; thinking is switched on by default.
-        context_window: Tokens; by default what the model's config says.
+        template_kwargs: Arguments of the template; thinking is switched on by default.
+        context_window: The context window in tokens; by default what the model's config says.
         top_logprobs: k for the estimators that use the likeliest tokens only.
-        parallel: Conversations computed in one pass at most.
+        parallel: The largest number of conversations in one pass.
         cache_bytes: Memory for KV caches between requests, in bytes; by default a quarter of
             what is free on the device after loading.
 
@@ -214,16 +217,16 @@ class HuggingFaceBackend(Backend):
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens that went through the model since it was loaded."""
+        """The number of tokens that went through the model since it was loaded."""
         return self._engine.runner.forward.computed if self._engine else 0
 
     @property
     def kept_bytes(self) -> int:
-        """Memory that KV caches hold between requests, in bytes."""
+        """The memory that KV caches hold between requests, in bytes."""
         return self._engine.runner.pool.bytes if self._engine else 0
 
     async def adrop_caches(self) -> None:
-        """Give the memory of kept KV caches back."""
+        """Drop the KV caches that are kept between requests."""
         if self._engine is not None:
             await self._engine.run(self._engine.runner.pool.clear)
 

@@ -64,7 +64,7 @@ class ForwardPass:
             positions: The place of every id in its text, shape ``(rows, tokens)``.
             cache: What was read before; the pass adds to it. ``None``: nothing is kept.
             mask: 0 for padding, 1 for text, shape ``(rows, tokens read and new)``.
-            keep: Of how many of the last places logits are wanted.
+            keep: For how many of the last places logits are returned.
 
         Returns:
             Logits of shape ``(rows, keep, vocabulary)``.
@@ -88,7 +88,7 @@ class ForwardPass:
         Args:
             stream: Its cache and its ``read_count`` grow.
             ids: The stream's next ids, perhaps followed by a draft.
-            keep: Of how many of the last places logits are wanted.
+            keep: For how many of the last places logits are returned.
 
         Returns:
             Logits of shape ``(keep, vocabulary)``, float32.

@@ -136,7 +136,7 @@ class Sampler:
         that differs is still the model's own; everything after it was computed on a wrong text.
 
         Args:
-            logits: Of the place before every draft token, and of the one after the last, shape
+            logits: Those before every draft token and those after the last one, shape
                 ``(len(draft) + 1, vocabulary)``.
             draft: Proposed token ids.
 

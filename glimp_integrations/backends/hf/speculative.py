@@ -1,7 +1,7 @@
 """Drafters for speculative decoding: transformers' own candidate generators.
 
 A drafter guesses the next few tokens, and the model checks all of them in one pass, which takes
-hardly longer than a pass for one token (``Runner._verify``, ``Sampler.verify``). The model itself
+hardly longer than a pass for one token (``decoder.py``, ``Sampler.verify``). The model itself
 draws every token, so drafts change the time and, in greedy decoding, never the text.
 (https://huggingface.co/docs/transformers/assisted_decoding)
 """
