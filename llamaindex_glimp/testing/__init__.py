@@ -1,7 +1,7 @@
-"""A conformance suite for LlamaIndex LLMs that call functions, whoever wrote them.
+"""A conformance suite for LlamaIndex LLMs that call functions, of any author.
 
-The tests are pytest's. This package can be imported without pytest; taking the suite from it cannot
-be done without. Subclass :class:`FunctionCallingLLMTests` in a test file, and say how your LLM is
+The tests are pytest's. This package can be imported without pytest; taking the suite from it
+needs pytest. Subclass :class:`FunctionCallingLLMTests` in a test file, and say how your LLM is
 made::
 
     from llamaindex_glimp.testing import FunctionCallingLLMTests

@@ -1,4 +1,4 @@
-"""What all tests share: how the LLM is made, what it can do, how its methods are called."""
+"""What all tests share: how the LLM is made, what it can do, and how its methods are called."""
 
 from __future__ import annotations
 
@@ -29,17 +29,20 @@ __all__ = [
     "within",
 ]
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 CHAT = ("chat", "stream_chat", "achat", "astream_chat")
 COMPLETE = ("complete", "stream_complete", "acomplete", "astream_complete")
 
 
 class Suite:
-    """How the LLM under test is made, and what it can do. Override what differs."""
+    """How the LLM under test is made, and what it can do.
+
+    Override :meth:`make_llm`, and the properties whose default is wrong for your LLM.
+    """
 
     def make_llm(self) -> FunctionCallingLLM:
-        """A fresh LLM. Tests set attributes of theirs, so each gets its own."""
+        """A new LLM. Tests change its attributes, so each test gets its own."""
         raise NotImplementedError(f"{type(self).__name__} lacks make_llm(): return your LLM there")
 
     @pytest.fixture
@@ -49,76 +52,79 @@ class Suite:
 
     @property
     def has_thinking(self) -> bool:
-        """It tells its chain of thought, as a ``ThinkingBlock``."""
+        """Whether its replies hold the chain of thought, as a ``ThinkingBlock``."""
         return False
 
     @property
     def thinking_question(self) -> str:
-        """Makes it think, and answer within its bounds."""
+        """A question at which it thinks, and that it answers within its token limits."""
         return "What is 17 + 25? Think first."
 
     @property
     def has_usage(self) -> bool:
-        """``raw["usage"]`` tells the tokens of a call, also at the end of a stream."""
+        """Whether ``raw["usage"]`` holds the tokens of a call, also at the end of a stream."""
         return False
 
     @property
     def has_tool_choice(self) -> bool:
-        """``tool_choice`` with a tool's name makes it call that tool."""
+        """Whether ``tool_choice`` with a tool's name makes it call that tool."""
         return True
 
     @property
     def has_parallel_tool_calls(self) -> bool:
-        """It calls a tool twice in one reply when a question needs it."""
+        """Whether it calls a tool twice in one reply when a question needs it."""
         return False
 
     @property
     def has_structured_output(self) -> bool:
-        """It predicts objects of pydantic classes."""
+        """Whether it predicts objects of pydantic classes."""
         return True
 
     @property
     def short(self) -> Mapping[str, Any]:
-        """Arguments of a call that allow only a few words of reply."""
+        """Arguments of a call that limit the reply to a few words."""
         return {"max_tokens": 6}
 
     @property
     def secret(self) -> str | None:
-        """Its key or password, as given by :meth:`make_llm`; no observer may see it."""
+        """The key or password that :meth:`make_llm` passes to it; no observer may see it."""
         return None
 
     @property
     def keeps_secret(self) -> bool:
-        """Its ``repr``, its pickles and its dictionaries leave the secret out, too.
+        """Whether its ``repr``, its pickles and its dictionaries leave the secret out as well.
 
-        LlamaIndex does not ask for that: where a worker process is to find the key in the pickle,
-        it has to be there.
+        LlamaIndex does not demand that: an LLM whose worker processes take the key from the pickle
+        needs it there.
         """
         return False
 
     @property
-    def patience(self) -> float:
-        """Seconds after which a call is taken for stuck."""
+    def timeout(self) -> float:
+        """The number of seconds after which a call counts as stuck."""
         return 120.0
 
 
-_KEPT: pytest.StashKey[dict[Any, Any]] = pytest.StashKey()
+_RESULTS: pytest.StashKey[dict[Any, Any]] = pytest.StashKey()
 
 
 def once_a_class(
-    request: pytest.FixtureRequest, function: Callable[[str], Found]
-) -> Callable[[str], Found]:
-    """The same function; what it returned is kept for all tests of a test class."""
+    request: pytest.FixtureRequest, function: Callable[[str], Result]
+) -> Callable[[str], Result]:
+    """The same function, called once for each argument in a test class.
+
+    All tests of the class share what it returned. The fixture that uses it may be requested often.
+    """
     owner = request.node.getparent(pytest.Class)
     assert owner is not None
-    kept = owner.stash.setdefault(_KEPT, {})
+    results = owner.stash.setdefault(_RESULTS, {})
 
-    def get(name: str) -> Found:
+    def get(name: str) -> Result:
         key = (request.fixturename, name)
-        if key not in kept:
-            kept[key] = function(name)
-        found: Found = kept[key]
-        return found
+        if key not in results:
+            results[key] = function(name)
+        result: Result = results[key]
+        return result
 
     return get
 
@@ -129,39 +135,42 @@ def ask(text: str) -> list[ChatMessage]:
 
 
 def call(llm: Any, method: str, *args: Any, **kwargs: Any) -> list[Any]:
-    """All responses of one call: of a stream each, else the one there is.
+    """The responses of one call: each response of a stream, or the single one.
 
-    Methods whose names begin with "a" run in an event loop of their own.
+    A method whose name begins with "a" runs in a new event loop.
     """
     function = getattr(llm, method)
     if method.startswith("a"):
         return run_async(lambda: _acall(function, args, kwargs))
-    found = function(*args, **kwargs)
-    return list(found) if isinstance(found, Iterator) else [found]
+    result = function(*args, **kwargs)
+    return list(result) if isinstance(result, Iterator) else [result]
 
 
 async def _acall(function: Callable[..., Any], args: Any, kwargs: Any) -> list[Any]:
-    found = await function(*args, **kwargs)
-    return [item async for item in found] if isinstance(found, AsyncIterator) else [found]
+    result = await function(*args, **kwargs)
+    return [item async for item in result] if isinstance(result, AsyncIterator) else [result]
 
 
-def run_async(function: Callable[[], Coroutine[Any, Any, Found]], patience: float = 600) -> Found:
-    """What a coroutine function returns, in an event loop of its own.
+def run_async(function: Callable[[], Coroutine[Any, Any, Result]], seconds: float = 600) -> Result:
+    """Run a coroutine function in a new event loop, and return its result.
 
-    In a thread of its own, too: ``asyncio.run`` takes away the calling thread's loop, on which
-    ``llama_index.core.async_utils.asyncio_run`` relies.
+    The loop runs in a new thread, because ``asyncio.run`` would remove the calling thread's loop,
+    on which ``llama_index.core.async_utils.asyncio_run`` relies.
     """
-    return within(patience, lambda: asyncio.run(function()))
+    return within(seconds, lambda: asyncio.run(function()))
 
 
-def within(seconds: float, function: Callable[[], Found]) -> Found:
-    """What a function returns, in a thread of its own, so that a test ends where it does not."""
-    found: list[Found] = []
+def within(seconds: float, function: Callable[[], Result]) -> Result:
+    """Run a function in a new thread, and return its result.
+
+    The test ends after so many seconds even if the function does not.
+    """
+    results: list[Result] = []
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            found.append(function())
+            results.append(function())
         except BaseException as error:
             failed.append(error)
 
@@ -171,7 +180,7 @@ def within(seconds: float, function: Callable[[], Found]) -> Found:
     assert not thread.is_alive(), f"no answer within {seconds:g} seconds"
     if failed:
         raise failed[0]
-    return found[0]
+    return results[0]
 
 
 def thinking_of(response: ChatResponse) -> str:
@@ -181,14 +190,14 @@ def thinking_of(response: ChatResponse) -> str:
 
 
 class _Recorder(BaseEventHandler):
-    _heard: list[BaseEvent] = PrivateAttr(default_factory=list)
+    _events: list[BaseEvent] = PrivateAttr(default_factory=list)
 
     @classmethod
     def class_name(cls) -> str:
         return "ConformanceRecorder"
 
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        self._heard.append(event)
+        self._events.append(event)
 
 
 @contextmanager
@@ -197,6 +206,6 @@ def recorded() -> Iterator[list[BaseEvent]]:
     root, recorder = get_dispatcher(), _Recorder()
     root.add_event_handler(recorder)
     try:
-        yield recorder._heard
+        yield recorder._events
     finally:
-        root.event_handlers = [known for known in root.event_handlers if known is not recorder]
+        root.event_handlers = [h for h in root.event_handlers if h is not recorder]

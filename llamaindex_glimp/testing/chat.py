@@ -37,7 +37,7 @@ YES = "Say yes."
 
 
 def _after_a_tool() -> list[ChatMessage]:
-    """As ``FunctionAgent`` keeps it in its scratchpad and, from there, in memory."""
+    """A conversation as ``FunctionAgent`` keeps it in its scratchpad and later in memory."""
     return [
         ChatMessage(role=USER, content="Which code opens the door?"),
         ChatMessage(
@@ -105,7 +105,7 @@ class ChatTests(WatchedSuite):
     def test_stream(self, observed: Callable[[str], Observed], method: str) -> None:
         """``StreamingAgentChatResponse`` shows the deltas and stores the last message."""
         responses = observed(method).responses
-        assert len(responses) >= 2, "that is no stream"
+        assert len(responses) >= 2, "that is not a stream"
         assert {type(response) for response in responses} == {ChatResponse}
         assert {response.message.role for response in responses} == {ASSISTANT}
         _check_growing(
@@ -147,7 +147,7 @@ class ChatTests(WatchedSuite):
 
     @pytest.mark.parametrize("method", ["chat", "astream_chat"])
     def test_messages_are_left_alone(self, llm: FunctionCallingLLM, method: str) -> None:
-        """Chat engines hand in what their memory holds; events tell of it after the reply."""
+        """Chat engines pass the messages of their memory; events show them after the reply."""
         messages = [message.model_copy(deep=True) for message in HISTORIES["after a tool"]]
         before = [message.model_dump() for message in messages]
         call(llm, method, messages, **self.short)
@@ -191,7 +191,7 @@ class CompletionTests(WatchedSuite):
     def test_stream_complete(self, observed: Callable[[str], Observed], method: str) -> None:
         """``stream_completion_response_to_tokens`` joins the deltas to the text."""
         responses = observed(method).responses
-        assert len(responses) >= 2, "that is no stream"
+        assert len(responses) >= 2, "that is not a stream"
         assert {type(response) for response in responses} == {CompletionResponse}
         _check_growing([r.text for r in responses], [r.delta or "" for r in responses])
         assert responses[-1].text.strip()
@@ -221,7 +221,7 @@ class CrowdTests(Suite):
         async def run() -> list[ChatResponse]:
             return list(await asyncio.gather(*(llm.achat(ask(f"Say {n}.")) for n in range(3))))
 
-        for response in run_async(run, self.patience):
+        for response in run_async(run, self.timeout):
             _check_reply(response)
 
     def test_many_threads(self, llm: FunctionCallingLLM) -> None:
@@ -234,7 +234,7 @@ class CrowdTests(Suite):
     def test_many_loops(self, llm: FunctionCallingLLM, method: str) -> None:
         """``asyncio_run`` makes an event loop for each call, in a thread if one is running."""
         for _ in range(2):
-            responses = within(self.patience, lambda: call(llm, method, ask(YES)))
+            responses = within(self.timeout, lambda: call(llm, method, ask(YES)))
             _check_reply(responses[-1])
 
     def test_sync_inside_a_loop(self, llm: FunctionCallingLLM) -> None:
@@ -243,7 +243,7 @@ class CrowdTests(Suite):
         async def run() -> list[ChatResponse]:
             return [llm.chat(ask(YES)), list(llm.stream_chat(ask(YES)))[-1]]
 
-        for response in run_async(run, self.patience):
+        for response in run_async(run, self.timeout):
             _check_reply(response)
 
     def test_sync_beside_async(self, llm: FunctionCallingLLM) -> None:
@@ -254,7 +254,7 @@ class CrowdTests(Suite):
             second = await asyncio.to_thread(llm.chat, ask(YES))
             return [await first, second]
 
-        for response in run_async(run, self.patience):
+        for response in run_async(run, self.timeout):
             _check_reply(response)
 
     def test_closed_stream(self, llm: FunctionCallingLLM) -> None:
@@ -267,7 +267,7 @@ class CrowdTests(Suite):
                 stream.close()
             return llm.chat(ask(YES))
 
-        _check_reply(within(self.patience, run))
+        _check_reply(within(self.timeout, run))
 
     def test_closed_async_stream(self, llm: FunctionCallingLLM) -> None:
         """The same, for ``astream_chat``."""
@@ -279,7 +279,7 @@ class CrowdTests(Suite):
                 await stream.aclose()
             return await llm.achat(ask(YES))
 
-        _check_reply(run_async(run, self.patience))
+        _check_reply(run_async(run, self.timeout))
 
     def test_cancelled_task(self, llm: FunctionCallingLLM) -> None:
         """``WorkflowHandler.cancel_run`` cancels the task that waits for ``achat``."""
@@ -292,7 +292,7 @@ class CrowdTests(Suite):
                     await task
             return await llm.achat(ask(YES))
 
-        _check_reply(run_async(run, self.patience))
+        _check_reply(run_async(run, self.timeout))
 
 
 def _check_reply(response: ChatResponse) -> None:

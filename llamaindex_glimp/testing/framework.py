@@ -61,7 +61,7 @@ class FrameworkTests(Suite):
     @pytest.mark.usefixtures("settings")
     @pytest.mark.parametrize("method", ["query", "aquery"])
     def test_query(self, llm: FunctionCallingLLM, method: str) -> None:
-        """``Settings.llm`` answers from what a query engine found."""
+        """``Settings.llm`` answers from what a query engine retrieved."""
         assert Settings.llm is llm
         index = SummaryIndex.from_documents([Document(text=FACT)])
         engine: Any = index.as_query_engine(response_mode="compact")
@@ -112,8 +112,8 @@ class FrameworkTests(Suite):
             handler = agent.run(
                 "Open the blue door.", max_iterations=3, early_stopping_method="generate"
             )
-            told = [event async for event in handler.stream_events()]
-            return str(await handler), [e for e in told if isinstance(e, ToolCallResult)]
+            events = [event async for event in handler.stream_events()]
+            return str(await handler), [e for e in events if isinstance(e, ToolCallResult)]
 
         text, results = run_async(run)
         assert text.strip()

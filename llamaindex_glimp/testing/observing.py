@@ -1,4 +1,4 @@
-"""What observers are told of a call: events, callbacks, tokens, rate limits."""
+"""What observers see of a call: events, callbacks, tokens, rate limits."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["Observed", "ObservingTests", "WatchedSuite"]
 
 COUNT = "Count from one to three."
 GUESS = 100_003
-"""Tokens of any text, where ``TokenCountingHandler`` has to guess."""
+"""The number of tokens of any text, if ``TokenCountingHandler`` has to count them itself."""
 
 
 class Callbacks(BaseCallbackHandler):
-    """Keeps what it is told of LLM calls."""
+    """Records the LLM calls that callbacks report."""
 
     def __init__(self) -> None:
         super().__init__([], [])
@@ -71,7 +71,7 @@ class Callbacks(BaseCallbackHandler):
 
 
 class Limiter(BaseRateLimiter):
-    """Lets everybody through, and keeps who asked."""
+    """Lets every call through, and records how it asked."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
@@ -85,9 +85,9 @@ class Limiter(BaseRateLimiter):
 
 @dataclass(frozen=True)
 class Observed:
-    """A call, and what was told of it."""
+    """A call, and what observers saw of it."""
 
-    asked: str | list[ChatMessage]
+    question: str | list[ChatMessage]
     responses: list[Any]
     events: list[BaseEvent]
     callbacks: Callbacks
@@ -106,34 +106,34 @@ class Observed:
 
 
 class WatchedSuite(Suite):
-    """One call by each method, watched by everybody; many tests look at it."""
+    """One observed call by each method, at which many tests look."""
 
     @pytest.fixture
     def observed(self, request: pytest.FixtureRequest) -> Callable[[str], Observed]:
-        """From a method's name to its call, which is made when it is first asked for."""
+        """From a method's name to its call, which is made at its first use."""
         return once_a_class(request, self._observe)
 
     def _observe(self, method: str) -> Observed:
         llm = self.make_llm()
-        asked = ask(COUNT) if method in CHAT else COUNT
+        question = ask(COUNT) if method in CHAT else COUNT
         callbacks, limiter = Callbacks(), Limiter()
         tokens = TokenCountingHandler(tokenizer=lambda text: [0] * GUESS)
         llm.callback_manager = CallbackManager([callbacks, tokens])
         llm.rate_limiter = limiter
         with recorded() as events:
-            responses = call(llm, method, asked)
-        return Observed(asked, responses, events, callbacks, tokens, limiter, llm.to_payload())
+            responses = call(llm, method, question)
+        return Observed(question, responses, events, callbacks, tokens, limiter, llm.to_payload())
 
 
 class ObservingTests(WatchedSuite):
-    """One call is told of once, whichever way it is made."""
+    """Each call is reported once, whichever method makes it."""
 
     @pytest.mark.parametrize("method", CHAT)
     def test_chat_events(self, observed: Callable[[str], Observed], method: str) -> None:
         """``llm_chat_callback`` sends them; tracers build a span of each start and its end."""
         seen = observed(method)
         (start,), (end,) = seen.of(LLMChatStartEvent), seen.of(LLMChatEndEvent)
-        assert list(start.messages) == seen.asked
+        assert list(start.messages) == seen.question
         assert end.response.message == seen.last.message
         _check_events(seen, method, start, seen.of(LLMChatInProgressEvent), end)
 
@@ -142,13 +142,13 @@ class ObservingTests(WatchedSuite):
         """``llm_completion_callback`` sends them."""
         seen = observed(method)
         (start,), (end,) = seen.of(LLMCompletionStartEvent), seen.of(LLMCompletionEndEvent)
-        assert start.prompt == seen.asked
+        assert start.prompt == seen.question
         assert end.response.text == seen.last.text
         _check_events(seen, method, start, seen.of(LLMCompletionInProgressEvent), end)
 
     @pytest.mark.parametrize("method", [*CHAT, *COMPLETE])
     def test_callbacks(self, observed: Callable[[str], Observed], method: str) -> None:
-        """``CallbackManager``'s handlers count and trace calls: each is to be told of once."""
+        """``CallbackManager``'s handlers count and trace calls, so each call is reported once."""
         seen = observed(method)
         assert len(seen.callbacks.started) == 1
         assert seen.callbacks.ended == seen.callbacks.started
@@ -178,10 +178,10 @@ class ObservingTests(WatchedSuite):
 
 
 def _check_events(seen: Observed, method: str, start: Any, parts: list[Any], end: Any) -> None:
-    """As many as there are responses, in order, of one span."""
+    """There are as many events as responses, in order, in one span."""
     assert start.model_dict == seen.payload
     assert len(parts) == (len(seen.responses) if "stream" in method else 0)
-    told = [start, *parts, end]
-    assert [event for event in seen.events if any(event is known for known in told)] == told
+    events = [start, *parts, end]
+    assert [event for event in seen.events if any(event is one for one in events)] == events
     assert start.span_id
-    assert {event.span_id for event in told} == {start.span_id}
+    assert {event.span_id for event in events} == {start.span_id}

@@ -1,4 +1,4 @@
-"""The LLM as an object: what it says of itself, and how it is stored and sent."""
+"""The LLM as an object: its metadata, and how it is stored and sent to other processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llamaindex_glimp.testing.base import Suite, ask, recorded
 __all__ = ["StoringTests"]
 
 
-FORMS: dict[str, Callable[[FunctionCallingLLM], str]] = {
+TEXTS: dict[str, Callable[[FunctionCallingLLM], str]] = {
     "repr": repr,
     "str": str,
     "pickle": lambda llm: pickle.dumps(llm).decode("latin-1"),
@@ -29,12 +29,12 @@ class StoringTests(Suite):
 
     def test_metadata(self, llm: FunctionCallingLLM) -> None:
         """``PromptHelper.from_llm_metadata`` subtracts ``num_output`` from the window."""
-        told = llm.metadata
-        assert isinstance(told, LLMMetadata)
-        assert told.context_window > told.num_output > 0
-        assert told.is_chat_model
-        assert told.is_function_calling_model
-        assert told.model_name.strip()
+        metadata = llm.metadata
+        assert isinstance(metadata, LLMMetadata)
+        assert metadata.context_window > metadata.num_output > 0
+        assert metadata.is_chat_model
+        assert metadata.is_function_calling_model
+        assert metadata.model_name.strip()
 
     def test_class_name(self, llm: FunctionCallingLLM) -> None:
         """``BaseComponent`` writes it into every dictionary, to find the class again."""
@@ -83,18 +83,18 @@ class StoringTests(Suite):
         """``BaseComponent.from_dict`` is the way back, ``from_json`` goes through it."""
         _check_copy(llm, type(llm).from_dict(llm.to_dict()))
 
-    @pytest.mark.parametrize("form", FORMS)
-    def test_secret_stays(self, llm: FunctionCallingLLM, form: str) -> None:
-        """``BaseComponent``'s forms are logged and stored; see ``keeps_secret``."""
+    @pytest.mark.parametrize("kind", TEXTS)
+    def test_secret_stays(self, llm: FunctionCallingLLM, kind: str) -> None:
+        """What ``BaseComponent`` makes of the LLM is logged and stored; see ``keeps_secret``."""
         secret = _secret(self)
         if not self.keeps_secret:
             pytest.skip("keeps_secret is off")
-        assert secret not in FORMS[form](llm)
+        assert secret not in TEXTS[kind](llm)
 
 
 def _secret(suite: Suite) -> str:
     if suite.secret is None:
-        pytest.skip("no secret is given")
+        pytest.skip("make_llm passes no secret")
     return suite.secret
 
 

@@ -1,4 +1,4 @@
-"""Objects of pydantic classes: whole, growing, behind ``as_structured_llm``."""
+"""Objects of pydantic classes: complete, while they are written, and by ``as_structured_llm``."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Predicted:
 
 
 class StructuredTests(Suite):
-    """``structured_predict`` and its kin."""
+    """``structured_predict`` and its async and streaming variants."""
 
     @pytest.fixture(autouse=True)
     def _needs_structured_output(self, request: pytest.FixtureRequest) -> None:
@@ -84,7 +84,7 @@ class StructuredTests(Suite):
 
     @pytest.fixture
     def predicted(self, request: pytest.FixtureRequest) -> Callable[[str], Predicted]:
-        """One call by each method, made when it is first asked for; many tests look at it."""
+        """One call by each method, made at its first use; many tests look at it."""
 
         def predict(method: str) -> Predicted:
             with recorded() as events:
@@ -95,9 +95,9 @@ class StructuredTests(Suite):
     @pytest.mark.parametrize("method", PREDICT)
     def test_predict(self, predicted: Callable[[str], Predicted], method: str) -> None:
         """Selectors and evaluators go on with the object."""
-        (found,) = predicted(method).objects
-        assert type(found) is Person
-        assert found.name
+        (person,) = predicted(method).objects
+        assert type(person) is Person
+        assert person.name
 
     @pytest.mark.parametrize("method", STREAM)
     def test_stream_predict(self, predicted: Callable[[str], Predicted], method: str) -> None:
@@ -120,8 +120,8 @@ class StructuredTests(Suite):
     def test_progress_events(self, predicted: Callable[[str], Predicted], method: str) -> None:
         """``LLM.stream_structured_predict`` sends one for each object, too."""
         seen = predicted(method)
-        told = [event.output for event in seen.of(LLMStructuredPredictInProgressEvent)]
-        assert told == seen.objects
+        outputs = [event.output for event in seen.of(LLMStructuredPredictInProgressEvent)]
+        assert outputs == seen.objects
 
     @pytest.mark.parametrize("method", [*PREDICT, *STREAM])
     def test_one_chat(self, predicted: Callable[[str], Predicted], method: str) -> None:
@@ -133,10 +133,10 @@ class StructuredTests(Suite):
     @pytest.mark.parametrize("method", ["structured_predict", "astream_structured_predict"])
     def test_nested(self, llm: FunctionCallingLLM, method: str) -> None:
         """``model_json_schema`` writes nested classes, lists and enums as ``$ref``."""
-        found = call(llm, method, Dish, DISH)[-1]
-        assert type(found) is Dish
-        assert isinstance(found.course, Course)
-        assert all(isinstance(part, Part) for part in found.parts)
+        dish = call(llm, method, Dish, DISH)[-1]
+        assert type(dish) is Dish
+        assert isinstance(dish.course, Course)
+        assert all(isinstance(part, Part) for part in dish.parts)
 
     def test_arguments_of_a_prediction(self, llm: FunctionCallingLLM) -> None:
         """``StructuredLLM`` gives a ``ChatPromptTemplate``, and ``llm_kwargs`` for the LLM."""

@@ -1,4 +1,4 @@
-"""Calls of tools: that they come, what they hold, what becomes of their results."""
+"""Tool calls: that they come, what they hold, and how their results are read."""
 
 from enum import Enum
 from typing import Any, Literal
@@ -78,7 +78,7 @@ SUM = "What is 2 + 3? Use the tool."
 
 
 class ToolTests(Suite):
-    """``chat_with_tools`` and its kin, ``get_tool_calls_from_response``, ``predict_and_call``."""
+    """``chat_with_tools`` in all variants, reading a response's calls, ``predict_and_call``."""
 
     @pytest.mark.parametrize("method", WITH_TOOLS)
     def test_required_call(self, llm: FunctionCallingLLM, method: str) -> None:
@@ -89,7 +89,7 @@ class ToolTests(Suite):
         _check_call(llm, response, ADD)
 
     def test_question_as_a_message(self, llm: FunctionCallingLLM) -> None:
-        """``user_msg`` may be a ``ChatMessage``, behind a history."""
+        """``user_msg`` may be a ``ChatMessage``, after a history."""
         response = llm.chat_with_tools(
             [ADD],
             user_msg=ask(SUM)[0],
@@ -102,12 +102,12 @@ class ToolTests(Suite):
     def test_calls_of_every_response(self, llm: FunctionCallingLLM, method: str) -> None:
         """``FunctionAgent`` asks for the calls of each response of a stream."""
         responses = call(llm, method, [ADD], user_msg=SUM, tool_required=True)
-        assert len(responses) >= 2, "that is no stream"
+        assert len(responses) >= 2, "that is not a stream"
         for response in responses:
-            found = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
-            assert isinstance(found, list)
-            assert {type(selection) for selection in found} <= {ToolSelection}
-            assert {selection.tool_name for selection in found} <= {"add"}
+            selections = llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
+            assert isinstance(selections, list)
+            assert {type(selection) for selection in selections} <= {ToolSelection}
+            assert {selection.tool_name for selection in selections} <= {"add"}
         assert "".join(r.delta or "" for r in responses) == (responses[-1].message.content or "")
 
     @pytest.mark.parametrize("method", STREAMS)
@@ -118,10 +118,10 @@ class ToolTests(Suite):
         ``additional_kwargs["tool_calls"]``: without them it takes the text for the object.
         """
         tool = get_function_tool(Room)
-        asked = "A room with 2 beds and view of the sea. Use the tool."
-        responses = call(llm, method, [tool], user_msg=asked, tool_required=True)
-        found = [process_streaming_objects(response, Room, llm=llm) for response in responses]
-        assert type(found[-1]) is Room
+        question = "A room with 2 beds and view of the sea. Use the tool."
+        responses = call(llm, method, [tool], user_msg=question, tool_required=True)
+        rooms = [process_streaming_objects(response, Room, llm=llm) for response in responses]
+        assert type(rooms[-1]) is Room
 
     def test_no_call(self, llm: FunctionCallingLLM) -> None:
         """``predict_and_call`` relies on the error, ``FunctionAgent`` on the empty list."""
@@ -137,9 +137,9 @@ class ToolTests(Suite):
         """``ToolCallBlock.tool_kwargs`` is a dictionary or text, which may be unfinished."""
         block = ToolCallBlock(tool_call_id="call_1", tool_name="add", tool_kwargs=written)
         message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[TextBlock(text=""), block])
-        (found,) = llm.get_tool_calls_from_response(ChatResponse(message=message))
-        assert (found.tool_id, found.tool_name) == ("call_1", "add")
-        assert found.tool_kwargs == {"a": 2, "b": 3}
+        (selection,) = llm.get_tool_calls_from_response(ChatResponse(message=message))
+        assert (selection.tool_id, selection.tool_name) == ("call_1", "add")
+        assert selection.tool_kwargs == {"a": 2, "b": 3}
 
     def test_no_arguments(self, llm: FunctionCallingLLM) -> None:
         """``call_tool`` calls the function with what is there: nothing."""
@@ -186,9 +186,9 @@ class ToolTests(Suite):
         response = llm.chat_with_tools(
             [ADD], user_msg=TWICE, tool_required=True, allow_parallel_tool_calls=True
         )
-        found = llm.get_tool_calls_from_response(response)
-        assert len(found) >= 2
-        assert len({selection.tool_id for selection in found}) == len(found)
+        selections = llm.get_tool_calls_from_response(response)
+        assert len(selections) >= 2
+        assert len({selection.tool_id for selection in selections}) == len(selections)
 
     @pytest.mark.parametrize("method", ["chat_with_tools", "astream_chat_with_tools"])
     def test_no_tools(self, llm: FunctionCallingLLM, method: str) -> None:
@@ -242,10 +242,10 @@ def _check_call(
     llm: FunctionCallingLLM, response: ChatResponse, tool: FunctionTool
 ) -> ToolSelection:
     """One call, of this tool, with an id and arguments that its schema allows."""
-    (found,) = llm.get_tool_calls_from_response(response)
-    assert isinstance(found, ToolSelection)
-    assert found.tool_name == tool.metadata.name
-    assert found.tool_id
+    (selection,) = llm.get_tool_calls_from_response(response)
+    assert isinstance(selection, ToolSelection)
+    assert selection.tool_name == tool.metadata.name
+    assert selection.tool_id
     assert tool.metadata.fn_schema is not None
-    tool.metadata.fn_schema.model_validate(found.tool_kwargs)
-    return found
+    tool.metadata.fn_schema.model_validate(selection.tool_kwargs)
+    return selection
