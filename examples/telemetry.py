@@ -1,4 +1,4 @@
-"""Spans of a routed call on the terminal, without a collector.
+"""Print the spans of a routed call in the terminal, without a collector.
 
 pip install 'glimp-integrations[otel,llamacpp]' opentelemetry-sdk
 python examples/telemetry.py
@@ -16,13 +16,14 @@ from glimp_integrations.telemetry import GlimpInstrumentor
 
 
 def line(span: ReadableSpan) -> str:
+    """One line for a span: its seconds, its name, and the attributes that routing adds."""
     seconds = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
-    found = {
+    attributes = {
         name.removeprefix("glimprouter."): value
         for name, value in (span.attributes or {}).items()
         if name in ("glimprouter.entropy", "glimprouter.tokens", "glimprouter.large_step_share")
     }
-    return f"{seconds:7.2f} s  {span.name}  {found}\n"
+    return f"{seconds:7.2f} s  {span.name}  {attributes}\n"
 
 
 def main(**options: object) -> None:

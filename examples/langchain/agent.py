@@ -1,8 +1,8 @@
-"""A LangChain agent that computes, counts days and counts words with tools instead of guessing.
+"""A LangChain agent that computes, counts days and counts words with tools.
 
-One sees every message: the question, the call the models decide on, what the tool returns, and the
-answer. The reasoning is free and routed; a call is bound by a grammar to the tool's schema, so it
-always parses. About half a minute on two cores.
+It prints every message: the question, the call that the models decide on, what the tool returns,
+and the answer. The reasoning is free text and routed. A call is constrained to the tool's schema by
+a grammar, so it always parses. It takes about half a minute on two cores.
 
 Run: python examples/langchain/agent.py ["your question"]
 """
@@ -34,7 +34,7 @@ OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
 
 
 def value_of(node: ast.expr) -> float:
-    """Numbers and the operations above; nothing else that a model may write is ever run."""
+    """The value of numbers and the operations above. Nothing else that a model writes is run."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return value
@@ -42,7 +42,7 @@ def value_of(node: ast.expr) -> float:
             return OPERATORS[type(op)](value_of(left), value_of(right))
         case ast.UnaryOp(op, operand) if type(op) in OPERATORS:
             return OPERATORS[type(op)](value_of(operand))
-    raise ValueError(f"{ast.unparse(node)} is no arithmetic")
+    raise ValueError(f"{ast.unparse(node)} is not arithmetic")
 
 
 @tool
@@ -67,7 +67,7 @@ def main(question: str = QUESTION, max_tokens: int = 256) -> list[AnyMessage]:
     llm = ChatGlimpRouter(temperature=0, max_tokens=max_tokens)
     agent = create_agent(llm, [calculator, days_between, count_words], system_prompt=INSTRUCTION)
     messages: list[AnyMessage] = []
-    # "values": all messages so far, after every node of the agent.
+    # "values" yields all messages so far after every node of the agent.
     for state in agent.stream({"messages": [HumanMessage(question)]}, stream_mode="values"):
         for message in state["messages"][len(messages) :]:
             message.pretty_print()

@@ -1,7 +1,7 @@
-"""A LangChain chain with a routed pair in it: prompt | model | parser.
+"""A LangChain chain with a routed model in it: prompt | model | parser.
 
-One sees the answer, then the trace: who wrote which step of the chain of thought, and how unsure
-the small model was at its start. About half a minute on two cores.
+It prints the answer, then the trace: who wrote which step of the chain of thought, and how unsure
+the small model was at the step's start. It takes about half a minute on two cores.
 
 Run: python examples/langchain/chain.py ["your question"]
 """
@@ -27,7 +27,7 @@ PROMPT = ChatPromptTemplate.from_messages([("system", INSTRUCTION), ("user", "{q
 
 
 def trace_of(message: AIMessage) -> Trace:
-    """The story of a message, from its metadata."""
+    """The trace of a message, from its metadata."""
     return Trace.model_validate(message.response_metadata["glimprouter"])
 
 
@@ -38,7 +38,7 @@ def main(
     threshold: float = 1.0,
 ) -> dict[str, Any]:
     llm = ChatGlimpRouter(threshold=threshold, temperature=temperature, max_tokens=max_tokens)
-    # Both branches get the model's one message: it is asked once.
+    # Both branches get the same message of the model, which is called once.
     chain = PROMPT | llm | {"answer": StrOutputParser(), "trace": trace_of}
     outcome: dict[str, Any] = chain.invoke({"question": question})
 

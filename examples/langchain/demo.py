@@ -1,4 +1,4 @@
-"""A question answered by two models through LangChain, step by step, coloured by author.
+"""Two models answer a question through LangChain, step by step, coloured by author.
 
 Run: python examples/langchain/demo.py ["your question"]
 """

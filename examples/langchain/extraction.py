@@ -1,7 +1,7 @@
-"""An order in plain words becomes a pydantic object, by way of a free chain of thought.
+"""Turn an order in plain words into a pydantic object, after a chain of thought.
 
-One sees the chain of thought, which no grammar binds, then the answer, which cannot be anything
-but JSON of the schema, as the validated object. About half a minute on two cores.
+It prints the chain of thought, which is free text, then the validated object: a grammar constrains
+the answer to JSON that follows the schema. It takes about half a minute on two cores.
 
 Run: python examples/langchain/extraction.py ["your text"]
 """
@@ -44,21 +44,21 @@ def main(text: str = TEXT, max_tokens: int = 512, max_thinking_tokens: int = 384
         temperature=0, max_tokens=max_tokens, max_thinking_tokens=max_thinking_tokens
     )
     extract = llm.with_structured_output(Order, include_raw=True)
-    found: Any = extract.invoke(f"{text}\n\n{QUESTION}")
+    output: Any = extract.invoke(f"{text}\n\n{QUESTION}")
 
     console = Console(highlight=False)
     console.print(Panel(Text(text), title="text", title_align="left"))
-    thought = found["raw"].additional_kwargs.get("reasoning_content", "")
+    thought = output["raw"].additional_kwargs.get("reasoning_content", "")
     console.print(Panel(Text(thought.strip(), "dim"), title="chain of thought", title_align="left"))
     console.print(
         Panel(
-            Pretty(found["parsed"] or found["parsing_error"]),
+            Pretty(output["parsed"] or output["parsing_error"]),
             title="object",
             title_align="left",
             border_style="green",
         )
     )
-    return found
+    return output
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A LangGraph state graph: a routed model, a tool node, and a state that keeps who wrote what.
 
-One sees what each node adds to the conversation and, at the end, how many tokens each of the two
-models wrote in every call. About half a minute on two cores.
+It prints what each node adds to the conversation and, at the end, how many tokens each of the two
+models wrote in every call. It takes about half a minute on two cores.
 
 Run: python examples/langchain/graph.py ["your question"]
 """
@@ -39,7 +39,7 @@ def price_of(article: Literal["bookshelf", "desk lamp", "office chair"]) -> str:
 
 
 def build(llm: ChatGlimpRouter) -> Any:
-    """The graph: model, tools, model ... until a reply asks for no tool."""
+    """The graph: the model, the tools, the model again, until a reply calls no tool."""
     model = llm.bind_tools([price_of])
 
     def ask(state: State) -> dict[str, Any]:

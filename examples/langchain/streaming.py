@@ -1,9 +1,9 @@
 """Text while it is written, asynchronously: each step in its author's colour.
 
-One sees the steps grow, each under a line that says who writes it and why (H of the small model's
-first token against the threshold), then what the streamed chunks add up to: the chain of thought
-and the answer. The first words come after a few seconds, all of it takes about half a minute on
-two cores.
+It prints the steps while they are written, each under a line that says who writes it and why (the
+entropy H of the small model's first token, and the threshold). At the end it prints the sum of the
+streamed chunks: the chain of thought and the answer. The first words come after a few seconds; it
+takes about half a minute on two cores.
 
 Run: python examples/langchain/streaming.py ["your question"]
 """
@@ -26,8 +26,8 @@ PROMPT = ChatPromptTemplate.from_messages([("system", INSTRUCTION), ("user", "{q
 
 
 async def stream(question: str, console: Console, **settings: Any) -> list[AIMessage]:
-    """The chunks of one answer; steps are printed meanwhile."""
-    # Step events travel with the run of a chain, which a bare model's astream() does not have.
+    """Print the steps of one answer as they are written, and return its chunks."""
+    # Step events are sent from the run of a chain. A model's own astream() has no run.
     llm = ChatGlimpRouter(step_events=True, **settings)
     chain = PROMPT | llm
     printer = StepPrinter(llm.threshold, console)
@@ -42,7 +42,7 @@ def main(
     console.print(Panel(Text(question), title="question", title_align="left"))
     chunks = asyncio.run(stream(question, console, max_tokens=max_tokens, temperature=temperature))
 
-    # The printer shows text at once. Chunks carry it once it is settled whether it is reasoning.
+    # The printer shows text at once. Chunks carry it when it is known whether it is reasoning.
     reasoning = "".join(c.additional_kwargs.get("reasoning_content", "") for c in chunks)
     answer = "".join(str(c.content) for c in chunks)
     console.rule(f"{len(chunks)} chunks add up to")

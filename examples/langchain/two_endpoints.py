@@ -1,9 +1,9 @@
-"""The pair behind two servers: any two that speak OpenAI's raw completions will do.
+"""The two models on two servers; any two with OpenAI's raw completions will do.
 
-One sees the addresses of the two servers and a question that both of them answer together, step
-by step. As it stands it starts both itself, in this process: the bundled models' files on
-llama.cpp. About half a minute on two cores. Are yours suited? Ask `glimp check small
-openai:MODEL@URL`.
+It prints the addresses of the servers, and a question that both answer together, step by step.
+Without arguments it starts both servers itself: the bundled models on llama.cpp, in this process.
+It takes about half a minute on two cores. `glimp check small openai:MODEL@URL` tells whether a
+server of yours meets the requirements.
 
 Run: python examples/langchain/two_endpoints.py
      python examples/langchain/two_endpoints.py --small http://gpu1:8000/v1 --large http://gpu2:8000/v1
@@ -24,7 +24,7 @@ PROMPT = ChatPromptTemplate.from_template("{question}\nThink step by step, witho
 
 
 def serve(file: WeightFile) -> xllamacpp.Server:
-    """An OpenAI-compatible server on a free port; it stops when it is let go of."""
+    """An OpenAI-compatible server on a free port. It stops when nothing refers to it any more."""
     params = xllamacpp.CommonParams()
     params.model.path = str(ensure(file))
     params.model_alias = {file.model}
@@ -44,7 +44,7 @@ def main(
 ) -> BaseMessage:
     servers = [serve(file) for url, file in ((small, SMALL), (large, LARGE)) if url is None]
     addresses = iter(f"{server.listening_address}/v1" for server in servers)
-    # MODEL@URL; without a MODEL it is the only one that the server lists.
+    # The model string is openai:MODEL@URL. Without MODEL it is the only one the server lists.
     llm = ChatGlimpRouter(
         small=f"openai:@{small or next(addresses)}",
         large=f"openai:@{large or next(addresses)}",
@@ -63,8 +63,8 @@ def main(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="A pair behind two servers.")
-    parser.add_argument("--small", metavar="URL", help="default: a server of this process")
-    parser.add_argument("--large", metavar="URL", help="default: a server of this process")
+    parser = argparse.ArgumentParser(description="Two models on two servers.")
+    parser.add_argument("--small", metavar="URL", help="default: a server in this process")
+    parser.add_argument("--large", metavar="URL", help="default: a server in this process")
     parser.add_argument("question", nargs="?", default=QUESTION)
     main(**vars(parser.parse_args()))

@@ -1,7 +1,7 @@
-"""LlamaIndex's default LLM becomes a routed pair: one assignment, then it is used like any other.
+"""Two routed models as LlamaIndex's default LLM: one assignment, then it is used like any other.
 
-One sees the answer, then the trace: who wrote which step of the chain of thought, and how unsure
-the small model was at its start. About half a minute on two cores.
+It prints the answer, then the trace: who wrote which step of the chain of thought, and how unsure
+the small model was at the step's start. It takes about half a minute on two cores.
 
 Run: python examples/llamaindex/completion.py ["your question"]
 """
@@ -29,7 +29,7 @@ def main(
     temperature: float = 0,
     threshold: float = 1.0,
 ) -> CompletionResponse:
-    # Whatever LlamaIndex builds from here on asks the pair, unless it is given another LLM.
+    # Everything that LlamaIndex builds from here on uses it, unless another LLM is passed.
     Settings.llm = GlimpRouterLLM(
         threshold=threshold, temperature=temperature, max_tokens=max_tokens
     )

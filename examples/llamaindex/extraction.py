@@ -1,8 +1,8 @@
-"""An order in plain words becomes a pydantic object, by way of a free chain of thought.
+"""Turn an order in plain words into a pydantic object, after a chain of thought.
 
-One sees it written step by step: the chain of thought, which no grammar binds, then the answer,
-which cannot be anything but JSON of the schema. At the end stands the validated object. About half
-a minute on two cores.
+It prints the reply step by step: the chain of thought, which is free text, then the answer, which a
+grammar constrains to JSON that follows the schema. At the end it prints the validated object. It
+takes about half a minute on two cores.
 
 Run: python examples/llamaindex/extraction.py ["your text"]
 """
@@ -45,7 +45,7 @@ class Order(BaseModel):
 def main(
     text: str = TEXT, max_tokens: int = 512, max_thinking_tokens: int = 384
 ) -> tuple[Order, RoutedAnswer]:
-    """The object, and the whole reply that it was read from."""
+    """Return the object, and the complete reply from which it was read."""
     console = Console(highlight=False)
     console.print(Panel(Text(text), title="text", title_align="left"))
     llm = GlimpRouterLLM(
@@ -54,7 +54,7 @@ def main(
         max_thinking_tokens=max_thinking_tokens,
         step_events=True,
     )
-    # A structured LLM hands on the object alone; events tell what went before it.
+    # A structured LLM returns the object alone. Events show what was written before it.
     printer = StepPrinter(llm.threshold, console)
     handlers = get_dispatcher().event_handlers
     handlers.append(printer)

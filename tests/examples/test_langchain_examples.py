@@ -79,7 +79,7 @@ def test_the_agents_tools_compute_and_nothing_else(load: Load) -> None:
     agent = load("agent")
     assert agent.calculator.invoke({"expression": "-3 * (4 + 5) / 2"}) == -13.5
     for dangerous in ("__import__('os')", "(1).__class__", "'a' * 3", "2 ** 99999"):
-        with pytest.raises(ValueError, match="no arithmetic"):
+        with pytest.raises(ValueError, match="not arithmetic"):
             agent.calculator.invoke({"expression": dangerous})
     dates = {"start": "2024-02-28", "end": "2024-03-01"}
     assert agent.days_between.invoke(dates) == 2

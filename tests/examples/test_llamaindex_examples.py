@@ -89,7 +89,7 @@ def test_the_agents_tools_compute_and_nothing_else(load: Load) -> None:
     agent = load("function_agent")
     assert agent.calculator("-3 * (4 + 5) / 2") == -13.5
     for dangerous in ("__import__('os')", "(1).__class__", "'a' * 3", "2 ** 99999"):
-        with pytest.raises(ValueError, match="no arithmetic"):
+        with pytest.raises(ValueError, match="not arithmetic"):
             agent.calculator(dangerous)
     assert agent.days_between(start="2024-02-28", end="2024-03-01") == 2
     assert agent.count_words("one two  three") == 3
