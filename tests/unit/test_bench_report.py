@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,9 @@ def test_a_crowd_is_compared_by_what_one_answer_at_a_time_would_take(tmp_path: P
     assert routed.ideal == pytest.approx(0.625 * large.ideal)
     assert summary.seconds_of(routed) == routed.ideal and routed.rho is None
     text = " ".join(verdict(summary))
-    assert "saves 37 % of the time" in text and "Routing pays in time: routed@1" in text
+    # Exactly 37.5 %: Python 3.12 adds floats up more exactly than 3.11 does.
+    assert re.search("saves 3[78] % of the time", text)
+    assert "Routing pays in time: routed@1" in text
     assert "compared by the ideal" in text
     assert "ideal time ratio" in markdown(summary)
     write_report(Store(tmp_path / "plain"), None, Console(record=True))
