@@ -12,7 +12,8 @@ PYTEST_LOWEST := GLIMP_TEST_VERSIONS=lowest $(LOWEST)/bin/python -m pytest -W ig
 PYTEST_HIGHEST := GLIMP_TEST_VERSIONS=highest $(BIN)/python -m pytest
 # A process for each core runs what loads no large model. llama.cpp uses all cores itself, and what
 # measures time wants them: those tests run one after the other.
-SIDE_BY_SIDE := --numprocesses auto --quiet -m "not bundled and not serial and not slow"
+SIDE_BY_SIDE := --numprocesses auto --quiet -m "not bundled and not serial and not slow" \
+	--ignore tests/bundled
 ALONE := --quiet -m "(bundled or serial) and not slow"
 FAST := tests/unit tests/langchain tests/llamaindex tests/test_*.py
 # The demo needs neither torch nor the tools.

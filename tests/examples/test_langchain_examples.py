@@ -156,7 +156,7 @@ def test_two_endpoints_takes_servers_that_are_there(
     assert capsys.readouterr().out.count(url) == 2
 
 
-@pytest.mark.slow  # README has structured output, LlamaIndex's example extracts
+@pytest.mark.slow  # so does README (a bill)
 def test_extraction_thinks_freely_and_gives_a_valid_object(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,6 +172,7 @@ def test_passages_are_short_and_come_once(load: Load) -> None:
         assert paragraph.strip("\n")[:400] in everything
 
 
+@pytest.mark.slow  # so does the notebook (a bill)
 def test_extraction_thinks_freely_and_gives_a_valid_object(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,7 +44,7 @@ PROMPTS = [
     "once upon a time there was a dog. the dog sleeps.\n\n",
 ]
 COUNTS = [30, 12, 25, 30, 7, 30, 18, 30]
-CALL_LIMITS = 20.0
+CALL_LIMITS = 120.0  # seconds; a busy machine is no failure
 """Seconds after which a test has met a hang."""
 
 
