@@ -2,9 +2,9 @@
 
 It prints whether the index was made or only opened, who wrote the answer, and every number that the
 answer cites with its passage. The index stays on disk: the first run makes it, later runs embed
-only the question. The embeddings are all-MiniLM-L6-v2 (from PyPI, on torch), and the vector store is
-Qdrant in this process, so nothing leaves the machine. It takes less than a minute on two cores, ten
-seconds of it for the index.
+only the question. The embeddings are all-MiniLM-L6-v2 (from PyPI, on torch), and the vector store
+is Qdrant in this process, so nothing leaves the machine. It takes less than a minute on two cores,
+ten seconds of it for the index.
 
 Run: python examples/llamaindex/rag.py ["your question"]
 """
