@@ -16,15 +16,15 @@ EITHER = ["invoke", "astream"]
 
 
 def chat(
-    *behind: str, tags: bool = True, supports_schema: bool = True, of: Any = None, **options: Any
+    *text: str, tags: bool = True, supports_schema: bool = True, of: Any = None, **options: Any
 ) -> ChatGlimpRouter:
     """A chat model over two models of one script; ``of`` goes to the backends."""
-    models = pair(*behind, tags=tags, supports_schema=supports_schema, **(of or {}))
+    models = pair(*text, tags=tags, supports_schema=supports_schema, **(of or {}))
     return ChatGlimpRouter(**models, temperature=0, **options)
 
 
-def text_model(*behind: str, of: Any = None, **options: Any) -> GlimpRouterLLM:
-    return GlimpRouterLLM(**pair(*behind, **(of or {})), temperature=0, **options)
+def text_model(*text: str, of: Any = None, **options: Any) -> GlimpRouterLLM:
+    return GlimpRouterLLM(**pair(*text, **(of or {})), temperature=0, **options)
 
 
 def added(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:

@@ -207,11 +207,11 @@ def test_copies_and_configurable_fields_have_their_own_settings() -> None:
     assert authors(llm) == {"small"}
 
 
-def test_models_of_one_short_form_share_their_backend() -> None:
-    form = "openai:shared@http://127.0.0.1:9/v1"
-    one, two = (ChatGlimpRouter(small=form, large=form) for _ in range(2))
+def test_models_of_one_model_string_share_their_backend() -> None:
+    model_string = "openai:shared@http://127.0.0.1:9/v1"
+    one, two = (ChatGlimpRouter(small=model_string, large=model_string) for _ in range(2))
     assert one.router.small is two.router.small
-    other = ChatGlimpRouter(small=form, large=form, api_key="another")
+    other = ChatGlimpRouter(small=model_string, large=model_string, api_key="another")
     assert other.router.small is not one.router.small
 
 
@@ -383,11 +383,11 @@ def test_tracers_learn_what_ran(kind: Any, type_: str) -> None:
 
 
 def test_models_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    form = "openai:{}@http://127.0.0.1:9/v1"
-    monkeypatch.setenv("GLIMP_SMALL", form.format("S"))
+    model_string = "openai:{}@http://127.0.0.1:9/v1"
+    monkeypatch.setenv("GLIMP_SMALL", model_string.format("S"))
     with pytest.raises(ConfigError, match="only one model is named: give large"):
         GlimpRouterLLM()
-    monkeypatch.setenv("GLIMP_LARGE", form.format("L"))
+    monkeypatch.setenv("GLIMP_LARGE", model_string.format("L"))
     monkeypatch.setenv("GLIMP_API_KEY", "sk-secret")
     llm = GlimpRouterLLM()
     assert llm.pair_name == "S+L"

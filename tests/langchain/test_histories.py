@@ -32,7 +32,7 @@ def text(*texts: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": one} for one in texts]
 
 
-def heard(*conversation: Any, **options: Any) -> list[dict[str, Any]]:
+def sent_to_model(*conversation: Any, **options: Any) -> list[dict[str, Any]]:
     """What both models' templates were given."""
     llm = chat("Fine.", **options)
     assert llm.invoke([*conversation]).content == "Fine."
@@ -49,12 +49,12 @@ async def test_one_stop_may_stand_alone(way: str, stop: Any) -> None:
     def llm(**options: Any) -> ChatGlimpRouter:
         return chat("The weather is nice.\n", "Observation: no", **options)
 
-    for found in (
+    for result in (
         await ask(way, llm(), stop=stop),
         await ask(way, llm().bind(stop=stop)),
         await ask(way, llm(stop=stop)),
     ):
-        assert found.content == "The weather is nice.\n"
+        assert result.content == "The weather is nice.\n"
     plain = text_model("The weather is nice.\n", "Observation: no")
     assert plain.invoke("hi", stop=stop) == "The weather is nice.\n"
     assert "".join(plain.bind(stop=stop).stream("hi")) == "The weather is nice.\n"
@@ -70,7 +70,7 @@ async def test_a_stop_that_is_no_text_is_named(way: str) -> None:
         await ask(way, chat("x"), stop="")
 
 
-def test_an_assigned_stop_is_one_stop_and_tracers_are_told_so() -> None:
+def test_an_assigned_stop_is_one_stop_and_tracers_see_it() -> None:
     llm = chat("The weather is nice.")
     llm.stop = "is"
     assert llm.stop == ["is"]
@@ -91,19 +91,19 @@ def test_blocks_are_read_as_lines(make: Any) -> None:
         "chat": lambda content: ChatMessage(content, role="user"),
     }
     message = makers.get(make, make)(text("1", "2", "30"))
-    told = heard(HumanMessage("hi"), ASKED, message)[-1]
-    assert told["content"] == "1\n2\n30"
+    sent = sent_to_model(HumanMessage("hi"), ASKED, message)[-1]
+    assert sent["content"] == "1\n2\n30"
     strings = makers.get(make, make)(["1", "2", "30"])
-    assert heard(HumanMessage("hi"), ASKED, strings)[-1]["content"] == "1\n2\n30"
+    assert sent_to_model(HumanMessage("hi"), ASKED, strings)[-1]["content"] == "1\n2\n30"
 
 
 def test_tokens_are_counted_of_the_text_that_is_read() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:"}}
     for content in (text("1", "2", "30"), [*text("1", "2"), image, *text("30")]):
-        (told,) = to_messages([HumanMessage(content)])
-        assert text_of(told) == "1\n2\n30"
-    (asked,) = to_messages([AIMessage(text("a", "b"), tool_calls=ASKED.tool_calls)])
-    assert text_of(asked) == "ab look {}"
+        (sent,) = to_messages([HumanMessage(content)])
+        assert text_of(sent) == "1\n2\n30"
+    (call_message,) = to_messages([AIMessage(text("a", "b"), tool_calls=ASKED.tool_calls)])
+    assert text_of(call_message) == "ab look {}"
     (broken,) = to_messages([BROKEN])
     assert "Gra" in text_of(broken)
 
@@ -132,12 +132,12 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("block", FOREIGN, ids=lambda block: block["type"])
-def test_foreign_blocks_are_private_or_told_twice(block: dict[str, Any]) -> None:
+def test_foreign_blocks_are_private_or_repeat_a_call(block: dict[str, Any]) -> None:
     message = AIMessage([*text("I look."), block], tool_calls=ASKED.tool_calls)
-    told = heard(HumanMessage("hi"), message, ToolMessage("20 C", tool_call_id="c1"))[1]
-    assert told["content"] == "I look." and "secret" not in str(told)
-    assert [call["function"]["name"] for call in told["tool_calls"]] == ["look"]
-    assert told["tool_calls"][0]["id"] == "c1"
+    sent = sent_to_model(HumanMessage("hi"), message, ToolMessage("20 C", tool_call_id="c1"))[1]
+    assert sent["content"] == "I look." and "secret" not in str(sent)
+    assert [call["function"]["name"] for call in sent["tool_calls"]] == ["look"]
+    assert sent["tool_calls"][0]["id"] == "c1"
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "bedrock_converse"])
@@ -148,8 +148,8 @@ def test_messages_come_back_through_langchains_own_blocks(provider: str) -> None
         response_metadata={"model_provider": provider},
     )
     again = AIMessage(content_blocks=message.content_blocks)
-    told = heard(HumanMessage("hi"), again, ToolMessage("20 C", tool_call_id="c1"))[1]
-    assert told["content"] == "I look." and len(told["tool_calls"]) == 1
+    sent = sent_to_model(HumanMessage("hi"), again, ToolMessage("20 C", tool_call_id="c1"))[1]
+    assert sent["content"] == "I look." and len(sent["tool_calls"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_messages_come_back_through_langchains_own_blocks(provider: str) -> None
     ],
 )
 def test_a_refusal_is_what_the_model_said(message: BaseMessage) -> None:
-    told = heard(HumanMessage("hi"), message, HumanMessage("why?"))[1]
-    assert told == {"role": "assistant", "content": "I cannot."}
+    sent = sent_to_model(HumanMessage("hi"), message, HumanMessage("why?"))[1]
+    assert sent == {"role": "assistant", "content": "I cannot."}
 
 
 @pytest.mark.parametrize("kind", ["image", "audio", "video", "file"])
@@ -189,12 +189,12 @@ ERROR = ToolMessage("Error: no JSON. Try again.", tool_call_id="b1", status="err
 @pytest.mark.parametrize("way", EITHER)
 async def test_a_broken_call_and_its_error_are_both_in_the_history(way: str, whole: Any) -> None:
     llm = chat("Fine.")
-    asked = AIMessage("I look.", tool_calls=whole, invalid_tool_calls=[broken_call()])
+    call_message = AIMessage("I look.", tool_calls=whole, invalid_tool_calls=[broken_call()])
     results = [ToolMessage("20 C", tool_call_id=call["id"]) for call in whole]
-    await ask(way, llm, [HumanMessage("hi"), asked, *results, ERROR])
+    await ask(way, llm, [HumanMessage("hi"), call_message, *results, ERROR])
     for backend in (llm.small, llm.large):
-        _, told, *_, last = backend.conversations[0]
-        *others, call = told["tool_calls"]
+        _, sent, *_, last = backend.conversations[0]
+        *others, call = sent["tool_calls"]
         assert (call["id"], call["function"]["name"]) == ("b1", "look")
         assert call["function"]["arguments"] == '{"city": Gra'
         assert len(others) == len(whole)
@@ -203,15 +203,15 @@ async def test_a_broken_call_and_its_error_are_both_in_the_history(way: str, who
 
 def test_a_broken_call_without_a_name_is_text() -> None:
     message = AIMessage("I look.", invalid_tool_calls=[broken_call(None, "<call>look(")])
-    told = heard(HumanMessage("hi"), message, ERROR)[1]
-    assert told == {"role": "assistant", "content": "I look.\n<call>look("}
+    sent = sent_to_model(HumanMessage("hi"), message, ERROR)[1]
+    assert sent == {"role": "assistant", "content": "I look.\n<call>look("}
 
 
 def test_broken_calls_stand_where_a_template_without_tools_shows_them() -> None:
     llm = chat("Fine.", of={"template": "{{ messages }}"})
     llm.invoke([HumanMessage("hi"), BROKEN, ERROR])
-    _, told, last = llm.large.conversations[-1]
-    assert told["content"] == 'I look.\n\n```json\n{"name": "look", "arguments": {"city": Gra}\n```'
+    _, sent, last = llm.large.conversations[-1]
+    assert sent["content"] == 'I look.\n\n```json\n{"name": "look", "arguments": {"city": Gra}\n```'
     assert last == {"role": "user", "content": f"Result of b1:\n{ERROR.content}"}
 
 
@@ -219,8 +219,8 @@ def test_broken_calls_stand_where_a_template_without_tools_shows_them() -> None:
 @pytest.mark.parametrize("id", [None, "b1"])
 def test_broken_calls_of_any_shape_are_kept(args: Any, id: Any) -> None:
     calls = [broken_call("look", args, id), broken_call("see", args, id and "b2")]
-    told = heard(HumanMessage("hi"), AIMessage("", invalid_tool_calls=calls), ERROR)[1]
-    assert [call["function"]["name"] for call in told["tool_calls"]] == ["look", "see"]
+    sent = sent_to_model(HumanMessage("hi"), AIMessage("", invalid_tool_calls=calls), ERROR)[1]
+    assert [call["function"]["name"] for call in sent["tool_calls"]] == ["look", "see"]
 
 
 async def test_our_own_broken_call_comes_back() -> None:
@@ -234,21 +234,23 @@ async def test_our_own_broken_call_comes_back() -> None:
     message = await ask("invoke", llm.bind_tools([get_weather]))
     (call,) = message.invalid_tool_calls
     result = ToolMessage("Error", tool_call_id=call["id"])
-    told = heard(HumanMessage("hi"), message, result)[1]
-    assert call["args"] in told["content"] or call["args"] in str(told["tool_calls"])
+    sent = sent_to_model(HumanMessage("hi"), message, result)[1]
+    assert call["args"] in sent["content"] or call["args"] in str(sent["tool_calls"])
 
 
 def test_a_call_that_only_a_block_tells_is_a_call() -> None:
     block = {"type": "tool_use", "id": "c1", "name": "look", "input": {"city": "Graz"}}
-    told = heard(HumanMessage("hi"), AIMessage([block]), ToolMessage("x", tool_call_id="c1"))[1]
-    (call,) = told["tool_calls"]
+    sent = sent_to_model(
+        HumanMessage("hi"), AIMessage([block]), ToolMessage("x", tool_call_id="c1")
+    )[1]
+    (call,) = sent["tool_calls"]
     assert call["function"] == {"name": "look", "arguments": '{"city": "Graz"}'}
 
 
 def test_results_in_a_users_blocks_are_results() -> None:
     block = {"type": "tool_result", "tool_use_id": "c1", "content": text("1", "2")}
-    told = heard(HumanMessage("hi"), ASKED, HumanMessage([block, *text("and?")]))
-    assert told[2:] == [
+    sent = sent_to_model(HumanMessage("hi"), ASKED, HumanMessage([block, *text("and?")]))
+    assert sent[2:] == [
         {"role": "tool", "tool_call_id": "c1", "content": "1\n2"},
         {"role": "user", "content": "and?"},
     ]
@@ -256,46 +258,48 @@ def test_results_in_a_users_blocks_are_results() -> None:
 
 def test_functions_of_old_histories_are_tools() -> None:
     old = {"function_call": {"name": "look", "arguments": '{"city": "Graz"}'}}
-    asked = AIMessage("", additional_kwargs=old)
-    _, told, result = heard(HumanMessage("hi"), asked, FunctionMessage("20 C", name="look"))
-    assert told["tool_calls"][0]["function"]["name"] == "look"
+    call_message = AIMessage("", additional_kwargs=old)
+    _, sent, result = sent_to_model(
+        HumanMessage("hi"), call_message, FunctionMessage("20 C", name="look")
+    )
+    assert sent["tool_calls"][0]["function"]["name"] == "look"
     assert result == {"role": "tool", "name": "look", "content": "20 C"}
 
 
 def test_a_result_without_its_call_is_heard() -> None:
     lonely = ToolMessage("20 C", tool_call_id="gone", name="look")
-    assert heard(HumanMessage("hi"), lonely)[-1]["content"] == "20 C"
+    assert sent_to_model(HumanMessage("hi"), lonely)[-1]["content"] == "20 C"
 
 
 def test_arguments_that_json_cannot_write_are_named() -> None:
-    asked = AIMessage("", tool_calls=[{"name": "look", "args": {"at": math}, "id": "1"}])
+    call_message = AIMessage("", tool_calls=[{"name": "look", "args": {"at": math}, "id": "1"}])
     with pytest.raises(ConfigError, match="message 1 holds a call of 'look'"):
-        chat("x").invoke([HumanMessage("hi"), asked])
+        chat("x").invoke([HumanMessage("hi"), call_message])
 
 
 @pytest.mark.parametrize("content", ["", []])
 @pytest.mark.parametrize("kind", [AIMessage, AIMessageChunk])
 def test_empty_messages_are_empty(kind: Any, content: Any) -> None:
-    told = heard(HumanMessage("hi"), kind(content), HumanMessage("and?"))[1]
-    assert told == {"role": "assistant", "content": ""}
+    sent = sent_to_model(HumanMessage("hi"), kind(content), HumanMessage("and?"))[1]
+    assert sent == {"role": "assistant", "content": ""}
 
 
 def test_names_and_ids_stay_as_they_are() -> None:
     name, id_ = "Jörg <br> O'Neil\n", "call:ä/1 \u2028"
-    asked = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": id_}], name=name)
-    _, told, result = heard(
-        HumanMessage("hi", name=name), asked, ToolMessage("x", tool_call_id=id_, name=name)
+    call_message = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": id_}], name=name)
+    _, sent, result = sent_to_model(
+        HumanMessage("hi", name=name), call_message, ToolMessage("x", tool_call_id=id_, name=name)
     )
-    assert told["tool_calls"][0]["id"] == result["tool_call_id"] == id_
-    assert told["name"] == result["name"] == name
+    assert sent["tool_calls"][0]["id"] == result["tool_call_id"] == id_
+    assert sent["name"] == result["name"] == name
 
 
 def test_a_developer_of_openai_keeps_its_role_until_the_template() -> None:
-    told = heard(
+    sent = sent_to_model(
         SystemMessage("Be brief.", additional_kwargs={"__openai_role__": "developer"}),
         HumanMessage("hi"),
     )
-    assert told[0] == {"role": "developer", "content": "Be brief."}
+    assert sent[0] == {"role": "developer", "content": "Be brief."}
 
 
 # -- schemas ---------------------------------------------------------------------------------
@@ -327,7 +331,7 @@ TOOLS = {
 
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
-def test_a_tools_dictionary_as_schema_binds_its_properties(tool: Any) -> None:
+def test_a_tools_dictionary_as_schema_constrains_its_properties(tool: Any) -> None:
     llm = chat(*answer(JSON))
     assert llm.with_structured_output(tool).invoke("hi") == ANNA
     (request,) = bound(llm.large)
@@ -336,8 +340,8 @@ def test_a_tools_dictionary_as_schema_binds_its_properties(tool: Any) -> None:
     assert '"description": "Somebody."' in llm.large.requests[0].prompt
     call = [f'{{"name": "person", "arguments": {"".join(JSON)}', "}"]
     called_llm = chat(*demanded(call))
-    found = called_llm.with_structured_output(tool, method="function_calling").invoke("hi")
-    assert found == ANNA
+    result = called_llm.with_structured_output(tool, method="function_calling").invoke("hi")
+    assert result == ANNA
     assert callable_names(bound(called_llm.large)[0].schema) == ["person"]
 
 
@@ -360,13 +364,13 @@ MORE = {"parallel_tool_calls": False, "tool_choice": "auto", "strict": None}
 @pytest.mark.parametrize("more", [{}, MORE])
 @pytest.mark.parametrize("schema", [Person, SCHEMA | {"title": "person"}])
 async def test_structured_output_with_tools_answers_or_calls(schema: Any, more: Any) -> None:
-    wanted = Person(**ANNA) if schema is Person else ANNA
-    for text_of_reply, parsed, calls in ((JSON, wanted, []), (CALL, None, [PARIS])):
+    expected = Person(**ANNA) if schema is Person else ANNA
+    for text_of_reply, parsed, calls in ((JSON, expected, []), (CALL, None, [PARIS])):
         llm = chat(*text_of_reply, "")
         both = llm.with_structured_output(schema, tools=[get_weather], include_raw=True, **more)
-        for found in (both.invoke("hi"), await both.ainvoke("hi")):
-            assert (found["parsed"], found["parsing_error"]) == (parsed, None)
-            assert called(found["raw"]) == calls
+        for result in (both.invoke("hi"), await both.ainvoke("hi")):
+            assert (result["parsed"], result["parsing_error"]) == (parsed, None)
+            assert called(result["raw"]) == calls
         alone = llm.with_structured_output(schema, tools=[get_weather], **more)
         assert alone.invoke("hi") == parsed
         assert [*alone.stream("hi")][-1] == parsed
@@ -377,8 +381,10 @@ def test_structured_output_as_a_call_among_tools() -> None:
     person = [f'{{"name": "Person", "arguments": {"".join(JSON)}', "}"]
     for call, parsed in ((person, Person(**ANNA)), (CALL, None)):
         llm = chat(*demanded(call))
-        asked = llm.with_structured_output(Person, method="function_calling", tools=[get_weather])
-        assert asked.invoke("hi") == parsed
+        call_message = llm.with_structured_output(
+            Person, method="function_calling", tools=[get_weather]
+        )
+        assert call_message.invoke("hi") == parsed
         assert callable_names(bound(llm.large)[0].schema) == ["Person", "get_weather"]
 
 
@@ -386,8 +392,8 @@ def test_structured_output_as_a_call_among_tools() -> None:
 def test_arguments_of_calls_go_before_those_of_the_method(more: Any) -> None:
     llm = chat(*demanded([f'{{"name": "Person", "arguments": {"".join(JSON)}', "}"]))
     options = {name: value for name, value in more.items() if value != "auto"}
-    asked = llm.with_structured_output(Person, method="function_calling", **options)
-    assert asked.invoke("hi") == Person(**ANNA)
+    call_message = llm.with_structured_output(Person, method="function_calling", **options)
+    assert call_message.invoke("hi") == Person(**ANNA)
 
 
 def test_a_second_response_format_is_refused() -> None:
@@ -423,7 +429,7 @@ async def test_an_agent_that_has_to_call_ends_with_its_structure(way: str) -> No
 
 @pytest.mark.parametrize("threshold", [math.inf, -math.inf])
 @pytest.mark.parametrize("way", WAYS)
-async def test_everything_that_is_told_is_strict_json(way: str, threshold: float) -> None:
+async def test_everything_that_is_reported_is_strict_json(way: str, threshold: float) -> None:
     events: list[Any] = []
 
     class Watch(BaseCallbackHandler):

@@ -61,17 +61,19 @@ def test_react_sees_the_whole_reply(stop: Any) -> None:
         llm, [get_weather], PromptTemplate.from_template(PROMPT), stop_sequence=stop
     )
     executor = AgentExecutor(agent=agent, tools=[get_weather], return_intermediate_steps=True)
-    found = executor.invoke({"input": "Is it sunny?"})
-    assert found["output"] == "It is sunny.\n\nBye."
-    assert [(a.tool, a.tool_input.strip(), seen) for a, seen in found["intermediate_steps"]] == [
+    result = executor.invoke({"input": "Is it sunny?"})
+    assert result["output"] == "It is sunny.\n\nBye."
+    assert [(a.tool, a.tool_input.strip(), seen) for a, seen in result["intermediate_steps"]] == [
         ("get_weather", "Paris", "Sunny in Paris.")
     ]
 
 
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_a_call_s_own_stop_is_for_the_whole_reply(way: str) -> None:
-    said = model(*ACT, tags=False, name="tiny"), model(*ACT, tags=False, name="big")
-    llm = ChatGlimpRouter(small=said[0], large=said[1], temperature=0).bind(stop=["\nObservation"])
+    models = model(*ACT, tags=False, name="tiny"), model(*ACT, tags=False, name="big")
+    llm = ChatGlimpRouter(small=models[0], large=models[1], temperature=0).bind(
+        stop=["\nObservation"]
+    )
     if way == "invoke":
         text = llm.invoke("hi").content
     else:

@@ -43,13 +43,13 @@ class TestChatGlimpRouter(ChatModelUnitTests):
         raises=ValueError,
         reason="load(allowed_objects='all') means the packages listed inside langchain-core, "
         "https://github.com/langchain-ai/langchain/pull/34455; with "
-        "allowed_objects=[ChatGlimpRouter] it loads: see test_serialisation.py",
+        "allowed_objects=[ChatGlimpRouter] it loads: see test_langchain_serialization.py",
     )
     def test_serdes(self, model: BaseChatModel, snapshot: SnapshotAssertion) -> None:
         super().test_serdes(model, snapshot)
 
 
-class TestEmbeddedPair(TestChatGlimpRouter):
+class TestBundledModels(TestChatGlimpRouter):
     """No models named: nothing may be fetched or loaded before the first question."""
 
     @property

@@ -93,9 +93,9 @@ def structured(method: str, kind: str, *, supports_schema: bool = True, **option
 def sent(schema: Any, text: list[str] = JSON, **options: Any) -> tuple[Any, dict[str, Any]]:
     """What came back for a schema, and the schema the answer was bound to."""
     llm = chat(*answer(text))
-    found = llm.with_structured_output(schema, **options).invoke("hi")
+    result = llm.with_structured_output(schema, **options).invoke("hi")
     (request,) = bound(llm.large)
-    return found, dict(request.schema)
+    return result, dict(request.schema)
 
 
 # -- every schema, every method --------------------------------------------------------------
@@ -106,10 +106,10 @@ def sent(schema: Any, text: list[str] = JSON, **options: Any) -> tuple[Any, dict
 @pytest.mark.parametrize("method", METHODS)
 async def test_an_answer_becomes_data(method: str, kind: str, supports_schema: bool) -> None:
     _, llm = structured(method, kind, supports_schema=supports_schema)
-    wanted = KINDS[kind][2]
-    found = llm.invoke("hi")
-    assert found == await llm.ainvoke("hi") == wanted
-    assert type(found) is type(wanted)
+    expected = KINDS[kind][2]
+    result = llm.invoke("hi")
+    assert result == await llm.ainvoke("hi") == expected
+    assert type(result) is type(expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -131,10 +131,10 @@ def test_the_chain_of_thought_stays_free_and_routed(method: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_models_without_think_tags_speak_first(kind: str) -> None:
-    schema, name, wanted = KINDS[kind]
+    schema, name, expected = KINDS[kind]
     llm = chat(*reply("json_schema", name), tags=False)
     both = llm.with_structured_output(schema, include_raw=True).invoke("hi")
-    assert both["parsed"] == wanted
+    assert both["parsed"] == expected
     assert both["raw"].content == "".join(JSON)
     assert both["raw"].additional_kwargs["reasoning_content"].startswith(SPOKEN_TEXT)
 
@@ -149,7 +149,7 @@ def test_content_blocks_are_read_too(method: str) -> None:
 # -- what the answer is bound to -------------------------------------------------------------
 
 
-def test_the_answer_is_bound_to_the_schema() -> None:
+def test_the_answer_is_constrained_to_the_schema() -> None:
     for kind in KINDS:
         llm, structured_llm = structured("json_schema", kind)
         structured_llm.invoke("hi")
@@ -183,7 +183,7 @@ def test_json_mode_takes_any_object() -> None:
     assert "JSON schema" not in request.prompt, "the conversation itself says which"
 
 
-def test_both_models_are_told_of_the_schema() -> None:
+def test_both_models_are_shown_the_schema() -> None:
     llm, structured_llm = structured("json_schema", "pydantic")
     structured_llm.invoke([SystemMessage("Be brief."), HumanMessage("Who?")])
     for backend in (llm.small, llm.large):
@@ -199,12 +199,12 @@ def test_the_conversation_may_stay_as_it_is() -> None:
     assert structured_llm.invoke("Who?") == Person(**ANNA)
     assert llm.large.conversations == [[{"role": "user", "content": "Who?"}]]
     assert bound(llm.large)[0].schema["required"] == ["name", "age"]
-    told, _ = structured("json_schema", "pydantic")
-    told.with_structured_output(Person, show_schema=False).invoke("Who?")
-    assert told.large.conversations == llm.large.conversations, "for one call, too"
+    shown, _ = structured("json_schema", "pydantic")
+    shown.with_structured_output(Person, show_schema=False).invoke("Who?")
+    assert shown.large.conversations == llm.large.conversations, "for one call, too"
 
 
-def test_settings_are_bound_beside_the_schema() -> None:
+def test_settings_are_bound_with_the_schema() -> None:
     llm, _ = structured("json_schema", "pydantic")
     both = llm.with_structured_output(Person, include_raw=True, answer_by="small", threshold=-1)
     steps = both.invoke("hi")["raw"].response_metadata["glimprouter"]["steps"]
@@ -213,8 +213,8 @@ def test_settings_are_bound_beside_the_schema() -> None:
 
 def test_a_recursive_schema_stays_one() -> None:
     text = ['{"name": "a", "children": [{"name": "b", ', '"children": []}]}']
-    found, schema = sent(Node, text)
-    assert found == Node(name="a", children=[Node(name="b")])
+    result, schema = sent(Node, text)
+    assert result == Node(name="a", children=[Node(name="b")])
     root = resolved(schema, schema)
     items = resolved(root["properties"]["children"]["items"], schema)
     assert items["properties"]["name"]["type"] == "string", "children are bound as well"
@@ -246,30 +246,30 @@ def resolved(part: Any, schema: Any) -> Any:
         ),
     ],
 )
-def test_a_schema_of_any_root_binds_the_answer(root: dict[str, Any], text: str) -> None:
-    found, schema = sent({"title": "Root", **root}, [text])
-    assert found == json.loads(text)
+def test_a_schema_of_any_root_constrains_the_answer(root: dict[str, Any], text: str) -> None:
+    result, schema = sent({"title": "Root", **root}, [text])
+    assert result == json.loads(text)
     (keyword,) = {"items", "enum", "anyOf", "$ref"} & set(root)
     assert keyword in schema, "not dropped in silence"
 
 
 def test_a_root_model_is_a_schema() -> None:
-    found, schema = sent(Numbers, ["[1, ", "2]"])
-    assert found == Numbers([1, 2])
+    result, schema = sent(Numbers, ["[1, ", "2]"])
+    assert result == Numbers([1, 2])
     assert schema["items"] == {"type": "integer"}
 
 
 def test_a_json_schema_needs_no_title_where_no_tool_is_made_of_it() -> None:
     untitled = {name: value for name, value in SCHEMA.items() if name != "title"}
-    found, schema = sent(untitled)
-    assert found == ANNA
+    result, schema = sent(untitled)
+    assert result == ANNA
     assert schema["properties"] == PROPERTIES
 
 
 def test_openai_s_wrapping_of_a_schema_is_unwrapped() -> None:
     # As langchain-openai takes it: the value of "json_schema" in a response format.
-    found, schema = sent({"name": "Somebody", "schema": SCHEMA, "strict": True})
-    assert found == ANNA
+    result, schema = sent({"name": "Somebody", "schema": SCHEMA, "strict": True})
+    assert result == ANNA
     assert schema["properties"] == PROPERTIES
 
 
@@ -279,11 +279,11 @@ def test_openai_s_wrapping_of_a_schema_is_unwrapped() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 async def test_raw_answers_come_along(method: str, kind: str) -> None:
-    schema, _, wanted = KINDS[kind]
+    schema, _, expected = KINDS[kind]
     llm, _ = structured(method, kind)
     both = await llm.with_structured_output(schema, method=method, include_raw=True).ainvoke("hi")
     assert set(both) == {"raw", "parsed", "parsing_error"}
-    assert (both["parsed"], both["parsing_error"]) == (wanted, None)
+    assert (both["parsed"], both["parsing_error"]) == (expected, None)
     assert both["raw"].usage_metadata["output_tokens"] > 0
     reason = "tool_calls" if method == "function_calling" else "stop"
     assert both["raw"].response_metadata["finish_reason"] == reason
@@ -348,12 +348,12 @@ def test_a_missing_schema_is_named(method: Any) -> None:
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 async def test_json_mode_needs_no_schema(way: str) -> None:
     llm = chat(*answer(JSON)).with_structured_output(method="json_mode")
-    found = llm.invoke("hi") if way == "invoke" else list(llm.stream("hi"))[-1]
-    assert found == ANNA
+    result = llm.invoke("hi") if way == "invoke" else list(llm.stream("hi"))[-1]
+    assert result == ANNA
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-async def test_a_keyword_no_grammar_keeps_is_named_where_it_has_to_be_kept(method: Any) -> None:
+async def test_a_keyword_no_grammar_can_express_is_named_with_strict(method: Any) -> None:
     schema = {
         "title": "Numbers",
         "type": "object",
@@ -410,7 +410,7 @@ def test_raw_answers_stream_too() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("way", ["invoke", "stream"])
-def test_callbacks_learn_the_wanted_format(way: str, method: str) -> None:
+def test_callbacks_see_the_requested_format(way: str, method: str) -> None:
     class Seen(BaseCallbackHandler):
         options: Any = None
 
@@ -423,9 +423,9 @@ def test_callbacks_learn_the_wanted_format(way: str, method: str) -> None:
         llm.invoke("hi", config={"callbacks": [seen]})
     else:
         list(llm.stream("hi", config={"callbacks": [seen]}))
-    told = seen.options["ls_structured_output_format"]
-    assert told["kwargs"]["method"] == method
-    assert told["schema"]["properties"].keys() == {"name", "age"}
+    shown = seen.options["ls_structured_output_format"]
+    assert shown["kwargs"]["method"] == method
+    assert shown["schema"]["properties"].keys() == {"name", "age"}
 
 
 # -- response_format -------------------------------------------------------------------------
@@ -440,23 +440,23 @@ async def test_a_response_format_is_taken_in_a_call(way: str) -> None:
     assert bound(llm.large)[0].schema["properties"] == PROPERTIES
 
 
-@pytest.mark.parametrize("wanted", [{"type": "json_object"}, "json_object"])
-def test_any_object_is_taken_in_a_call(wanted: Any) -> None:
+@pytest.mark.parametrize("expected", [{"type": "json_object"}, "json_object"])
+def test_any_object_is_taken_in_a_call(expected: Any) -> None:
     llm = chat(*answer(JSON))
-    assert json.loads(llm.invoke("hi", response_format=wanted).text) == ANNA
+    assert json.loads(llm.invoke("hi", response_format=expected).text) == ANNA
     assert bound(llm.large)[0].schema["type"] == "object"
 
 
-@pytest.mark.parametrize("wanted", [{"type": "text"}, "text", None])
-def test_text_is_what_there_is_anyway(wanted: Any) -> None:
+@pytest.mark.parametrize("response_format", [{"type": "text"}, "text", None])
+def test_text_is_what_there_is_anyway(response_format: Any) -> None:
     llm = chat("Anna is 34.")
-    assert llm.bind(response_format=wanted).invoke("hi").content == "Anna is 34."
+    assert llm.bind(response_format=response_format).invoke("hi").content == "Anna is 34."
     assert bound(llm.large) == []
 
 
 @pytest.mark.parametrize("make", [chat, text_model])
 @pytest.mark.parametrize(
-    "wanted",
+    "response_format",
     [
         {"type": "json_schema"},
         {"type": "json_schema", "json_schema": {"name": "x"}},
@@ -467,9 +467,9 @@ def test_text_is_what_there_is_anyway(wanted: Any) -> None:
         5,
     ],
 )
-def test_a_response_format_of_another_kind_is_refused(make: Any, wanted: Any) -> None:
+def test_a_response_format_of_another_kind_is_refused(make: Any, response_format: Any) -> None:
     with pytest.raises(ConfigError, match="response_format is "):
-        make("x").invoke("hi", response_format=wanted)
+        make("x").invoke("hi", response_format=response_format)
 
 
 async def test_the_text_class_takes_a_response_format_and_no_tools() -> None:
@@ -497,8 +497,8 @@ async def test_agents_bind_a_schema_together_with_tools(strategy: str) -> None:
     # With tools and a schema in one grammar no lead is written: both begin with a brace.
     backend = Turns([*CALL, ""], [*JSON, ""], name="both")
     llm = ChatGlimpRouter(small=backend, large=backend, temperature=0)
-    wanted = ProviderStrategy(Person) if strategy == "ProviderStrategy" else Person
-    agent = agents.create_agent(llm, [get_weather], response_format=wanted)
+    expected = ProviderStrategy(Person) if strategy == "ProviderStrategy" else Person
+    agent = agents.create_agent(llm, [get_weather], response_format=expected)
     for state in (
         agent.invoke({"messages": [("user", "hi")]}),
         await agent.ainvoke({"messages": [("user", "hi")]}),

@@ -58,16 +58,16 @@ def endless(**options: Any) -> GlimpRouterLLM:
 async def begin(way: str, llm: Any, given: Any = None, **kwargs: Any) -> Any:
     """A call by the method's name: the reply, or a stream nobody has read from."""
     given = given if given is not None else HI if "chat" in way else "hi"
-    found = getattr(llm, way)(given, **kwargs)
-    return await found if way.startswith("a") else found
+    result = getattr(llm, way)(given, **kwargs)
+    return await result if way.startswith("a") else result
 
 
 async def replies(way: str, llm: Any, given: Any = None, **kwargs: Any) -> list[Any]:
     """Every response of one call; of a whole reply there is one."""
-    found = await begin(way, llm, given, **kwargs)
+    result = await begin(way, llm, given, **kwargs)
     if "stream" not in way:
-        return [found]
-    return list(found) if way.startswith("stream") else [response async for response in found]
+        return [result]
+    return list(result) if way.startswith("stream") else [response async for response in result]
 
 
 async def ask(way: str, llm: Any, given: Any = None, **kwargs: Any) -> Any:

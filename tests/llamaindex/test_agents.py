@@ -140,7 +140,7 @@ async def test_an_agent_s_output_may_be_an_object() -> None:
     assert output.get_pydantic_model(Person) == Person(name="Anna", age=34)
 
 
-async def test_an_agent_that_cannot_call_is_told_so() -> None:
+async def test_an_agent_that_cannot_call_gets_an_error() -> None:
     agent = FunctionAgent(tools=[clock], llm=scripted("x", is_function_calling_model=False))
     with pytest.raises(ValueError, match="must be a FunctionCallingLLM"):
         await agent.run("hi")

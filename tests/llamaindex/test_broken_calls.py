@@ -41,7 +41,7 @@ def _nobody_asked() -> None:
 @pytest.mark.parametrize("broken", [BROKEN, NAMELESS], ids=["broken", "nameless"])
 @pytest.mark.parametrize("streaming", [True, False])
 @pytest.mark.parametrize("workflow", [True, False])
-async def test_the_model_is_told_and_tries_again(
+async def test_the_model_sees_the_error_and_tries_again(
     workflow: bool, streaming: bool, broken: list[str], before: list[str]
 ) -> None:
     llm = in_turns([*before, *broken], of_own_accord(CALL, supports_schema=False), [SUNNY])

@@ -49,11 +49,11 @@ class Person(BaseModel):
 
 
 async def predicted(way: str, llm: Any, cls: type[BaseModel] = Person, **kwargs: Any) -> Any:
-    found = getattr(llm, way)(cls, PromptTemplate("Who?"), **kwargs)
-    found = await found if way.startswith("a") else found
+    result = getattr(llm, way)(cls, PromptTemplate("Who?"), **kwargs)
+    result = await result if way.startswith("a") else result
     if "stream" not in way:
-        return found
-    items = [i async for i in found] if way.startswith("a") else list(found)
+        return result
+    items = [i async for i in result] if way.startswith("a") else list(result)
     return items[-1]
 
 
@@ -178,7 +178,7 @@ def test_a_server_that_repeats_headers_does_not_tell_them(served: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["chat", "astream_chat", "complete"])
-async def test_headers_that_nobody_reads_are_told_of_once(
+async def test_headers_that_are_not_sent_are_logged_once(
     way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     llm = scripted("Hello.")

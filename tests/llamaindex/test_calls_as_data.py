@@ -21,12 +21,12 @@ async def test_one_stop_may_stand_alone(stop: Any) -> None:
     def llm(**options: Any) -> Any:
         return scripted("The weather is nice.\n", "Observation: no", **options)
 
-    wanted = "The weather is nice.\n"
-    assert llm().chat(HI, stop=stop).message.content == wanted
-    assert llm(stop=stop).chat(HI).message.content == wanted
-    assert llm().complete("hi", stop=stop).text == wanted
-    assert [*llm().stream_complete("hi", stop=stop)][-1].text == wanted
-    assert (await llm().achat(HI, stop=stop)).message.content == wanted
+    expected = "The weather is nice.\n"
+    assert llm().chat(HI, stop=stop).message.content == expected
+    assert llm(stop=stop).chat(HI).message.content == expected
+    assert llm().complete("hi", stop=stop).text == expected
+    assert [*llm().stream_complete("hi", stop=stop)][-1].text == expected
+    assert (await llm().achat(HI, stop=stop)).message.content == expected
     with pytest.raises(ConfigError, match="stop"):
         llm().chat(HI, stop=[7])
 

@@ -77,15 +77,15 @@ THOUGHT = "The user wants a hat."
     ],
 )
 def test_thoughts_come_from_blocks_or_beside_them(message: ChatMessage) -> None:
-    found = to_messages([message])[0]
-    assert found["reasoning_content"] == THOUGHT
-    assert THOUGHT not in found["content"]
+    result = to_messages([message])[0]
+    assert result["reasoning_content"] == THOUGHT
+    assert THOUGHT not in result["content"]
 
 
 def test_thoughts_in_several_blocks_stand_apart() -> None:
     blocks = [ThinkingBlock(content="One."), ThinkingBlock(content="Two.")]
-    [found] = to_messages([ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)])
-    assert found["reasoning_content"] == "One.\n\nTwo."
+    [result] = to_messages([ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)])
+    assert result["reasoning_content"] == "One.\n\nTwo."
 
 
 @pytest.mark.parametrize(

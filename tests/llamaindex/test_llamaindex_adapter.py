@@ -119,9 +119,9 @@ async def test_usage_is_the_core_s_and_counted_by_llamaindex(way: str) -> None:
 @pytest.mark.parametrize("tags", [True, False])
 @pytest.mark.parametrize("way", ["stream_chat", "astream_chat"])
 async def test_messages_grow_and_deltas_are_of_the_answer(way: str, tags: bool) -> None:
-    found = await replies(way, scripted(*PIECES, tags=tags))
+    result = await replies(way, scripted(*PIECES, tags=tags))
     thought = text = ""
-    for response in found:
+    for response in result:
         thought += response.additional_kwargs.get("thinking_delta", "")
         text += response.delta
         assert ["".join(map(str, thoughts(response.message))), response.message.content] == [
@@ -130,19 +130,19 @@ async def test_messages_grow_and_deltas_are_of_the_answer(way: str, tags: bool) 
         ]
         assert response.message.role == MessageRole.ASSISTANT
     assert (thought, text) == (REASONING if tags else SPOKEN_TEXT, ANSWER)
-    assert [r.delta for r in found if r.delta] == (PIECES if tags else [ANSWER])
-    assert len([r for r in found if r.additional_kwargs.get("thinking_delta")]) >= 2
+    assert [r.delta for r in result if r.delta] == (PIECES if tags else [ANSWER])
+    assert len([r for r in result if r.additional_kwargs.get("thinking_delta")]) >= 2
 
 
 @pytest.mark.parametrize("way", ["stream_complete", "astream_complete"])
 async def test_completions_grow_as_well(way: str) -> None:
-    found = await replies(way, scripted(*PIECES))
+    result = await replies(way, scripted(*PIECES))
     text = ""
-    for response in found:
+    for response in result:
         text += response.delta
         assert response.text == text
     assert text == ANSWER
-    told = [r.additional_kwargs.get("thinking_delta", "") for r in found]
+    told = [r.additional_kwargs.get("thinking_delta", "") for r in result]
     assert "".join(told) == REASONING
 
 

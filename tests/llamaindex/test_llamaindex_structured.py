@@ -70,12 +70,12 @@ def template() -> PromptTemplate:
 async def objects(way: str, llm: Any, cls: Any = Person, **kwargs: Any) -> list[Any]:
     """Every object of one prediction; of a whole one there is one."""
     kwargs = {"prompt": template(), "who": "she", **kwargs}
-    found = getattr(llm, way)(cls, **kwargs)
+    result = getattr(llm, way)(cls, **kwargs)
     if way.startswith("a"):
-        found = await found
+        result = await result
     if "stream" not in way:
-        return [found]
-    return list(found) if way.startswith("stream") else [item async for item in found]
+        return [result]
+    return list(result) if way.startswith("stream") else [item async for item in result]
 
 
 async def predicted(way: str, llm: Any, cls: Any = Person, **kwargs: Any) -> Any:
@@ -92,12 +92,12 @@ async def test_an_answer_becomes_an_object(way: str, tags: bool, supports_schema
     llm = scripted(
         *answer(JSON, supports_schema=supports_schema), tags=tags, supports_schema=supports_schema
     )
-    found = await predicted(way, llm)
-    assert (found, type(found)) == (ANNA, Person)
+    result = await predicted(way, llm)
+    assert (result, type(result)) == (ANNA, Person)
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_answer_is_bound_and_the_thoughts_are_free(way: str) -> None:
+async def test_the_answer_is_constrained_and_the_reasoning_is_free(way: str) -> None:
     llm = scripted(*answer(JSON))
     await predicted(way, llm)
     assert bound(llm.small) == []
@@ -111,7 +111,7 @@ async def test_the_answer_is_bound_and_the_thoughts_are_free(way: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cls", "text", "wanted"),
+    ("cls", "text", "expected"),
     [
         (Address, ['{"theTown": ', '"Graz"}'], Address(theTown="Graz")),
         (Numbers, ["[1, ", "2]"], Numbers([1, 2])),
@@ -124,8 +124,8 @@ async def test_the_answer_is_bound_and_the_thoughts_are_free(way: str) -> None:
     ids=["alias", "root", "recursive"],
 )
 @pytest.mark.parametrize("way", WAYS)
-async def test_classes_of_every_kind(way: str, cls: Any, text: list[str], wanted: Any) -> None:
-    assert await predicted(way, scripted(*answer(text)), cls) == wanted
+async def test_classes_of_every_kind(way: str, cls: Any, text: list[str], expected: Any) -> None:
+    assert await predicted(way, scripted(*answer(text)), cls) == expected
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -192,10 +192,10 @@ async def test_the_system_prompt_comes_first(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 async def test_settings_go_to_the_call(way: str) -> None:
     llm = scripted(*answer(JSON))
-    wanted = {"answer_by": "small", "max_tokens": 300, "response_format": {"type": "text"}}
-    given = dict(wanted)
+    expected = {"answer_by": "small", "max_tokens": 300, "response_format": {"type": "text"}}
+    given = dict(expected)
     assert await predicted(way, llm, llm_kwargs=given) == ANNA
-    assert given == wanted, "the caller's own"
+    assert given == expected, "the caller's own"
     assert (bound(llm.small)[0].max_tokens, bound(llm.large)) == (300, [])
     with pytest.raises(ConfigError, match="'tempreature'"):
         await predicted(way, llm, llm_kwargs={"tempreature": 1})
@@ -215,7 +215,7 @@ async def test_an_answer_that_was_cut_off_is_an_error(way: str) -> None:
 
 @pytest.mark.parametrize("text", ["Anna is 34.", '{"name": "Anna"}', "", '{"name": "Anna", "age"'])
 @pytest.mark.parametrize("way", WAYS)
-async def test_what_no_grammar_bound_may_be_no_object(way: str, text: str) -> None:
+async def test_without_a_grammar_the_answer_may_not_be_an_object(way: str, text: str) -> None:
     llm = scripted(*answer([text] if text else [], supports_schema=False), supports_schema=False)
     with pytest.raises(OutputParserException, match="the answer is not a Person") as caught:
         await predicted(way, llm)
@@ -247,15 +247,15 @@ async def test_a_failure_of_a_model_passes_through(way: str) -> None:
 
 @pytest.mark.parametrize("way", STREAMS)
 async def test_objects_grow_once_the_answer_begins(way: str) -> None:
-    found = await objects(way, scripted(*answer(JSON)))
-    assert [(item.name, item.age) for item in found] == [
+    result = await objects(way, scripted(*answer(JSON)))
+    assert [(item.name, item.age) for item in result] == [
         ("An", None),
         ("An", None),
         ("Anna", 3),
         ("Anna", 34),
         ("Anna", 34),
     ], "nothing while the models think"
-    assert type(found[-1]) is Person
+    assert type(result[-1]) is Person
 
 
 @pytest.mark.parametrize("way", STREAMS)
@@ -288,13 +288,13 @@ async def at_rest(backend: Any) -> None:
 @pytest.mark.parametrize("way", WAYS)
 async def test_observers_hear_of_predictions(way: str) -> None:
     with listening() as heard:
-        found = await objects(way, scripted(*answer(JSON)))
+        result = await objects(way, scripted(*answer(JSON)))
     (start,) = heard.of(LLMStructuredPredictStartEvent)
     (end,) = heard.of(LLMStructuredPredictEndEvent)
     assert (start.output_cls, start.template_args) == (Person, {"who": "she"})
     assert end.output == ANNA
     parts = heard.of(LLMStructuredPredictInProgressEvent)
-    assert len(parts) == (len(found) if "stream" in way else 0)
+    assert len(parts) == (len(result) if "stream" in way else 0)
     assert heard.names().count("LLMChatStartEvent") == heard.names().count("LLMChatEndEvent") == 1
 
 

@@ -194,7 +194,7 @@ def test_settings_go_beside_the_tools() -> None:
 
 
 @pytest.mark.parametrize("way", WITH_TOOLS)
-async def test_calls_are_blocks_behind_the_text(way: str) -> None:
+async def test_calls_are_blocks_after_the_text(way: str) -> None:
     response = await tooled(way, scripted("Look.", *of_own_accord(CALL)))
     kinds = [block.block_type for block in response.message.blocks]
     assert kinds == ["thinking", "text", "tool_call"]
@@ -203,7 +203,7 @@ async def test_calls_are_blocks_behind_the_text(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WITH_TOOLS)
-async def test_a_model_without_think_tags_calls_behind_its_chain(way: str) -> None:
+async def test_a_model_without_think_tags_calls_after_its_chain(way: str) -> None:
     response = await tooled(way, scripted("<tool_call>", "\n", *CALL, tags=False))
     assert calls(response.message) == [PARIS]
     assert thoughts(response.message) == [SPOKEN_TEXT]
@@ -212,14 +212,14 @@ async def test_a_model_without_think_tags_calls_behind_its_chain(way: str) -> No
 @pytest.mark.parametrize("way", ["stream_chat_with_tools", "astream_chat_with_tools"])
 async def test_arguments_grow_in_a_stream(way: str) -> None:
     llm = scripted("Look.", *of_own_accord(CALL), *of_own_accord(NOON))
-    found = await tooled_replies(way, llm, allow_parallel_tool_calls=True)
-    grown = [calls(response.message) for response in found if calls(response.message)]
+    result = await tooled_replies(way, llm, allow_parallel_tool_calls=True)
+    grown = [calls(response.message) for response in result if calls(response.message)]
     assert grown[:3] == [[("get_weather", text)] for text in ("", '{"city": ', '{"city": "Paris"}')]
     assert grown[-1] == [PARIS, ("clock", {})], "whole calls are data"
-    assert all(response.delta == "" for response in found if calls(response.message))
+    assert all(response.delta == "" for response in result if calls(response.message))
     selections: list[list[ToolSelection]] = [
         llm.get_tool_calls_from_response(response, error_on_no_tool_call=False)
-        for response in found
+        for response in result
     ]
     told = [[call.tool_kwargs for call in some] for some in selections if some]
     assert told[0] == [{}] and told[2] == [{"city": "Paris"}]
@@ -271,7 +271,7 @@ def test_arguments_are_data_as_far_as_they_go(written: Any, read: Any) -> None:
     ("script", "name"), [(BROKEN, "get_weather"), (NAMELESS, None)], ids=["broken", "nameless"]
 )
 @pytest.mark.parametrize("way", WITH_TOOLS)
-async def test_a_broken_call_is_told_of_and_no_call(
+async def test_a_broken_call_is_reported_and_not_called(
     way: str, script: list[str], name: str | None
 ) -> None:
     llm = scripted("Look.", *script, supports_schema=False)
@@ -306,8 +306,8 @@ def test_a_message_with_a_broken_call_can_be_answered() -> None:
 
 
 async def _predict(way: str, llm: Any, tools: Any, **kwargs: Any) -> Any:
-    found = getattr(llm, way)(tools, "hi", **kwargs)
-    return await found if way.startswith("a") else found
+    result = getattr(llm, way)(tools, "hi", **kwargs)
+    return await result if way.startswith("a") else result
 
 
 PREDICTS = ["predict_and_call", "apredict_and_call"]
@@ -319,8 +319,8 @@ async def test_tools_are_called(way: str) -> None:
     assert str(one) == "Sunny in Paris."
     assert "Paris" in str(one.sources[0].raw_input), "by name or not, as the version of core has it"
     both = scripted(*of_own_accord(CALL), *of_own_accord(NOON))
-    found = await _predict(way, both, TOOLS, allow_parallel_tool_calls=True)
-    assert str(found) == "Sunny in Paris.\n\nnoon"
+    result = await _predict(way, both, TOOLS, allow_parallel_tool_calls=True)
+    assert str(result) == "Sunny in Paris.\n\nnoon"
     alone = await _predict(way, scripted("Hello."), TOOLS, error_on_no_tool_call=False)
     assert (str(alone), alone.sources) == ("Hello.", [])
 
@@ -347,8 +347,8 @@ async def test_a_broken_call_is_not_carried_out(way: str) -> None:
 @pytest.mark.parametrize("way", PREDICTS)
 async def test_without_function_calling_a_call_is_spelled_out(way: str) -> None:
     llm = scripted(*REACT, is_function_calling_model=False)
-    found = await _predict(way, llm, [WEATHER], **AS_REACT)
-    assert str(found) == "Sunny in Paris."
+    result = await _predict(way, llm, [WEATHER], **AS_REACT)
+    assert str(result) == "Sunny in Paris."
     assert shown_tools(llm.large) == [], "ReAct tells of tools in words"
     assert "get_weather" in llm.large.conversations[-1][0]["content"]
 

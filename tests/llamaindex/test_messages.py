@@ -61,22 +61,22 @@ def seen(*messages: ChatMessage) -> list[dict[str, Any]]:
     ],
 )
 def test_every_role_has_a_place(given: MessageRole, role: str) -> None:
-    found = seen(*HI, ChatMessage("text", role=given))
-    assert found == [{"role": "user", "content": "hi"}, {"role": role, "content": "text"}]
+    result = seen(*HI, ChatMessage("text", role=given))
+    assert result == [{"role": "user", "content": "hi"}, {"role": role, "content": "text"}]
 
 
 @pytest.mark.parametrize("role", ["tool", "function"])
 def test_results_name_their_call(role: str) -> None:
     kwargs = {"tool_call_id": "1", "name": "clock", "is_error": False}
-    found = seen(*HI, ChatMessage("noon", role=role, additional_kwargs=kwargs))[-1]
-    assert found == {"role": "tool", "content": "noon", "tool_call_id": "1", "name": "clock"}
+    result = seen(*HI, ChatMessage("noon", role=role, additional_kwargs=kwargs))[-1]
+    assert result == {"role": "tool", "content": "noon", "tool_call_id": "1", "name": "clock"}
 
 
 def test_only_results_name_a_call() -> None:
     # Agents leave the id on an assistant's message, too, if a tool answers directly.
     kwargs = {"tool_call_id": "1", "name": "Anna", "refusal": None}
-    found = seen(*HI, ChatMessage("noon", role="assistant", additional_kwargs=kwargs))[-1]
-    assert found == {"role": "assistant", "content": "noon", "name": "Anna"}
+    result = seen(*HI, ChatMessage("noon", role="assistant", additional_kwargs=kwargs))[-1]
+    assert result == {"role": "assistant", "content": "noon", "name": "Anna"}
 
 
 def test_texts_are_joined_as_llamaindex_joins_them() -> None:
@@ -99,8 +99,8 @@ def test_what_is_no_part_of_the_conversation_is_left_out() -> None:
 def test_an_earlier_reply_does_not_bring_its_thoughts_back() -> None:
     message = scripted("Hello.").chat(HI).message
     assert thoughts(message) == [REASONING]
-    found = seen(*HI, message, ChatMessage("and now?"))
-    assert found[1] == {"role": "assistant", "content": "Hello."}
+    result = seen(*HI, message, ChatMessage("and now?"))
+    assert result[1] == {"role": "assistant", "content": "Hello."}
 
 
 @pytest.mark.parametrize(
@@ -173,17 +173,17 @@ async def test_a_conversation_of_nothing_is_refused(way: str, messages: Any, err
 def test_calls_are_read_from_blocks(written: Any) -> None:
     block = ToolCallBlock(tool_call_id="1", tool_name="get_weather", tool_kwargs=written)
     message = ChatMessage(role="assistant", blocks=[TextBlock(text="Look."), block])
-    found = seen(*HI, message)[-1]
-    assert found["content"] == "Look."
-    (call,) = found["tool_calls"]
+    result = seen(*HI, message)[-1]
+    assert result["content"] == "Look."
+    (call,) = result["tool_calls"]
     assert (call["id"], call["type"], call["function"]["name"]) == ("1", "function", "get_weather")
     assert call["function"]["arguments"] == '{"city": "Zürich"}', "as it was, not escaped"
 
 
 def test_arguments_that_are_no_json_stay_what_they_are() -> None:
     block = ToolCallBlock(tool_name="get_weather", tool_kwargs='{"city": Par')
-    found = seen(*HI, ChatMessage(role="assistant", blocks=[block]))[-1]
-    assert found["tool_calls"][0]["function"]["arguments"] == '{"city": Par'
+    result = seen(*HI, ChatMessage(role="assistant", blocks=[block]))[-1]
+    assert result["tool_calls"][0]["function"]["arguments"] == '{"city": Par'
 
 
 def test_arguments_that_json_cannot_write_are_named() -> None:
@@ -214,8 +214,8 @@ def test_calls_in_both_places_are_the_same_calls() -> None:
     block = ToolCallBlock(tool_call_id="2", tool_name="clock", tool_kwargs={})
     kwargs = {"tool_calls": [PARIS_CALL]}
     message = ChatMessage(role="assistant", blocks=[block], additional_kwargs=kwargs)
-    found = seen(*HI, message)[-1]["tool_calls"]
-    assert [call["function"]["name"] for call in found] == ["clock"]
+    result = seen(*HI, message)[-1]["tool_calls"]
+    assert [call["function"]["name"] for call in result] == ["clock"]
 
 
 def test_a_call_that_is_none_is_named() -> None:
@@ -233,8 +233,8 @@ async def test_a_reply_with_a_call_can_be_continued(way: str) -> None:
     result = ChatMessage(
         "sunny", role="tool", additional_kwargs={"tool_call_id": block.tool_call_id}
     )
-    found = seen(*HI, message, result)
-    function = found[1]["tool_calls"][0]["function"]
+    outcome = seen(*HI, message, result)
+    function = outcome[1]["tool_calls"][0]["function"]
     assert (function["name"], json.loads(function["arguments"])) == PARIS
-    assert found[1]["tool_calls"][0]["id"] == found[2]["tool_call_id"]
-    assert found[1]["content"] == "Look."
+    assert outcome[1]["tool_calls"][0]["id"] == outcome[2]["tool_call_id"]
+    assert outcome[1]["content"] == "Look."

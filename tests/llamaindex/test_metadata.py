@@ -68,7 +68,7 @@ def test_observers_ask_no_model() -> None:
         _ = llm.metadata
 
 
-def test_what_is_known_is_told_to_observers() -> None:
+def test_observers_see_what_is_known() -> None:
     llm = llm_of(Counting(context_window=5000), Counting(context_window=6000, template=TAGGED))
     before = llm.to_payload()
     assert (before["context_window"], before["is_function_calling_model"]) == (3900, False)
@@ -105,17 +105,17 @@ def test_a_model_that_cannot_be_reached_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("small", "large", "wanted"),
+    ("small", "large", "expected"),
     [(4096, 8192, 4096), (8192, 4096, 4096), (None, 512, 512), (None, None, 3900)],
 )
-def test_the_smaller_window_counts(small: Any, large: Any, wanted: int) -> None:
+def test_the_smaller_window_counts(small: Any, large: Any, expected: int) -> None:
     backends = Counting(context_window=small), Counting(context_window=large)
-    assert llm_of(*backends).metadata.context_window == wanted
+    assert llm_of(*backends).metadata.context_window == expected
     assert llm_of(*backends, context_window=777).metadata.context_window == 777
 
 
 @pytest.mark.parametrize(
-    ("templates", "options", "wanted"),
+    ("templates", "options", "expected"),
     [
         ((PLAIN, PLAIN), {}, 2048),
         ((TAGGED, PLAIN), {}, 10240),
@@ -127,11 +127,11 @@ def test_the_smaller_window_counts(small: Any, large: Any, wanted: int) -> None:
         ((TAGGED, TAGGED), {"context_window": 1000}, 500),
     ],
 )
-def test_prompts_leave_room_for_the_reply(templates: Any, options: Any, wanted: int) -> None:
+def test_prompts_leave_room_for_the_reply(templates: Any, options: Any, expected: int) -> None:
     small, large = (Counting(template=t, context_window=32768) for t in templates)
     llm = llm_of(small, large, **options)
-    assert llm.metadata.num_output == wanted
-    assert PromptHelper.from_llm_metadata(llm.metadata).num_output == wanted
+    assert llm.metadata.num_output == expected
+    assert PromptHelper.from_llm_metadata(llm.metadata).num_output == expected
 
 
 def test_a_generation_prompt_that_opens_the_tags_is_one_of_a_thinking_model() -> None:
@@ -148,7 +148,7 @@ def test_overrides_do_not_take_the_room_of_the_thoughts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer_by", "small", "large", "wanted"),
+    ("answer_by", "small", "large", "expected"),
     [
         ("large", PLAIN, HERMES, True),
         ("large", HERMES, PLAIN, False),
@@ -160,23 +160,23 @@ def test_overrides_do_not_take_the_room_of_the_thoughts() -> None:
     ],
 )
 def test_whoever_answers_has_to_see_tools(
-    answer_by: Any, small: str, large: str, wanted: bool
+    answer_by: Any, small: str, large: str, expected: bool
 ) -> None:
     llm = llm_of(Counting(template=small), Counting(template=large), answer_by=answer_by)
-    assert llm.metadata.is_function_calling_model is wanted
-    llm.is_function_calling_model = not wanted
-    assert llm.metadata.is_function_calling_model is not wanted
+    assert llm.metadata.is_function_calling_model is expected
+    llm.is_function_calling_model = not expected
+    assert llm.metadata.is_function_calling_model is not expected
 
 
-@pytest.mark.parametrize(("kind", "wanted"), [(Private, True), (Blind, False)])
-def test_where_no_template_is_shown_two_renderings_tell_once(kind: Any, wanted: bool) -> None:
+@pytest.mark.parametrize(("kind", "expected"), [(Private, True), (Blind, False)])
+def test_where_no_template_is_shown_two_renderings_tell_once(kind: Any, expected: bool) -> None:
     small, large = kind(), kind()
     llm = llm_of(small, large)
-    assert llm.metadata.is_function_calling_model is wanted
+    assert llm.metadata.is_function_calling_model is expected
     asked = len(large.conversations)
-    assert len([tools for tools in large.tools if tools]) == (1 if wanted else 0)
+    assert len([tools for tools in large.tools if tools]) == (1 if expected else 0)
     for again in (llm, llm.model_copy(), GlimpRouterLLM(small=small, large=large)):
-        assert again.metadata.is_function_calling_model is wanted
+        assert again.metadata.is_function_calling_model is expected
     # A new router renders one greeting to look for tags; the question for tools is not repeated.
     assert len(large.conversations) == asked + 2
 

@@ -54,11 +54,11 @@ def kinds(way: str) -> Any:
 async def test_every_call_begins_and_ends_once(way: str) -> None:
     llm = scripted("Hel", "lo.")
     with listening() as heard:
-        found = await replies(way, llm)
+        result = await replies(way, llm)
     starts, parts, ends = (heard.of(kind) for kind in kinds(way))
     assert (len(starts), len(ends)) == (1, 1)
-    assert [part.response for part in parts] == (found if "stream" in way else [])
-    assert ends[0].response is found[-1]
+    assert [part.response for part in parts] == (result if "stream" in way else [])
+    assert ends[0].response is result[-1]
     assert heard.of(RoutingEvent) == [], "nobody asked for them"
     assert starts[0].model_dict["model_name"] == "tiny+big"
     json.dumps(starts[0].model_dict)
@@ -96,7 +96,7 @@ async def test_callbacks_come_in_pairs(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_steps_are_told_as_events_of_the_call(way: str) -> None:
+async def test_steps_are_reported_as_events_of_the_call(way: str) -> None:
     llm = scripted("Hel", "lo.", step_events=True)
     with listening() as heard:
         await replies(way, llm)
@@ -118,7 +118,7 @@ async def test_steps_are_told_as_events_of_the_call(way: str) -> None:
     assert (reply.result.answer, reply.result.reasoning) == ("Hello.", REASONING)
 
 
-async def test_pieces_of_calls_are_told() -> None:
+async def test_parts_of_calls_are_reported() -> None:
     with listening() as heard:
         llm = scripted(*demanded(CALL), step_events=True)
         llm.chat_with_tools(TOOLS, "hi", tool_required=True)
@@ -143,8 +143,8 @@ async def test_routing_events_are_plain_data_if_need_be() -> None:
 
 def test_fields_of_events_may_be_left_out() -> None:
     event = RoutedStepStartEvent(event=events.StepStarted(0, "small", 1.0, False))
-    found = event.model_dump(exclude={"tags"})
-    assert "tags" not in found and found["event"]["type"] == "step_started"
+    result = event.model_dump(exclude={"tags"})
+    assert "tags" not in result and result["event"]["type"] == "step_started"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -175,7 +175,7 @@ async def test_a_handler_that_fails_breaks_no_reply(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_failure_is_told_with_what_was_written(way: str) -> None:
+async def test_a_failure_is_reported_with_what_was_written(way: str) -> None:
     debug = LlamaDebugHandler(print_trace_on_end=False)
     manager = CallbackManager([debug])
     llm = scripted("Hel", "lo.", max_retries=0, callback_manager=manager, step_events=True)
@@ -196,7 +196,7 @@ async def test_a_failure_is_told_with_what_was_written(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_mistake_of_the_caller_is_told_as_well(way: str) -> None:
+async def test_a_mistake_of_the_caller_is_reported_as_well(way: str) -> None:
     debug = LlamaDebugHandler(print_trace_on_end=False)
     llm = scripted("x", callback_manager=CallbackManager([debug]))
     with pytest.raises(ConfigError):

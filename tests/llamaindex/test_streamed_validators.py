@@ -66,10 +66,10 @@ CLASSES = [After, Before, OfField, Computed]
 
 
 async def objects(way: str, llm: Any, cls: Any) -> list[Any]:
-    found = getattr(llm, way)(cls, PromptTemplate("Which range?"))
+    result = getattr(llm, way)(cls, PromptTemplate("Which range?"))
     if way.startswith("a"):
-        return [item async for item in await found]
-    return list(found)
+        return [item async for item in await result]
+    return list(result)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -79,19 +79,19 @@ async def test_parts_at_which_a_validator_fails_are_skipped(
     way: str, cls: type[BaseModel], mode: str
 ) -> None:
     llm = scripted(*(answer(JSON) if mode == "default" else JSON), pydantic_program_mode=mode)
-    found = await objects(way, llm, cls)
-    assert found[-1] == cls(low=1, high=5)
-    assert type(found[-1]) is cls
+    result = await objects(way, llm, cls)
+    assert result[-1] == cls(low=1, high=5)
+    assert type(result[-1]) is cls
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_parts_that_validate_are_still_told(way: str) -> None:
+async def test_parts_that_validate_are_still_yielded(way: str) -> None:
     class Plain(BaseModel):
         low: int = 0
         high: int = 0
 
-    found = await objects(way, scripted(*answer(JSON)), Plain)
-    assert Plain(low=1) in found and found[-1] == Plain(low=1, high=5)
+    result = await objects(way, scripted(*answer(JSON)), Plain)
+    assert Plain(low=1) in result and result[-1] == Plain(low=1, high=5)
 
 
 @pytest.mark.parametrize(

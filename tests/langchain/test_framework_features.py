@@ -97,7 +97,7 @@ def test_the_threshold_is_configured_by_with_config() -> None:
     assert authors(llm.invoke("hi")) == ["small", "large", "large"], "the original is as it was"
 
 
-def test_the_models_are_configured_by_their_short_forms() -> None:
+def test_the_models_are_configured_by_their_model_strings() -> None:
     llm = ChatGlimpRouter(
         small=OUTPUT_ARGUMENTS.format("S"), large=OUTPUT_ARGUMENTS.format("L"), api_key="k"
     )
@@ -209,7 +209,7 @@ async def test_awaited_answers_are_cached_with_the_others() -> None:
     assert len(cache._cache) == 1
 
 
-def test_other_questions_of_form_are_not_answered_from_the_cache() -> None:
+def test_other_output_is_not_answered_from_the_cache() -> None:
     cache = InMemoryCache()
     llm = chat("Hello.", cache=cache)
     changes: list[dict[str, Any]] = [
@@ -268,14 +268,14 @@ def test_streaming_can_be_disabled_for_tools_only() -> None:
 
 @pytest.mark.parametrize("make", [chat, text_model])
 async def test_streaming_true_streams_inside_invoke(make: Any) -> None:
-    for streaming, wanted in ((True, ["Hello", " there."]), (None, [])):
+    for streaming, expected in ((True, ["Hello", " there."]), (None, [])):
         llm = make("Hello", " there.", streaming=streaming)
         for asynchronous in (False, True):
             heard = Heard()
             config: Any = {"callbacks": [heard]}
             reply = await llm.ainvoke("hi", config) if asynchronous else llm.invoke("hi", config)
             assert getattr(reply, "content", reply) == "Hello there."
-            assert [token for token in heard.tokens if token] == wanted
+            assert [token for token in heard.tokens if token] == expected
             assert heard.ends == 1
 
 
@@ -368,7 +368,7 @@ def turns(heard: Heard) -> list[str]:
 
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 @pytest.mark.parametrize("make", [chat, text_model])
-def test_steps_are_told_inside_chains(make: Any, way: str) -> None:
+def test_steps_are_reported_inside_chains(make: Any, way: str) -> None:
     heard = Heard()
     chain = ChatPromptTemplate.from_template("{q}") | make("Hi.", step_events=True)
     chain = chain | StrOutputParser()
@@ -381,7 +381,7 @@ def test_steps_are_told_inside_chains(make: Any, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke", "astream"])
-async def test_steps_are_told_inside_agents(way: str) -> None:
+async def test_steps_are_reported_inside_agents(way: str) -> None:
     agents = pytest.importorskip("langchain.agents")
     backend = Turns(of_own_accord(CALL), ["It is sunny."], name="both")
     llm = ChatGlimpRouter(small=backend, large=backend, temperature=0, step_events=True)
@@ -424,14 +424,14 @@ def test_the_profile_tells_what_the_model_can() -> None:
 
 
 @pytest.mark.parametrize(
-    ("small", "large", "wanted"), [(4096, 8192, 4096), (8192, 4096, 4096), (None, 512, 512)]
+    ("small", "large", "expected"), [(4096, 8192, 4096), (8192, 4096, 4096), (None, 512, 512)]
 )
-def test_the_smaller_window_counts(small: int | None, large: int | None, wanted: int) -> None:
+def test_the_smaller_window_counts(small: int | None, large: int | None, expected: int) -> None:
     backends = pair("x")
     backends["small"].context_window, backends["large"].context_window = small, large
     profile = ChatGlimpRouter(**backends).profile
     assert profile is not None
-    assert profile["max_input_tokens"] == wanted
+    assert profile["max_input_tokens"] == expected
 
 
 def test_the_profile_asks_no_server() -> None:
@@ -531,10 +531,10 @@ def test_the_user_may_count_the_tokens(make: Any) -> None:
 
 
 def history(rounds: int = 6) -> list[Any]:
-    found: list[Any] = [SystemMessage("Be brief.")]
+    result: list[Any] = [SystemMessage("Be brief.")]
     for number in range(rounds):
-        found += [HumanMessage(f"question {number} " + "word " * 8), AIMessage("word " * 8)]
-    return [*found, HumanMessage("the last question")]
+        result += [HumanMessage(f"question {number} " + "word " * 8), AIMessage("word " * 8)]
+    return [*result, HumanMessage("the last question")]
 
 
 def trimmed(llm: ChatGlimpRouter, messages: list[Any], **options: Any) -> list[Any]:
@@ -601,13 +601,13 @@ async def test_prices_make_costs(way: str) -> None:
     message = await ask(way, chat("Hello.", prices=prices))
     told = message.response_metadata["glimprouter"]
     small, large = told["usage"]["small"], told["usage"]["large"]
-    wanted = (
+    expected = (
         small["input_tokens"]
         + 10 * small["output_tokens"]
         + 100 * large["input_tokens"]
         + 1000 * large["output_tokens"]
     ) / 1e6
-    assert told["cost"] == pytest.approx(wanted)
+    assert told["cost"] == pytest.approx(expected)
     assert told["large_alone_cost"] > 0
     assert message.usage_metadata["input_tokens"] == small["input_tokens"] + large["input_tokens"]
 
@@ -617,8 +617,8 @@ def test_prices_may_be_given_as_data_and_per_call() -> None:
     llm = chat("Hello.")
     assert llm.invoke("hi").response_metadata["glimprouter"]["cost"] is None
     message = llm.invoke("hi", prices=prices)
-    wanted = message.usage_metadata["total_tokens"] / 1e6
-    assert message.response_metadata["glimprouter"]["cost"] == pytest.approx(wanted)
+    expected = message.usage_metadata["total_tokens"] / 1e6
+    assert message.response_metadata["glimprouter"]["cost"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -653,7 +653,7 @@ async def test_another_model_takes_over(way: str) -> None:
     assert (await ask(way, llm)).content == "I take over."
 
 
-def test_only_failures_are_taken_over_if_that_is_wanted() -> None:
+def test_only_the_named_exceptions_are_taken_over() -> None:
     llm = chat("x").with_fallbacks([chat("other")], exceptions_to_handle=(BackendError,))
     with pytest.raises(ConfigError, match="'tempreature'"):
         llm.invoke("hi", tempreature=1)
@@ -677,8 +677,8 @@ async def test_a_failed_call_may_be_repeated(asynchronous: bool) -> None:
 
 def test_a_failure_of_a_batch_can_be_returned() -> None:
     llm = failing()
-    found = llm.batch(["a", "b"], return_exceptions=True)
-    assert [type(item) for item in found] == [BackendError, BackendError]
+    result = llm.batch(["a", "b"], return_exceptions=True)
+    assert [type(item) for item in result] == [BackendError, BackendError]
 
 
 def test_callbacks_hear_of_a_failure() -> None:

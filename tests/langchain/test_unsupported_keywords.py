@@ -1,4 +1,4 @@
-"""Schemas that no grammar can keep as they are, by way of LangChain: asked for all the same."""
+"""Schemas that no grammar can express, through LangChain: the models are shown them in any case."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_sets_and_decimals(method: Any, supports_schema: bool) -> None:
             .invoke("hi")
         )
 
-    found = reply('{"total": "1.50", "tags": ["a", "a"]}')
-    assert found == Bill(total=Decimal("1.50"), tags={"a"})
+    result = reply('{"total": "1.50", "tags": ["a", "a"]}')
+    assert result == Bill(total=Decimal("1.50"), tags={"a"})
     with pytest.raises(
         (ValidationError, OutputParserException)
     ):  # pydantic checks what the grammar could not
@@ -68,15 +68,15 @@ def test_sets_and_decimals(method: Any, supports_schema: bool) -> None:
 @pytest.mark.parametrize("strict", [None, False])
 async def test_a_tool_with_a_set_beside_another(way: str, choice: str, strict: Any) -> None:
     call = '{"name": "look", "arguments": {"cities": ["Graz", "Graz"]}}'
-    wanted: Any = ("look", {"cities": ["Graz", "Graz"]})
+    expected: Any = ("look", {"cities": ["Graz", "Graz"]})
     if choice == "get_weather":
-        call, wanted = json.dumps({"name": PARIS[0], "arguments": PARIS[1]}), PARIS
+        call, expected = json.dumps({"name": PARIS[0], "arguments": PARIS[1]}), PARIS
     free = choice == "auto" and strict is False
     script = (
         of_own_accord([call], supports_schema=not free) if choice == "auto" else demanded([call])
     )
     llm = chat(*script).bind_tools([look, get_weather], tool_choice=choice, strict=strict)
-    assert called(await ask(way, llm)) == [wanted]
+    assert called(await ask(way, llm)) == [expected]
 
 
 async def test_an_agent_with_such_a_tool_and_a_forced_answer() -> None:

@@ -67,7 +67,7 @@ def test_a_stored_model_names_its_class_and_holds_plain_data(kind: Any) -> None:
     json.dumps(stored)
 
 
-def test_the_embedded_pair_stays_the_embedded_pair() -> None:
+def test_the_bundled_models_stay_the_bundled_models() -> None:
     stored = dumpd(ChatGlimpRouter(max_tokens=5))
     assert {"small", "large"}.isdisjoint(stored["kwargs"])
     again = restored(stored)
@@ -155,7 +155,7 @@ def test_a_key_from_the_environment_is_a_secret_too(monkeypatch: pytest.MonkeyPa
     assert restored(json.loads(stored), secrets_from_env=True).small == SECRET_SMALL
 
 
-def everything_said(llm: Any) -> dict[str, str]:
+def all_texts(llm: Any) -> dict[str, str]:
     """All that frameworks write down of a model."""
     bound = llm.bind(stop=["x"])
     return {
@@ -181,28 +181,28 @@ def test_no_secret_is_written_anywhere(kind: Any, objects: bool) -> None:
     llm: Any
     if objects:
         backends = {
-            name: OpenAIBackend(name, base_url=form.partition("@")[2], api_key=KEY)
-            for name, form in (("S", small), ("L", large))
+            name: OpenAIBackend(name, base_url=model_string.partition("@")[2], api_key=KEY)
+            for name, model_string in (("S", small), ("L", large))
         }
         llm = kind(small=backends["S"], large=backends["L"])
     else:
         llm = kind(small=small, large=large, api_key=KEY)
-    said = everything_said(llm)
-    assert {name for name, text in said.items() if KEY in text or PASSWORD in text} == set()
-    assert "127.0.0.1:9/v1" in said["asdict"], "without its user, an address may be told"
+    texts = all_texts(llm)
+    assert {name for name, text in texts.items() if KEY in text or PASSWORD in text} == set()
+    assert "127.0.0.1:9/v1" in texts["asdict"], "without its user, an address may be told"
 
 
 class Seen(BaseCallbackHandler):
     """Keeps what callbacks are told at a run's start."""
 
     def __init__(self) -> None:
-        self.told: list[Any] = []
+        self.starts: list[Any] = []
 
     def on_chat_model_start(self, serialized: Any, messages: Any, **kwargs: Any) -> None:
-        self.told.append({"serialized": serialized, **kwargs})
+        self.starts.append({"serialized": serialized, **kwargs})
 
     def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
-        self.told.append({"serialized": serialized, **kwargs})
+        self.starts.append({"serialized": serialized, **kwargs})
 
 
 @pytest.mark.parametrize("way", ["invoke", "stream"])
@@ -214,15 +214,15 @@ def test_no_secret_is_in_a_trace(kind: Any, way: str) -> None:
     config: Any = {"callbacks": [seen, collector]}
     with pytest.raises(BackendError) as caught:
         list(llm.stream("hi", config) if way == "stream" else llm.invoke("hi", config))
-    (told,), (run,) = seen.told, collector.traced_runs
-    for text in (str(told), run.model_dump_json(), str(caught.value)):
+    (start,), (run,) = seen.starts, collector.traced_runs
+    for text in (str(start), run.model_dump_json(), str(caught.value)):
         assert KEY not in text and PASSWORD not in text
-    assert told["serialized"]["kwargs"]["api_key"]["type"] == "secret"
-    assert told["serialized"]["kwargs"]["small"]["id"] == ["GLIMP_SMALL"]
+    assert start["serialized"]["kwargs"]["api_key"]["type"] == "secret"
+    assert start["serialized"]["kwargs"]["small"]["id"] == ["GLIMP_SMALL"]
 
 
 @pytest.mark.parametrize("make", [chat, text_model])
-def test_backend_objects_are_told_by_name_and_cannot_be_stored(make: Any) -> None:
+def test_backend_objects_are_shown_by_name_and_cannot_be_stored(make: Any) -> None:
     llm = make("Hello.")
     stored = dumpd(llm)
     small = stored["kwargs"]["small"]
@@ -233,13 +233,13 @@ def test_backend_objects_are_told_by_name_and_cannot_be_stored(make: Any) -> Non
         restored(stored)
 
 
-def test_callbacks_are_told_what_runs() -> None:
+def test_callbacks_see_what_runs() -> None:
     seen = Seen()
     llm = ChatGlimpRouter(**pair("Hello."), threshold=0.5)
     llm.invoke("hi", config={"callbacks": [seen]})
     list(llm.stream("hi", config={"callbacks": [seen]}))
-    for told in seen.told:
-        assert told["serialized"]["id"] == ["langchain_glimp", "chat_models", "ChatGlimpRouter"]
-        assert told["serialized"]["kwargs"]["threshold"] == 0.5
-        assert told["invocation_params"]["routing"]["threshold"] == 0.5
-        assert told["metadata"]["ls_model_name"] == "tiny+big"
+    for start in seen.starts:
+        assert start["serialized"]["id"] == ["langchain_glimp", "chat_models", "ChatGlimpRouter"]
+        assert start["serialized"]["kwargs"]["threshold"] == 0.5
+        assert start["invocation_params"]["routing"]["threshold"] == 0.5
+        assert start["metadata"]["ls_model_name"] == "tiny+big"

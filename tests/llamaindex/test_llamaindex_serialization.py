@@ -85,7 +85,7 @@ def test_an_infinite_threshold_is_stored(way: Any, threshold: float) -> None:
 
 
 @pytest.mark.parametrize("way", STORED)
-def test_the_embedded_pair_stays_the_embedded_pair(
+def test_the_bundled_models_stay_the_bundled_models(
     way: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = GlimpRouterLLM()
@@ -158,16 +158,16 @@ def everything_said(llm: GlimpRouterLLM) -> dict[str, str]:
 
 @pytest.mark.parametrize("given", ["arguments", "environment", "backends"])
 def test_no_secret_is_written_anywhere(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    forms = {"small": SECRET_SMALL, "large": SECRET_LARGE}
+    models = {"small": SECRET_SMALL, "large": SECRET_LARGE}
     if given == "environment":
         for name, value in {"SMALL": SECRET_SMALL, "LARGE": SECRET_LARGE, "API_KEY": KEY}.items():
             monkeypatch.setenv(f"GLIMP_{name}", value)
         llm = GlimpRouterLLM()
         assert llm.api_key == SecretStr(KEY) and llm.small == SECRET_SMALL
     elif given == "arguments":
-        llm = GlimpRouterLLM(**forms, api_key=KEY)
+        llm = GlimpRouterLLM(**models, api_key=KEY)
     else:
-        urls = {role: form.partition("@")[2] for role, form in forms.items()}
+        urls = {role: model_string.partition("@")[2] for role, model_string in models.items()}
         llm = GlimpRouterLLM(
             **{role: OpenAIBackend(role, base_url=url, api_key=KEY) for role, url in urls.items()}
         )

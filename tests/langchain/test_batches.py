@@ -51,24 +51,24 @@ def crowd(together: int) -> tuple[GlimpRouterLLM, Crowd]:
     return GlimpRouterLLM(small=backend, large=backend, threshold=-1, temperature=0), backend
 
 
-async def asked(llm: Any, method: str, **kwargs: Any) -> list[str]:
+async def replies(llm: Any, method: str, **kwargs: Any) -> list[str]:
     called = getattr(llm, method)(PROMPTS, **kwargs)
-    found = await called if method.startswith("a") else called
-    return found if isinstance(found, list) else [g[0].text for g in found.generations]
+    result = await called if method.startswith("a") else called
+    return result if isinstance(result, list) else [g[0].text for g in result.generations]
 
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_prompts_are_answered_at_the_same_time(method: str) -> None:
     together = 6 if method.startswith("a") else 4  # a pool of threads has four at least
     llm, backend = crowd(together)
-    assert await asked(llm, method) == ["Fine."] * 6
+    assert await replies(llm, method) == ["Fine."] * 6
     assert backend.most >= together
 
 
 @pytest.mark.parametrize("method", ["abatch", "batch"])
 async def test_no_more_than_allowed_are_answered_at_the_same_time(method: str) -> None:
     llm, backend = crowd(2)
-    assert await asked(llm, method, config={"max_concurrency": 2}) == ["Fine."] * 6
+    assert await replies(llm, method, config={"max_concurrency": 2}) == ["Fine."] * 6
     assert backend.most == 2
 
 
@@ -86,10 +86,10 @@ class Fails(Listening):
 async def test_one_that_fails_takes_no_other_along(method: str) -> None:
     backend = Fails(tokens("Fine.", ""), generation_prompt="<assistant>\n")
     llm = GlimpRouterLLM(small=backend, large=backend, temperature=0)
-    answers = await asked(llm, method, return_exceptions=True)
+    answers = await replies(llm, method, return_exceptions=True)
     assert [type(a) for a in answers] == [str, str, BackendError, str, str, str]
     with pytest.raises(BackendError, match="broken"):
-        await asked(llm, method)
+        await replies(llm, method)
 
 
 async def test_a_cancelled_caller_stops_all() -> None:

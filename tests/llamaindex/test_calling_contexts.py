@@ -1,4 +1,4 @@
-"""Where LLMs are called from: global settings, engines, threads, loops and no loop at all."""
+"""Where an LLM is called from: global settings, engines, threads, event loops or none."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_the_llm_of_the_settings_is_used(settings: Any) -> None:
     assert resolve_llm(llm) is settings.llm is llm
 
 
-def test_the_callbacks_of_the_settings_hear_of_it(settings: Any) -> None:
+def test_the_callbacks_of_the_settings_see_the_call(settings: Any) -> None:
     counter = TokenCountingHandler(tokenizer=str.split)
     settings.callback_manager = CallbackManager([counter])
     settings.llm = scripted(*PIECES)
@@ -145,7 +145,7 @@ def test_a_loop_may_be_new_in_a_thread(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ASYNC)
-def test_llamaindex_s_own_way_to_run_coroutines(way: str) -> None:
+def test_coroutines_run_as_llamaindex_runs_them(way: str) -> None:
     llm = scripted(*PIECES)
     assert str(in_a_thread(lambda: asyncio_run(ask(way, llm)))).endswith(ANSWER)
 
@@ -183,8 +183,8 @@ def test_without_a_loop_the_error_says_what_to_do(way: str) -> None:
 def test_many_threads_share_an_llm() -> None:
     llm = scripted(*PIECES)
     with ThreadPoolExecutor(16) as pool:
-        found = [*pool.map(lambda n: llm.complete(f"question {n}"), range(48))]
-    assert [reply.text for reply in found] == [ANSWER] * 48
+        result = [*pool.map(lambda n: llm.complete(f"question {n}"), range(48))]
+    assert [reply.text for reply in result] == [ANSWER] * 48
     assert len({request.prompt for request in llm.large.requests}) == 96
 
 
@@ -192,10 +192,10 @@ async def test_many_calls_at_once_keep_apart() -> None:
     backend = Turns(of_own_accord(CALL), ["Sunny."], name="both")
     llm = GlimpRouterLLM(small=backend, large=backend, temperature=0)
     tools = [tool.metadata.to_openai_tool() for tool in TOOLS]
-    found = await asyncio.gather(*(ask(WAYS[n % 4], llm, tools=tools) for n in range(12)))
-    assert [calls(response.message) for response in found] == [[PARIS]] * 12
-    assert {*map(str, (thoughts(response.message) for response in found))} == {str([REASONING])}
-    ids = {response.message.blocks[-1].tool_call_id for response in found}
+    result = await asyncio.gather(*(ask(WAYS[n % 4], llm, tools=tools) for n in range(12)))
+    assert [calls(response.message) for response in result] == [[PARIS]] * 12
+    assert {*map(str, (thoughts(response.message) for response in result))} == {str([REASONING])}
+    ids = {response.message.blocks[-1].tool_call_id for response in result}
     assert len(ids) == 12
 
 
