@@ -26,6 +26,7 @@ from glimp_integrations.output.tool_parser import ToolCallParser
 from glimp_integrations.runtime.reply_events import KindResolver
 from glimp_integrations.settings import RoutingSettings
 
+pytestmark = pytest.mark.serial
 PIECES = 2000
 LONGEST = 0.020  # seconds for one piece; what it is meant to be is less than one millisecond
 ATTEMPTS = 5
