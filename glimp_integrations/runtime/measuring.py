@@ -146,7 +146,8 @@ def _glimpse_size(small: Backend, capabilities: Capabilities, estimator: Estimat
             remedy=f"Set top_logprobs={shown} on the backend and calibrate the "
             "threshold for it: entropies of different k are not comparable"
             if shown > 1
-            else "Use it as the large model only: the probability of one token says nothing about the others",
+            else "Use it as the large model only: the probability of one token says nothing about "
+            "the others",
         )
     if k == 1 and estimator == "topk_renorm":
         raise ConfigError(
