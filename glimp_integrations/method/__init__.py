@@ -2,8 +2,16 @@
 
 ::
 
-    chain.py          one question's chain of thought as a state machine
-    boundaries.py     where a step ends
+    rule.py           who writes the next step: start here
+    chain.py          one question's chain of thought and answer, as a state machine
+    steps.py          what a chain consists of, and why steps end
+    boundaries.py     where a step ends, in text that arrives in pieces
+    limits.py         how many tokens may still be written
+    repetition.py     chains that go round in circles
+    shared_text.py    the text that both models continue
+    answer_plan.py    what a chain has to know of the answer's shape
+    tokens.py         what a model writes
     entropy.py        H of a token's distribution, in nats
     format_tokens.py  tokens that only format: bullets, list numbers, white space
+    think_tags.py     the tags that models think in
 """

@@ -1,14 +1,18 @@
-"""What one call does: models asked, prompts built, streams read, steps written, all of it recorded.
+"""What one call does: ask the models, build prompts, read streams, write steps, record all of it.
 
 ::
 
-    loop.py          the routing loop
-    prepare.py       what a call needs before its first step
-    call.py          one call, and the hooks around it
-    model_stream.py  one model's requests within a call
-    strategy.py      how requests are made
-    recorder.py      what goes into the trace
-    text_kinds.py    whether shown text is reasoning or answer
-    speed.py         how fast a pair of models is, measured
-    pair_info.py     what frameworks ask about a pair before it answers
+    loop.py            the routing loop: start here
+    call.py            one call, and the hooks around it
+    prepare.py         what a call needs before its first step
+    ask_models.py      what both models say before it: capabilities and prompts
+    measuring.py       how H is computed, and what a threshold belongs to
+    model_stream.py    one model in one call: glimpsed at, read, cancelled
+    request_stream.py  its running request, repeated after a failure
+    counters.py        what its requests came to
+    reply_events.py    from shown text to events: reasoning, answer, tool calls
+    recorder.py        what goes into the trace
+    strategy.py        how requests are made
+    speed.py           how fast a pair of models is, measured
+    pair_info.py       what frameworks ask about a pair before it answers
 """
