@@ -113,7 +113,7 @@ class TestReadme:
         assert "24" in space["response"].text and space["response"].text in printed
 
 
-@pytest.mark.pair
+@pytest.mark.bundled
 class TestGettingStarted:
     def test_langchain(self, started: dict[str, Any]) -> None:
         printed = run("getting-started/langchain.md 1", started)
@@ -159,7 +159,7 @@ class TestGettingStarted:
         assert "391" in printed and re.search(r"\n\d+ tokens", printed)
 
 
-@pytest.mark.pair
+@pytest.mark.bundled
 class TestServersAndAgents:
     def test_your_endpoints(self, servers: tuple[str, str]) -> None:
         small, large = servers
