@@ -132,7 +132,7 @@ def test_first_use_does_not_depend_on_what_the_model_happens_to_write(
     assert rest
     backend = OpenAIBackend(
         base_url=f"{small.url}/v1",
-        api_key=small._secret(),
+        api_key=small._api_key(),
         extra_body={"logit_bias": [[half, 1000.0]]},  # always half a character, always kept back
     )
     try:
@@ -154,7 +154,7 @@ def test_the_server_wants_its_key_and_passes_the_check(small: LlamaCppBackend) -
 
 
 def test_the_same_server_through_the_endpoint_backend(small: LlamaCppBackend) -> None:
-    backend = OpenAIBackend(base_url=f"{small.url}/v1", api_key=small._secret())
+    backend = OpenAIBackend(base_url=f"{small.url}/v1", api_key=small._api_key())
     try:
         can = io_loop.call(backend.capabilities)
         assert backend.server.name == "llama.cpp"
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_model(tmp_path: Any) -> None:
         GlimpRouter("llamacpp:/nowhere.gguf", "llamacpp:/nowhere.gguf").run("hi")
     fake = tmp_path / "fake.gguf"
     fake.write_text("not a model")
-    with pytest.raises(ConfigError, match="no GGUF file"):
+    with pytest.raises(ConfigError, match="not a GGUF file"):
         GlimpRouter(f"llamacpp:{fake}", f"llamacpp:{fake}").run("hi")
 
 
