@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from glimp_integrations import Trace
@@ -34,6 +35,7 @@ def bench(folder: Path, *more: str) -> str:
     return done.output
 
 
+@pytest.mark.slow  # the other one is a bench from the command line, too
 def test_a_short_bench_and_its_resumption(tmp_path: Path) -> None:
     output = bench(tmp_path, "--prices", "1,2,3,4")
     path = tmp_path / "results.jsonl"

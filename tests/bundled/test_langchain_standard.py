@@ -17,6 +17,7 @@ from langchain_glimp import ChatGlimpRouter
 
 LONGER = {
     "test_agent_loop[model0]",
+    "test_agent_loop[model1]",
     "test_bind_runnables_as_tools",
     "test_json_mode",
     "test_structured_output[pydantic]",
@@ -25,6 +26,7 @@ LONGER = {
     "test_structured_output_async[typeddict]",
     "test_structured_output_optional_param",
     "test_structured_output_pydantic_2_v1",
+    "test_tool_calling[model1]",
     "test_tool_calling_with_no_arguments",
     "test_tool_choice",
     "test_tool_message_histories_string_content",

@@ -40,7 +40,7 @@ def questions() -> list[str]:
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("problems", [3, pytest.param(PROBLEMS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("problems", [2, pytest.param(PROBLEMS, marks=pytest.mark.slow)])
 def test_two_request_and_fused_decide_and_write_the_same(
     steady: GlimpRouter, problems: int
 ) -> None:
@@ -58,7 +58,7 @@ def test_two_request_and_fused_decide_and_write_the_same(
         f"\n{boundaries} boundaries, {large_steps} to the large model; first divergences "
         f"(problem, step, nats from the threshold): {divergences or 'none'}"
     )
-    assert large_steps >= problems // 3  # the comparison saw hand-overs
+    assert large_steps >= max(1, problems // 3)  # the comparison saw hand-overs
     assert boundaries >= 2 * problems  # other processors write other texts
     assert all(edge <= EDGE for _, _, edge in divergences)
 

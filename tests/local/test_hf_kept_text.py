@@ -110,7 +110,7 @@ partners = st.sampled_from([("llama", "other"), ("qwen2", "plain"), ("gemma2", "
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(QUIET, max_examples=15)
+@settings(QUIET, max_examples=8)
 @given(partner=partners, begin=beginnings, turns=turns)
 def test_kept_caches_never_change_a_conversation(kind, partner, begin, turns):
     check(kind, partner, begin, turns)
