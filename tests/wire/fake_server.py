@@ -177,7 +177,10 @@ class FakeServer(Loopback):
     def completions(self) -> list[dict[str, Any]]:
         """Bodies of the completion requests that hold a conversation."""
         return [
-            r.body for r in self.seen("/v1/completions") if GENERATION_PROMPT in r.body["prompt"]
+            r.body
+            for r in self.seen("/v1/completions")
+            # A caller that was cancelled may leave before its body was sent.
+            if GENERATION_PROMPT in r.body.get("prompt", "")
         ]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 5.0) -> bool:
