@@ -54,7 +54,6 @@ class TestQuickstarts:
         assert "Paris" in chain
         assert bill == "Bill(total=8.7, change=11.3)"
 
-    @pytest.mark.slow  # README and docs run as much of it
     def test_llamaindex(self) -> None:
         answer, blocks, steps, usage, completion, bill = executed("llamaindex")
         assert "34" in answer
