@@ -50,7 +50,7 @@ test-fast: $(STAMP) ## In less than a minute: what needs no model and no server
 
 test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the lowest versions allowed
 	@echo "== testing, lowest versions"
-	@$(PYTEST_LOWEST) $(SIDE_BY_SIDE) --ignore tests/test_docs.py $(FAST) tests/wire
+	@$(PYTEST_LOWEST) $(SIDE_BY_SIDE) $(FAST) tests/wire
 	@$(PYTEST_LOWEST) --quiet -m "serial and not slow" tests/wire
 
 test-slow: $(STAMP) ## Run the longer proofs
