@@ -25,7 +25,7 @@ PER_CALL = frozenset(RoutingSettings.model_fields) - FIXED
 OUTPUT_ARGUMENTS = frozenset(
     {"tools", "tool_choice", "strict", "parallel_tool_calls", "response_format"}
 )
-"""Arguments of a call that ask for a form of reply, named as in OpenAI's API."""
+"""Arguments of a call that ask for more than text, named as in OpenAI's API."""
 _NOT_SHAPING = {"strategy", "timeout", "max_retries", "prices"}
 
 
@@ -78,7 +78,7 @@ class RoutedModel(RoutingSettings):
     def call_changes(
         self, stop: str | Sequence[str] | None, given: Mapping[str, Any]
     ) -> tuple[dict[str, Any], OutputSpec]:
-        """Settings and form of one call, from a framework's keyword arguments.
+        """Settings and output of one call, from a framework's keyword arguments.
 
         Raises:
             ConfigError: An argument is not known; it would otherwise be ignored in silence.
@@ -98,7 +98,7 @@ class RoutedModel(RoutingSettings):
 
 
 def _output_spec(given: Mapping[str, Any]) -> OutputSpec:
-    """A form from OpenAI's arguments; ``None`` means that one was not given."""
+    """What a reply has to be, from OpenAI's arguments; ``None`` means that one was not given."""
     arguments = {name: value for name, value in given.items() if value is not None}
     schema = _response_format(arguments.pop("response_format", None))
     return OutputSpec(**{**schema, **arguments})

@@ -119,7 +119,6 @@ _INHERITED = frozenset(
         "generate",
         "is_control",
         "label",
-        "released",
         "render",
         "tokenize",
         "wait_idle",

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import regex
 
-__all__ = ["FREE_TEXT", "AnswerPlan", "Constraint"]
+__all__ = ["AnswerPlan", "Constraint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +75,3 @@ class AnswerPlan(Protocol):
 
     def constraint_after(self, trigger: str) -> Constraint:
         """How the answer goes on after ``trigger`` began a call or JSON."""
-
-
-class _FreeText:
-    """Nothing was asked for but text."""
-
-    trigger = None
-    proposal_trigger = None
-    forced = None
-    has_tools = False
-    trigger_kind: Literal["tool_call", "json"] = "json"
-    watches_answer = False
-
-    def constraint_after(self, trigger: str) -> Constraint:
-        return Constraint(prefix=trigger)
-
-
-FREE_TEXT: AnswerPlan = _FreeText()
-"""Nothing was asked for but text."""

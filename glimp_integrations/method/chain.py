@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal, Protocol
 
-from glimp_integrations.method.answer_plan import FREE_TEXT, AnswerPlan, Constraint
+from glimp_integrations.method.answer_plan import AnswerPlan, Constraint
 from glimp_integrations.method.boundaries import Cut, Scanner, Terminator
 from glimp_integrations.method.limits import Limits, LimitSettings
 from glimp_integrations.method.repetition import COMPARED, repeats
@@ -64,11 +64,11 @@ class Chain:
 
     Args:
         settings: The routing settings.
+        plan: The shape of the answer.
         think_end_tags: What ends the thinking: those of both models, each of which may end it;
             empty for models that do not think in tags.
         window: Tokens that fit after the prompt in the smaller of the two context windows;
             ``None``: unknown.
-        plan: The shape of the answer.
         forced: The one model that can still write; ``None``: both can.
 
     Attributes:
@@ -81,9 +81,9 @@ class Chain:
     """
 
     settings: ChainSettings
+    plan: AnswerPlan
     think_end_tags: tuple[str, ...] = ()
     window: int | None = None
-    plan: AnswerPlan = FREE_TEXT
     forced: Author | None = None
     stop_reason: StopReason | None = None
     answer_stop: StopReason | None = None
@@ -222,7 +222,7 @@ class Chain:
         shown = self._without_leading_blanks(step, shown)
         return StepUpdate(shown, step_over=True, truncated=False)
 
-    def fall_back(self, author: Author, plan: AnswerPlan = FREE_TEXT) -> StepUpdate:
+    def fall_back(self, author: Author, plan: AnswerPlan) -> StepUpdate:
         """The other model failed: ``author`` writes the rest, beginning with a new step.
 
         Args:

@@ -80,7 +80,7 @@ class ModelStream:
         while True:
             request = self.request
             if not request.is_open:
-                await request.open(text_so_far, 1 if self.glimpse_alone else room, logprobs=True)
+                request.open(text_so_far, 1 if self.glimpse_alone else room, logprobs=True)
             token = await request.next(text_so_far, room)
             if token is None and request.ended in _OVER:
                 return None
@@ -130,9 +130,7 @@ class ModelStream:
         while True:
             if not request.is_open:
                 request.ended = None
-                await request.open(
-                    context, room, logprobs=self.stream_logprobs, schema=schema, stop=stop
-                )
+                request.open(context, room, logprobs=self.stream_logprobs, schema=schema, stop=stop)
             next_token = await request.next(context, room)
             # A stop text may stand where it ends no step: then the model goes on after it.
             if next_token is not None or request.ended != "stop_string":
@@ -217,7 +215,7 @@ class ModelStream:
         """
         await self.cancel(discarded=token.count if token is not None else 0)
         request = self.request
-        await request.open(context, 1, logprobs=True, distribution_only=True)
+        request.open(context, 1, logprobs=True, distribution_only=True)
         token = await request.next(context, 1)
         if token is None or not self._is_measurable(token):
             raise UnsuitableEndpointError(

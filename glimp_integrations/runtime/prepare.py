@@ -18,12 +18,12 @@ from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.format_tokens import only_formats
 from glimp_integrations.method.rule import Author, Rule
 from glimp_integrations.output.constraints import Plan, make_plan
-from glimp_integrations.output.tool_parser import ToolCallParser
 from glimp_integrations.runtime.ask_models import Answers, ask_both
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.measuring import Measuring, plan_measuring
 from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.runtime.recorder import Recorder
+from glimp_integrations.runtime.reply_events import ReplyEvents
 from glimp_integrations.runtime.request_stream import RequestStream, Sampling
 from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.runtime.strategy import choose
@@ -42,7 +42,7 @@ class Prepared:
         streams: The models.
         strategy: How requests are made.
         recorder: Makes the trace.
-        parser: Finds tool calls in the answer.
+        reply: Turns shown text into events.
         plan_for: The answer's shape where this model writes it.
     """
 
@@ -51,7 +51,7 @@ class Prepared:
     streams: dict[Author, ModelStream]
     strategy: str
     recorder: Recorder
-    parser: ToolCallParser
+    reply: ReplyEvents
     plan_for: Callable[[Author], Plan]
 
 
@@ -83,9 +83,9 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
     streams = _streams(call, answers, measuring, tags, strategy[0], draft)
     chain = Chain(
         settings,
+        plan,
         think_end_tags=tuple(dict.fromkeys(own[1] for own in tags.values() if own)),
         window=answers.window,
-        plan=plan,
         forced=only,
     )
     rule = Rule(
@@ -105,8 +105,8 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
         started,
         answers.errors,
     )
-    parser = plan.parser(recorder.new_id)
-    return Prepared(chain, rule, streams, strategy[0], recorder, parser, plan_for)
+    reply = ReplyEvents(chain, plan.parser(recorder.new_id))
+    return Prepared(chain, rule, streams, strategy[0], recorder, reply, plan_for)
 
 
 def _check_prefix_cache(

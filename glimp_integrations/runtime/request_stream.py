@@ -87,7 +87,7 @@ class RequestStream:
         """Whether a request runs."""
         return self._tokens is not None
 
-    async def open(
+    def open(
         self,
         context: Text,
         room: int,
@@ -157,7 +157,7 @@ class RequestStream:
                     self.ended = "context"
                     return None
                 await self._wait_or_raise(error, received)
-                await self.open(
+                self.open(
                     context,
                     1 if self.single and not received else room,
                     logprobs=self._logprobs,

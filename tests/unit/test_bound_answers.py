@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
-from helpers import OPENED, REASONING, result_of, script, shown, steps, told
+from helpers import CHAIN, OPENED, REASONING, result_of, script, shown, steps, told
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,17 +50,7 @@ def whole(call: Sequence[str], lead: str = "<tool_call>\n", close: str = "\n</to
 
 
 # The chain of the other tests, up to the end of thinking: easy, hard, easy.
-THOUGHT = script(
-    ("Let me think", 0.2),
-    "\n\n",
-    ("2 + 2", 2.0),
-    " = 4",
-    ".\n\n",
-    ("Done.", 0.3),
-    "\n",
-    "</think>",
-    "\n\n",
-)
+THOUGHT = CHAIN[:-2]
 # The same without tags.
 SPOKEN = script(("Let me look", 0.2), ".\n\n", ("It is far", 2.0), ".\n\n")
 SPOKEN_TEXT = "Let me look.\n\nIt is far.\n\n"

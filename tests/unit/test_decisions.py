@@ -12,11 +12,12 @@ from glimp_integrations.backends.base import Token
 from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.rule import Action, Done, Glimpse, Rule, Write
 from glimp_integrations.method.steps import StepUpdate
+from glimp_integrations.output.constraints import FREE
 
 
 def chain(*, tags: tuple[str, str] | None = TAGS, window: int | None = None, **options) -> Chain:
     think_end_tags = (tags[1],) if tags else ()
-    return Chain(RoutingSettings(**options), think_end_tags, window=window)
+    return Chain(RoutingSettings(**options), FREE, think_end_tags, window=window)
 
 
 def rule(chain: Chain) -> Rule:
@@ -291,7 +292,7 @@ class TestGuards:
         c = chain()
         write(c, "\n\n")
         c.begin("large", 2.0)
-        c.fall_back("small")
+        c.fall_back("small", FREE)
         assert (c.phase, c.stop_reason) == ("thinking", None)
 
 
@@ -372,7 +373,7 @@ class TestFallBack:
         c = chain(threshold=1.0, answer_by="large")
         c.begin("large", 2.0)
         c.take(Token("half a "))
-        assert c.fall_back("small").step_over
+        assert c.fall_back("small", FREE).step_over
         assert ends(c) == ["error"]
         assert action(c) == Write("small")
         assert c.context() == "half a "
@@ -382,7 +383,7 @@ class TestFallBack:
 
     def test_between_steps_it_adds_none(self):
         c = chain()
-        assert c.fall_back("large") == StepUpdate("", step_over=True, truncated=False)
+        assert c.fall_back("large", FREE) == StepUpdate("", step_over=True, truncated=False)
         assert c.steps == []
         assert action(c) == Write("large")
 
@@ -390,7 +391,7 @@ class TestFallBack:
         c = chain()
         c.begin("large", 2.0)
         c.take(Token("a</th"))
-        c.fall_back("small")
+        c.fall_back("small", FREE)
         write(c, "ink>")
         assert (c.reasoning, c.stop_reason) == ("a", "think_end")
 

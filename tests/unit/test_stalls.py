@@ -19,7 +19,7 @@ from glimp_integrations.backends.base import Token
 from glimp_integrations.method.boundaries import Scanner, Terminator
 from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.steps import Step
-from glimp_integrations.output.constraints import make_plan
+from glimp_integrations.output.constraints import FREE, make_plan
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.output.tool_formats import trigger
 from glimp_integrations.output.tool_parser import ToolCallParser
@@ -198,6 +198,7 @@ def test_the_chain_and_what_settles_it_stay_linear(
                 max_thinking_tokens=10**6,
                 max_step_tokens=step_tokens,
             ),
+            FREE,
             think_end_tags=("</think>",) if tags else (),
         )
         kind_resolver, count = KindResolver(chain), iter(range(10**6))
