@@ -81,23 +81,29 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
 
 
 def pause(
-    attempt: int, requested: float | None = None, draw: Callable[[], float] = random.random
+    attempt: int,
+    requested: float | None = None,
+    draw: Callable[[], float] = random.random,
+    *,
+    longest: float | None = None,
 ) -> float | None:
     """Seconds to wait before a retry; ``None`` if the request must not be retried.
 
-    A pause that the server asks for is used as it is, up to :data:`LONGEST_WAIT`. Otherwise the
-    pause grows with every attempt. Half of it is random, so that clients that failed at the same
-    time do not retry at the same time.
+    A pause that the server asks for is used as it is, up to :data:`LONGEST_WAIT` and to what the
+    caller would wait for an answer. Otherwise the pause grows with every attempt. Half of it is
+    random, so that clients that failed at the same time do not retry at the same time.
 
     Args:
         attempt: How often the request has failed, from 1.
         requested: The pause the server asks for, from :func:`retry_after`, in seconds.
         draw: Returns a random number from 0 to 1.
+        longest: The timeout of a request, in seconds; ``None`` for no limit.
     """
     if requested:
-        return requested if requested <= LONGEST_WAIT else None
-    longest = min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt - 1, 10))
-    return longest * (1 + draw()) / 2
+        allowed = LONGEST_WAIT if longest is None else min(LONGEST_WAIT, longest)
+        return requested if requested <= allowed else None
+    most = min(_MAX_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt - 1, 10))
+    return most * (1 + draw()) / 2
 
 
 def describe_pause(requested: float | None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from glimp_integrations.backends.http import connections, response_streams
+from glimp_integrations.backends.http import client, connections
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from wire.fake_server import FakeServer
 
@@ -25,7 +25,7 @@ def whole_bodies(monkeypatch: pytest.MonkeyPatch) -> None:
     that does not get the processor in that time would, too, and tests that count connections are
     not about that.
     """
-    monkeypatch.setattr(response_streams, "_END_SECONDS", 30.0)
+    monkeypatch.setattr(client, "_END_SECONDS", 30.0)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.backends.http.replies import Anything
 from wire.fake_server import FakeServer
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES, chat, collect, text_of
 
@@ -128,7 +129,7 @@ def test_a_far_server_has_a_connection_ready_behind_a_cancelled_stream(
     assert len(server.seen("/v1/models")) == 2  # once to learn who it serves, once to connect
     backend.connections.round_trip = None
     started = time.monotonic()
-    io_loop.call(lambda: backend.get("/v1/models"))
+    io_loop.call(lambda: backend.get("/v1/models", Anything))
     elapsed = time.monotonic() - started
     # Measured within this request, however long a busy machine takes for it.
     assert FAR <= (backend.connections.round_trip or 0.0) <= elapsed

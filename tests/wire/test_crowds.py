@@ -313,6 +313,6 @@ def _objects(pair: Pair) -> Counter[str]:
     gc.collect()
     # The client's version 3 has an HTTP library of its own.
     ours = {"glimp_integrations", "langchain_glimp", "openai", "h11"}
-    ours |= {"httpx", "httpcore", "httpx2", "httpcore2"}
+    ours |= {"aiohttp"}
     names = (f"{type(o).__module__}.{type(o).__qualname__}" for o in gc.get_objects())
     return Counter(name for name in names if name.partition(".")[0] in ours)

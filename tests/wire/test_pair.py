@@ -92,8 +92,8 @@ def test_password_in_a_model_string_that_is_not_understood_is_not_shown(model_st
 # -- keys ------------------------------------------------------------------------------------
 
 
-def keys_sent(server: FakeServer) -> set[str]:
-    return {request.headers["authorization"] for request in server.requests}
+def keys_sent(server: FakeServer) -> set[str | None]:
+    return {request.headers.get("authorization") for request in server.requests}
 
 
 def test_key_comes_from_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_key_of_the_environment_stays_away_from_backend_objects(
     backend = OpenAIBackend(server.model, base_url=server.url)
     GlimpRouter(backend, backend, **GREEDY).run(MESSAGES)
     backend.close()
-    assert not any("environment" in key or "another" in key for key in keys_sent(server))
+    assert not any(key and ("environment" in key or "another" in key) for key in keys_sent(server))
 
 
 # -- pairs -----------------------------------------------------------------------------------

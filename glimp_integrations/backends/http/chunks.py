@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from glimp_integrations.backends.base import Report, Token
+from glimp_integrations.backends.http.replies import count_of
 from glimp_integrations.method.entropy import measurable
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "discount_drafted",
     "drop_unmeasurable",
     "logprobs_by_token",
+    "note_counts",
     "note_usage",
     "tokens_of",
     "top_logprobs_of",
@@ -209,20 +211,37 @@ def note_usage(
     """
     usage = chunk.get("usage")
     if isinstance(usage, Mapping):
-        for name in ("prompt_tokens", "completion_tokens"):
-            if usage.get(name) is not None:
-                setattr(report, name, usage[name])
+        note_counts(
+            report,
+            prompt_tokens=usage.get("prompt_tokens"),
+            completion_tokens=usage.get("completion_tokens"),
+        )
     cached: Any = chunk if cached_path else None
     for name in cached_path:
         cached = cached.get(name) if isinstance(cached, Mapping) else None
-    if cached is not None:
-        report.cached_tokens = cached
+    note_counts(report, cached_tokens=cached)
     timings = chunk.get("timings")
     if isinstance(timings, Mapping) and "predicted_n" in timings:  # llama.cpp, in every chunk
-        report.completion_tokens = timings["predicted_n"]
-        report.cached_tokens = timings.get("cache_n", report.cached_tokens)
-        if report.cached_tokens is not None and "prompt_n" in timings:
-            report.prompt_tokens = report.cached_tokens + timings["prompt_n"]
+        note_counts(
+            report,
+            completion_tokens=timings["predicted_n"],
+            cached_tokens=timings.get("cache_n"),
+        )
+        read = count_of(timings.get("prompt_n"))
+        if report.cached_tokens is not None and read is not None:
+            report.prompt_tokens = report.cached_tokens + read
+
+
+def note_counts(report: Report, **counts: Any) -> None:
+    """Write numbers of tokens into the report; what cannot be one is left out.
+
+    Args:
+        report: Where to write.
+        **counts: Fields of ``Report``, with what the server sent for them.
+    """
+    for name, value in counts.items():
+        if (count := count_of(value)) is not None:
+            setattr(report, name, count)
 
 
 def drop_unmeasurable(tokens: list[Token], k: int) -> list[Token]:

@@ -1,27 +1,29 @@
 """Connections to one server: measuring how far away it is, and keeping one connection ready.
 
-Cancelling a stream closes its connection: HTTP/1.1 has no other way to stop a response, and the
-HTTP/2 of our HTTP library does not tell the server at all. The next request then has to wait for a
-new connection, which takes one round trip (two or more with TLS) in addition to its own. Routing
-cancels a stream at most handovers from one model to the other, so for every stream one more
-connection is kept ready.
+Cancelling a stream closes its connection: HTTP/1.1 has no other way to stop a response. The next
+request then has to wait for a new connection, which takes one round trip (two or more with TLS) in
+addition to its own. Routing cancels a stream at most handovers from one model to the other, so for
+every stream one more connection is kept ready.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    import aiohttp
 
-__all__ = ["Connections"]
+__all__ = ["KEEPALIVE_SECONDS", "NEAR_SECONDS", "Connections"]
 
 NEAR_SECONDS = 0.005
 """Round trips shorter than this mean a server close by, where new connections cost nothing."""
+
+KEEPALIVE_SECONDS = 15.0
+"""How long a connection without a request is kept."""
 
 _WAIT_SECONDS = 5.0
 
@@ -31,42 +33,65 @@ class Connections:
 
     Args:
         poke: Makes a request that costs the server next to nothing, to open a connection.
-        headers: Returns headers to add to the request that is about to be sent. They are added
-            here because the client logs the headers that are passed to it.
 
     Attributes:
         opened: How many connections were opened so far.
         round_trip: Seconds of the quickest short request; ``None`` before the first.
     """
 
-    def __init__(
-        self, poke: Callable[[], Awaitable[object]], *, headers: Callable[[], Mapping[str, str]]
-    ) -> None:
+    def __init__(self, poke: Callable[[], Awaitable[object]]) -> None:
         self.opened = 0
         self.round_trip: float | None = None
         self._poke = poke
-        self._headers = headers
         self._making: asyncio.Task[None] | None = None
+        # When the connections that have no request now were given back. The server may have
+        # closed one since; a wrong count costs a round trip, or one connection.
+        self._idle: list[float] = []
 
-    def client(self, **options: Any) -> AsyncOpenAI:
-        """A client whose connections are counted; options as for ``openai.AsyncOpenAI``."""
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+    def trace_config(self) -> aiohttp.TraceConfig:
+        """What the HTTP library has to report."""
+        import aiohttp
 
-        http = DefaultAsyncHttpxClient(event_hooks={"request": [self._watch]})
-        return AsyncOpenAI(http_client=http, **options)
+        async def opened(_: object, __: object, ___: object) -> None:
+            self.opened += 1
 
-    def make_ready(self, client: AsyncOpenAI) -> None:
+        async def reused(_: object, __: object, ___: object) -> None:
+            if self._idle:
+                self._idle.pop()
+
+        async def sent(_: object, context: Any, __: object) -> None:
+            context.sent = time.perf_counter()
+
+        async def answered(_: object, context: Any, request: Any) -> None:
+            if request.method == "GET" and hasattr(context, "sent"):
+                seconds = time.perf_counter() - context.sent
+                self.round_trip = min(seconds, self.round_trip or seconds)
+
+        config = aiohttp.TraceConfig()
+        config.on_connection_create_end.append(opened)
+        config.on_connection_reuseconn.append(reused)
+        config.on_request_headers_sent.append(sent)
+        config.on_request_end.append(answered)
+        return config
+
+    def given_back(self, response: aiohttp.ClientResponse) -> None:
+        """Note that a response was read to its end, and its connection waits for a request."""
+        if response.headers.get("Connection", "").lower() != "close":
+            self._idle.append(time.monotonic())
+
+    def make_ready(self) -> None:
         """Open a connection for the next request, if there is none and the server is far away.
 
         To be called when a stream has begun and when one was cancelled.
         """
         far = self.round_trip is not None and self.round_trip > NEAR_SECONDS
-        if far and self._making is None and not _idle(client):
+        if far and self._making is None and not self._has_idle():
             self._making = asyncio.create_task(self._make())
             self._making.add_done_callback(lambda _: setattr(self, "_making", None))
 
     async def aclose(self) -> None:
         """Stop making connections."""
+        self._idle.clear()
         if self._making is not None:
             self._making.cancel()
             with suppress(asyncio.CancelledError):
@@ -78,26 +103,7 @@ class Connections:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._poke()
 
-    async def _watch(self, request: Any) -> None:
-        request.headers.update(self._headers())
-        sent = 0.0
-
-        async def trace(event: str, _: dict[str, Any]) -> None:
-            nonlocal sent
-            if event == "connection.connect_tcp.complete":
-                self.opened += 1
-            elif event.endswith("send_request_headers.started"):
-                sent = time.perf_counter()
-            elif event.endswith("receive_response_headers.complete") and request.method == "GET":
-                took = time.perf_counter() - sent
-                self.round_trip = took if self.round_trip is None else min(self.round_trip, took)
-
-        request.extensions["trace"] = trace
-
-
-def _idle(client: AsyncOpenAI) -> int:
-    """How many connections wait for a request, as far as the HTTP library shows them."""
-    transport = getattr(client._client, "_transport", None)
-    pool = getattr(transport, "_pool", None)
-    connections = getattr(pool, "connections", ())
-    return sum(c.is_idle() and not c.has_expired() for c in connections)
+    def _has_idle(self) -> bool:
+        oldest = time.monotonic() - KEEPALIVE_SECONDS
+        self._idle = [since for since in self._idle if since > oldest]
+        return bool(self._idle)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
-from types import AsyncGeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from glimp_integrations import io_loop
 from glimp_integrations.backends.base import CALL_LIMITS, HEADERS, Backend, Report, Request
+from glimp_integrations.backends.http.client import HttpClient
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.errors import (
     describe,
@@ -20,20 +22,27 @@ from glimp_integrations.backends.http.errors import (
     speaks_of_context,
     translated,
 )
+from glimp_integrations.backends.http.event_stream import Decoder, EventStream, JsonLines
 from glimp_integrations.backends.http.protocols import PROTOCOLS
 from glimp_integrations.backends.http.protocols.base import Protocol, RequestContext
-from glimp_integrations.backends.http.sending import RequestLimits, send
+from glimp_integrations.backends.http.replies import (
+    Anything,
+    ListedModel,
+    ModelList,
+    checked,
+    parse,
+    read,
+)
+from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
+from glimp_integrations.backends.http.token_clock import TokenClock, shows_progress
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.redact import public_url
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
 __all__ = ["Endpoint"]
 
-# Three attempts with this timeout, and the pauses between them, stay under ten seconds.
-CONNECT_SECONDS = 2.5
+T = TypeVar("T")
+
 # Values of finish_reason that say that a repetition of the request may succeed.
 _TEMPORARY = (None, "error", "insufficient_system_resource")
 
@@ -73,15 +82,15 @@ class Endpoint(Backend):
         self.name = model or "the served model"
         self.url = public_url(base_url)
         self.model = model
-        self._base_url = base_url.rstrip("/")
+        # Without user name, password and query, which the client sends in their places.
+        self._base_url = public_url(base_url).rstrip("/")
+        self._credentials = SecretStr(base_url)
         self._key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         _check_key(self._key)
         self._profile = profile
         self._extra_body = dict(extra_body or {})
-        self._client: AsyncOpenAI | None = None
-        self.connections = Connections(
-            lambda: self.get("/v1/models", max_retries=0), headers=self._headers
-        )
+        self._client: HttpClient | None = None
+        self.connections = Connections(lambda: self.get("/v1/models", Anything, max_retries=0))
         self._open_streams = 0
 
     @property
@@ -108,7 +117,7 @@ class Endpoint(Backend):
         await self.connections.aclose()
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            await client.aclose()
 
     async def completion(
         self, request: Request, report: Report, *, stop: Sequence[str] = ()
@@ -124,8 +133,8 @@ class Endpoint(Backend):
             UnsuitableEndpointError: The route does not exist, or the model is not served.
             BackendError: The request failed.
         """
-        client = await self._connected()
         context = self._context(request, stop)
+        client = await self._connected()
         self._open_streams += 1
         try:
             with self._errors_translated():
@@ -136,52 +145,50 @@ class Endpoint(Backend):
             self._open_streams -= 1
 
     async def get(
-        self, route: str, *, at_most: float = math.inf, max_retries: int | None = None
-    ) -> Any:
+        self,
+        route: str,
+        shape: type[T],
+        *,
+        at_most: float = math.inf,
+        max_retries: int | None = None,
+    ) -> T:
         """GET a route next to ``/v1`` (``/props``, ``/slots``).
 
         Args:
             route: The path, beginning with a slash.
+            shape: What the reply must be; one of ``replies``.
             at_most: The longest timeout in seconds, if the running call allows more.
             max_retries: How often to retry; ``None`` for as often as the running call allows.
 
         Raises:
             UnsuitableEndpointError: The route does not exist.
-            BackendError: The request failed.
+            BackendError: The request failed, or the reply is of another shape.
         """
-        client = await self._connected()
         limits = _call_limits(at_most=at_most, max_retries=max_retries)
-        with self._errors_translated(f"GET {route}"):
-            return await send(client.get, self.root + route, limits)
+        return await self._ask("GET", route, shape, limits)
 
-    async def post(self, route: str, body: Mapping[str, Any]) -> Any:
+    async def post(self, route: str, body: Mapping[str, Any], shape: type[T]) -> T:
         """POST to a route next to ``/v1`` (``/tokenize``).
 
         Raises:
             UnsuitableEndpointError: The route does not exist.
-            BackendError: The request failed.
+            BackendError: The request failed, or the reply is of another shape.
         """
-        client = await self._connected()
-        with self._errors_translated(f"POST {route}"):
-            return await send(client.post, self.root + route, _call_limits(), body=dict(body))
+        return await self._ask("POST", route, shape, _call_limits(), body)
 
-    async def models(self) -> list[dict[str, Any]] | None:
+    async def models(self) -> list[ListedModel] | None:
         """The entries of ``GET /v1/models``; ``None`` where the route does not exist.
 
         Raises:
             BackendError: The request failed.
         """
-        client = await self._connected()
         # A list of names is no reason to wait as long as for a long answer.
         limits = _call_limits(at_most=5.0)
         try:
-            with self._errors_translated():
-                reply: Any = await send(client.get, "/models", limits)
+            reply = await self._ask("GET", f"{self._base_url}/models", ModelList, limits)
         except UnsuitableEndpointError:
             return None
-        if isinstance(reply, dict):
-            reply = reply.get("data")
-        return [dict(item) for item in reply] if isinstance(reply, list) else None
+        return reply
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -191,9 +198,8 @@ class Endpoint(Backend):
     def _context(self, request: Request, stop: Sequence[str]) -> RequestContext:
         return RequestContext(self.model, request, self.server, self._extra_body, stop)
 
-    def _headers(self) -> dict[str, str]:
-        headers = (HEADERS.get() or {}) if self.sends_headers else {}
-        return {name: value.get_secret_value() for name, value in headers.items()}
+    def _headers(self) -> Mapping[str, SecretStr]:
+        return (HEADERS.get() or {}) if self.sends_headers else {}
 
     def _errors_translated(self, route: str | None = None) -> AbstractContextManager[None]:
         secret = self._key.get_secret_value() if self._key is not None else None
@@ -207,87 +213,109 @@ class Endpoint(Backend):
             key_variable=self.server.key,
         )
 
-    async def _connected(self) -> AsyncOpenAI:
+    async def _connected(self) -> HttpClient:
         await self._start()
         if self._client is None:
-            self._client = self.connections.client(
-                base_url=self._base_url,
-                # The client insists on a key; servers without one ignore it.
-                api_key=self._key.get_secret_value() if self._key is not None else "EMPTY",
-            )  # timeouts and retries are set for every request
+            self._client = HttpClient(
+                self._credentials.get_secret_value(),
+                api_key=self._key,
+                headers=self._headers,
+                connections=self.connections,
+            )
             io_loop.at_exit(self.aclose)
         return self._client
 
+    async def _ask(
+        self,
+        method: str,
+        route: str,
+        shape: type[T],
+        limits: RequestLimits,
+        body: Mapping[str, Any] | None = None,
+    ) -> T:
+        """A small request, and its checked reply."""
+        client = await self._connected()
+        url = route if "://" in route else self.root + route
+        path = urlsplit(url).path
+        with self._errors_translated(f"{method} {path}"):
+            data = None if body is None else _as_json(body)
+            started = time.monotonic()
+            async with sent(
+                lambda: client.request(method, url, seconds=limits.seconds, body=data), limits
+            ) as response:
+                # One clock for both parts of a reply.
+                left = limits.seconds - (time.monotonic() - started)
+                return read(await response.read(max(left, 1.0)), shape)
+
     async def _choices(
-        self, client: AsyncOpenAI, context: RequestContext, report: Report
+        self, client: HttpClient, context: RequestContext, report: Report
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of a stream, up to its end, which is written into the report."""
-        body, parser = self.protocol.body(context), self.protocol.parser(context)
+        parser = self.protocol.parser(context)
+        clock = TokenClock(context.request.timeout)
         finish: str | None = None
-        async with aclosing(self._chunks(client, context, body, report)) as chunks:
-            async for chunk in chunks:
+        async with aclosing(self._events(client, context, report, clock)) as events:
+            async for event in events:
+                chunk = self._checked(parse(event), parser.shape)
+                before = report.completion_tokens
                 for choice in parser.choices(chunk, report):
                     finish = choice.get("finish_reason") or finish
+                    if shows_progress(choice):
+                        clock.reset()
                     yield choice
+                if (report.completion_tokens or 0) > (before or 0):
+                    clock.reset(at_most=context.request.max_tokens)
         for choice in parser.rest():
             yield choice
         self._note_end(finish, context.request, report)
 
-    async def _chunks(
-        self, client: AsyncOpenAI, context: RequestContext, body: dict[str, Any], report: Report
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """The chunks of a stream as the server sent them; closes the stream in any case."""
-        from openai import Timeout
-
-        from glimp_integrations.backends.http.response_streams import DrainedStream, JsonLines
-
+    async def _events(
+        self, client: HttpClient, context: RequestContext, report: Report, clock: TokenClock
+    ) -> AsyncGenerator[bytes, None]:
+        """The events of a stream as the server sent them; closes the stream in any case."""
         request, path = context.request, self.protocol.path(self.root, context)
-        # Opening the stream is retried in ``send``, as often as allowed. If that fails, the router
+        url = path if "://" in path else self._base_url + path
+        body = _as_json(self.protocol.body(context))
+        limits = RequestLimits(clock.seconds, request.max_retries)
+        # Opening the stream is retried in ``sent``, as often as allowed. If that fails, the router
         # must not start again. Once the stream is open, only the router can retry it, because it
         # knows which text to keep.
-        report.retried = True
-        limits = RequestLimits(
-            Timeout(request.timeout, connect=CONNECT_SECONDS), request.max_retries
-        )
-        stream: Any = await send(
-            client.post,
-            path,
-            limits,
-            body=body,
-            stream=True,
-            stream_cls=JsonLines if self.protocol.json_lines else DrainedStream,
-        )
-        report.retried, complete = False, False
-        self.connections.make_ready(client)
+        report.retried, complete = True, False
+        decoder: Decoder = JsonLines() if self.protocol.json_lines else EventStream()
         try:
-            async with stream:
-                async for chunk in stream:
-                    yield self._checked(chunk)
-            complete = True
+            async with sent(
+                lambda: client.request("POST", url, seconds=limits.seconds, body=body), limits
+            ) as response:
+                report.retried = False
+                self.connections.make_ready()
+                async with aclosing(response.chunks()) as chunks:
+                    while not decoder.done and (data := await clock.wait(anext(chunks, b""))):
+                        for event in decoder.feed(data):
+                            yield event
+                for event in decoder.rest():
+                    yield event
+                complete = True
+                if decoder.done:
+                    await response.drain()
         finally:
-            # The client's stream and its generator refer to each other, so only the garbage
-            # collector would free them, maybe when the loop is already gone. Close the generator
-            # here, on this loop.
-            generator = getattr(stream, "_iterator", None)
-            if isinstance(generator, AsyncGeneratorType):
-                await generator.aclose()
             if not complete:
-                self.connections.make_ready(client)
+                self.connections.make_ready()
 
-    def _checked(self, chunk: Any) -> dict[str, Any]:
-        """A chunk, if it is a JSON object and not an error.
+    def _checked(self, chunk: Any, shape: type[T]) -> T:
+        """A chunk, if it is of this shape and not an error.
 
         Raises:
-            BackendError: It is an error, or not a JSON object.
+            BackendError: It is an error.
+            ReplyError: It is of another shape.
         """
-        if isinstance(chunk, dict) and not chunk.get("error"):
-            return chunk
+        if not isinstance(chunk, dict) or not chunk.get("error"):
+            return checked(chunk, shape)
         secret = self._key.get_secret_value() if self._key is not None else None
         text = describe(chunk)
         full = speaks_of_context(text)
-        what = "an error" if isinstance(chunk, dict) else "something that is not a JSON object"
         raise BackendError(
-            f"{self.label} sent {what} in the stream: {redacted(text, secret)}",
+            f"{self.label} sent an error in the stream: {redacted(text, secret)}: look into the "
+            "server's log",
             model=self.name,
             url=self.url,
             retryable=not full,
@@ -302,9 +330,10 @@ class Endpoint(Backend):
         """
         ended = self.server.ends.get(finish or "")
         if ended is None:
+            how = "before the end" if finish is None else f"with {redacted(finish, None)!r}"
             raise BackendError(
-                f"{self.label} ended its stream "
-                + ("before the end" if finish is None else f"with {finish!r}"),
+                f"{self.label} ended its stream {how}: look into the server's log, and into that "
+                "of a proxy in front of it",
                 model=self.name,
                 url=self.url,
                 retryable=finish in _TEMPORARY,
@@ -318,12 +347,31 @@ class Endpoint(Backend):
 
 def _call_limits(*, at_most: float = math.inf, max_retries: int | None = None) -> RequestLimits:
     """The limits of the running call for a small request, which may be made stricter."""
-    from openai import Timeout
-
     seconds, retries = CALL_LIMITS.get()
     seconds = at_most if seconds is None else min(seconds, at_most)
-    timeout = Timeout(None if seconds == math.inf else seconds, connect=CONNECT_SECONDS)
-    return RequestLimits(timeout, retries if max_retries is None else max_retries)
+    return RequestLimits(seconds, retries if max_retries is None else max_retries)
+
+
+def _as_json(body: Mapping[str, Any]) -> bytes:
+    """A request's body.
+
+    Raises:
+        ConfigError: A text in it is no Unicode, or a value is none of JSON.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        begin = error.object[max(0, error.start - 20) : error.start]
+        raise ConfigError(
+            f"a text has half of a character ({error.object[error.start]!a}) after {begin!r}, "
+            "which no request can carry: remove it, for example with "
+            "text.encode('utf-8', 'replace').decode()"
+        ) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"a request cannot be written as JSON ({error}): look at the values in extra_body and "
+            "in the tools"
+        ) from None
 
 
 def _check_key(key: SecretStr | None) -> None:

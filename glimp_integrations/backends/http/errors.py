@@ -1,20 +1,26 @@
-"""Translating errors of the HTTP client into this project's errors, all in one place.
+"""Turning whatever goes wrong at a server into this project's errors, all in one place.
 
-Their messages name the model, the server and what to do, and contain no secrets.
+Nothing that a server sends can raise anything else: not a broken connection, not a body that is no
+JSON, not a number, text or nesting that the code behind did not expect. The messages name the
+model, the server and what to do, and contain no secrets.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from glimp_integrations.backends.base import HEADERS
+from glimp_integrations.backends.http.client import StatusError, TooLargeError
+from glimp_integrations.backends.http.replies import ReplyError, parse
 from glimp_integrations.backends.retries import describe_pause, retry_after
-from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.errors import BackendError, GlimpError, UnsuitableEndpointError
+from glimp_integrations.redact import public_url
 
 __all__ = ["describe", "redacted", "speaks_of_context", "translated"]
 
@@ -26,23 +32,8 @@ _CONTEXT = re.compile(
     r"|tokens \+ `?max_new_tokens|must have less than \d+ tokens",
     re.I,
 )
-_BROKEN = {
-    "RemoteProtocolError",
-    "ReadError",
-    "WriteError",
-    "CloseError",
-    "DecodingError",
-    # Errors of TLS, which the HTTP library passes on unchanged.
-    "SSLError",
-    "SSLEOFError",
-    "EndOfStream",
-}
 # Words of headers with fewer characters may be ordinary words, and are not redacted.
 _MIN_SECRET_CHARACTERS = 8
-_HTTP_PACKAGES = {"httpx", "httpx2", "httpcore", "httpcore2"}
-# An error takes a few lines. A longer body is a web page or an attack, and only its beginning is
-# read.
-_BODY_BYTES = 65536
 _SHOWN_CHARACTERS = 600
 
 
@@ -78,22 +69,12 @@ def _as_json(value: object) -> str:
         return f"({type(value).__name__})"
 
 
-def _body(response: Any) -> str:
-    """The error in the body of a response, as text.
-
-    Read from the bytes, because the client's exceptions differ: version 2 has the whole body as
-    its text, version 3 only the message of an error object.
-    """
+def _body(data: bytes) -> str:
+    """The error in the body of a response, as text."""
     try:
-        data: bytes = response.content
-    except Exception:  # it was not read, or cannot be decompressed
-        return ""
-    if len(data) <= _BODY_BYTES:
-        try:
-            return describe(json.loads(data))
-        except (ValueError, RecursionError):  # not JSON, or nested too deeply
-            pass
-    return data[:_BODY_BYTES].decode(errors="replace")
+        return describe(parse(data))
+    except ReplyError:  # not JSON
+        return data.decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +106,7 @@ def translated(
     remedy: str,
     key_variable: str | None = None,
 ) -> Iterator[None]:
-    """Turn errors of the openai client and its HTTP layer into this project's errors.
+    """Turn every error of a request into one of this project's.
 
     Args:
         model: Name of the model.
@@ -142,10 +123,10 @@ def translated(
     target = _Target(model, url, secret, route, remedy, key_variable)
     try:
         yield
+    except GlimpError:
+        raise
     except Exception as error:
         translation = _translate(error, target)
-        if translation is None:
-            raise
         # No cause and no context: their texts may hold the key or the URL's password.
         try:
             raise translation from None
@@ -153,65 +134,54 @@ def translated(
             translation.__context__ = None
 
 
-def _translate(error: Exception, target: _Target) -> Exception | None:
-    """This project's error for one of the client; ``None`` if it is not an error of the client."""
-    import openai
+def _translate(error: Exception, target: _Target) -> Exception:
+    """This project's error for any other one."""
+    import aiohttp
 
-    failure, secret = target.failure, target.secret
-    from_http = type(error).__module__.partition(".")[0] in _HTTP_PACKAGES
-    # Inside a stream, the client's version 2 lets the HTTP library's own errors through.
-    if isinstance(error, openai.APITimeoutError) or (
-        from_http and type(error).__name__.endswith("Timeout")
-    ):
-        return failure(
+    if isinstance(error, StatusError):
+        return _translate_status(error, target)
+    if isinstance(error, TimeoutError):
+        return target.failure(
             "did not answer in time: raise `timeout`, or check the server's load", retryable=True
         )
-    if isinstance(error, openai.APIConnectionError):
-        reason = error.__cause__ or error
-        cause = redacted(reason, secret)
-        if type(reason).__name__ in _BROKEN:
-            return failure(
-                f"broke the connection ({type(reason).__name__}: {cause})", retryable=True
-            )
-        return failure(
-            f"cannot be reached ({cause}): is the server running, and is base_url right?"
+    text = redacted(error, target.secret)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return target.failure(
+            f"cannot be reached ({text}): is the server running, and is base_url right?"
         )
-    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        variable_hint = f", or set {target.key_variable}" if target.key_variable else ""
-        return failure(
-            f"refused the API key (HTTP {error.status_code}): pass a valid api_key for "
-            f"it{variable_hint}"
-        )
-    if isinstance(error, openai.APIStatusError):
-        return _translate_status(error, target)
-    if isinstance(error, openai.APIError):
-        # The client reads only the message of an error object, but some servers send a text, or an
-        # object without a message.
-        text = describe(error.body) or str(error)
-        full = speaks_of_context(text)
-        return failure(
-            f"sent an error in the stream: {redacted(text, secret)}",
-            retryable=not full,
-            context_full=full,
-        )
-    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
-        return failure(
-            f"sent something that is not JSON ({redacted(error, secret)}): is base_url the address "
-            "of its API?",
+    if isinstance(error, aiohttp.ClientError | OSError | zlib.error):
+        return target.failure(
+            f"broke the connection ({type(error).__name__}: {text}): look into the server's log, "
+            "and into that of a proxy in front of it",
             retryable=True,
         )
-    if from_http:
-        return failure(
-            f"broke the connection ({type(error).__name__}: {redacted(error, secret)})",
-            retryable=True,
-        )
-    return None
+    if not isinstance(error, ReplyError | TooLargeError):
+        text = f"{type(error).__name__}: {text}"
+    return target.failure(
+        f"sent something that cannot be read as a reply of {target.route} ({text}): is base_url "
+        "the address of its API?",
+        retryable=True,
+    )
 
 
-def _translate_status(error: Any, target: _Target) -> Exception:
+def _translate_status(error: StatusError, target: _Target) -> Exception:
     """This project's error for a response with an error status."""
-    status, text = error.status_code, _body(error.response)
+    status, text = error.status, _body(error.body)
     body = redacted(text or "it does not say why", target.secret)
+    if status in (401, 403):
+        variable_hint = f", or set {target.key_variable}" if target.key_variable else ""
+        return target.failure(
+            f"refused the API key (HTTP {status}): pass a valid api_key for it{variable_hint}",
+            status=status,
+        )
+    if 300 <= status < 400:
+        place = redacted(public_url(error.headers.get("Location", "")), target.secret)
+        return target.failure(
+            f"redirects requests to {place or 'nowhere'} (HTTP {status}), and none follows there, "
+            "because the conversation would go to another address: if that one is yours, pass it "
+            "as base_url",
+            status=status,
+        )
     if status in (404, 405, 501) and "model" not in text.lower():
         return UnsuitableEndpointError(
             probe="P1 rawness",
@@ -233,14 +203,19 @@ def _translate_status(error: Any, target: _Target) -> Exception:
             context_full=True,
             status=status,
         )
-    fault = "is overloaded or failed" if status == 429 or status >= 500 else "refused the request"
-    requested_pause = retry_after(error.response.headers)
-    return target.failure(
-        f"{fault} (HTTP {status}: {body}){describe_pause(requested_pause)}",
-        retryable=status == 429 or status >= 500,
-        status=status,
-        retry_after=requested_pause,
-    )
+    overloaded = status == 429 or status >= 500
+    requested_pause = retry_after(error.headers)
+    if overloaded:
+        words = (
+            f"is overloaded or failed (HTTP {status}: {body}){describe_pause(requested_pause)}: "
+            "try again later, raise `max_retries`, or look into the server's log"
+        )
+    else:
+        words = (
+            f"refused the request (HTTP {status}: {body}): change what it names, in the settings, "
+            "in extra_body, or in the conversation"
+        )
+    return target.failure(words, retryable=overloaded, status=status, retry_after=requested_pause)
 
 
 def redacted(error: object, secret: str | None) -> str:

@@ -37,6 +37,7 @@ from glimp_integrations.backends.http.options import check_options, find_server,
 from glimp_integrations.backends.http.probing import applies_temperature, first_use
 from glimp_integrations.backends.http.protocols.base import RequestContext
 from glimp_integrations.backends.http.protocols.detect import detect_server
+from glimp_integrations.backends.http.replies import BusySlot, DetokenizedText, ListedModel
 from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
@@ -227,7 +228,7 @@ class OpenAIBackend(Endpoint):
         deadline = time.monotonic() + _IDLE_SECONDS
         while time.monotonic() < deadline:
             try:
-                slots = await self.get("/slots", max_retries=0)
+                slots = await self.get("/slots", list[BusySlot], max_retries=0)
             except (BackendError, UnsuitableEndpointError):
                 self._shows_slots = False  # not offered by this server
                 return
@@ -255,7 +256,7 @@ class OpenAIBackend(Endpoint):
             UnsuitableEndpointError: The model is not served there.
             BackendError: The server cannot be reached.
         """
-        listed: list[dict[str, Any]] | None = None
+        listed: list[ListedModel] | None = None
         if self._profile is None:
             listed = await self.models() or []
             self._profile = await detect_server(self, listed)
@@ -280,7 +281,8 @@ class OpenAIBackend(Endpoint):
             return ""
         if (cached := self._texts.get(key)) is not None:
             return cached
-        text = str((await self.post("/detokenize", {"tokens": list(key)}))["content"])
+        reply = await self.post("/detokenize", {"tokens": list(key)}, DetokenizedText)
+        text = reply["content"]
         if len(key) <= _MAX_CACHED_TOKENS:
             if len(self._texts) >= _MAX_CACHED_TEXTS:
                 self._texts.clear()

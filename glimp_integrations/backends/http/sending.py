@@ -3,71 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import math
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
+from glimp_integrations.backends.http.client import Response, StatusError
 from glimp_integrations.backends.retries import may_repeat, pause, retry_after
 
-if TYPE_CHECKING:
-    import openai
-    from openai import RequestOptions, Timeout
-
-__all__ = ["RequestLimits", "send"]
+__all__ = ["RequestLimits", "sent"]
 
 
 class RequestLimits(NamedTuple):
     """The limits of one request.
 
     Attributes:
-        timeout: How long one attempt may take.
+        seconds: How long one attempt may take; infinite for no limit.
         max_retries: How many more attempts there may be after the first.
     """
 
-    timeout: Timeout
-    max_retries: int
+    seconds: float = math.inf
+    max_retries: int = 0
 
 
-async def send(
-    method: Callable[..., Awaitable[Any]], path: str, limits: RequestLimits, **arguments: Any
-) -> Any:
-    """Send a request, and retry it where that may help.
+@asynccontextmanager
+async def sent(
+    request: Callable[[], AbstractAsyncContextManager[Response]], limits: RequestLimits
+) -> AsyncGenerator[Response]:
+    """Send a request, and retry it where that may help; yields the response.
 
     Retrying is safe here, because a request that failed has not returned anything yet.
 
     Args:
-        method: ``get`` or ``post`` of the openai client.
-        path: The path or URL.
+        request: Makes one attempt.
         limits: Timeout and number of retries.
-        **arguments: Further arguments of ``method``.
 
     Raises:
-        openai.APIError: The last attempt failed, or the server asks for a longer pause than
-            ``retries.LONGEST_WAIT``.
+        Exception: What the last attempt raised: it failed for good, or the server asks for a
+            longer pause than ``retries.LONGEST_WAIT`` or one attempt may take.
     """
-    import openai
-
-    # Passed as options of the request. ``client.with_options`` would make a new client for every
-    # request, and each new client inspects the platform in a thread.
-    options: RequestOptions = {"timeout": limits.timeout, "max_retries": 0}
-    attempt = 1
-    while True:
-        try:
-            return await method(path, cast_to=object, options=options, **arguments)
-        except openai.APIError as error:
-            wait = _wait(error, attempt) if attempt <= limits.max_retries else None
-            if wait is None:
-                raise
-        await asyncio.sleep(wait)
-        attempt += 1
+    async with AsyncExitStack() as stack:
+        attempt = 1
+        while True:
+            try:
+                response = await stack.enter_async_context(request())
+                break
+            except Exception as error:
+                wait = _wait(error, attempt, limits) if attempt <= limits.max_retries else None
+                if wait is None:
+                    raise
+            await asyncio.sleep(wait)
+            attempt += 1
+        yield response
 
 
-def _wait(error: openai.APIError, attempt: int) -> float | None:
+def _wait(error: Exception, attempt: int, limits: RequestLimits) -> float | None:
     """Seconds before the next attempt; ``None`` if there must not be one."""
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        headers = error.response.headers
-        if not may_repeat(error.status_code, headers):
+    if isinstance(error, StatusError):
+        if not may_repeat(error.status, error.headers):
             return None
-        return pause(attempt, retry_after(headers))
-    return pause(attempt) if isinstance(error, openai.APIConnectionError) else None
+        return pause(attempt, retry_after(error.headers), longest=limits.seconds)
+    # OSError: the base of the HTTP library's errors of connecting, and of TimeoutError.
+    return pause(attempt) if isinstance(error, OSError) or _is_broken(error) else None
+
+
+def _is_broken(error: Exception) -> bool:
+    import aiohttp
+
+    return isinstance(error, aiohttp.ClientConnectionError)

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Request
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.http.protocols import PROTOCOLS, RequestContext
 from glimp_integrations.backends.http.protocols.chat import header
-from glimp_integrations.backends.http.response_streams import JsonLines
 from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS, SERVERS
 from glimp_integrations.errors import (
     BackendError,
@@ -239,22 +236,3 @@ def test_line_ends_of_other_alphabets_are_text(replay: Play, backend: Connect, s
 
 def test_whatever_has_a_short_form_has_transcripts() -> None:
     assert set(MODEL_STRING_SERVERS) <= set(OPTIONS) == {server for server, _ in ALL}
-
-
-@pytest.mark.parametrize("size", [1, 3, 17, 1000])
-async def test_objects_are_read_wherever_the_bytes_are_cut(size: int) -> None:
-    objects = [{"response": "é\u2028\x85 {"}, {"error": "late"}, {"done": True}]
-    data = b"\n\n".join(json.dumps(o, ensure_ascii=False).encode() for o in objects)
-    # The client's own HTTP library: versions 2 and 3 have different ones.
-    http: Any = import_module(DefaultAsyncHttpxClient.__base__.__module__)
-
-    class Pieces(http.AsyncByteStream):  # type: ignore[misc]
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for start in range(0, len(data), size):
-                yield data[start : start + size]
-
-    async with AsyncOpenAI(api_key="EMPTY", base_url="http://127.0.0.1:9") as client:
-        response = http.Response(200, stream=Pieces())
-        stream = JsonLines(cast_to=object, response=response, client=client)
-        assert [item async for item in stream] == objects
-        assert response.is_closed

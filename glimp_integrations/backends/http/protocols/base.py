@@ -12,7 +12,7 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from glimp_integrations.backends.base import (
     Capabilities,
@@ -21,6 +21,7 @@ from glimp_integrations.backends.base import (
     Report,
     Request,
 )
+from glimp_integrations.backends.http.replies import Chunk, ListedModel
 from glimp_integrations.backends.http.servers import ServerProfile
 from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
 
@@ -34,6 +35,8 @@ __all__ = [
     "not_served",
     "only_model",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,16 +130,21 @@ class ModelEndpoint(typing.Protocol):
         ...
 
     async def get(
-        self, route: str, *, at_most: float = math.inf, max_retries: int | None = None
-    ) -> Any:
-        """GET a route next to ``/v1``, waiting ``at_most`` seconds."""
+        self,
+        route: str,
+        shape: type[T],
+        *,
+        at_most: float = math.inf,
+        max_retries: int | None = None,
+    ) -> T:
+        """GET a route next to ``/v1``, waiting ``at_most`` seconds; the reply is of that shape."""
         ...
 
-    async def post(self, route: str, body: Mapping[str, Any]) -> Any:
-        """POST to a route next to ``/v1``."""
+    async def post(self, route: str, body: Mapping[str, Any], shape: type[T]) -> T:
+        """POST to a route next to ``/v1``; the reply is of that shape."""
         ...
 
-    async def models(self) -> list[dict[str, Any]] | None:
+    async def models(self) -> list[ListedModel] | None:
         """The entries of ``GET /v1/models``; ``None`` where the route does not exist."""
         ...
 
@@ -166,11 +174,22 @@ class ModelEndpoint(typing.Protocol):
 
 
 class ChunkParser(ABC):
-    """Parses one stream: chunks in, choices out. Made anew for every request."""
+    """Parses one stream: chunks in, choices out. Made anew for every request.
+
+    Attributes:
+        shape: What a chunk must be; one of ``replies``.
+    """
+
+    shape: type[Any] = Chunk
 
     @abstractmethod
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
-        """The choices of a chunk; token counts in the chunk are written into ``report``."""
+        """The choices of a chunk; token counts in the chunk are written into ``report``.
+
+        Args:
+            chunk: Of the declared shape.
+            report: Where to write.
+        """
 
     def rest(self) -> list[dict[str, Any]]:
         """What was held back when the stream ended."""
@@ -210,9 +229,7 @@ class Protocol(ABC):
         """The parser for the stream that answers this request."""
 
     @abstractmethod
-    async def identify(
-        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
-    ) -> Identity:
+    async def identify(self, endpoint: ModelEndpoint, listed: list[ListedModel] | None) -> Identity:
         """Find out which model is served.
 
         Args:

@@ -38,7 +38,8 @@ from glimp_integrations.backends.http.protocols.base import (
     RequestContext,
     choice_of,
 )
-from glimp_integrations.backends.http.protocols.completions import listed_entry
+from glimp_integrations.backends.http.protocols.completions import listed_entry, window_of
+from glimp_integrations.backends.http.replies import ListedModel
 from glimp_integrations.backends.http.servers import ServerProfile
 from glimp_integrations.errors import ConfigError
 
@@ -81,12 +82,10 @@ class Chat(Protocol):
     def parser(self, context: RequestContext) -> ChunkParser:
         return _Parser(Turn.read(context.request.prompt), context.server)
 
-    async def identify(
-        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
-    ) -> Identity:
+    async def identify(self, endpoint: ModelEndpoint, listed: list[ListedModel] | None) -> Identity:
         entry = await listed_entry(endpoint, listed)
         assert endpoint.model is not None
-        return Identity(endpoint.model, (entry or {}).get(endpoint.server.window_field))
+        return Identity(endpoint.model, window_of(entry, endpoint.server))
 
     async def render(
         self,

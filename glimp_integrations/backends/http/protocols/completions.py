@@ -16,10 +16,17 @@ from glimp_integrations.backends.http.protocols.base import (
     not_served,
     only_model,
 )
+from glimp_integrations.backends.http.replies import (
+    ListedModel,
+    Prompt,
+    Props,
+    TokenIds,
+    count_of,
+)
 from glimp_integrations.backends.http.servers import ServerProfile, schema_fields
 from glimp_integrations.errors import UnsuitableEndpointError
 
-__all__ = ["Completions", "listed_entry"]
+__all__ = ["Completions", "listed_entry", "window_of"]
 
 
 class Completions(Protocol):
@@ -61,18 +68,17 @@ class Completions(Protocol):
     def parser(self, context: RequestContext) -> ChunkParser:
         return _Parser(context.server)
 
-    async def identify(
-        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
-    ) -> Identity:
+    async def identify(self, endpoint: ModelEndpoint, listed: list[ListedModel] | None) -> Identity:
         entry = await listed_entry(endpoint, listed)
-        window, template = (entry or {}).get(endpoint.server.window_field), None
+        window = window_of(entry, endpoint.server)
+        template = None
         if endpoint.server.renders == "apply-template":
             try:
-                props = await endpoint.get("/props")
+                props = await endpoint.get("/props", Props)
             except UnsuitableEndpointError:  # hidden by a proxy
                 props = {}
             template = props.get("chat_template")
-            window = props.get("default_generation_settings", {}).get("n_ctx")
+            window = count_of(props.get("default_generation_settings", {}).get("n_ctx")) or None
         assert endpoint.model is not None
         return Identity(endpoint.model, window, template)
 
@@ -90,13 +96,14 @@ class Completions(Protocol):
         if tools:
             body["tools"] = list(tools)
         if endpoint.server.renders == "apply-template":
-            text = (await endpoint.post("/apply-template", body))["prompt"]
+            text = (await endpoint.post("/apply-template", body, Prompt))["prompt"]
             ids = await self.ids(endpoint, text, prompt=True)
             return Rendered(text, tokens=None if ids is None else len(ids))
         if endpoint.server.renders == "tokenize":
             body |= {"model": endpoint.model, "add_generation_prompt": True}
-            tokens = (await endpoint.post("/tokenize", body))["tokens"]
-            reply = await endpoint.post("/detokenize", {"model": endpoint.model, "tokens": tokens})
+            tokens = (await endpoint.post("/tokenize", body, TokenIds))["tokens"]
+            back = {"model": endpoint.model, "tokens": tokens}
+            reply = await endpoint.post("/detokenize", back, Prompt)
             return Rendered(reply["prompt"], tokens=len(tokens))
         return None
 
@@ -109,15 +116,19 @@ class Completions(Protocol):
                 body = {"model": endpoint.model, "prompt": text, "add_special_tokens": False}
             else:
                 return None
-            return list((await endpoint.post("/tokenize", body))["tokens"])
+            return (await endpoint.post("/tokenize", body, TokenIds))["tokens"]
         except UnsuitableEndpointError:  # the route is hidden
             return None
 
     async def is_control(self, endpoint: ModelEndpoint, literal: str) -> bool | None:
         if endpoint.server.renders == "apply-template":
             body = {"content": literal, "add_special": False}
-            special = (await endpoint.post("/tokenize", {**body, "parse_special": True}))["tokens"]
-            plain = (await endpoint.post("/tokenize", {**body, "parse_special": False}))["tokens"]
+            special, plain = [
+                (await endpoint.post("/tokenize", {**body, "parse_special": parse}, TokenIds))[
+                    "tokens"
+                ]
+                for parse in (True, False)
+            ]
             if special != plain:
                 return True
             # A tokenizer may have added tokens that are not marked as special. They are read as
@@ -127,6 +138,7 @@ class Completions(Protocol):
             reply = await endpoint.post(
                 "/tokenize",
                 {"model": endpoint.model, "prompt": literal, "add_special_tokens": False},
+                TokenIds,
             )
             # A whole literal that is one token is a control token, or so common a text that
             # treating it like one does no harm.
@@ -147,9 +159,15 @@ class _Parser(ChunkParser):
         return choices or ([{"text": "", "finish_reason": finish}] if finish else [])
 
 
+def window_of(entry: ListedModel | None, server: ServerProfile) -> int | None:
+    """The context window that an entry of ``/v1/models`` names; ``None`` if it names none."""
+    fields: Mapping[str, Any] = entry or {}
+    return count_of(fields.get(server.window_field)) or None
+
+
 async def listed_entry(
-    endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
-) -> dict[str, Any] | None:
+    endpoint: ModelEndpoint, listed: list[ListedModel] | None
+) -> ListedModel | None:
     """The model's entry in ``/v1/models``; llama.cpp answers to any name.
 
     Args:
@@ -168,7 +186,7 @@ async def listed_entry(
     if endpoint.model is None:
         endpoint.set_model(only_model([str(item.get("id")) for item in listed], endpoint))
     for item in listed:
-        names = {item.get("id"), item.get("root"), *(item.get("aliases") or ())}
+        names = {item.get("id"), item.get("root"), *item.get("aliases", ())}
         if endpoint.model in names or item.get("owned_by") == "llamacpp":
             return item
     # Hosted services serve more than they list: deployments, adapters, snapshots.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from glimp_integrations.backends.http.protocols.base import ModelEndpoint
+from glimp_integrations.backends.http.replies import Anything, ListedModel
 from glimp_integrations.backends.http.servers import (
     GENERIC,
     OLLAMA,
@@ -17,7 +18,7 @@ from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 __all__ = ["detect_server"]
 
 
-async def detect_server(endpoint: ModelEndpoint, listed: list[dict[str, Any]]) -> ServerProfile:
+async def detect_server(endpoint: ModelEndpoint, listed: list[ListedModel]) -> ServerProfile:
     """The kind of a server whose kind was not given; generic if nothing identifies it.
 
     Args:
@@ -38,7 +39,7 @@ async def detect_server(endpoint: ModelEndpoint, listed: list[dict[str, Any]]) -
 async def _get_object(endpoint: ModelEndpoint, route: str) -> dict[str, Any]:
     """The JSON object at a route; empty if there is none."""
     try:
-        reply = await endpoint.get(route, at_most=5.0, max_retries=0)
+        reply: object = await endpoint.get(route, Anything, at_most=5.0, max_retries=0)
     except (BackendError, UnsuitableEndpointError):
         return {}
     return reply if isinstance(reply, dict) else {}

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from glimp_integrations.backends.base import Report
-from glimp_integrations.backends.http.chunks import note_usage
+from glimp_integrations.backends.http.chunks import note_counts, note_usage
 from glimp_integrations.backends.http.protocols.base import ChunkParser, RequestContext, choice_of
 from glimp_integrations.backends.http.protocols.completions import Completions
+from glimp_integrations.backends.http.replies import NativeChunk
 
 __all__ = ["LlamaCpp"]
 
@@ -52,10 +53,15 @@ class LlamaCpp(Completions):
 class _NativeParser(ChunkParser):
     """Parses ``POST /completion``; choices also carry token ids and the stop string."""
 
+    shape = NativeChunk
+
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
         note_usage(chunk, report)
-        report.prompt_tokens = chunk.get("tokens_evaluated", report.prompt_tokens)
-        report.completion_tokens = chunk.get("tokens_predicted", report.completion_tokens)
+        note_counts(
+            report,
+            prompt_tokens=chunk.get("tokens_evaluated"),
+            completion_tokens=chunk.get("tokens_predicted"),
+        )
         finish = _ENDS.get(chunk.get("stop_type") or "") if chunk.get("stop") else None
         choice = choice_of(chunk.get("content") or "", None, finish)
         stop = chunk.get("stopping_word") or ""

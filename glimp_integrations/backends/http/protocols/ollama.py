@@ -14,6 +14,7 @@ from typing import Any
 
 from glimp_integrations.backends import chat_templates
 from glimp_integrations.backends.base import Message, Rendered, Report
+from glimp_integrations.backends.http.chunks import note_counts
 from glimp_integrations.backends.http.protocols.base import (
     ChunkParser,
     Identity,
@@ -24,11 +25,19 @@ from glimp_integrations.backends.http.protocols.base import (
     not_served,
     only_model,
 )
+from glimp_integrations.backends.http.replies import (
+    ListedModel,
+    OllamaChunk,
+    OllamaModels,
+    OllamaPrompt,
+    OllamaShow,
+    count_of,
+)
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 
 __all__ = ["Ollama"]
 
-_NUM_CTX = re.compile(r"^num_ctx\s+(\d+)", re.M)
+_NUM_CTX = re.compile(r"^num_ctx\s+(\d{1,12})\b", re.M)
 
 
 class Ollama(Protocol):
@@ -74,19 +83,17 @@ class Ollama(Protocol):
     def parser(self, context: RequestContext) -> ChunkParser:
         return _Parser()
 
-    async def identify(
-        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
-    ) -> Identity:
-        entries = (await endpoint.get("/api/tags")).get("models") or []
+    async def identify(self, endpoint: ModelEndpoint, listed: list[ListedModel] | None) -> Identity:
+        entries = (await endpoint.get("/api/tags", OllamaModels)).get("models") or []
         names = [str(item.get("model") or item.get("name")) for item in entries]
         if endpoint.model is None:
             endpoint.set_model(only_model(names, endpoint))
         assert endpoint.model is not None
         if not {endpoint.model, f"{endpoint.model}:latest"} & set(names):
             raise not_served(endpoint, names, f"Fetch it first: ollama pull {endpoint.model}")
-        show = await endpoint.post("/api/show", {"model": endpoint.model})
+        show = await endpoint.post("/api/show", {"model": endpoint.model}, OllamaShow)
         info = show.get("model_info") or {}
-        trained = info.get(f"{info.get('general.architecture')}.context_length")
+        trained = count_of(info.get(f"{info.get('general.architecture')}.context_length"))
         requested = endpoint.requested_window
         if requested is not None and trained is not None and requested > trained:
             raise ConfigError(
@@ -95,9 +102,10 @@ class Ollama(Protocol):
             )
         window = requested or await self._loaded_window(endpoint)
         if window is None and (match := _NUM_CTX.search(show.get("parameters") or "")):
-            window = int(match[1])
+            window = count_of(int(match[1])) or None
         endpoint.thinks = "thinking" in (show.get("capabilities") or ())
-        return Identity(endpoint.model, window, info.get("tokenizer.chat_template"))
+        template = info.get("tokenizer.chat_template")
+        return Identity(endpoint.model, window, template if isinstance(template, str) else None)
 
     async def window(self, endpoint: ModelEndpoint) -> int | None:
         # Ollama chooses the window by the free memory when it loads the model.
@@ -106,7 +114,7 @@ class Ollama(Protocol):
     async def _loaded_window(self, endpoint: ModelEndpoint) -> int | None:
         """The context window the model is loaded with; ``None`` if it is not loaded."""
         with suppress(BackendError, UnsuitableEndpointError):
-            for item in (await endpoint.get("/api/ps")).get("models") or ():
+            for item in (await endpoint.get("/api/ps", OllamaModels)).get("models") or ():
                 if item.get("model") in (endpoint.model, f"{endpoint.model}:latest"):
                     return item.get("context_length") or None
         return None
@@ -133,7 +141,7 @@ class Ollama(Protocol):
             body["tools"] = list(tools)
         if endpoint.thinks:
             body["think"] = bool(template_kwargs.get("enable_thinking", True))
-        reply = await endpoint.post("/api/chat", body)
+        reply = await endpoint.post("/api/chat", body, OllamaPrompt)
         text = (reply.get("_debug_info") or {}).get("rendered_template")
         if text is not None:
             return Rendered(text)
@@ -148,11 +156,14 @@ class Ollama(Protocol):
 
 
 class _Parser(ChunkParser):
+    shape = OllamaChunk
+
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
-        if chunk.get("prompt_eval_count") is not None:
-            report.prompt_tokens = chunk["prompt_eval_count"]
-        if chunk.get("eval_count") is not None:
-            report.completion_tokens = chunk["eval_count"]
+        note_counts(
+            report,
+            prompt_tokens=chunk.get("prompt_eval_count"),
+            completion_tokens=chunk.get("eval_count"),
+        )
         finish = (chunk.get("done_reason") or "stop") if chunk.get("done") else None
         return [choice_of(chunk.get("response") or "", chunk.get("logprobs"), finish)]
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered, Report
+from glimp_integrations.backends.http.chunks import note_counts
 from glimp_integrations.backends.http.protocols.base import (
     ChunkParser,
     Identity,
@@ -18,6 +19,13 @@ from glimp_integrations.backends.http.protocols.base import (
     Protocol,
     RequestContext,
     choice_of,
+)
+from glimp_integrations.backends.http.replies import (
+    ListedModel,
+    TgiChunk,
+    TgiInfo,
+    TgiPrompt,
+    TgiToken,
 )
 from glimp_integrations.errors import UnsuitableEndpointError
 
@@ -59,12 +67,10 @@ class Tgi(Protocol):
     def parser(self, context: RequestContext) -> ChunkParser:
         return _Parser()
 
-    async def identify(
-        self, endpoint: ModelEndpoint, listed: list[dict[str, Any]] | None
-    ) -> Identity:
-        info = await endpoint.get("/info")
+    async def identify(self, endpoint: ModelEndpoint, listed: list[ListedModel] | None) -> Identity:
+        info = await endpoint.get("/info", TgiInfo)
         if endpoint.model is None:  # it answers to any name
-            endpoint.set_model(str(info["model_id"]))
+            endpoint.set_model(str(info.get("model_id") or "the served model"))
         assert endpoint.model is not None
         return Identity(endpoint.model, info.get("max_total_tokens"))
 
@@ -78,7 +84,7 @@ class Tgi(Protocol):
         body: dict[str, Any] = {"messages": [dict(m) for m in messages]}
         if tools:
             body["tools"] = list(tools)
-        reply = await endpoint.post("/chat_tokenize", body)
+        reply = await endpoint.post("/chat_tokenize", body, TgiPrompt)
         text, tokens = reply["templated_text"], reply["tokenize_response"]
         # /generate_stream always adds a BOS, so the one in the rendered text has to go.
         bos = await self._bos(endpoint)
@@ -89,26 +95,31 @@ class Tgi(Protocol):
     async def _bos(self, endpoint: ModelEndpoint) -> int | None:
         """The id of the BOS that the server adds; ``None`` if it adds none or cannot tell."""
         try:
-            first = (await endpoint.post("/tokenize", {"inputs": "a"}))[0]
+            tokens = await endpoint.post("/tokenize", {"inputs": "a"}, list[TgiToken])
         except UnsuitableEndpointError:
             return None
         # A first token that covers none of the text was added to it.
-        return first["id"] if first["start"] == first["stop"] else None
+        return next((t["id"] for t in tokens[:1] if t["start"] == t["stop"]), None)
 
     async def ids(self, endpoint: ModelEndpoint, text: str, *, prompt: bool) -> list[int] | None:
         try:
-            tokens = await endpoint.post("/tokenize", {"inputs": text})
+            tokens = await endpoint.post("/tokenize", {"inputs": text}, list[TgiToken])
         except UnsuitableEndpointError:
             return None
         return [t["id"] for t in tokens if prompt or t["start"] != t["stop"]]
 
 
 class _Parser(ChunkParser):
+    shape = TgiChunk
+
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
         details = chunk.get("details") or {}
         finish = details.get("finish_reason")
-        report.completion_tokens = details.get("generated_tokens", report.completion_tokens)
-        report.prompt_tokens = details.get("input_length", report.prompt_tokens)
+        note_counts(
+            report,
+            prompt_tokens=details.get("input_length"),
+            completion_tokens=details.get("generated_tokens"),
+        )
         token = chunk["token"]
         ended = finish == "eos_token"
         text = "" if ended else token.get("text") or ""

@@ -1,0 +1,312 @@
+"""HTTP to one server: requests, responses, and limits for what a server may send.
+
+Made of aiohttp, which closes a cancelled request's connection at once. Whatever goes wrong is
+raised as the HTTP library's error or as one of this module's; ``errors`` translates both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+import zlib
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pydantic import SecretStr
+
+from glimp_integrations.backends.http.connections import KEEPALIVE_SECONDS, Connections
+from glimp_integrations.errors import ConfigError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = [
+    "CONNECT_SECONDS",
+    "MAX_BODY_BYTES",
+    "HttpClient",
+    "Response",
+    "StatusError",
+    "TooLargeError",
+]
+
+# Three attempts with this timeout, and the pauses between them, stay under ten seconds.
+CONNECT_SECONDS = 2.5
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""The longest body that is read as a whole. The token ids of a long prompt take a few MB."""
+# An error takes a few lines. A longer body is a web page or an attack.
+_ERROR_BYTES = 65536
+# Bytes that are unpacked at once: a small packet may unpack to gigabytes.
+_UNPACKED_BYTES = 1024 * 1024
+# The end of the body mostly comes in the packet of the last event. A server that does not send it
+# within this many seconds costs a new connection.
+_END_SECONDS = 0.25
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+_CODINGS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+class StatusError(Exception):
+    """A response whose status says that the request failed.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The response's headers; names are looked up in any case.
+        body: The beginning of its body, unpacked; empty if it could not be read.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class TooLargeError(Exception):
+    """A body is longer than what is read of it."""
+
+
+class HttpClient:
+    """Requests to one server, with its credentials. Lives on the I/O loop.
+
+    Args:
+        base_url: Such as ``"http://gpu1:8000/v1"``. A user name and password in it become a Basic
+            ``Authorization`` header, and a query is added to every request.
+        api_key: Sent as a bearer token.
+        headers: Returns the headers to add to a request that is about to be sent.
+        connections: Told about connections and round trips.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: SecretStr | None,
+        headers: Callable[[], Mapping[str, SecretStr]],
+        connections: Connections,
+    ) -> None:
+        self._query = urlsplit(base_url).query
+        self._authorization = _authorization(base_url, api_key)
+        self._headers = headers
+        self._connections = connections
+        self._proxy = _proxy(base_url)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, url: str, *, seconds: float, body: bytes | None = None
+    ) -> AsyncGenerator[Response]:
+        """Send a request, and wait for the beginning of the response.
+
+        Args:
+            method: ``"GET"`` or ``"POST"``.
+            url: Without credentials and query.
+            seconds: How long to wait for the response's headers.
+            body: JSON to send.
+
+        Yields:
+            The response. Its connection is closed at the end, unless its body was read to the end.
+
+        Raises:
+            StatusError: The status is not one of success.
+            TimeoutError: No response began in time.
+            aiohttp.ClientError: The request failed.
+        """
+        session = await self._opened()
+        secrets = {**self._authorization, **self._headers()}
+        headers = {name: value.get_secret_value() for name, value in secrets.items()}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        async with asyncio.timeout(None if seconds == math.inf else seconds):
+            raw = await session.request(
+                method,
+                _url(f"{url}?{self._query}" if self._query else url),
+                data=body,
+                headers=headers,
+                # The conversation, and maybe the key, would go to whatever address a reply names.
+                allow_redirects=False,
+                proxy=self._proxy,
+            )
+        response = Response(raw, self._connections)
+        try:
+            if not 200 <= raw.status < 300:
+                raise StatusError(raw.status, raw.headers, await response.beginning(seconds))
+            yield response
+        finally:
+            raw.close()  # no effect on a connection that was given back
+
+    async def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # Takes a quarter of a second, in which the loop serves other calls.
+            aiohttp, tls = await asyncio.to_thread(_load)
+            if self._session is None:  # another request was as quick
+                self._session = aiohttp.ClientSession(
+                    connector=aiohttp.TCPConnector(
+                        limit=0, ssl=tls, keepalive_timeout=KEEPALIVE_SECONDS
+                    ),
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    headers={"Accept-Encoding": "identity", "User-Agent": "glimp-integrations"},
+                    # Unpacked here instead, piece by piece and up to a limit.
+                    auto_decompress=False,
+                    trace_configs=[self._connections.trace_config()],
+                )
+        return self._session
+
+
+class Response:
+    """A response whose headers have come.
+
+    Args:
+        raw: The HTTP library's response.
+        connections: Told when the connection can carry another request.
+    """
+
+    def __init__(self, raw: aiohttp.ClientResponse, connections: Connections) -> None:
+        self._raw = raw
+        self._connections = connections
+        coding = raw.headers.get("Content-Encoding", "").strip().lower()
+        self._unpacker = None
+        if coding in _CODINGS:
+            self._unpacker = zlib.decompressobj(_CODINGS[coding])
+        elif coding not in ("", "identity"):
+            raise ValueError(f"the body is encoded as {coding[:40]!r}, which was not asked for")
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, unpacked. Pieces are not empty.
+
+        Raises:
+            aiohttp.ClientError: The connection broke.
+            zlib.error: It cannot be unpacked.
+        """
+        async for data in self._packets():
+            for piece in self._unpacked(data):
+                if piece:
+                    yield piece
+                    # Many pieces of one packet must not keep the loop from other calls.
+                    if self._unpacker is not None:
+                        await asyncio.sleep(0)
+        self._connections.given_back(self._raw)
+
+    async def _packets(self) -> AsyncGenerator[bytes, None]:
+        content = self._raw.content
+        try:
+            async for data in content.iter_any():
+                yield data
+        except Exception:
+            # The HTTP library forgets what came before a failure and was not read yet, and has no
+            # public way to it. A whole answer may be in it.
+            for data in getattr(content, "_buffer", ()):
+                yield data
+            raise
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
+        if self._unpacker is None:
+            yield data
+            return
+        while data:
+            yield self._unpacker.decompress(data, _UNPACKED_BYTES)
+            data = self._unpacker.unconsumed_tail
+
+    async def read(self, seconds: float) -> bytes:
+        """The whole body.
+
+        Args:
+            seconds: How long it may take.
+
+        Raises:
+            TooLargeError: It is longer than ``MAX_BODY_BYTES``.
+            TimeoutError: It took longer.
+        """
+        body = bytearray()
+        async with asyncio.timeout(None if seconds == math.inf else seconds):
+            async for chunk in self.chunks():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise TooLargeError(f"a body of more than {MAX_BODY_BYTES:,} bytes")
+        return bytes(body)
+
+    async def beginning(self, seconds: float) -> bytes:
+        """The beginning of the body of an error; what can be read of it within ``seconds``."""
+        body = bytearray()
+        with suppress(Exception):  # else the status alone must do
+            async with asyncio.timeout(min(seconds, CONNECT_SECONDS)):
+                async for chunk in self.chunks():
+                    body += chunk
+                    if len(body) > _ERROR_BYTES:
+                        break
+        return bytes(body[: _ERROR_BYTES + 1])
+
+    async def drain(self) -> None:
+        """Read on to the end of the body for a moment, so that its connection stays usable.
+
+        HTTP/1.1 needs the body's last bytes before a connection can carry another request.
+        """
+        # The answer is complete: whatever goes wrong here costs a connection, and not the answer.
+        with suppress(Exception):
+            async with asyncio.timeout(_END_SECONDS):
+                async for _ in self.chunks():
+                    pass
+
+
+def _load() -> tuple[Any, ssl.SSLContext]:
+    """The HTTP library, and the certificates to trust: the system's, and those of certifi.
+
+    Pythons for macOS come without certificates; company networks have their own in the system.
+    """
+    import aiohttp
+    import certifi
+
+    tls = ssl.create_default_context()
+    tls.load_verify_locations(certifi.where())
+    return aiohttp, tls
+
+
+def _url(text: str) -> Any:
+    from yarl import URL
+
+    return URL(text, encoded=True)
+
+
+def _authorization(base_url: str, api_key: SecretStr | None) -> dict[str, SecretStr]:
+    parts = urlsplit(base_url)
+    if parts.username is not None:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        value = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+    elif api_key is not None:
+        value = f"Bearer {api_key.get_secret_value()}"
+    else:
+        return {}
+    return {"Authorization": SecretStr(value)}
+
+
+def _proxy(base_url: str) -> str | None:
+    """The proxy that the environment names for this address (``HTTPS_PROXY``, ``NO_PROXY``, ...).
+
+    Looked up once: the HTTP library would do it in a thread for every request.
+
+    Raises:
+        ConfigError: It is not an HTTP proxy.
+    """
+    parts = urlsplit(base_url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    host = parts.netloc.rpartition("@")[2]
+    if not proxy or parts.hostname in _THIS_MACHINE or proxy_bypass(host):
+        return None
+    if urlsplit(proxy).scheme not in ("http", "https"):
+        raise ConfigError(
+            f"the environment names a proxy of kind {urlsplit(proxy).scheme!r} for "
+            f"{parts.scheme} addresses, and only http and https proxies can be used: change "
+            f"{parts.scheme.upper()}_PROXY, or add {parts.hostname} to NO_PROXY"
+        )
+    return proxy
