@@ -49,18 +49,6 @@ def test_the_lowest_versions_are_those_declared(declared: Requirement) -> None:
     assert have.release[: len(wanted.release)] == wanted.release, "say in pyproject what is true"
 
 
-@pytest.mark.skipif(ENDS != "highest", reason="this is not the environment of the highest versions")
-def test_the_highest_major_of_the_client_is_what_users_get() -> None:
-    (client,) = (d for d in DECLARED if d.name == "openai")
-    (below,) = (s.version for s in client.specifier if s.operator == "<")
-    assert Version(version("openai")).major == Version(below).major - 1
-
-
-def test_both_majors_of_the_client_are_allowed() -> None:
-    (client,) = (d for d in DECLARED if d.name == "openai")
-    assert client.specifier.contains("2.0.0") and client.specifier.contains("3.57.0")
-
-
 def test_pip_s_settings_reach_uv(tool: ModuleType) -> None:
     listed = (
         "global.index-url='https://a/simple'\nglobal.extra-index-url='https://b https://c'\n"
@@ -82,12 +70,6 @@ def test_a_version_that_is_held_back_is_found(tool: ModuleType) -> None:
     assert tool.held_back(users, users | {"pytest": "9"}) == {}
     late = users | {"openai": "2.54.0"}
     assert tool.held_back(users, late) == {"openai": ("3.57.0", "2.54.0")}
-
-
-def test_no_extra_for_developers_caps_the_client() -> None:
-    extras = PROJECT["optional-dependencies"]
-    for name in ("test", "dev", "examples"):
-        assert not [t for t in extras[name] if re.match(r"llama-index-llms-openai|openai", t)]
 
 
 def test_the_lock_allows_what_pyproject_does_and_names_no_host() -> None:
