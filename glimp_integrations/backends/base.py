@@ -177,7 +177,11 @@ _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,64}\|>|<｜[^<>｜\n]{1,64}｜>"
     r"|</?(?:s|bos|eos|unk|pad|think|thinking|seed:think|tool_call|tool_response|tools"
     r"|start_of_turn|end_of_turn)>"
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\]"
+    r"|</?seed:[a-z_:]{1,40}>|<\|[a-z_]{1,40}>|<[a-z_]{1,40}\|>|<\|\"\|>"
+    r"|<(?:SPECIAL_|reserved_|extra_id_|unused)\d{1,5}>|</?role>|<(?:sop|eop)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK"
+    r"|PREFIX|MIDDLE|SUFFIX|IMG|ARGS|CALL_ID|gMASK|sMASK|MASK)\]"
+    r"|\[\|[^\[\]|\n]{1,64}\|\]|\]~!b\[|\]~b\]|\[e~\["
 )
 
 

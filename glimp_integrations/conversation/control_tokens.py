@@ -17,7 +17,10 @@ from glimp_integrations.method.think_tags import KNOWN_TAGS
 __all__ = ["neutralise", "safe_message", "safe_tool"]
 
 _JOINER = "\u2060"
-_CANDIDATE = re.compile(r"<[^<>\s][^<>\n]{0,80}>|\[/?(?:[A-Z][A-Z_ ]{1,40}|[A-Za-z]+_?[A-Z0-9]+)\]")
+_CANDIDATE = re.compile(
+    r"<[^<>\s][^<>\n]{0,80}>|\[/?(?:[A-Z][A-Z_ ]{1,40}|[A-Za-z]+_?[A-Z0-9]+)\]"
+    r"|\[\|[^\[\]|\n]{1,64}\|\]|\]~!b\[|\]~b\]|\[e~\["
+)
 # A page of HTML holds hundreds of distinct tags; asking a server about each would cost more
 # than it protects. Beyond this many the backend's own rule decides without a request.
 _MAX_QUESTIONS = 32
@@ -27,34 +30,56 @@ async def safe_message(
     backend: Backend, message: Message, think_tags: tuple[str, str] | None
 ) -> Message:
     """A message whose texts cannot be read as control tokens."""
-    texts = {k: message[k] for k in ("content", "name", "tool_call_id") if message.get(k)}
-    if "reasoning_content" in message:
+    texts = {key: value for key, value in message.items() if key not in ("role", "tool_calls")}
+    if isinstance(texts.get("reasoning_content"), str):
         # No tag in a thought may end it, whether the tokenizer has a token for the tag or not.
         tags = dict.fromkeys(tag for pair in (*KNOWN_TAGS, think_tags or ()) for tag in pair)
-        texts["reasoning_content"] = _defused(message["reasoning_content"], tags)
-    safe = {**message, **await _safe_texts(backend, texts)}
+        texts["reasoning_content"] = _defused(texts["reasoning_content"], tags)
+    safe = {**message, **await _safe_value(backend, texts)}
     if message.get("tool_calls"):
-        safe["tool_calls"] = [
-            {**await _safe_texts(backend, call), "function": function}
-            for call in message["tool_calls"]
-            for function in [await _safe_texts(backend, call["function"])]
-        ]
+        safe["tool_calls"] = [await _safe_call(backend, call) for call in message["tool_calls"]]
     return safe
 
 
-async def _safe_texts(backend: Backend, texts: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: await neutralise(backend, value) if isinstance(value, str) else value
-        for key, value in texts.items()
-    }
+async def _safe_call(backend: Backend, call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    arguments = function.get("arguments")
+    safe = {**call, "function": await _safe_value(backend, function)}
+    if isinstance(arguments, str):
+        safe["function"]["arguments"] = await _safe_json(backend, arguments)
+    rest = {key: value for key, value in call.items() if key != "function"}
+    return {**safe, **await _safe_value(backend, rest)}
+
+
+async def _safe_json(backend: Backend, text: str) -> str:
+    """Templates show the values of a JSON text without its escapes, so these are looked at."""
+    try:
+        value = json.loads(text, strict=False)
+        safe = await _safe_value(backend, value)
+        text = text if safe == value else json.dumps(safe, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        pass  # it reaches the template as the text it is
+    return await neutralise(backend, text)
+
+
+async def _safe_value(backend: Backend, value: Any) -> Any:
+    """A copy of a JSON value in which every text, keys included, is only text."""
+    if isinstance(value, str):
+        return await neutralise(backend, value)
+    if isinstance(value, Mapping):
+        return {
+            await _safe_value(backend, key): await _safe_value(backend, item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [await _safe_value(backend, item) for item in value]
+    return value
 
 
 async def safe_tool(backend: Backend, tool: Mapping[str, Any]) -> dict[str, Any]:
     """A tool whose descriptions, which may come from a stranger's server, are only text."""
-    text = json.dumps(tool, ensure_ascii=False)
-    safe = await neutralise(backend, text)
-    parsed: dict[str, Any] = dict(tool) if safe == text else json.loads(safe)
-    return parsed
+    safe: dict[str, Any] = await _safe_value(backend, tool)
+    return safe
 
 
 async def neutralise(backend: Backend, text: str) -> str:
