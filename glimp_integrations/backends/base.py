@@ -269,6 +269,10 @@ class Backend(ABC):
         """
         return looks_like_control(literal)
 
+    async def control_literals(self, literals: set[str]) -> set[str]:
+        """Those of some literals that :meth:`is_control` holds for, however many they are."""
+        return {literal for literal in literals if await self.is_control(literal)}
+
     async def tokenize(self, text: str) -> list[int] | None:
         """The token ids of a text with nothing added to it; ``None`` if the backend cannot tell."""
         return None

@@ -21,9 +21,6 @@ _CANDIDATE = re.compile(
     r"<[^<>\s][^<>\n]{0,80}>|\[/?(?:[A-Z][A-Z_ ]{1,40}|[A-Za-z]+_?[A-Z0-9]+)\]"
     r"|\[\|[^\[\]|\n]{1,64}\|\]|\]~!b\[|\]~b\]|\[e~\["
 )
-# A page of HTML holds hundreds of distinct tags; asking a server about each would cost more
-# than it protects. Beyond this many the backend's own rule decides without a request.
-_MAX_QUESTIONS = 32
 
 
 async def safe_message(
@@ -87,14 +84,7 @@ async def neutralise(backend: Backend, text: str) -> str:
     literals = set(_CANDIDATE.findall(text))
     if not literals:
         return text
-    few = len(literals) <= _MAX_QUESTIONS
-    for literal in literals:
-        control = await (
-            backend.is_control(literal) if few else Backend.is_control(backend, literal)
-        )
-        if control:
-            text = _defused(text, (literal,))
-    return text
+    return _defused(text, await backend.control_literals(literals))
 
 
 def _defused(text: str, literals: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from glimp_integrations.backends.base import (
     Report,
     Request,
     Token,
+    looks_like_control,
 )
 from glimp_integrations.backends.http import stop_strings
 from glimp_integrations.backends.http.chunks import (
@@ -213,6 +214,29 @@ class OpenAIBackend(Endpoint):
         if literal not in self._control_literals:
             self._control_literals[literal] = await self._find_out_control(literal)
         return self._control_literals[literal]
+
+    async def control_literals(self, literals: set[str]) -> set[str]:
+        unknown = sorted(literals - self._control_literals.keys())
+        if self._tokenizer is None and len(unknown) > 32:
+            await self.capabilities()
+            listed = {literal for literal in literals if looks_like_control(literal)}
+            known = {literal for literal in literals if self._control_literals.get(literal)}
+            if self.server.renders != "apply-template":
+                return listed | known
+            others = [literal for literal in unknown if literal not in listed]
+            return listed | known | await self._search_control(others)
+        return await super().control_literals(literals)
+
+    async def _search_control(self, literals: list[str]) -> set[str]:
+        """By halves: a text without any control token is told by one question."""
+        if not literals or not await self._find_out_control("\n".join(literals)):
+            return set()
+        if len(literals) == 1:
+            return set(literals)
+        half = len(literals) // 2
+        return await self._search_control(literals[:half]) | await self._search_control(
+            literals[half:]
+        )
 
     async def tokenize(self, text: str) -> list[int] | None:
         await self.capabilities()
