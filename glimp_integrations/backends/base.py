@@ -273,12 +273,23 @@ class Backend(ABC):
         """Those of some literals that :meth:`is_control` holds for, however many they are."""
         return {literal for literal in literals if await self.is_control(literal)}
 
+    async def own_control_tokens(self) -> set[str] | None:
+        """All control tokens of the tokenizer, if it is in this process; otherwise ``None``."""
+        return None
+
     async def tokenize(self, text: str) -> list[int] | None:
         """The token ids of a text with nothing added to it; ``None`` if the backend cannot tell."""
         return None
 
     async def wait_idle(self) -> None:  # noqa: B027 - optional
         """Wait until cancelled work has left the device; matters on shared devices only."""
+
+    def ask_again(self) -> None:  # noqa: B027 - optional
+        """Forget what was found out about the server.
+
+        The router calls this after a call in which a model failed, or lacked something: the server
+        may have been starting, or may be another one by now.
+        """
 
     async def aclose(self) -> None:  # noqa: B027 - optional
         """Release what the backend holds, such as connections or memory."""

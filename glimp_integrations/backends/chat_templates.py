@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,9 +16,11 @@ from glimp_integrations.errors import ConfigError
 __all__ = [
     "THINKING",
     "apply",
+    "control_tokens",
     "is_control",
     "render",
     "render_with_tokenizer",
+    "special_tokens",
     "token_ids",
     "tokenizer_template",
     "with_parsed_arguments",
@@ -25,6 +28,9 @@ __all__ = [
 
 THINKING = {"enable_thinking": True, "thinking": True}
 """Switches thinking on. Templates use one or the other name, and Jinja ignores unknown ones."""
+
+
+_LIKE_A_TAG = re.compile(r"[<\[\]].*[>\]\[]")
 
 
 def render(
@@ -193,6 +199,27 @@ def token_ids(tokenizer: str, text: str) -> list[int]:
 def is_control(tokenizer: str, literal: str) -> bool:
     """Whether a literal is one of the tokenizer's added or special tokens."""
     return literal in _load(tokenizer).get_added_vocab()
+
+
+def control_tokens(tokenizer: str) -> set[str]:
+    """The tokenizer's control tokens."""
+    return special_tokens(_load(tokenizer))
+
+
+def special_tokens(tokenizer: Any) -> set[str]:
+    """The control tokens of a loaded tokenizer.
+
+    These are the added tokens that are marked as special, and those that are written like one.
+    Others are runs of spaces and the like.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+    """
+    return {
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if len(token.content) > 1 and (token.special or _LIKE_A_TAG.fullmatch(token.content))
+    }
 
 
 @functools.lru_cache(maxsize=8)

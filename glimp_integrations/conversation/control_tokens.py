@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from glimp_integrations.backends.base import Backend, Message
 from glimp_integrations.method.think_tags import KNOWN_TAGS
 
-__all__ = ["neutralise", "safe_message", "safe_tool"]
+__all__ = ["Safe"]
 
 _JOINER = "\u2060"
 _CANDIDATE = re.compile(
@@ -23,68 +24,103 @@ _CANDIDATE = re.compile(
 )
 
 
-async def safe_message(
-    backend: Backend, message: Message, think_tags: tuple[str, str] | None
-) -> Message:
-    """A message whose texts cannot be read as control tokens."""
-    texts = {key: value for key, value in message.items() if key not in ("role", "tool_calls")}
-    if isinstance(texts.get("reasoning_content"), str):
-        # No tag in a thought may end it, whether the tokenizer has a token for the tag or not.
+@dataclass(frozen=True, slots=True)
+class Safe:
+    """Makes the texts of one conversation safe for one model.
+
+    Attributes:
+        control: The control tokens that stand in it.
+        tags: The think tags, which no earlier reasoning may hold, whether the tokenizer has a
+            token for them or not.
+    """
+
+    control: Sequence[str]
+    tags: Sequence[str] = ()
+
+    @classmethod
+    async def of(
+        cls, backend: Backend, texts: object, think_tags: tuple[str, str] | None = None
+    ) -> Safe:
+        """Find the control tokens of ``backend`` in any JSON value; asks about all of them at once.
+
+        Raises:
+            BackendError: The server failed.
+        """
+        own = await backend.own_control_tokens()
+        parts = list(_texts(texts))
+        if own is not None:
+            control = {token for token in own if any(token in part for part in parts)}
+        else:
+            literals = {literal for part in parts for literal in _CANDIDATE.findall(part)}
+            control = await backend.control_literals(literals) if literals else set()
         tags = dict.fromkeys(tag for pair in (*KNOWN_TAGS, think_tags or ()) for tag in pair)
-        texts["reasoning_content"] = _defused(texts["reasoning_content"], tags)
-    safe = {**message, **await _safe_value(backend, texts)}
-    if message.get("tool_calls"):
-        safe["tool_calls"] = [await _safe_call(backend, call) for call in message["tool_calls"]]
-    return safe
+        # Longer ones first: one may be a part of another.
+        return cls(sorted(control, key=len, reverse=True), [*tags])
 
-
-async def _safe_call(backend: Backend, call: Mapping[str, Any]) -> dict[str, Any]:
-    function = dict(call["function"])
-    arguments = function.get("arguments")
-    safe = {**call, "function": await _safe_value(backend, function)}
-    if isinstance(arguments, str):
-        safe["function"]["arguments"] = await _safe_json(backend, arguments)
-    rest = {key: value for key, value in call.items() if key != "function"}
-    return {**safe, **await _safe_value(backend, rest)}
-
-
-async def _safe_json(backend: Backend, text: str) -> str:
-    """Templates show the values of a JSON text without its escapes, so these are looked at."""
-    try:
-        value = json.loads(text, strict=False)
-        safe = await _safe_value(backend, value)
-        text = text if safe == value else json.dumps(safe, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        pass  # it reaches the template as the text it is
-    return await neutralise(backend, text)
-
-
-async def _safe_value(backend: Backend, value: Any) -> Any:
-    """A copy of a JSON value in which every text, keys included, is only text."""
-    if isinstance(value, str):
-        return await neutralise(backend, value)
-    if isinstance(value, Mapping):
-        return {
-            await _safe_value(backend, key): await _safe_value(backend, item)
-            for key, item in value.items()
+    def message(self, message: Message) -> Message:
+        """A message whose texts cannot be read as control tokens."""
+        safe = {
+            key: value if key == "role" else self.value(value)
+            for key, value in message.items()
+            if key != "tool_calls"
         }
-    if isinstance(value, list | tuple):
-        return [await _safe_value(backend, item) for item in value]
-    return value
+        if isinstance(safe.get("reasoning_content"), str):
+            safe["reasoning_content"] = _defused(safe["reasoning_content"], self.tags)
+        if "tool_calls" in message:
+            calls = message["tool_calls"]
+            safe["tool_calls"] = [self._call(call) for call in calls] if calls else calls
+        return safe
+
+    def value(self, value: Any) -> Any:
+        """A copy of a JSON value in which every text, keys included, is only text."""
+        if isinstance(value, str):
+            return _defused(value, self.control)
+        if isinstance(value, Mapping):
+            return {self.value(key): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(item) for item in value]
+        return value
+
+    def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        safe: dict[str, Any] = self.value(call)
+        arguments = call["function"].get("arguments")
+        if isinstance(arguments, str):
+            safe["function"]["arguments"] = self._json(arguments)
+        return safe
+
+    def _json(self, text: str) -> str:
+        """Templates show the values of a JSON text without its escapes, so these are looked at."""
+        parsed = _parsed(text)
+        safe = self.value(parsed)
+        return _defused(
+            text if safe == parsed else json.dumps(safe, ensure_ascii=False), self.control
+        )
 
 
-async def safe_tool(backend: Backend, tool: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool whose descriptions, which may come from a stranger's server, are only text."""
-    safe: dict[str, Any] = await _safe_value(backend, tool)
-    return safe
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a JSON value; of a text that is JSON itself, the texts in it, too."""
+    if isinstance(value, str):
+        yield value
+        # Escaped quotes and characters: the text in it differs from the text itself.
+        if "\\" in value and (parsed := _parsed(value)) is not None:
+            yield from _texts(parsed)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
 
 
-async def neutralise(backend: Backend, text: str) -> str:
-    """Make sure that no part of ``text`` is read as a control token of ``backend``."""
-    literals = set(_CANDIDATE.findall(text))
-    if not literals:
-        return text
-    return _defused(text, await backend.control_literals(literals))
+def _parsed(text: str) -> Any:
+    """The objects and lists in a JSON text; ``None`` for any other text."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _defused(text: str, literals: Iterable[str]) -> str:

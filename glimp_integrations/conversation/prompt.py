@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from glimp_integrations.backends.base import Backend, Capabilities, Message, Rendered
 from glimp_integrations.conversation import earlier_reasoning, template_workarounds
-from glimp_integrations.conversation.control_tokens import safe_message, safe_tool
+from glimp_integrations.conversation.control_tokens import Safe
 from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.method.think_tags import find_tags
 from glimp_integrations.output import instructions
@@ -89,8 +89,9 @@ async def build(
     capabilities = await backend.capabilities()
     shown: Sequence[Message] = earlier_reasoning.kept(messages, keep_reasoning)
     shown = instructions.show_schema(shown, output) if show_schema else shown
-    tools = [await safe_tool(backend, tool) for tool in output.tools]
-    spoken = [await safe_message(backend, m, think_tags or None) for m in shown]
+    safe = await Safe.of(backend, [*output.tools, *shown], think_tags or None)
+    tools: list[Mapping[str, Any]] = [safe.value(tool) for tool in output.tools]
+    spoken = [safe.message(m) for m in shown]
     has_tools = tools or any(m["role"] == "tool" or m.get("tool_calls") for m in spoken)
     if has_tools and not await shows_tools(backend):
         spoken, tools = [*instructions.write_tools_out(spoken, tools)], []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
+from glimp_integrations.errors import BackendError, ConfigError, GlimpError, UnsuitableEndpointError
 from glimp_integrations.method.rule import Author, Done, Glimpse, Write
 from glimp_integrations.method.steps import Step, StepUpdate
 from glimp_integrations.runtime.ask_models import stand_in
@@ -32,13 +32,25 @@ async def route(call: Call, speed: PairSpeed | None = None) -> AsyncGenerator[Ev
         UnsuitableEndpointError: A server lacks what routing needs.
         BackendError: A model failed; ``partial`` holds what was written.
     """
-    ready = await prepare(call, speed)
     try:
-        async for event in _Loop(call.settings, ready).events():
-            yield event
-    finally:
-        for stream in ready.streams.values():
-            await stream.aclose()
+        ready = await prepare(call, speed)
+        try:
+            async for event in _Loop(call.settings, ready).events():
+                yield event
+        finally:
+            for stream in ready.streams.values():
+                await stream.aclose()
+    except GlimpError:
+        _ask_again(call)
+        raise
+    if ready.recorder.errors:
+        _ask_again(call)
+
+
+def _ask_again(call: Call) -> None:
+    """After a failure: what is known about the servers may be wrong, or no longer right."""
+    for backend in call.models.values():
+        backend.ask_again()
 
 
 @dataclass(slots=True)

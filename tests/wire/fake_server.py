@@ -329,15 +329,17 @@ class _Handler(Handler):
 
     def _tokenize_llama_cpp(self, body: dict[str, Any]) -> None:
         special = body.get("parse_special", True)
-        self.send_json(200, {"tokens": self.owner.tokenize(body["content"], special=special)})
+        ids = self.owner.tokenize(body["content"], special=special)
+        pieces = [{"id": i, "piece": self.owner.detokenize([i])} for i in ids]
+        self.send_json(200, {"tokens": pieces if body.get("with_pieces") else ids})
 
     def _tokenize_vllm(self, body: dict[str, Any]) -> None:
         text = body.get("prompt") or self.owner.render(body["messages"])
         tokens = self.owner.tokenize(text)
-        self.send_json(
-            200,
-            {"tokens": tokens, "count": len(tokens), "max_model_len": self.owner.context_window},
-        )
+        reply = {"tokens": tokens, "count": len(tokens), "max_model_len": self.owner.context_window}
+        if body.get("return_token_strs"):
+            reply["token_strs"] = [self.owner.detokenize([i]) for i in tokens]
+        self.send_json(200, reply)
 
     # -- completions -------------------------------------------------------------------------
 

@@ -174,6 +174,20 @@ def test_control_tokens_are_told_from_other_tags_by_the_server(
     assert len(server.requests) == requests_before, "the second time it is known"
 
 
+@both
+@pytest.mark.usefixtures("near_servers")
+def test_hundreds_of_tags_are_one_question(serve: Serve, connect: Connect, engine: str) -> None:
+    server = serve(engine=engine)
+    backend = connect(server)
+    io_loop.call(backend.capabilities)
+    before = len(server.requests)
+    tags = {f"<a{number}>" for number in range(500)}
+    control = io_loop.call(lambda: backend.control_literals({*tags, "<|im_end|>"}))
+    assert control == {"<|im_end|>"}
+    # llama.cpp reads the text twice: with its control tokens, and without.
+    assert len(server.requests) - before == (2 if engine == "llama.cpp" else 1)
+
+
 # -- what is sent ----------------------------------------------------------------------------
 
 

@@ -207,6 +207,9 @@ class HuggingFaceBackend(Backend):
     async def is_control(self, literal: str) -> bool:
         return (await self._ready()).vocabulary.is_control(literal)
 
+    async def own_control_tokens(self) -> set[str]:
+        return (await self._ready()).vocabulary.control_tokens()
+
     async def aclose(self) -> None:
         engine, self._engine = self._engine, None
         io_loop.not_at_exit(self.aclose)

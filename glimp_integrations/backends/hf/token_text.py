@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from glimp_integrations.backends.chat_templates import special_tokens
+
 __all__ = ["IncrementalDetokenizer", "TokenHistory", "Vocabulary"]
 
 _WORD = "x"
@@ -60,6 +62,10 @@ class Vocabulary:
     def is_control(self, literal: str) -> bool:
         """Whether the tokenizer reads a literal as one added or special token."""
         return literal in self._controls
+
+    def control_tokens(self) -> set[str]:
+        """All control tokens of the tokenizer."""
+        return special_tokens(self._tokenizer)
 
     def _plain(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False))

@@ -132,7 +132,9 @@ class OpenAIBackend(Endpoint):
         self.shown_template: str | None = None
         self._verify = verify
         self._device = device
+        self._given_profile, self._given_model = profile, model
         self._capabilities: Capabilities | None = None
+        self._stale = False  # what was found out has to be asked anew
         self._lock: asyncio.Lock | None = None
         self._control_literals: dict[str, bool] = {}
         self._shows_slots = True
@@ -149,12 +151,21 @@ class OpenAIBackend(Endpoint):
     # -- the contract of Backend ---------------------------------------------------------------
 
     async def capabilities(self) -> Capabilities:
-        if self._capabilities is None:
+        if self._capabilities is None or self._stale:
             self._lock = self._lock or asyncio.Lock()
             async with self._lock:
-                if self._capabilities is None:
+                if self._capabilities is None or self._stale:
+                    # Other calls go on with what was known until there is something new.
                     self._capabilities = await self._discover()
+                    self._stale = False
         return self._capabilities
+
+    def ask_again(self) -> None:
+        self._stale = True
+        self.reasoning_name = self.shows_tools = None
+        self._shows_slots = True
+        self._control_literals.clear()
+        self._texts.clear()
 
     async def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
@@ -211,32 +222,20 @@ class OpenAIBackend(Endpoint):
                 yield token
 
     async def is_control(self, literal: str) -> bool:
-        if literal not in self._control_literals:
-            self._control_literals[literal] = await self._find_out_control(literal)
-        return self._control_literals[literal]
+        return literal in await self.control_literals({literal})
 
     async def control_literals(self, literals: set[str]) -> set[str]:
-        unknown = sorted(literals - self._control_literals.keys())
-        if self._tokenizer is None and len(unknown) > 32:
+        unknown = literals - self._control_literals.keys()
+        if unknown:
             await self.capabilities()
-            listed = {literal for literal in literals if looks_like_control(literal)}
-            known = {literal for literal in literals if self._control_literals.get(literal)}
-            if self.server.renders != "apply-template":
-                return listed | known
-            others = [literal for literal in unknown if literal not in listed]
-            return listed | known | await self._search_control(others)
-        return await super().control_literals(literals)
+            control = await self._find_control(unknown)
+            if len(self._control_literals) > _MAX_CACHED_TEXTS:
+                self._control_literals.clear()
+            self._control_literals |= {literal: literal in control for literal in unknown}
+        return {literal for literal in literals if self._control_literals.get(literal)}
 
-    async def _search_control(self, literals: list[str]) -> set[str]:
-        """By halves: a text without any control token is told by one question."""
-        if not literals or not await self._find_out_control("\n".join(literals)):
-            return set()
-        if len(literals) == 1:
-            return set(literals)
-        half = len(literals) // 2
-        return await self._search_control(literals[:half]) | await self._search_control(
-            literals[half:]
-        )
+    async def own_control_tokens(self) -> set[str] | None:
+        return None if self._tokenizer is None else chat_templates.control_tokens(self._tokenizer)
 
     async def tokenize(self, text: str) -> list[int] | None:
         await self.capabilities()
@@ -253,8 +252,10 @@ class OpenAIBackend(Endpoint):
         while time.monotonic() < deadline:
             try:
                 slots = await self.get("/slots", list[BusySlot], max_retries=0)
-            except (BackendError, UnsuitableEndpointError):
+            except UnsuitableEndpointError:
                 self._shows_slots = False  # not offered by this server
+                return
+            except BackendError:
                 return
             busy = sum(bool(slot.get("is_processing")) for slot in slots)
             if busy <= self._open_streams:
@@ -281,7 +282,9 @@ class OpenAIBackend(Endpoint):
             BackendError: The server cannot be reached.
         """
         listed: list[ListedModel] | None = None
-        if self._profile is None:
+        if self._given_model is None:
+            self.model = None  # the server may serve another one now
+        if self._given_profile is None:
             listed = await self.models() or []
             self._profile = await detect_server(self, listed)
         identity = await self.protocol.identify(self, listed)
@@ -384,11 +387,14 @@ class OpenAIBackend(Endpoint):
             logprobs_refusal=refusal,
         )
 
-    async def _find_out_control(self, literal: str) -> bool:
+    async def _find_control(self, literals: set[str]) -> set[str]:
+        """Those that are control tokens; asks the server once for all of them."""
         if self._tokenizer is not None:
-            return chat_templates.is_control(self._tokenizer, literal)
+            return {x for x in literals if chat_templates.is_control(self._tokenizer, x)}
         try:
-            is_control = await self.protocol.is_control(self, literal)
+            control = await self.protocol.control_literals(self, sorted(literals))
         except UnsuitableEndpointError:  # the route is hidden
-            is_control = None
-        return await super().is_control(literal) if is_control is None else is_control
+            control = None
+        if control is None:
+            control = {literal for literal in literals if looks_like_control(literal)}
+        return control

@@ -40,6 +40,8 @@ SAMPLE_TOKENS = 4
 """Tokens of a stream that show whether all tokens carry log-probabilities."""
 # "a" is one token everywhere, and a BOS makes it two. Any template adds several more.
 _MAX_RAW_TOKENS = 3
+# Choices that a probe reads beside those of its tokens: empty ones, and the end.
+_MAX_CHOICES = 32
 # Kinds of routes whose servers may use speculative decoding.
 _SPECULATIVE_PROTOCOLS = ("llama.cpp", "completions")
 
@@ -142,8 +144,14 @@ async def complete(
         timeout=60.0 if seconds is None else min(60.0, seconds),
         max_retries=retries,
     )
+    received: list[dict[str, Any]] = []
     async with aclosing(endpoint.completion(request, report, stop=stop)) as choices:
-        return report, [choice async for choice in choices]
+        async for choice in choices:
+            received.append(choice)
+            # A server that ignores max_tokens would write on for ever.
+            if len(received) >= _MAX_CHOICES + 2 * max_tokens:
+                break
+    return report, received
 
 
 def token_logprobs(

@@ -45,6 +45,8 @@ __all__ = [
     "TgiPrompt",
     "TgiToken",
     "TokenIds",
+    "TokenPieces",
+    "TokenStrings",
     "checked",
     "count_of",
     "parse",
@@ -337,6 +339,24 @@ class TokenIds(TypedDict):
     """The reply of ``POST /tokenize`` (llama.cpp, vLLM)."""
 
     tokens: list[int]
+
+
+class TokenPiece(TypedDict):
+    """A token with its text, or its bytes if it is a part of a character."""
+
+    piece: str | list[Byte]
+
+
+class TokenPieces(TypedDict):
+    """The reply of ``POST /tokenize`` with ``with_pieces`` (llama.cpp)."""
+
+    tokens: list[TokenPiece]
+
+
+class TokenStrings(TypedDict, total=False):
+    """The reply of ``POST /tokenize`` with ``return_token_strs`` (vLLM since 0.9)."""
+
+    token_strs: list[str] | None
 
 
 class Prompt(TypedDict):

@@ -267,8 +267,10 @@ class Protocol(ABC):
         """
         return None
 
-    async def is_control(self, endpoint: ModelEndpoint, literal: str) -> bool | None:
-        """Whether a literal is read as a control token; ``None`` if the server cannot tell."""
+    async def control_literals(
+        self, endpoint: ModelEndpoint, literals: Sequence[str]
+    ) -> set[str] | None:
+        """Those literals that are read as control tokens; ``None`` if the server cannot tell."""
         return None
 
 

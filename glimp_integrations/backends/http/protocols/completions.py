@@ -21,6 +21,8 @@ from glimp_integrations.backends.http.replies import (
     Prompt,
     Props,
     TokenIds,
+    TokenPieces,
+    TokenStrings,
     count_of,
 )
 from glimp_integrations.backends.http.servers import ServerProfile, schema_fields
@@ -120,30 +122,41 @@ class Completions(Protocol):
         except UnsuitableEndpointError:  # the route is hidden
             return None
 
-    async def is_control(self, endpoint: ModelEndpoint, literal: str) -> bool | None:
+    async def control_literals(
+        self, endpoint: ModelEndpoint, literals: Sequence[str]
+    ) -> set[str] | None:
+        # All of them in one text: a tokenizer takes its control tokens out before it reads the
+        # rest, so each is one token wherever it stands.
+        text, wanted = "\n".join(literals), set(literals)
         if endpoint.server.renders == "apply-template":
-            body = {"content": literal, "add_special": False}
+            body = {"content": text, "add_special": False, "with_pieces": True}
             special, plain = [
-                (await endpoint.post("/tokenize", {**body, "parse_special": parse}, TokenIds))[
-                    "tokens"
-                ]
+                pieces_of(
+                    await endpoint.post("/tokenize", {**body, "parse_special": parse}, TokenPieces)
+                )
                 for parse in (True, False)
             ]
-            if special != plain:
-                return True
             # A tokenizer may have added tokens that are not marked as special. They are read as
-            # one token in either mode, so the comparison above cannot find them.
-            return len(plain) == 1 and looks_like_control(literal)
+            # one token in either mode, so the comparison cannot find them.
+            return wanted & {x for x in special if x not in plain or looks_like_control(x)}
         if endpoint.server.renders == "tokenize":
-            reply = await endpoint.post(
-                "/tokenize",
-                {"model": endpoint.model, "prompt": literal, "add_special_tokens": False},
-                TokenIds,
-            )
+            body = {
+                "model": endpoint.model,
+                "prompt": text,
+                "add_special_tokens": False,
+                "return_token_strs": True,
+            }
+            reply = await endpoint.post("/tokenize", body, TokenStrings)
             # A whole literal that is one token is a control token, or so common a text that
             # treating it like one does no harm.
-            return len(reply["tokens"]) == 1
+            strings = reply.get("token_strs")
+            return None if strings is None else wanted & set(strings)
         return None
+
+
+def pieces_of(reply: TokenPieces) -> set[str]:
+    """The texts of the tokens; those that are parts of characters are left out."""
+    return {token["piece"] for token in reply["tokens"] if isinstance(token["piece"], str)}
 
 
 class _Parser(ChunkParser):
