@@ -24,7 +24,7 @@ DEMO := $(VENV)/.demo
 # The site needs neither torch nor a framework.
 DOCS := $(VENV)/.docs
 
-.PHONY: help demo test test-fast test-highest test-lowest test-slow test-pythons package lock resolve bench-speed vllm check docs docs-serve clean
+.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-pythons package lock resolve bench-speed vllm check docs docs-serve clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -57,6 +57,12 @@ test-slow: $(STAMP) ## Run the longer proofs
 	@$(BIN)/glimp pull
 	$(PYTEST_HIGHEST) -m slow -s
 	$(PYTEST_HIGHEST) --numprocesses auto -m "hypothesis and not slow" --hypothesis-profile long
+
+# So many cases, drawn from this seed: `make test-faults N=2600 SEED=12`.
+N ?= 2600
+SEED ?= 11
+test-faults: $(STAMP) ## Thousands of calls to servers that fail in every way, and a table of what came of them
+	@$(BIN)/python -m tests.faults $(SEED) -n $(N)
 
 test-pythons: $(STAMP) ## The fast tests on every Python from 3.11 that is here
 	@PATH="$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/3.1[1-9].*/bin)):$$PATH" $(BIN)/nox

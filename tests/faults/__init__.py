@@ -1,0 +1,1 @@
+"""A campaign of broken servers: whatever they send, nobody gets a wrong text or a raw exception."""
