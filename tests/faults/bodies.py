@@ -10,12 +10,12 @@ from .replies import Refused
 from .server import Break, Exchange, Fault, as_bytes, event_bytes, head_bytes
 from .wrong_values import wrong
 
-__all__ = ["CONTROLS", "CONTROLS_EVENT", "ELSEWHERE", "HTML"]
+__all__ = ["CONTROLS", "CONTROLS_EVENT", "ERROR_EVENT", "HTML"]
 
 HTML = "<!DOCTYPE html><html><title>Größe</title><body>Sign in first</body></html>".encode()
 CONTROLS = b'{"error": {"message": "\\u001b]0;owned\\u0007\\u001b[2J\\u0000 \\u202e no"}}'
 CONTROLS_EVENT = b"data: " + CONTROLS + b"\n\n"
-ELSEWHERE = "/elsewhere"
+ERROR_EVENT = b'data: {"error": {"message": "no gpu"}}\n\n'
 _BOMB_BYTES = 64 * 2**20
 _bomb: list[bytes] = []
 
@@ -49,9 +49,8 @@ def redirect(number: int) -> Break:
     """A redirect to another host; the fault's note is its address."""
 
     async def answer(exchange: Exchange, fault: Fault) -> None:
-        await exchange.send(
-            number, b"moved", {"Location": f"{fault.note}{ELSEWHERE}"}, "text/plain"
-        )
+        place = {"Location": f"{fault.note}/elsewhere"}
+        await exchange.send(number, b"moved", place, "text/plain")
 
     return answer
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from glimp_integrations.backends.http.openai import OpenAIBackend
 from .kinds import KINDS, Kind
 from .proofs import Outcome, Streamed, right, verdict
 from .replies import SHAPES, TEMPLATE, Model
-from .server import Fault, Server
+from .server import ALWAYS, Fault, Server
 from .texts import RightText, draw_text
 
 __all__ = ["Case", "draw_case", "run_case"]
@@ -24,7 +23,6 @@ __all__ = ["Case", "draw_case", "run_case"]
 ROLES = ("small", "large")
 WAYS = ("run", "arun", "stream", "astream")
 STRATEGIES = ("two_request", "fused", "overlap", "auto")
-_ALWAYS = 10**9
 _SMALL_ROUTES = {
     "llama.cpp": ("/v1/models", "/props", "/apply-template", "/tokenize", "/detokenize", "/slots"),
     "vllm": ("/v1/models", "/tokenize", "/detokenize"),
@@ -84,21 +82,16 @@ class Case:
         return f"sk-secret-{self.seed}-{self.index}-0123456789"
 
     def __str__(self) -> str:
-        faults = "; ".join(
-            f"{role} {f.kind} on {f.route or 'small routes'} (skip {f.skip}, times "
-            f"{'always' if f.times == _ALWAYS else f.times}, fired {f.fired}{f', {f.note}' * bool(f.note)})"
-            for role in ROLES
-            for f in self.faults[role]
-        )
+        faults = "; ".join(f"{role} {fault}" for role in ROLES for fault in self.faults[role])
         late = f"; starts late: {', '.join(self.late)}" if self.late else ""
         settings = {k: v for k, v in self.options.items() if k not in ("think_tags", "temperature")}
         return f"{faults}{late}; {self.way}; {self.shapes}; {settings}"
 
 
-def draw_case(seed: int, index: int, only: Callable[[Kind], bool] | None = None) -> Case:
+def draw_case(seed: int, index: int) -> Case:
     """The case with this number; the same ones for ever."""
     draw = random.Random(f"{seed}/{index}")
-    kinds = [kind for kind in KINDS.values() if only is None or only(kind)]
+    kinds = [kind for kind in KINDS.values() for _ in range(kind.share)]
     random.Random(seed).shuffle(kinds)
     shape = draw.choice(SHAPES)
     shapes = dict.fromkeys(ROLES, shape)
@@ -151,7 +144,7 @@ def _draw_fault(draw: random.Random, kind: Kind, shape: str) -> Fault:
         route, skip = draw.choice(_SMALL_ROUTES[shape]), draw.choice((0, 0, 0, 1))
         if draw.random() < 0.3:
             route, skip = "", draw.randint(0, 4)
-    times = draw.choice((1, 1, 2, _ALWAYS))
+    times = draw.choice((1, 1, 2, ALWAYS))
     return Fault(
         kind.name,
         kind.answer,
@@ -209,12 +202,12 @@ async def _first_call(case: Case, router: GlimpRouter) -> Outcome:
     streamed = Streamed()
     started = loop.time()
     result: RoutedAnswer | BaseException | None
+    limit = asyncio.timeout(case.seconds)
     try:
-        result = await asyncio.wait_for(_called(case, router, streamed), case.seconds)
-    except TimeoutError:
-        result = None
+        async with limit:
+            result = await _called(case, router, streamed)
     except Exception as error:
-        result = error
+        result = None if limit.expired() else error
     outcome = verdict(case, result, streamed)
     outcome.seconds = loop.time() - started
     if result is None:

@@ -11,6 +11,10 @@ from .server import Break
 
 __all__ = ["KINDS", "Kind"]
 
+_STATUSES = (
+    *(400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 418, 422, 425, 429),
+    *(500, 501, 502, 503, 504, 529, 599),
+)
 _SLOW = ("stall", "slow", "drip", "flood", "ignores", "retry after", "gzip bomb", "late")
 Where = Literal["stream", "small", "any"]
 
@@ -25,6 +29,7 @@ class Kind:
         where: The routes it is for.
         harmless: Whether a client must not even notice it.
         once: Whether it is only ever fired once.
+        share: How many cases of a round are drawn for it.
     """
 
     name: str
@@ -32,6 +37,7 @@ class Kind:
     where: Where = "any"
     harmless: bool = False
     once: bool = False
+    share: int = 1
 
     @property
     def takes_time(self) -> bool:
@@ -53,12 +59,12 @@ def _all() -> list[Kind]:
         Kind("other object", bodies.whole(200, b'{"ok": true}')),
         Kind("error with 200", bodies.whole(200, b'{"error": {"message": "no gpu", "code": 500}}')),
         Kind("error text with 200", bodies.whole(200, b'{"error": "no gpu"}')),
-        Kind("wrong value", bodies.wrong_value, "small"),
-        Kind("wrong value in chunk", streams.wrong_value, "stream"),
-        Kind("cut body", bodies.cut, "small"),
-        Kind("cut stream", streams.cut, "stream"),
-        Kind("reset in stream", streams.reset, "stream"),
-        Kind("stream ends early", streams.ends_early, "stream"),
+        Kind("wrong value", bodies.wrong_value, "small", share=12),
+        Kind("wrong value in chunk", streams.wrong_value, "stream", share=16),
+        Kind("cut body", bodies.cut, "small", share=3),
+        Kind("cut stream", streams.cut, "stream", share=3),
+        Kind("reset in stream", streams.reset, "stream", share=3),
+        Kind("stream ends early", streams.ends_early, "stream", share=3),
         Kind("stall in stream", streams.stall, "stream"),
         Kind("stall", connections.stall),
         Kind("stall after head", connections.stall_after_head),
@@ -108,10 +114,7 @@ def _all() -> list[Kind]:
         # A client may have sent its next request before it saw the end of the connection.
         Kind("closes afterwards", connections.closes_afterwards),
     ]
-    kinds += [
-        Kind(f"status {status}", bodies.status(status))
-        for status in (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 418, 422, 425, 429)
-    ]
+    kinds += [Kind(f"status {status}", bodies.status(status)) for status in _STATUSES]
     kinds += [
         Kind(f"status {status}", bodies.status(status)) for status in (*range(500, 505), 529, 599)
     ]

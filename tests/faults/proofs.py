@@ -96,9 +96,8 @@ def _judge_error(case: Case, error: BaseException, streamed: Streamed) -> Outcom
     shown = f"{type(error).__name__}: {text}"
     if not isinstance(error, _EXPECTED):
         last = traceback.extract_tb(error.__traceback__)[-1]
-        outcome.fail(
-            f"raw {type(error).__name__}", f"{shown[:300]} ({last.filename}:{last.lineno})"
-        )
+        place = f"{last.filename}:{last.lineno}"
+        outcome.fail(f"raw {type(error).__name__}", f"{shown[:300]} ({place})")
         return outcome
     if not (case.fired or case.late):
         outcome.fail("an error of a healthy server", shown)
@@ -130,17 +129,15 @@ def _failing(case: Case) -> set[str]:
 def _judge_message(
     case: Case, outcome: Outcome, text: str, everything: str, *, needs_role: bool
 ) -> None:
+    failing = _failing(case)
     if case.key in everything:
         outcome.fail("secret", text)
     if not all(c.isprintable() for c in text):
         outcome.fail("control characters", repr(text))
-    urls = [case.servers[role].url for role in _failing(case)]
-    if not any(
-        url in text or f"{role}-model" in text
-        for role, url in zip(_failing(case), urls, strict=True)
-    ):
+    names = [n for role in failing for n in (case.servers[role].url, f"{role}-model")]
+    if not any(name in text for name in names):
         outcome.fail("no URL", text)
-    if needs_role and not any(f"{role} model" in text for role in _failing(case)):
+    if needs_role and not any(f"{role} model" in text for role in failing):
         outcome.fail("message without a role", text)
     if not _REMEDY.search(text):
         outcome.fail("no remedy", text)

@@ -1,4 +1,4 @@
-"""What a healthy server answers, in the shapes of llama.cpp, vLLM and a plain imitation of OpenAI's.
+"""What a healthy server answers: llama.cpp, vLLM, or a plain imitation of OpenAI's.
 
 Sources: those named in ``glimp_integrations.backends.http.servers``.
 """

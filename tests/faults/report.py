@@ -14,6 +14,7 @@ __all__ = ["Ran", "run_cases", "table"]
 
 _AT_ONCE = 24
 _COLUMNS = ("fired", "right", "error", "went on", "failed")
+_NONE = "(no fault fired)"
 
 
 @dataclass
@@ -23,10 +24,17 @@ class Ran:
     case: Case
     outcome: Outcome
 
+    @property
+    def fired(self) -> list[str]:
+        """The kinds that were fired."""
+        kinds = {fault.kind for _, fault in self.case.fired}
+        return sorted(kinds | {"starts late"} if self.case.late else kinds)
+
     def lines(self) -> Iterator[str]:
         """The failures, and how to see them again."""
         for what, details in self.outcome.failures:
-            yield f"python -m tests.faults {self.case.seed} {self.case.index}: {what}: {details}"
+            text = " ".join(details.split())
+            yield f"python -m tests.faults {self.case.seed} {self.case.index}: {what}: {text[:400]}"
             yield f"    {self.case}"
 
 
@@ -43,24 +51,23 @@ async def run_cases(seed: int, indices: Iterable[int]) -> list[Ran]:
 
 
 def table(all_ran: list[Ran]) -> str:
-    """By kind: cases in which it fired, and how those ended; then failures by what failed."""
+    """By kind: cases in which it fired, and how they ended; then what failed; then sums."""
     rows: dict[str, Counter[str]] = {}
-    for ran in all_ran:
-        fired = {fault.kind for _, fault in ran.case.fired}
-        fired |= {"starts late"} if ran.case.late else set()
-        for kind in fired or {"(none fired)"}:
-            rows.setdefault(kind, Counter()).update({"fired": bool(fired), ran.outcome.kind: 1})
-    width = max(map(len, rows))
-    lines = [f"{'':{width}}" + "".join(f"{name:>9}" for name in _COLUMNS)]
-    for kind, row in sorted(rows.items()):
-        lines.append(f"{kind:{width}}" + "".join(f"{row[name]:9}" for name in _COLUMNS))
     failed: dict[str, list[Ran]] = {}
     for ran in all_ran:
+        for kind in ran.fired or [_NONE]:
+            rows.setdefault(kind, Counter()).update({"fired": 1, ran.outcome.kind: 1})
         for what in dict.fromkeys(what for what, _ in ran.outcome.failures):
             failed.setdefault(what, []).append(ran)
+    width = max(map(len, rows), default=0)
+    lines = [" " * width + "".join(f"{name:>9}" for name in _COLUMNS)]
+    for kind, row in sorted(rows.items()):
+        lines.append(f"{kind:{width}}" + "".join(f"{row[name]:9}" for name in _COLUMNS))
     for what, those in sorted(failed.items(), key=lambda item: -len(item[1])):
-        indices = " ".join(str(ran.case.index) for ran in those[:8])
-        lines.append(f"{len(those):5} failed: {what} (indices {indices})")
+        indices = " ".join(str(ran.case.index) for ran in those[:12])
+        kinds = Counter(kind for ran in those for kind in ran.fired or [_NONE])
+        named = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6))
+        lines.append(f"{len(those):5} failed: {what} (indices {indices}; {named})")
     ends = Counter(ran.outcome.kind for ran in all_ran)
     requests = sum(len(s.requests) for ran in all_ran for s in ran.case.servers.values())
     shots = sum(fault.fired for ran in all_ran for _, fault in ran.case.fired)

@@ -13,8 +13,9 @@ from typing import Any
 
 from .replies import Model, Refused
 
-__all__ = ["STREAMED", "Closed", "Exchange", "Fault", "Server"]
+__all__ = ["ALWAYS", "STREAMED", "Closed", "Exchange", "Fault", "Server"]
 
+ALWAYS = 10**9
 STREAMED = ("/v1/completions", "/completion")
 _REASONS = {200: "OK", 404: "Not Found", 500: "Internal Server Error"}
 Break = Callable[["Exchange", "Fault"], Awaitable[None]]
@@ -53,6 +54,12 @@ class Fault:
     fired: int = 0
     note: str = ""
 
+    def __str__(self) -> str:
+        often = "always" if self.times == ALWAYS else f"{self.times} times"
+        where = self.route or "small routes"
+        note = f": {self.note}" if self.note else ""
+        return f"{self.kind!r} on {where} after {self.skip}, {often}, fired {self.fired}{note}"
+
     def hits(self, path: str) -> bool:
         """Whether it fires at a request; counts the requests."""
         streamed = path in STREAMED
@@ -87,7 +94,6 @@ class Server:
     running: int = 0
     accepted: int = 0
     requests: list[str] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)
     failures: list[BaseException] = field(default_factory=list)
 
     async def __aenter__(self) -> Server:
@@ -143,7 +149,6 @@ class Server:
         headers = {k.lower(): v.strip() for k, _, v in (h.partition(":") for h in head[1:] if h)}
         data = await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append(f"{method} {path} {len(data)}")
-        self.keys.add(headers.get("authorization", ""))
         body = json.loads(data) if data else {}
         exchange = Exchange(self.model, writer, method, path, headers, body)
         faults = () if self.healthy else self.faults

@@ -57,9 +57,10 @@ BESIDE: dict[str, bytes] = {
 Change = Callable[[int, dict[str, Any]], AsyncIterator[bytes]]
 
 
-async def _streamed(
-    exchange: Exchange, change: Change, *, done: bytes = b"data: [DONE]\n\n"
-) -> None:
+_DONE = b"data: [DONE]\n\n"
+
+
+async def _streamed(exchange: Exchange, change: Change, *, done: bytes = _DONE) -> None:
     """The healthy stream with every event changed: a number and an event in, bytes out."""
     try:
         events = list(_first(exchange.events()))

@@ -17,22 +17,10 @@ ASSISTANT = "<|assistant|>"
 OPEN, CLOSE = "<think>\n", "</think>"
 
 # Two-byte letters are cut in half when a reply ends at any byte. Upper case has the same length.
-_WORDS = [
-    "alpha",
-    "brävo",
-    "çhar",
-    "délta",
-    "échø",
-    "föxtrot",
-    "gölf",
-    "жук",
-    "ёлка",
-    "ωmega",
-    "π2",
-    "x9",
-    "(hm),",
-    "ok!",
-]
+_WORDS = (
+    *("alpha", "brävo", "çhar", "délta", "échø", "föxtrot", "gölf"),
+    *("жук", "ёлка", "ωmega", "π2", "x9", "(hm),", "ok!"),
+)
 
 
 @dataclass(frozen=True)
