@@ -6,7 +6,7 @@ import asyncio
 
 from .server import Break, Exchange, Fault, head_bytes
 
-__all__ = ["BROKEN"]
+__all__ = ["BROKEN", "UNASKED"]
 
 _OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -34,6 +34,18 @@ BROKEN: dict[str, bytes] = {
     "tls alert": b"\x15\x03\x01\x00\x02\x02\x46",
 }
 """Bytes in place of a reply; the connection is closed after them."""
+
+
+_EVENT = b'data: {"choices": [{"text": "WRONG wrong", "finish_reason": null}]}\n\n'
+UNASKED: dict[str, bytes] = {
+    "timeout": b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    "object": _OK + b"Content-Length: 2\r\n\r\n{}",
+    "stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+    + b"Content-Length: %d\r\n\r\n%s" % (len(_EVENT), _EVENT),
+    "line end": b"\r\n",
+    "bytes": b"\x00\x01\x02",
+}
+"""What servers send after a reply, when they should wait for the next request."""
 
 
 def raw(data: bytes) -> Break:
@@ -100,6 +112,18 @@ async def closes_afterwards(exchange: Exchange, fault: Fault) -> None:
     """A healthy reply, and then the connection's end, without a word."""
     await exchange.answer()
     await exchange.close()
+
+
+def unasked(data: bytes) -> Break:
+    """A healthy reply, and another one that nobody asked for."""
+
+    async def answer(exchange: Exchange, fault: Fault) -> None:
+        await exchange.answer()
+        if fault.value < 0.5:
+            await asyncio.sleep(0.005)
+        await exchange.write(data)
+
+    return answer
 
 
 async def early_refusal(exchange: Exchange, fault: Fault) -> None:

@@ -143,6 +143,10 @@ def _all() -> list[Kind]:
         Kind(f"http: {name}", connections.raw(data)) for name, data in connections.BROKEN.items()
     ]
     kinds += [
+        Kind(f"unasked: {name}", connections.unasked(data))
+        for name, data in connections.UNASKED.items()
+    ]
+    kinds += [
         Kind(f"chunks: {name}", streams.broken_chunk(data), "stream")
         for name, data in streams.BROKEN_CHUNKS.items()
     ]

@@ -183,7 +183,7 @@ def _beginning(case: Case, partial: Any) -> str:
 
 def _strays(case: Case) -> str:
     strays: Sequence[str] = [s for server in case.servers.values() for s in server.model.strays]
-    return f"a prompt that continues no right text: {strays[0]!r}" if strays else ""
+    return f"sent what belongs to no right text: {strays[0]!r}" if strays else ""
 
 
 def _written_by(author: str, text: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .texts import ASSISTANT, OPEN, RightText
@@ -51,7 +51,7 @@ class Model:
         Raises:
             Refused: There is none.
         """
-        routes = {"GET /v1/models": self._models}
+        routes: dict[str, Callable[[dict[str, Any]], Any]] = {"GET /v1/models": self._models}
         if self.shape == "llama.cpp":
             routes |= {
                 "GET /props": self._props,
@@ -64,10 +64,22 @@ class Model:
             routes |= {"POST /tokenize": self._tokenize_vllm, "POST /detokenize": self._prompt_of}
         if f"{method} {route}" not in routes:
             raise Refused(404, "Not Found")
+        self._check(body, content=str, prompt=str, tokens=list, messages=list)
         return routes[f"{method} {route}"](body)
 
+    def _check(self, body: dict[str, Any], **types: type) -> None:
+        """Refuse what is of another type; only a client that was misled sends it."""
+        for name, kind in types.items():
+            if not isinstance(body.get(name, kind()), kind):
+                self.strays.append(f"{name}={body[name]!r}")
+                raise Refused(422, f"{name} is no {kind.__name__}")
+
     def _models(self, _: dict[str, Any]) -> Any:
-        entry = {"id": self.name, "object": "model", "owned_by": _OWNERS[self.shape]}
+        entry: dict[str, Any] = {
+            "id": self.name,
+            "object": "model",
+            "owned_by": _OWNERS[self.shape],
+        }
         if self.shape == "vllm":
             entry["max_model_len"] = _WINDOW
         return {"object": "list", "data": [entry]}
@@ -122,7 +134,8 @@ class Model:
                 raise Refused(404, "Not Found")
             if body.get("model") != self.name:
                 raise Refused(404, f"The model `{body.get('model')}` does not exist.")
-        most = body.get("max_tokens") or body.get("n_predict")
+        self._check(body, prompt=str)
+        most: int = body.get("max_tokens") or body.get("n_predict") or 0
         tokens = self._tokens(body, most, endless=endless)
         make = self._native if route == "/completion" else self._completion
         return make(body, tokens, _ENDLESS if endless else most)
@@ -159,7 +172,7 @@ class Model:
             choice = {"index": 0, "text": token, "logprobs": None, "finish_reason": None}
             if body.get("logprobs"):
                 choice["logprobs"] = self._logprobs(token, hard, body)
-            event = {**common, "choices": [choice]}
+            event: dict[str, Any] = {**common, "choices": [choice]}
             if self.shape == "vllm":
                 choice["token_ids"] = [self._id(token)]
                 event["usage"] = _usage(prompt_tokens, count)

@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from glimp_integrations import io_loop
+
 from .cases import Case, draw_case, run_case
 from .proofs import Outcome
 
-__all__ = ["Ran", "run_cases", "table"]
+__all__ = ["Ran", "run_cases", "table", "tasks_left"]
 
 _AT_ONCE = 24
 _COLUMNS = ("fired", "right", "error", "went on", "failed")
@@ -48,6 +50,20 @@ async def run_cases(seed: int, indices: Iterable[int]) -> list[Ran]:
             return Ran(case, await run_case(case))
 
     return await asyncio.gather(*map(one, indices))
+
+
+async def tasks_left(seconds: float = 5.0) -> list[str]:
+    """Tasks on the loop of all models, once every call is over."""
+
+    async def others() -> list[str]:
+        return [repr(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    until = asyncio.get_running_loop().time() + seconds
+    while left := await io_loop.acall(others):
+        if asyncio.get_running_loop().time() > until:
+            break
+        await asyncio.sleep(0.05)
+    return left
 
 
 def table(all_ran: list[Ran]) -> str:

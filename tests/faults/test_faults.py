@@ -8,7 +8,7 @@ import pytest
 
 from .cases import draw_case
 from .kinds import KINDS
-from .report import run_cases, table
+from .report import run_cases, table, tasks_left
 
 SEED, CASES = 11, 232
 _FAULTY = (
@@ -24,6 +24,7 @@ async def test_no_fault_gives_a_wrong_text_or_a_foreign_exception(
         ran = await run_cases(SEED, range(part, CASES, 4))
     lines = [line for one in ran for line in one.lines()]
     assert not lines, "\n".join([_FAULTY, *lines, table(ran)])
+    assert not await tasks_left()
     assert not [r.getMessage() for r in caplog.records if r.name == "asyncio"]
 
 
