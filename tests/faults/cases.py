@@ -77,6 +77,19 @@ class Case:
         return [(role, f) for role in ROLES for f in self.faults[role] if f.fired]
 
     @property
+    def repeatable(self) -> bool:
+        """Whether one more attempt must have been right, and was allowed."""
+        every = [fault for faults in self.faults.values() for fault in faults]
+        return (
+            len(every) == 1
+            and every[0].fired == 1
+            and every[0].times <= self.options["max_retries"]
+            and every[0].route == "stream"
+            and KINDS[every[0].kind].passes
+            and not self.late
+        )
+
+    @property
     def key(self) -> str:
         """The API key, which nobody may see."""
         return f"sk-secret-{self.seed}-{self.index}-0123456789"

@@ -16,6 +16,10 @@ _STATUSES = (
     *(500, 501, 502, 503, 504, 529, 599),
 )
 _SLOW = ("stall", "slow", "drip", "flood", "ignores", "retry after", "gzip bomb", "late")
+_PASSING = (
+    *("cut stream", "stream ends early", "closed before", "reset", "chunks", "event", "stall"),
+    *(f"status {status}" for status in (408, 429, 500, 502, 503, 504)),
+)
 Where = Literal["stream", "small", "any"]
 
 
@@ -38,6 +42,11 @@ class Kind:
     harmless: bool = False
     once: bool = False
     share: int = 1
+
+    @property
+    def passes(self) -> bool:
+        """Whether it is a failure of the moment, after which a request is made again."""
+        return self.name.startswith(_PASSING)
 
     @property
     def takes_time(self) -> bool:

@@ -84,6 +84,8 @@ def verdict(case: Case, result: RoutedAnswer | BaseException | None, streamed: S
         outcome.fail("a harmless thing counted as an error", errors[0])
     if errors and not (case.fired or case.late):
         outcome.fail("an error of a healthy server", errors[0])
+    if errors and case.repeatable:
+        outcome.fail("was not repeated", errors[0])
     for text in errors:
         _judge_message(case, outcome, text, text, needs_role=True)
     _judge_stream(case, outcome, streamed, result)
@@ -95,14 +97,16 @@ def _judge_error(case: Case, error: BaseException, streamed: Streamed) -> Outcom
     text = str(error)
     shown = f"{type(error).__name__}: {text}"
     if not isinstance(error, _EXPECTED):
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{last.filename}:{last.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
         outcome.fail(f"raw {type(error).__name__}", f"{shown[:300]} ({place})")
         return outcome
     if not (case.fired or case.late):
         outcome.fail("an error of a healthy server", shown)
     elif case.harmless:
         outcome.fail("a harmless thing raised", shown)
+    if case.repeatable:
+        outcome.fail("was not repeated", shown)
     is_room = isinstance(error, ConfigError) and _ROOM.search(text) is not None
     if case.deputy is not None and not is_room:
         outcome.fail(f"did not go on: {type(error).__name__}", shown)
