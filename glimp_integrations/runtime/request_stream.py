@@ -171,15 +171,22 @@ class RequestStream:
             return token
 
     async def finish_single(self) -> None:
-        """Read the end of a one-token request: it tells the usage, and an end of sequence."""
+        """Read the end of a one-token request: it tells the usage, and an end of sequence.
+
+        A server that ignores the limit of one token is read no further, because its end of
+        sequence would stand behind text that nobody keeps.
+        """
         assert self._tokens is not None
+        more: Token | None = None
         # Where even this fails, the token is here; the next request meets the failure if it lasts.
         with suppress(BackendError):
-            async for _ in self._tokens:
-                pass
-        await self._end()
-        if self.ended == "length":
-            self.ended = None
+            more = await anext(self._tokens, None)
+        ended = self.report.ended if more is None else None
+        if more is not None:
+            self.received += more.count
+            self.counters.discarded += more.count
+        await self.close()
+        self.ended = None if ended == "length" else ended
 
     async def close(self) -> None:
         """Cancel the request if it still runs, and count it."""

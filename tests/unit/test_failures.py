@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+from dataclasses import replace
+
 import pytest
 from helpers import ANSWER, CHAIN, OPENED, REASONING, model, result_of, router, shown, steps
 
@@ -119,3 +122,31 @@ def test_a_model_that_is_down_from_the_start_is_excused(down):
     assert f"{down} model: cannot be reached" in told_error
     with pytest.raises(BackendError, match=f"{down} model: cannot be reached"):
         router(**models, on_backend_error=down).run("?")
+
+
+class Heedless(ScriptedBackend):
+    """Ignores the limit of one token, and goes on or fails behind it."""
+
+    fails = False
+
+    async def generate(self, request, report):
+        single = request.max_tokens == 1
+        if single:
+            request = replace(request, max_tokens=10_000)
+        received = 0
+        async with aclosing(super().generate(request, report)) as tokens:
+            async for token in tokens:
+                if single and received and self.fails:
+                    report.ended = None
+                    raise BackendError("broken off")
+                received += 1
+                yield token
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_stands_behind_a_glimpsed_token_ends_nothing(fails):
+    small = Heedless(CHAIN, generation_prompt=OPENED)
+    small.fails = fails
+    result = router(small, strategy="two_request").run("?")
+    assert (result.reasoning, result.answer) == (REASONING, ANSWER)
+    assert result.trace.stop_reason == "think_end"
