@@ -145,8 +145,15 @@ def draw_case(seed: int, index: int) -> Case:
         options=options,
         backends=backends,
         way=draw.choice(WAYS),
-        seconds=12.0 if takes_time else 30.0,
+        seconds=_limit(chosen, takes_time=takes_time),
     )
+
+
+def _limit(kinds: list[Kind], *, takes_time: bool) -> float:
+    """Seconds for the first call. Silence after every token takes its time, if it is for ever."""
+    if any(kind.name.startswith("retry after") for kind in kinds):
+        return 12.0  # no server may hold a caller up who waits a second
+    return 40.0 if takes_time else 30.0
 
 
 def _draw_fault(draw: random.Random, kind: Kind, shape: str) -> Fault:
