@@ -26,7 +26,8 @@ _EXPECTED = (BackendError, UnsuitableEndpointError, ConfigError)
 # Words that tell a reader what to do.
 _REMEDY = re.compile(
     r"\b(raise|check|pass|use|shorten|serve|set|start|restart|wait|try|ask|lower|make|look|name|see"
-    r"|change|update|choose|increase|repeat|send|give|remove|continue|is the server|is base_url|needs?)\b",
+    r"|change|update|choose|increase|repeat|send|give|remove|continue"
+    r"|is the server|is base_url|needs?)\b",
     re.I,
 )
 _ROOM = re.compile(r"context window|no room|shorten", re.I)
