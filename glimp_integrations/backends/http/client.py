@@ -150,9 +150,7 @@ class HttpClient:
             aiohttp, tls = await asyncio.to_thread(_load)
             if self._session is None:  # another request was as quick
                 self._session = aiohttp.ClientSession(
-                    connector=aiohttp.TCPConnector(
-                        limit=0, ssl=tls, keepalive_timeout=KEEPALIVE_SECONDS
-                    ),
+                    connector=_connector(tls),
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"Accept-Encoding": "identity", "User-Agent": "glimp-integrations"},
@@ -256,6 +254,27 @@ class Response:
             async with asyncio.timeout(_END_SECONDS):
                 async for _ in self.chunks():
                     pass
+
+
+def _connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
+    """A pool of connections, without those on which a server has spoken unasked.
+
+    Between two requests a server has nothing to say. The HTTP library keeps what comes then, and
+    takes it for the response to the next request.
+    """
+    import aiohttp
+
+    class Connector(aiohttp.TCPConnector):
+        async def connect(self, *args: Any, **kwargs: Any) -> Any:
+            while True:
+                pooled = bool(self._conns)
+                connection = await super().connect(*args, **kwargs)
+                protocol = connection.protocol
+                if not pooled or protocol is None or not protocol.should_close:
+                    return connection
+                connection.close()
+
+    return Connector(limit=0, ssl=tls, keepalive_timeout=KEEPALIVE_SECONDS)
 
 
 def _load() -> tuple[Any, ssl.SSLContext]:
