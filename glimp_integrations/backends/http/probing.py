@@ -6,6 +6,7 @@ examination is ``check``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from glimp_integrations.backends.base import CALL_LIMITS, Report, Request
 from glimp_integrations.backends.http.chunks import logprobs_by_token, top_logprobs_of
 from glimp_integrations.backends.http.protocols.base import ModelEndpoint
 from glimp_integrations.backends.http.protocols.chat import header
+from glimp_integrations.backends.http.token_clock import shows_progress
+from glimp_integrations.backends.retries import pause
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.method.entropy import begin_of, measurable
 
@@ -38,10 +41,10 @@ SAME_LOGPROB = 0.02
 """Nats; the numerical noise between two equal requests is smaller."""
 SAMPLE_TOKENS = 4
 """Tokens of a stream that show whether all tokens carry log-probabilities."""
+# Chunks that a small request may have beside those of its tokens.
+_SPARE = 4
 # "a" is one token everywhere, and a BOS makes it two. Any template adds several more.
 _MAX_RAW_TOKENS = 3
-# Choices that a probe reads beside those of its tokens: empty ones, and the end.
-_MAX_CHOICES = 32
 # Kinds of routes whose servers may use speculative decoding.
 _SPECULATIVE_PROTOCOLS = ("llama.cpp", "completions")
 
@@ -131,7 +134,6 @@ async def complete(
         UnsuitableEndpointError: The route does not exist, or the model is not served.
         BackendError: The request failed.
     """
-    report = Report()
     seconds, retries = CALL_LIMITS.get()
     request = Request(
         prompt=text,
@@ -144,14 +146,32 @@ async def complete(
         timeout=60.0 if seconds is None else min(60.0, seconds),
         max_retries=retries,
     )
-    received: list[dict[str, Any]] = []
-    async with aclosing(endpoint.completion(request, report, stop=stop)) as choices:
-        async for choice in choices:
-            received.append(choice)
-            # A server that ignores max_tokens would write on for ever.
-            if len(received) >= _MAX_CHOICES + 2 * max_tokens:
+    attempt = 1
+    while True:
+        report = Report()
+        try:
+            return report, await _choices(endpoint, request, report, stop)
+        except BackendError as error:
+            # Opening the stream was repeated already, one that broke off was not.
+            spent = report.retried or attempt > retries or not error.retryable
+            wait = None if spent else pause(attempt, error.retry_after)
+            if wait is None:
+                raise
+        await asyncio.sleep(wait)
+        attempt += 1
+
+
+async def _choices(
+    endpoint: ModelEndpoint, request: Request, report: Report, stop: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The choices of a small stream; no more than a few of a server that ignores ``max_tokens``."""
+    choices: list[dict[str, Any]] = []
+    async with aclosing(endpoint.completion(request, report, stop=stop)) as stream:
+        async for choice in stream:
+            choices.append(choice)
+            if sum(map(shows_progress, choices)) > 2 * request.max_tokens + _SPARE:
                 break
-    return report, received
+    return choices
 
 
 def token_logprobs(

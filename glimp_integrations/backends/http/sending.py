@@ -70,4 +70,8 @@ def _wait(error: Exception, attempt: int, limits: RequestLimits) -> float | None
 def _is_broken(error: Exception) -> bool:
     import aiohttp
 
-    return isinstance(error, aiohttp.ClientConnectionError)
+    # A head or a first chunk that is no HTTP is a ClientResponseError.
+    return isinstance(
+        error,
+        aiohttp.ClientConnectionError | aiohttp.ClientResponseError | aiohttp.ClientPayloadError,
+    )
