@@ -43,6 +43,7 @@ __all__ = ["Endpoint"]
 
 T = TypeVar("T")
 
+_DRAFTED = 64
 # Values of finish_reason that say that a repetition of the request may succeed.
 _TEMPORARY = (None, "error", "insufficient_system_resource")
 
@@ -258,7 +259,9 @@ class Endpoint(Backend):
             async for event in events:
                 chunk = self._checked(parse(event), parser.shape)
                 before = report.completion_tokens
-                for choice in parser.choices(chunk, report):
+                choices = parser.choices(chunk, report)
+                _drop_impossible(report, before, context.request.max_tokens)
+                for choice in choices:
                     finish = choice.get("finish_reason") or finish
                     if shows_progress(choice):
                         clock.reset()
@@ -290,8 +293,12 @@ class Endpoint(Backend):
                 self.connections.make_ready()
                 async with aclosing(response.chunks()) as chunks:
                     while not decoder.done and (data := await clock.wait(anext(chunks, b""))):
+                        begun, came = time.monotonic(), False
                         for event in decoder.feed(data):
+                            came = True
                             yield event
+                        if not came:
+                            clock.spend(time.monotonic() - begun)
                 for event in decoder.rest():
                     yield event
                 complete = True
@@ -383,6 +390,17 @@ def _check_key(key: SecretStr | None) -> None:
             "ASCII, which no HTTP header can carry: pass the key alone (from a file, "
             "read().strip())"
         )
+
+
+def _drop_impossible(report: Report, before: int | None, most: int) -> None:
+    """Forget a total of tokens that is far above what was asked for.
+
+    Counted as it is, it would use up a budget. With speculative decoding a total may be a few
+    drafted tokens above.
+    """
+    total = report.completion_tokens
+    if total is not None and total > most:
+        report.completion_tokens = most if total <= most + _DRAFTED else before
 
 
 def _is_url(url: str) -> bool:

@@ -43,12 +43,18 @@ class TokenClock:
         Raises:
             TimeoutError: No token came in time.
         """
+        if self._left <= 0:  # a flood: what comes is always there, and never a token
+            raise TimeoutError
         started = time.monotonic()
         try:
             async with asyncio.timeout(None if self._left == math.inf else self._left):
                 return await event
         finally:
-            self._left -= time.monotonic() - started
+            self.spend(time.monotonic() - started)
+
+    def spend(self, seconds: float) -> None:
+        """Count time that went into reading what the server sent."""
+        self._left -= seconds
 
     def reset(self, *, at_most: int | None = None) -> None:
         """A token has come.
