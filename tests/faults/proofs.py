@@ -33,6 +33,9 @@ _REMEDY = re.compile(
 _ROOM = re.compile(r"context window|no room|shorten", re.I)
 
 
+HEALTHY = "an error of a healthy server"
+
+
 @dataclass
 class Outcome:
     """What came of a case.
@@ -48,6 +51,11 @@ class Outcome:
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     hung: bool = False
+
+    @property
+    def blames_healthy(self) -> bool:
+        """Whether an error came from a server that did nothing wrong."""
+        return any(what == HEALTHY for what, _ in self.failures)
 
     def fail(self, what: str, details: str = "") -> None:
         """Note a failure."""
@@ -84,7 +92,7 @@ def verdict(case: Case, result: RoutedAnswer | BaseException | None, streamed: S
     if errors and case.harmless:
         outcome.fail("a harmless thing counted as an error", errors[0])
     if errors and not (case.fired or case.late):
-        outcome.fail("an error of a healthy server", errors[0])
+        outcome.fail(HEALTHY, errors[0])
     if errors and case.repeatable:
         outcome.fail("was not repeated", errors[0])
     for text in errors:
@@ -103,7 +111,7 @@ def _judge_error(case: Case, error: BaseException, streamed: Streamed) -> Outcom
         outcome.fail(f"raw {type(error).__name__}", f"{shown[:300]} ({place})")
         return outcome
     if not (case.fired or case.late):
-        outcome.fail("an error of a healthy server", shown)
+        outcome.fail(HEALTHY, shown)
     elif case.harmless:
         outcome.fail("a harmless thing raised", shown)
     if case.repeatable:

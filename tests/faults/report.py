@@ -14,7 +14,7 @@ from .proofs import Outcome
 
 __all__ = ["Ran", "run_cases", "table", "tasks_left"]
 
-_AT_ONCE = 24
+_AT_ONCE = 16
 _COLUMNS = ("fired", "right", "error", "went on", "failed")
 _NONE = "(no fault fired)"
 
@@ -49,7 +49,9 @@ async def run_cases(seed: int, indices: Iterable[int]) -> list[Ran]:
             case = draw_case(seed, index)
             return Ran(case, await run_case(case))
 
-    return await asyncio.gather(*map(one, indices))
+    ran = await asyncio.gather(*map(one, indices))
+    # A second is short on a busy machine: where a healthy server was late, the case is run alone.
+    return [await one(this.case.index) if this.outcome.blames_healthy else this for this in ran]
 
 
 async def tasks_left(seconds: float = 5.0) -> list[str]:
