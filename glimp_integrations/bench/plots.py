@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glimp_integrations.bench.summary import ArmFigures, Summary
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.trace.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +45,10 @@ def write_plots(summary: Summary, folder: Path) -> list[Path]:
         figure = Figure(figsize=(8, 5), dpi=130, layout="constrained")
         if draw(figure, summary):
             path = folder / f"{name}.png"
-            figure.savefig(path)
+            with warnings.catch_warnings():
+                # A name may have characters that no font here has; they are drawn as boxes.
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")
+                figure.savefig(path)
             written.append(path)
     return written
 
@@ -66,7 +71,7 @@ def _frontier(figure: Figure, summary: Summary) -> bool:
             markersize=7,
             capsize=3,
             elinewidth=0.9,
-            label=f"{number + 1}  {arm.name}",
+            label=_literal(f"{number + 1}  {arm.name}"),
         )
         # Numbers on the points, names in the legend: neighbours' names would cover each other.
         axes.annotate(
@@ -142,7 +147,7 @@ def _entropy(figure: Figure, summary: Summary) -> bool:
         for axes in row:
             if arm.threshold is not None:
                 axes.axvline(arm.threshold, color="black", linewidth=1, linestyle="--")
-        row[0].set_ylabel(f"{arm.name}\nsteps")
+        row[0].set_ylabel(_literal(f"{arm.name}\nsteps"))
         row[1].set_ylabel("density")
     grid[0][0].set_title("H by author (dashed: threshold)")
     grid[0][1].set_title("H by outcome (each of area 1)")
@@ -218,4 +223,9 @@ def _share(figure: Figure, summary: Summary) -> bool:
 
 def _title(summary: Summary, of: str) -> str:
     name = textwrap.shorten(str(summary.manifest.get("task", "bench")), 200)
-    return "\n".join(textwrap.wrap(f"{name}: {of}", 80, break_long_words=True))
+    return _literal("\n".join(textwrap.wrap(f"{name}: {of}", 80, break_long_words=True)))
+
+
+def _literal(text: str) -> str:
+    """The text as it is: matplotlib reads what is between two dollar signs as a formula."""
+    return visible(text).replace("$", r"\$")

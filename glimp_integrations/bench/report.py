@@ -11,7 +11,9 @@ from glimp_integrations.bench.stats import Interval
 from glimp_integrations.bench.store import Store
 from glimp_integrations.bench.summary import ArmFigures, Comparison, Summary, summarise
 from glimp_integrations.bench.verdict import verdict
+from glimp_integrations.errors import ConfigError
 from glimp_integrations.settings import Prices
+from glimp_integrations.trace.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,11 +109,11 @@ def _table(summary: Summary, cells: list[list[str]], shown: list[int]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(str(summary.manifest.get("task"))), title_justify="left")
+    table = Table(title=Text(visible(str(summary.manifest.get("task")))), title_justify="left")
     for i in shown:
         table.add_column(COLUMNS[i], justify="right" if i else "left", no_wrap=i == 0)
     for row in cells:
-        table.add_row(*(Text(row[i]) for i in shown))
+        table.add_row(*(Text(visible(row[i])) for i in shown))
     return table
 
 
@@ -168,13 +170,23 @@ def _cell(text: str) -> str:
 
 
 def write_report(store: Store, prices: Prices | None, console: Console) -> Summary:
-    """Print the table and the verdict, and write ``report.md`` and the plots into the folder."""
+    """Print the table and the verdict, and write ``report.md`` and the plots into the folder.
+
+    Raises:
+        ConfigError: The folder cannot be written to, or matplotlib is missing.
+    """
     summary = summarise(store, prices)
     _print_table(summary, console)
     for text in verdict(summary):
-        console.print(text, markup=False, highlight=False)
-    (store.folder / "report.md").write_text(markdown(summary), encoding="utf-8")
-    plots = write_plots(summary, store.folder)
+        console.print(visible(text), markup=False, highlight=False)
+    try:
+        (store.folder / "report.md").write_text(markdown(summary), encoding="utf-8")
+        plots = write_plots(summary, store.folder)
+    except OSError as error:
+        raise ConfigError(
+            f"the report cannot be written to {store.folder}: {error.strerror}. The table above is "
+            "complete; make the folder writable for its file and the plots"
+        ) from error
     names = ", ".join(["report.md", *(path.name for path in plots)])
     console.print(f"{store.folder}: {names}", style="dim", markup=False, highlight=False)
     return summary

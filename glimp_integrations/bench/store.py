@@ -1,7 +1,8 @@
 """The folder of a bench: a manifest, and one JSON line for every result.
 
 Lines are only ever appended, and flushed one by one, so a killed process loses at most the line
-it was writing; the next start notices that line and drops it.
+it was writing; the next start notices that line and drops it. Every other damage is an error that
+names the line (:mod:`glimp_integrations.bench.lines`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
+from glimp_integrations.bench.lines import check_line, check_manifest
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.strict_json import plain
 
 __all__ = ["FORMAT", "Store"]
 
@@ -55,12 +58,15 @@ class Store:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ConfigError(f"{folder} is being written by another glimp bench") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
             raise ConfigError(f"cannot write results to {folder}: {error}") from error
         try:
             self.manifest = self._agree({"format": FORMAT, **manifest})
             self.lines = self._read(say, repair=True)
-            self._file = self.path.open("a", encoding="utf-8")
+            try:
+                self._file = self.path.open("a", encoding="utf-8")
+            except OSError as error:
+                raise ConfigError(f"cannot write results to {self.path}: {error}") from error
         except BaseException:
             self._lock.release()
             raise
@@ -68,7 +74,7 @@ class Store:
     def add(self, line: Mapping[str, Any]) -> None:
         """Append a line, and flush it to the operating system."""
         assert self._file is not None, "opened for reading"
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
         self._file.flush()
         self.lines.append(dict(line))
 
@@ -94,7 +100,7 @@ class Store:
 
     def _agree(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         # Through JSON and back, so that it can be compared with what was stored.
-        mine: dict[str, Any] = json.loads(json.dumps(manifest))
+        mine: dict[str, Any] = json.loads(json.dumps(plain(dict(manifest))))
         if not (self.folder / MANIFEST).exists():
             if self.path.exists() and self.path.stat().st_size:
                 raise ConfigError(
@@ -102,8 +108,12 @@ class Store:
                     "results are of; choose another --out"
                 )
             waiting = self.folder / f"{MANIFEST}.part"
-            waiting.write_text(json.dumps(mine, indent=1, ensure_ascii=False), encoding="utf-8")
-            waiting.replace(self.folder / MANIFEST)  # whole or not at all
+            text = json.dumps(mine, indent=1, ensure_ascii=False)
+            try:
+                waiting.write_text(text, encoding="utf-8")
+                waiting.replace(self.folder / MANIFEST)  # whole or not at all
+            except OSError as error:
+                raise ConfigError(f"cannot write results to {self.folder}: {error}") from error
             return mine
         stored = _read_manifest(self.folder)
         differing = [
@@ -119,48 +129,72 @@ class Store:
         return stored
 
     def _read(self, say: Callable[[str], None], *, repair: bool) -> list[dict[str, Any]]:
-        if not self.path.exists():
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be read: {error.strerror}") from error
         lines, good = [], 0
-        data = self.path.read_bytes()
-        raws = data.splitlines(keepends=True)
+        # At line feeds only: no other character ends a line of what is written here.
+        raws = data.split(b"\n")
         for number, raw in enumerate(raws, 1):
+            if number == len(raws) and not raw.strip():
+                good += len(raw)
+                break
+            place = f"{self.path}, line {number}"
             try:
                 line = json.loads(raw)
-                if not isinstance(line, dict):
-                    raise ValueError("not an object")
-            except ValueError as error:
-                if number < len(raws):
+            except (ValueError, RecursionError) as error:
+                if number < len(raws) and any(later.strip() for later in raws[number:]):
                     raise ConfigError(
-                        f"{self.path}, line {number} is broken ({error}); remove that line, and "
-                        "its item is answered again"
+                        f"{place} is broken ({error}); remove that line, and its item is answered "
+                        "again"
                     ) from None
                 say(f"the last line of {self.path.name} was cut off; it is dropped")
                 break
+            check_line(line, place)
             lines.append(line)
-            good += len(raw)
+            good += len(raw) + 1
         if repair:
-            with self.path.open("r+b") as file:
-                file.truncate(good)
-                if good and not data[:good].endswith(b"\n"):
-                    file.seek(good)
-                    file.write(b"\n")
+            self._cut(good, whole=good <= len(data))
         return lines
+
+    def _cut(self, good: int, *, whole: bool) -> None:
+        """Leave the first ``good`` bytes; the line feed of the last line is one of them."""
+        try:
+            with self.path.open("r+b") as file:
+                if whole:
+                    file.truncate(good)
+                else:
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"\n")
+        except OSError as error:
+            raise ConfigError(f"cannot write results to {self.path}: {error.strerror}") from error
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ConfigError(
             f"{folder} is not the folder of a bench: there is no {MANIFEST}"
         ) from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not a manifest: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format", 0) > FORMAT:
-        raise ConfigError(f"{path} was written by a newer version: update glimp-integrations")
-    return manifest
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} is not the manifest of a bench: invalid JSON ({error}). Restore it, or choose "
+            "another --out"
+        ) from error
+    stored = check_manifest(manifest, str(path))
+    if stored["format"] > FORMAT:
+        raise ConfigError(
+            f"{path} has format {stored['format']}, newer than {FORMAT}: update glimp-integrations"
+        )
+    named: dict[str, Any] = plain(stored)
+    return named
 
 
 def _short(value: Any) -> str:

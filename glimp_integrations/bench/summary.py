@@ -248,9 +248,9 @@ def _figures(
     *,
     alone: bool,
 ) -> ArmFigures:
-    kind = name.partition("@")[0].partition("(")[0].partition(":")[0]
-    _, _, at = name.partition("@")
-    number = float(at.partition(":")[0]) if at and "(" not in name else None
+    head, _, _ = name.partition(":")  # the settings after it may have any character
+    kind = head.partition("@")[0].partition("(")[0]
+    number = float(head.partition("@")[2]) if "@" in head and "(" not in head else None
     traces = [answer.trace for answer in answers]
     steps = [step for trace in traces for step in trace.steps]
     glimpsed = [step for step in steps if step.entropy is not None]

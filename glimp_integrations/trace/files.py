@@ -17,11 +17,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.trace.records import FORMAT, TraceData
+from glimp_integrations.strict_json import well_formed
+from glimp_integrations.trace.records import FORMAT, Record, TraceData
 
-__all__ = ["Saved", "decode", "load", "parse"]
+__all__ = ["Saved", "decode", "first_complaint", "load", "parse"]
 
-TraceClass = TypeVar("TraceClass", bound=TraceData)
+RecordClass = TypeVar("RecordClass", bound=Record)
+
+LARGEST_COUNT = 10**15
+"""Tokens, steps, requests. Sums and quotients of such numbers stay exact and finite."""
 
 _TRACE_KEYS = ("trace", "glimprouter")
 """Keys under which an object has its trace."""
@@ -61,6 +65,8 @@ def load(path: str | Path) -> tuple[list[Saved], list[str]]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a trace file: not text ({error.reason})") from error
+    except ValueError as error:  # a path with a null character
+        raise ConfigError(f"{str(path)!r} cannot be read: {error}") from error
     traces: list[Saved] = []
     remarks: list[str] = []
     for place, value in _values(text, str(path), remarks):
@@ -77,8 +83,8 @@ def load(path: str | Path) -> tuple[list[Saved], list[str]]:
     return traces, remarks
 
 
-def parse(data: object, kind: type[TraceClass], place: str = "this") -> TraceClass:
-    """Make a trace of its JSON data.
+def parse(data: object, kind: type[RecordClass], place: str = "this") -> RecordClass:
+    """Make a trace, or another record of a call, of its JSON data.
 
     Args:
         data: The decoded JSON.
@@ -89,26 +95,49 @@ def parse(data: object, kind: type[TraceClass], place: str = "this") -> TraceCla
         ConfigError: The data is not a trace, or a trace in a newer format, or a field is missing or
             has a value it cannot have; the message names the field.
     """
-    if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
-        what = "an object without a list of steps" if isinstance(data, dict) else _kind_of(data)
-        raise ConfigError(f"{place} is not a trace: it is {what}")
+    what = "a trace" if issubclass(kind, TraceData) else f"a record ({kind.__name__})"
+    if not isinstance(data, dict):
+        raise ConfigError(f"{place} is not {what}: it is {_kind_of(data)}")
+    if issubclass(kind, TraceData):
+        _check_frame(data, place)
+    try:
+        record = kind.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{place} is not {what}: {first_complaint(error)}") from error
+    if wrong := _wrong_number(record, ""):
+        raise ConfigError(f"{place} is not {what}: {wrong}")
+    return record
+
+
+def _check_frame(data: dict[str, Any], place: str) -> None:
+    """Whether this is a trace, in a format known here, before its fields are looked at."""
+    if not isinstance(data.get("steps"), list):
+        raise ConfigError(f"{place} is not a trace: it is an object without a list of steps")
     number = data.get("format", FORMAT)
-    # Before the fields are looked at: a newer format may have others.
     if isinstance(number, int | float) and number > FORMAT:
         raise ConfigError(
             f"{place} is a trace in format {number}, newer than {FORMAT}: update glimp-integrations"
         )
-    try:
-        trace = kind.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(f"{place} is not a trace: {_first(error)}") from error
-    for step, record in enumerate(trace.steps):
-        if not _is_threshold(record.threshold):
-            raise ConfigError(
-                f"{place} is not a trace: steps.{step}.threshold is {_short(record.threshold)}, "
-                "expected nats, 'inf' or '-inf'"
-            )
-    return trace
+
+
+def _wrong_number(record: Record, prefix: str) -> str:
+    """The first number of a record, or of those in it, that no call can have; else empty."""
+    for name, value in record:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 0 <= value <= LARGEST_COUNT:
+                return f"{prefix}{name} is {_short(value)}, expected a number from 0 to 1e15"
+        elif name == "threshold" and not _is_threshold(value):
+            return f"{prefix}{name} is {_short(value)}, expected nats, 'inf' or '-inf'"
+        elif isinstance(value, Record):
+            if wrong := _wrong_number(value, f"{prefix}{name}."):
+                return wrong
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, Record) and (
+                    wrong := _wrong_number(item, f"{prefix}{name}.{index}.")
+                ):
+                    return wrong
+    return ""
 
 
 def decode(text: str | bytes, place: str = "this") -> Any:
@@ -168,10 +197,16 @@ def _name(item: dict[str, Any]) -> str:
     return " · ".join(" ".join(str(part).split()) for part in parts)
 
 
-def _first(error: ValidationError) -> str:
-    """The first of pydantic's complaints, in one line."""
+def first_complaint(error: ValidationError, *, skip: int = 0) -> str:
+    """The first of pydantic's complaints, in one line: the field, its value, what was expected.
+
+    Args:
+        error: What pydantic raised.
+        skip: How many names at the beginning of the field's path are left out.
+    """
     first = error.errors(include_url=False)[0]
-    field = ".".join(map(str, first["loc"]))
+    path = first["loc"] if len(first["loc"]) <= skip else first["loc"][skip:]
+    field = ".".join(map(str, path)) or "it"
     if first["type"] == "missing":
         return f"{field} is missing"
     return f"{field} is {_short(first['input'])}: {first['msg']}"
@@ -185,7 +220,7 @@ def _is_threshold(value: float | str) -> bool:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = well_formed(repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

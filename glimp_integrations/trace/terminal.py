@@ -32,6 +32,7 @@ COLOURS: dict[Author, str] = {"small": "cyan", "large": "magenta"}
 _VISIBLE = {
     **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"},
     **dict.fromkeys(range(0x7F, 0xA0), 0xFFFD),
+    **dict.fromkeys(range(0xD800, 0xE000), 0xFFFD),  # half surrogate pairs: no encoding has them
 }
 # Shown in place of a step without text, by how the step ended: what it began was dropped, and the
 # author of the answer writes it again.
@@ -80,7 +81,10 @@ def step_header(
 
 
 def visible(text: str) -> str:
-    """The text with visible pictures in place of control characters other than tab and newline."""
+    """The text with visible pictures in place of control characters other than tab and newline.
+
+    Half surrogate pairs, which no terminal and no file can have, become U+FFFD.
+    """
     return text.translate(_VISIBLE)
 
 
