@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.trace.files import Saved, load, parse
+from glimp_integrations.trace.files import Saved, load, parse, write
 from glimp_integrations.trace.terminal import COLOURS, rich_trace, visible
 from glimp_integrations.trace.trace import Trace
 
@@ -52,10 +52,7 @@ def run(file: str, html: str | None, number: int | None, title: str | None, brie
         sys.stdout.buffer.write(page.encode())
         sys.stdout.buffer.flush()
         return
-    try:
-        Path(html).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"the page cannot be written to {html}: {error.strerror}") from error
+    write(html, page, "the page")
     Console(stderr=True, highlight=False).print(Text(f"wrote {html}"))
 
 

@@ -20,7 +20,7 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.strict_json import well_formed
 from glimp_integrations.trace.records import FORMAT, Record, TraceData
 
-__all__ = ["Saved", "decode", "first_complaint", "load", "parse"]
+__all__ = ["Saved", "decode", "first_complaint", "load", "parse", "write"]
 
 RecordClass = TypeVar("RecordClass", bound=Record)
 
@@ -81,6 +81,27 @@ def load(path: str | Path) -> tuple[list[Saved], list[str]]:
             + (f" ({remarks[0]})" if remarks else "")
         )
     return traces, remarks
+
+
+def write(path: str | Path, text: str, what: str) -> None:
+    """Write a text to a file, as UTF-8.
+
+    Args:
+        path: The file; one that exists is overwritten.
+        text: What is written.
+        what: What it is, for the error, such as ``"the page"``.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"{what} cannot be written to {path}: {reason}. Choose a file in a folder that "
+            "exists, may be written to and has room"
+        ) from error
 
 
 def parse(data: object, kind: type[RecordClass], place: str = "this") -> RecordClass:

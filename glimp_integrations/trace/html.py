@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import regex
 
+from glimp_integrations.strict_json import well_formed
 from glimp_integrations.trace.records import InvalidToolCall, StepRecord, ToolCall, TraceData
 from glimp_integrations.trace.terminal import (
     EMPTY_STEPS,
-    decides_call,
-    is_answer,
+    answer_steps,
+    deciding_steps,
     proposed_calls,
     saving,
     visible,
@@ -121,7 +122,16 @@ def answer_fragment(
 
 def _render(template: str, trace: TraceData, **more: Any) -> str:
     top = _top(trace.steps)
-    steps = [_step(trace, record, top) for record in trace.steps]
+    answers, deciding = answer_steps(trace), deciding_steps(trace)
+    steps = [
+        _step(
+            record,
+            top,
+            is_answer=record.index in answers,
+            decides_call=record.index in deciding,
+        )
+        for record in trace.steps
+    ]
     glimpsed = [step for step in steps if step.height is not None]
     marks = sorted({step.threshold for step in glimpsed})
     view: dict[str, Any] = {
@@ -140,7 +150,7 @@ def _render(template: str, trace: TraceData, **more: Any) -> str:
         "saving": saving(trace),
         "proposed_calls": proposed_calls(trace),
     }
-    return _environment().get_template(template).render(view)
+    return well_formed(_environment().get_template(template).render(view))
 
 
 def _top(records: Sequence[StepRecord]) -> float:
@@ -150,19 +160,19 @@ def _top(records: Sequence[StepRecord]) -> float:
     return _ROOM * max((value for value in values if value is not None), default=0.0)
 
 
-def _step(trace: TraceData, record: StepRecord, top: float) -> _Step:
+def _step(record: StepRecord, top: float, *, is_answer: bool, decides_call: bool) -> _Step:
     text = visible(record.text).rstrip("\n")
     head, rest = _folded(text)
     threshold = float(record.threshold)
     return _Step(
         record=record,
-        name="answer" if is_answer(trace, record) else f"step {record.index + 1}",
+        name="answer" if is_answer else f"step {record.index + 1}",
         head=head,
         rest=rest,
         empty=EMPTY_STEPS.get(record.end or "", "(nothing)"),
         threshold=threshold,
         height=_percent(_finite(record.entropy), top),
-        decides_call=decides_call(trace, record),
+        decides_call=decides_call,
         mark=_percent(_finite(threshold), top),
     )
 

@@ -8,16 +8,16 @@ from glimp_integrations.method.rule import Author
 from glimp_integrations.trace.records import StepRecord, TraceData
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderResult
     from rich.table import Table
     from rich.text import Text
 
 __all__ = [
     "COLOURS",
     "EMPTY_STEPS",
-    "decides_call",
+    "answer_steps",
+    "deciding_steps",
     "entropy_bar",
-    "is_answer",
     "plain",
     "proposed_calls",
     "rich_trace",
@@ -66,18 +66,37 @@ def step_header(
     """
     from rich.text import Text
 
+    pieces = _header(
+        index, author, entropy, threshold, is_answer=is_answer, decides_call=decides_call
+    )
+    return Text.assemble(*pieces)
+
+
+def _header(
+    index: int,
+    author: Author,
+    entropy: float | None,
+    threshold: float,
+    *,
+    is_answer: bool,
+    decides_call: bool,
+) -> list[tuple[str, str]]:
+    """The parts of a step's header, each with its style."""
     colour = COLOURS[author]
-    line = Text()
-    line.append("answer" if is_answer else f"step {index + 1}", style="bold")
-    line.append(f"  {author} model", style=f"bold {colour}")
+    pieces = [
+        ("answer" if is_answer else f"step {index + 1}", "bold"),
+        (f"  {author} model", f"bold {colour}"),
+    ]
     if entropy is not None:
-        line.append(f"  H {entropy:.2f} ", style="dim")
-        line.append(entropy_bar(entropy, threshold), style=colour)
         sign = ">" if entropy > threshold else "≤"
-        line.append(f" {sign} {threshold:g} nats", style="dim")
+        pieces += [
+            (f"  H {entropy:.2f} ", "dim"),
+            (entropy_bar(entropy, threshold), colour),
+            (f" {sign} {threshold:g} nats", "dim"),
+        ]
     if decides_call:
-        line.append("  decides on the tool call", style="dim")
-    return line
+        pieces.append(("  decides on the tool call", "dim"))
+    return pieces
 
 
 def visible(text: str) -> str:
@@ -108,23 +127,85 @@ def rich_trace(trace: TraceData, *, brief: bool = False) -> Group:
     if brief:
         return Group(_table(trace), Text(""), totals(trace))
     parts: list[Any] = []
+    answers, deciding = answer_steps(trace), deciding_steps(trace)
     for step in trace.steps:
-        # Text objects, never markup: rich must not read a model's or a user's text as formatting.
-        header = step_header(
+        # Never markup: rich must not read a model's or a user's text as formatting.
+        header = _header(
             step.index,
             step.author,
             step.entropy,
             float(step.threshold),
-            is_answer=is_answer(trace, step),
-            decides_call=decides_call(trace, step),
+            is_answer=step.index in answers,
+            decides_call=step.index in deciding,
         )
-        header.append(f"  {_size(step)}", style="dim")
-        parts.append(header)
+        parts.append(_OneLine([*header, (f"  {_size(step)}", "dim")]))
         text = visible(step.text).rstrip("\n") or EMPTY_STEPS.get(step.end or "", "(nothing)")
-        parts.append(Text(text, style=COLOURS[step.author]))
-        parts.append(Text(""))
+        parts.append(_StepText(text, COLOURS[step.author]))
     parts.append(totals(trace))
     return Group(*parts)
+
+
+class _OneLine:
+    """Styled parts in one line; wrapped by rich where they do not fit."""
+
+    def __init__(self, pieces: list[tuple[str, str]]) -> None:
+        self.pieces = pieces
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+        from rich.text import Text
+
+        # Every character of a header is one column wide.
+        if sum(len(text) for text, _ in self.pieces) > options.max_width:
+            yield Text.assemble(*self.pieces)
+            return
+        for text, style in self.pieces:
+            yield Segment(text, console.get_style(style))
+        yield Segment.line()
+
+
+class _StepText:
+    """A step's text and a blank line, wrapped at words.
+
+    rich takes a millisecond for a text. Most texts are lines of ASCII, which need nothing of what
+    it does in that time; they are wrapped here, in the same way.
+    """
+
+    def __init__(self, text: str, style: str) -> None:
+        self.text, self.style = text, style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+        from rich.text import Text
+
+        lines = _wrapped(self.text, options.max_width)
+        if lines is None:
+            yield Text(self.text, style=self.style)
+        else:
+            style = console.get_style(self.style)
+            for line in lines:
+                yield Segment(line, style)
+                yield Segment.line()
+        yield Segment.line()
+
+
+def _wrapped(text: str, width: int) -> list[str] | None:
+    """The lines of a text, none longer than ``width``; ``None``: it is not as simple as that."""
+    if not text.isascii() or "\t" in text:
+        return None
+    lines: list[str] = []
+    for line in text.split("\n"):
+        rest = line
+        if len(rest) > width and ("  " in rest or " " in (rest[0], rest[-1])):
+            return None
+        while len(rest) > width:
+            end = rest.rfind(" ", 0, width + 1)
+            if end < 0:
+                return None
+            lines.append(rest[: min(end + 1, width)])  # with its space, where that fits
+            rest = rest[end + 1 :]
+        lines.append(rest)
+    return lines
 
 
 def _size(step: StepRecord) -> str:
@@ -139,11 +220,12 @@ def _table(trace: TraceData) -> Table:
     for heading in ("step", "author", "H", "", "tokens", "time"):
         table.add_column(heading, justify="left" if heading in ("author", "") else "right")
     table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    answers = answer_steps(trace)
     for step in trace.steps:
         colour, glimpsed = COLOURS[step.author], step.entropy is not None
         text = " ".join(visible(step.text).split()) or EMPTY_STEPS.get(step.end or "", "(nothing)")
         table.add_row(
-            "answer" if is_answer(trace, step) else str(step.index + 1),
+            "answer" if step.index in answers else str(step.index + 1),
             Text(step.author, colour),
             f"{step.entropy:.2f}" if glimpsed else "",
             Text(
@@ -220,18 +302,20 @@ def plain(trace: TraceData) -> str:
     """The trace without colours."""
     from rich.console import Console
 
-    console = Console(no_color=True, width=100, force_terminal=False, record=True, quiet=True)
+    console = Console(no_color=True, width=100, force_terminal=False, quiet=True)
     with console.capture() as text:
         console.quiet = False
         console.print(rich_trace(trace))
     return text.get()
 
 
-def decides_call(trace: TraceData, step: StepRecord) -> bool:
-    """Whether a step was written to decide on a tool call that the other model began."""
-    return any(p.step < p.decided_in == step.index for p in trace.call_proposals)
+def deciding_steps(trace: TraceData) -> frozenset[int]:
+    """Indices of the steps written to decide on a tool call that the other model began."""
+    return frozenset(p.decided_in for p in trace.call_proposals if p.step < p.decided_in)
 
 
-def is_answer(trace: TraceData, step: StepRecord) -> bool:
-    """Whether a step is a separate answer, not the last step of a chain without think tags."""
-    return step.kind == "answer" and any(other.kind == "reasoning" for other in trace.steps)
+def answer_steps(trace: TraceData) -> frozenset[int]:
+    """Indices of separate answers; the last step of a chain without think tags is none."""
+    if all(step.kind == "answer" for step in trace.steps):
+        return frozenset()
+    return frozenset(step.index for step in trace.steps if step.kind == "answer")

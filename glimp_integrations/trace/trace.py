@@ -23,7 +23,10 @@ class Trace(TraceData):
     """
 
     def to_json(self) -> str:
-        """The whole trace as JSON; :meth:`from_json` reads it back."""
+        """The whole trace as JSON; :meth:`from_json` reads it back.
+
+        Half a surrogate pair, which no encoding has, becomes U+FFFD, the replacement character.
+        """
         return self.model_dump_json(indent=1)
 
     @classmethod
@@ -39,8 +42,14 @@ class Trace(TraceData):
         return parse(decode(text), cls)
 
     def save(self, path: str | Path) -> None:
-        """Write the trace to a file as JSON."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        """Write the trace to a file as JSON.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
+        from glimp_integrations.trace.files import write
+
+        write(path, self.to_json(), "the trace")
 
     def to_html(self, title: str = "GlimpRouter trace") -> str:
         """One self-contained HTML page: who wrote what, H as bars, totals.
