@@ -6,13 +6,16 @@ estimator or k is another quantity, and the same number means another share.
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.strict_json import plain, well_formed
+from glimp_integrations.trace.files import write
 
 __all__ = ["PREFIX", "CalibratedThreshold", "Calibration", "CalibrationWarning", "Conditions"]
 
@@ -21,6 +24,19 @@ PREFIX = "calibrated:"
 
 class CalibrationWarning(UserWarning):
     """A calibrated threshold is used with something else than it was measured with."""
+
+
+def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError("the lower end of an interval is above its upper end")
+    return interval
+
+
+# H is at most the logarithm of the vocabulary's size: about 12 nats for the largest there are.
+_Nats = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_NatsInterval = Annotated[tuple[_Nats, _Nats], AfterValidator(_in_order)]
+_ShareInterval = Annotated[tuple[_Share, _Share], AfterValidator(_in_order)]
 
 
 class _Stored(BaseModel):
@@ -35,7 +51,9 @@ class Conditions(_Stored):
     quantisation: str | None = Field(default=None, description="Of the small model's weights.")
     template: str | None = Field(default=None, description="Hash of the small model's template.")
     estimator: str
-    k: int | None = Field(default=None, description="Likeliest tokens seen; None: all of them.")
+    k: int | None = Field(
+        default=None, ge=1, description="Likeliest tokens seen; None: all of them."
+    )
     step_delimiter: str = "\n\n"
     glimpse: str = "first_token"
 
@@ -55,18 +73,18 @@ class Calibration(_Stored):
     """A threshold and how it was found. All shares are of glimpsed steps, 0 to 1."""
 
     format: Literal[1] = 1
-    threshold: float = Field(ge=0, description="Nats.")
-    threshold_interval: tuple[float, float] = Field(description="95 %, over prompts; nats.")
+    threshold: _Nats = Field(description="Nats.")
+    threshold_interval: _NatsInterval = Field(description="95 %, over prompts; nats.")
     large_share: float = Field(gt=0, lt=1, description="The share that was wanted.")
-    share: float = Field(description="The share above the threshold, of the boundaries used.")
-    share_interval: tuple[float, float] = Field(description="95 %, over prompts.")
-    held_out_share: float | None = Field(
+    share: _Share = Field(description="The share above the threshold, of the boundaries used.")
+    share_interval: _ShareInterval = Field(description="95 %, over prompts.")
+    held_out_share: _Share | None = Field(
         default=None, description="Measured on prompts that were not used."
     )
-    held_out_interval: tuple[float, float] | None = None
-    boundaries: int = Field(description="Glimpsed steps the threshold was taken from.")
-    prompts: int
-    rounds: int = Field(description="How often the threshold was fitted.")
+    held_out_interval: _ShareInterval | None = None
+    boundaries: int = Field(ge=1, description="Glimpsed steps the threshold was taken from.")
+    prompts: int = Field(ge=1, description="How many prompts were run.")
+    rounds: int = Field(ge=1, description="How often the threshold was fitted.")
     conditions: Conditions
     date: str = Field(description="ISO 8601.")
     version: str = Field(description="Of glimp-integrations.")
@@ -80,7 +98,7 @@ class Calibration(_Stored):
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, a null character in path
             raise ConfigError(
                 f"no calibration can be read from {str(path)!r} ({error}): "
                 "make one with `glimp calibrate`"
@@ -88,16 +106,30 @@ class Calibration(_Stored):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
             raise ConfigError(
-                f"{str(path)!r} is not a calibration file: {where}: {first['msg']}; "
+                f"{str(path)!r} is not a calibration file: {_complaint(error)}; "
                 "make one with `glimp calibrate`"
             ) from None
 
     def save(self, path: str | Path) -> None:
-        """Write the calibration to a file as JSON."""
-        Path(path).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Write the calibration to a file as JSON.
+
+        Raises:
+            ConfigError: The file cannot be written.
+        """
+        data = plain(self.model_dump(mode="json"))
+        text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+        write(path, text, "the calibration")
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first field that is wrong, its value, and what was expected."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    if first["type"] in ("missing", "json_invalid"):
+        return f"{where}: {first['msg']}"
+    value = well_formed(repr(first["input"]))
+    return f"{where} is {value[:60]}: {first['msg']}"
 
 
 class CalibratedThreshold(float):

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from glimp_integrations.bench.stats import Interval, McNemar, compare_right, ratio, wilson
 from glimp_integrations.bench.store import Store
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.runtime.speed import PairSpeed, median
 from glimp_integrations.settings import Price, Prices
+from glimp_integrations.trace.files import first_complaint
 from glimp_integrations.trace.records import Usage
 from glimp_integrations.trace.trace import Trace
 
@@ -151,8 +154,12 @@ def parse_prices(text: str) -> Prices:
     if text.lstrip().startswith("{"):
         try:
             return Prices.model_validate_json(text)
-        except ValueError as error:
-            raise ConfigError(f"prices: {error}") from error
+        except ValidationError as error:
+            raise ConfigError(
+                f"prices: {first_complaint(error)}; give numbers from 0 on, per million tokens, "
+                'such as {"small": {"input": 0.1, "output": 0.4}, '
+                '"large": {"input": 2, "output": 8, "cached": 0.5}}'
+            ) from None
     parts = text.split(",")
     try:
         small_in, small_out, large_in, large_out = (float(part) for part in parts)
@@ -162,7 +169,7 @@ def parse_prices(text: str) -> Prices:
         )
     except ValueError:
         raise ConfigError(
-            f"prices are {text!r}; give four numbers from 0 on, per million tokens: "
+            f"prices are {text[:80]!r}; give four numbers from 0 on, per million tokens: "
             "SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or the JSON of Prices"
         ) from None
 

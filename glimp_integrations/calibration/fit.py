@@ -122,6 +122,10 @@ def quantile(entropies: Sequence[float], large_share: float) -> float:
     return (ordered[below - 1] + ordered[below]) / 2
 
 
+_MOST = 100.0
+"""Nats; H is at most the logarithm of the vocabulary's size, about 12."""
+
+
 @dataclass(slots=True)
 class _RunsFile:
     """H of finished prompts, kept in a file so that no prompt is ever run twice.
@@ -136,22 +140,39 @@ class _RunsFile:
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return
-        text = self.path.read_text(encoding="utf-8")
-        if text and not text.endswith("\n"):  # the process was killed while writing the last line
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n")
-        for line in text.splitlines():
-            with suppress(ValueError, KeyError, TypeError):
+        try:
+            if not self.path.exists():
+                return
+            data = self.path.read_bytes()
+            if data and not data.endswith(b"\n"):  # killed while writing the last line
+                with self.path.open("ab") as file:
+                    file.write(b"\n")
+        except (OSError, ValueError) as error:  # ValueError: a null character in the path
+            raise self._unusable(error) from error
+        for line in data.splitlines():
+            # A damaged line is left out: its prompt is run again.
+            with suppress(ValueError, KeyError, TypeError, RecursionError, OverflowError):
                 entry = json.loads(line)
-                self.entropies[entry["key"]] = [float(h) for h in entry["entropies"]]
+                entropies = [float(h) for h in entry["entropies"]]
+                if isinstance(entry["key"], str) and all(-1e-6 <= h <= _MOST for h in entropies):
+                    self.entropies[entry["key"]] = entropies
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"finished prompts cannot be kept in {self.path}: {error}. Name a file that can be "
+            "read and written"
+        )
 
     def add(self, key: str, entropies: list[float]) -> None:
         self.entropies[key] = entropies
         if self.path is not None:
-            with self._lock, self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "entropies": entropies}) + "\n")
+            try:
+                with self._lock, self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"key": key, "entropies": entropies}) + "\n")
+            except OSError as error:
+                raise self._unusable(error) from error
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from glimp_integrations.calibration import (
     CalibrationWarning,
     Conditions,
 )
-from glimp_integrations.calibration.fit import calibrate, quantile
+from glimp_integrations.calibration.fit import _RunsFile, calibrate, quantile
 from glimp_integrations.errors import BackendError, ConfigError
 
 CONDITIONS = Conditions(
@@ -87,6 +87,46 @@ class TestThreshold:
         (tmp_path / "c.json").write_text(text)
         with pytest.raises(ConfigError, match="is not a calibration file: format"):
             RoutingSettings(threshold=f"calibrated:{tmp_path}/c.json")
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("threshold", "1e999"),
+            ("threshold", "NaN"),
+            ("threshold", "-0.5"),
+            ("threshold", "1e300"),
+            ("threshold_interval", "[0.8, 0.6]"),
+            ("threshold_interval.1", "[0.6, 1e999]"),
+            ("large_share", "1"),
+            ("share", "1.5"),
+            ("share", "NaN"),
+            ("share_interval.0", "[-0.1, 0.3]"),
+            ("held_out_share", "1e999"),
+            ("held_out_interval.1", "[0.1, 2]"),
+            ("boundaries", "0"),
+            ("prompts", "-4"),
+            ("rounds", "0"),
+            ("conditions.k", "0"),
+        ],
+    )
+    def test_numbers_that_no_calibration_has(self, tmp_path, field, value):
+        path = tmp_path / "c.json"
+        stored(path)
+        data = json.loads(path.read_text())
+        owner = data["conditions"] if field == "conditions.k" else data
+        owner[field.removeprefix("conditions.").split(".")[0]] = "HERE"
+        path.write_text(json.dumps(data).replace('"HERE"', value))
+        message = f"'{path}' is not a calibration file: {field} is .*glimp calibrate"
+        with pytest.raises(ConfigError, match=message):
+            RoutingSettings(threshold=f"calibrated:{path}")
+
+    def test_paths_that_cannot_be(self, tmp_path):
+        with pytest.raises(ConfigError, match="no calibration can be read from"):
+            Calibration.load("a\0b")
+        with pytest.raises(ConfigError, match="the calibration cannot be written to"):
+            stored(tmp_path / "none" / "c.json")
+        stored(tmp_path / "c.json", version="0 \ud800")
+        assert Calibration.load(tmp_path / "c.json").version == "0 \ufffd"
 
     def test_no_file_named(self):
         with pytest.raises(ConfigError, match="name the file after the colon"):
@@ -267,6 +307,26 @@ class TestInterruption:
         assert calibration == calibrate(pair(), PROMPTS, 0.25).model_copy(
             update={"date": calibration.date}
         )
+
+    def test_damaged_lines_are_left_out(self, tmp_path):
+        good = json.dumps({"key": "g", "entropies": [0.5]}).encode()
+        damaged = [
+            b'{"key": "a", "entropies": [1e999]}',
+            b'{"key": "b", "entropies": [NaN]}',
+            b'{"key": "c", "entropies": [-2]}',
+            b'{"key": ["d"], "entropies": [1]}',
+            b'{"key": "e", "entropies": 5}',
+            b"\xff\xfe",
+            b"[" * 100_000,
+            b'{"key": "f", "entr',
+        ]
+        (tmp_path / "runs.jsonl").write_bytes(b"\n".join([*damaged[:3], good, *damaged[3:]]))
+        file = _RunsFile(tmp_path / "runs.jsonl")
+        assert file.entropies == {"g": [0.5]}
+        file.add("h", [0.25])
+        assert _RunsFile(file.path).entropies == {"g": [0.5], "h": [0.25]}
+        with pytest.raises(ConfigError, match="finished prompts cannot be kept in"):
+            _RunsFile(tmp_path)
 
     def test_a_line_that_was_cut_off_is_asked_again(self, tmp_path):
         runs = tmp_path / "runs.jsonl"
