@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Compiled modules and asserts are kept between processes, also where the environment says not to:
+# a process of the tests would spend some seconds on compiling them again.
+unexport PYTHONDONTWRITEBYTECODE
 # A second environment with the lowest versions pyproject.toml allows, without torch.
 LOWEST := $(VENV)-lowest
 LOWEST_STAMP := $(LOWEST)/.installed
