@@ -17,7 +17,10 @@ PYTEST_HIGHEST := GLIMP_TEST_VERSIONS=highest $(BIN)/python -m pytest
 # measures time wants them: those tests run one after the other.
 SIDE_BY_SIDE := --numprocesses auto --quiet -m "not bundled and not serial and not slow" \
 	--ignore tests/bundled
-ALONE := --quiet -m "(bundled or serial) and not slow"
+# Only files with such tests are imported; tests/conftest.py refuses a mark this would not find.
+ALONE_FILES := tests/bundled $(sort $(shell grep -rlE "mark\.(bundled|serial)" tests --include="test_*.py" \
+	--exclude-dir=bundled --exclude-dir=slow))
+ALONE := --quiet -m "(bundled or serial) and not slow" $(ALONE_FILES)
 # `make test COVERAGE=--cov`, as CI does, counts which lines run: a third more time.
 COVERAGE ?=
 FAST := tests/unit tests/langchain tests/llamaindex tests/test_*.py

@@ -4,9 +4,13 @@ import asyncio
 import gc
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+BUNDLED = Path(__file__).parent / "bundled"
+"""All tests in there load the bundled models; its own conftest marks them."""
 
 # Property tests: 100 examples here, fifteen times as many in `make test-slow`. A pause of a busy
 # machine is no failure; pytest's own timeout catches what hangs.
@@ -29,6 +33,26 @@ def pytest_collection() -> Iterator[None]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` finds the files with tests that run alone by the mark in their text.
+
+    Raises:
+        pytest.UsageError: A test would run nowhere, as its file does not say ``mark.serial``.
+    """
+    marked = {
+        (item.path, name)
+        for item in items
+        for name in ("bundled", "serial")
+        if item.get_closest_marker(name) and BUNDLED not in item.path.parents
+    }
+    for path, name in marked:
+        if f"mark.{name}" not in path.read_text(encoding="utf-8"):
+            raise pytest.UsageError(
+                f"{path} has tests marked {name}, but no `mark.{name}` in its text, by which "
+                "`make test` finds the file: write the mark there"
+            )
 
 
 def pytest_report_header() -> str:
