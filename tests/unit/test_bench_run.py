@@ -18,6 +18,7 @@ from glimp_integrations.bench.progress import ProgressObserver
 from glimp_integrations.bench.run import manifest_of
 from glimp_integrations.bench.schedule import rounds
 from glimp_integrations.bench.summary import parse_prices, summarise
+from glimp_integrations.runtime import speed
 
 
 def task(n: int = 3, wrong: str = "") -> Task:
@@ -203,6 +204,13 @@ def test_arms_take_turns_and_never_ask_what_was_just_asked() -> None:
     assert all(x[1] != y[1] for x, y in itertools.pairwise(order))
 
 
+@pytest.fixture
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of 6 tokens instead of 24: what comes of a measurement, not how exact it is."""
+    monkeypatch.setattr(speed, "_TOKENS", 6)
+
+
+@pytest.mark.usefixtures("short_measurements")
 def test_speed_gives_rho_and_prices_give_costs(tmp_path: Path) -> None:
     def goes_on(ending: bytes) -> tuple[bytes, float]:
         return (b"4 ", 0.1)
@@ -223,6 +231,7 @@ def test_speed_gives_rho_and_prices_give_costs(tmp_path: Path) -> None:
     assert small.cost == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("short_measurements")
 def test_with_several_items_at_once_speed_is_measured_before_and_after(tmp_path: Path) -> None:
     def goes_on(ending: bytes) -> tuple[bytes, float]:
         return (b"4 ", 0.1)

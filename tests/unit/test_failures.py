@@ -9,7 +9,7 @@ import pytest
 from helpers import ANSWER, CHAIN, OPENED, REASONING, model, result_of, router, shown, steps
 
 from glimp_integrations import BackendError, StepDone, StepStarted
-from glimp_integrations.backends import ScriptedBackend
+from glimp_integrations.backends import ScriptedBackend, retries
 
 STRATEGIES = ["two_request", "fused", "overlap"]
 
@@ -75,6 +75,13 @@ def test_both_models_failing_raises():
     assert caught.value.partial.reasoning.startswith("Let me think\n\n2 + 2 = 4")
 
 
+@pytest.fixture
+def short_pauses(monkeypatch):
+    """Half a second before a retry would be most of a test; test_retries.py is about its length."""
+    monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.01)
+
+
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("fail_after", [0, 1, 2, 4])
 def test_a_retry_continues_exactly(strategy, fail_after):
@@ -90,6 +97,7 @@ def test_a_retry_continues_exactly(strategy, fail_after):
         assert result.trace.errors == []
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_retries_are_counted():
     large = model(fail_after=1, failures=2, retryable=True)
     with pytest.raises(BackendError):
