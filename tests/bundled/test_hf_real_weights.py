@@ -1,10 +1,12 @@
 """Real weights, from their GGUF files: two tokenizers, one chain of thought."""
 
+import functools
 import itertools
 import statistics
 from collections.abc import Iterator
 from contextlib import aclosing, closing
 
+import gguf
 import pytest
 
 from glimp_integrations import GlimpRouter, io_loop
@@ -23,6 +25,14 @@ QUESTION = (
     "A farmer has 12 cows, buys 5 more and then sells 3. How many cows are left? "
     "Think step by step."
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_file_is_parsed_once() -> Iterator[None]:
+    """transformers parses it for the configuration, the tokenizer and the weights: seconds each."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
+        yield
 
 
 @pytest.fixture(scope="module")
