@@ -14,11 +14,16 @@ import atexit
 import contextvars
 import os
 import queue
+import selectors
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from glimp_integrations import forks
+from glimp_integrations.job_threads import JobThreads
 
 __all__ = ["acall", "aiterate", "at_exit", "call", "iterate", "not_at_exit"]
 
@@ -30,6 +35,8 @@ _STOP_SECONDS = 10.0
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
+_selector: selectors.BaseSelector | None = None
+_ending = False
 _exit_hooks: dict[Callable[[], Awaitable[None]], None] = {}
 
 
@@ -50,11 +57,11 @@ def call(function: Callable[[], Awaitable[T]]) -> T:
         RuntimeError: Called from the loop's own thread, where waiting would wait for itself.
     """
     _refuse_to_wait_for_itself()
-    future, done = _start(function)
+    work = _start(function)
     try:
-        return future.result()
+        return work.future.result()
     except BaseException:
-        _stop(future, done)
+        work.stop()
         raise
 
 
@@ -64,11 +71,11 @@ async def acall(function: Callable[[], Awaitable[T]]) -> T:
     Cancelling the caller cancels the work and waits until it has stopped.
     """
     loop = _callers_loop()
-    future, done = _start(function)
+    work = _start(function)
     try:
-        return await asyncio.wrap_future(future, loop=loop)
+        return await asyncio.wrap_future(work.future, loop=loop)
     except asyncio.CancelledError:
-        await _astop(future, done)
+        await work.astop()
         raise
 
 
@@ -86,9 +93,10 @@ def _iterate(
 ) -> Iterator[T]:
     _refuse_to_wait_for_itself()
     items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    future, done = _start(lambda: _pump(make, items.put), context)
+    work = _start(lambda: _pump(make, items.put), context)
     try:
         while True:
+            work.refuse_in_child()
             kind, value = items.get()
             if kind == "item":
                 yield value
@@ -97,7 +105,7 @@ def _iterate(
             else:
                 raise value
     finally:
-        _stop(future, done)
+        work.stop()
 
 
 def aiterate(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
@@ -117,7 +125,7 @@ class _Items(AsyncGenerator[T, None]):
         self._make = make
         self._context = contextvars.copy_context()
         self._items: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
-        self._work: tuple[Future[None], threading.Event] | None = None
+        self._work: _Work[None] | None = None
         self._over = False
 
     async def asend(self, value: None) -> T:
@@ -132,6 +140,7 @@ class _Items(AsyncGenerator[T, None]):
                 here.call_soon_threadsafe(items.put_nowait, item)
 
             self._work = _start(lambda: _pump(make, put), self._context)
+        self._work.refuse_in_child()
         try:
             kind, item = await self._items.get()
         except BaseException:
@@ -153,11 +162,11 @@ class _Items(AsyncGenerator[T, None]):
         self._over = True
         work, self._work = self._work, None
         if work is not None:
-            await _astop(*work)
+            await work.astop()
 
     def __del__(self) -> None:
         if self._work is not None:
-            self._work[0].cancel()
+            self._work.cancel()
 
 
 async def _pump(
@@ -192,16 +201,62 @@ def _callers_loop() -> asyncio.AbstractEventLoop:
         ) from None
 
 
+@dataclass(slots=True)
+class _Work(Generic[T]):
+    """Work on the loop.
+
+    Attributes:
+        loop: Where it runs.
+        future: Its result.
+        done: Set when its generators are closed.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    future: Future[T] = field(default_factory=Future)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def refuse_in_child(self) -> None:
+        """Refuse to wait for work of the process that this one was forked from.
+
+        Raises:
+            RuntimeError: It runs there, and will never go on here.
+        """
+        if self.loop is not _loop:
+            raise RuntimeError(
+                "this stream was begun before its process forked, and goes on there only: begin "
+                "another one in this process"
+            )
+
+    def cancel(self) -> bool:
+        """Cancel the work if it still runs here, and say whether it did."""
+        # In a forked process its locks may be held by a thread that is not there.
+        if self.loop is not _loop or self.done.is_set():
+            return False
+        self.future.cancel()
+        return True
+
+    def stop(self) -> None:
+        """Cancel the work, and wait until its generators are closed."""
+        if self.cancel():
+            self.done.wait(_STOP_SECONDS)
+
+    async def astop(self) -> None:
+        """Asynchronous :meth:`stop`."""
+        if self.cancel():
+            # Shielded by a thread: a second cancellation must not leave the request running.
+            await asyncio.to_thread(self.done.wait, _STOP_SECONDS)
+
+
 def _ignore(_: object) -> None:
     return None
 
 
 def _start(
     function: Callable[[], Awaitable[T]], context: contextvars.Context | None = None
-) -> tuple[Future[T], threading.Event]:
+) -> _Work[T]:
     loop = _running_loop()
-    future: Future[T] = Future()
-    done = threading.Event()
+    started: _Work[T] = _Work(loop)
+    future, done = started.future, started.done
     # The caller's context variables (tracing spans, callbacks) stay visible to the work.
     context = contextvars.copy_context() if context is None else context
 
@@ -209,6 +264,10 @@ def _start(
         try:
             result = await function()
         except BaseException as error:
+            if _ending and isinstance(error, asyncio.CancelledError):
+                # Only threads that end with the interpreter still wait for this. What they would
+                # say of it on standard error helps nobody.
+                return
             with suppress(InvalidStateError):  # cancelled meanwhile: nobody waits for it
                 future.set_exception(error)
             if not isinstance(error, Exception):
@@ -227,37 +286,41 @@ def _start(
         )
 
     loop.call_soon_threadsafe(begin)
-    return future, done
+    return started
 
 
 _tasks: set[asyncio.Task[None]] = set()
-
-
-def _stop(future: Future[Any], done: threading.Event) -> None:
-    """Cancel the work if it still runs and wait until its generators are closed."""
-    if not done.is_set():
-        future.cancel()
-        done.wait(_STOP_SECONDS)
-
-
-async def _astop(future: Future[Any], done: threading.Event) -> None:
-    if not done.is_set():
-        future.cancel()
-        # Shielded by a thread: a second cancellation must not leave the request running.
-        await asyncio.to_thread(done.wait, _STOP_SECONDS)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
     global _loop, _thread
     with _lock:
         if _loop is None:
-            _loop = asyncio.new_event_loop()
-            _thread = threading.Thread(target=_loop.run_forever, name="glimp-io", daemon=True)
-            _thread.start()
+            loop = _new_loop()
+            loop.set_default_executor(JobThreads())
+            thread = threading.Thread(target=loop.run_forever, name="glimp-io", daemon=True)
+            thread.start()
+            _loop, _thread = loop, thread
+        if _ending and not threading.current_thread().daemon:
+            raise RuntimeError(
+                "the interpreter is ending, and the models' connections are closed: make the call "
+                "before the program ends"
+            )
         return _loop
 
 
+def _new_loop() -> asyncio.AbstractEventLoop:
+    global _selector
+    if not hasattr(os, "fork"):
+        return asyncio.new_event_loop()
+    # A forked process has to know which sockets are its parent's.
+    _selector = selectors.DefaultSelector()
+    return asyncio.SelectorEventLoop(_selector)
+
+
 def _shut_down() -> None:
+    global _ending
+    _ending = True
     if _loop is None or _thread is None or not _thread.is_alive():
         return
 
@@ -273,15 +336,16 @@ def _shut_down() -> None:
     _thread.join(timeout=5.0)
 
 
-def _forget_after_fork() -> None:
+def _forget_parent() -> None:
     # Threads do not survive a fork: the child starts its own loop on first use.
-    global _loop, _thread, _lock
+    global _loop, _thread, _lock, _selector
+    if _loop is not None:
+        forks.keep(*_tasks)
+        forks.drop_loop(_loop, _selector)
     _lock = threading.Lock()
-    _loop = None
-    _thread = None
+    _loop = _thread = _selector = None
     _tasks.clear()
 
 
 atexit.register(_shut_down)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+forks.in_child(_forget_parent)

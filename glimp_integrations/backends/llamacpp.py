@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from glimp_integrations import io_loop
+from glimp_integrations import forks, io_loop
 from glimp_integrations.backends.gguf import is_gguf
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.http.servers import LLAMA_CPP
@@ -90,7 +90,13 @@ class LlamaCppBackend(OpenAIBackend):
         }
         self._threads = threads or _usable_cores()
         self._server: Any = None
-        self._starting: asyncio.Lock | None = None
+        self._starting = forks.LoopLock()
+
+    def forget_parent(self) -> None:
+        """A forked process goes on using the parent's server, and never stops it."""
+        super().forget_parent()
+        if self._server is not None:
+            forks.keep(self._server)
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -106,8 +112,7 @@ class LlamaCppBackend(OpenAIBackend):
     async def _start(self) -> None:
         if self._server is not None:
             return
-        self._starting = self._starting or asyncio.Lock()
-        async with self._starting:
+        async with self._starting.here():
             if self._server is None:
                 path = await self._locate()
                 _check_file(path)
@@ -118,7 +123,8 @@ class LlamaCppBackend(OpenAIBackend):
 
     def _serve(self, path: Path) -> Any:
         try:
-            import xllamacpp
+            with forks.IMPORTING:
+                import xllamacpp
         except ImportError as error:
             raise ConfigError(
                 "serving a GGUF file needs llama.cpp: pip install 'glimp-integrations[llamacpp]'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from glimp_integrations import forks
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.conversation import prompt
 from glimp_integrations.conversation.messages import check_messages
@@ -40,6 +41,14 @@ async def ask_once(small: Backend, large: Backend) -> PairInfo:
         _asking[pair] = asyncio.create_task(ask(small, large))
         _asking[pair].add_done_callback(lambda _: _asking.pop(pair))
     return await asyncio.shield(_asking[pair])
+
+
+def _forget_parent() -> None:
+    forks.keep(*_asking.values())
+    _asking.clear()
+
+
+forks.in_child(_forget_parent)
 
 
 async def ask(small: Backend, large: Backend) -> PairInfo:

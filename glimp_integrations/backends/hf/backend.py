@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from glimp_integrations import io_loop
+from glimp_integrations import forks, io_loop
 from glimp_integrations.backends import chat_templates
 from glimp_integrations.backends.base import (
     Backend,
@@ -126,7 +126,8 @@ class HuggingFaceBackend(Backend):
         self._parallel = parallel
         self._cache_bytes = cache_bytes
         self._engine: Engine | None = None
-        self._loading: asyncio.Lock | None = None
+        self._loading = forks.LoopLock()
+        forks.in_child(self)
 
     # -- contract ----------------------------------------------------------------------------
 
@@ -216,6 +217,14 @@ class HuggingFaceBackend(Backend):
         if engine is not None:
             await engine.run(engine.runner.shut_down)
 
+    def forget_parent(self) -> None:
+        """Called in a forked process: keep the weights, and drop the parent's requests."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            forks.keep(engine)
+            self._model, self._tokenizer = engine.runner.model, engine.tokenizer
+            self._place = None
+
     # -- what it did -------------------------------------------------------------------------
 
     @property
@@ -241,8 +250,7 @@ class HuggingFaceBackend(Backend):
 
     async def _ready(self) -> Engine:
         if self._engine is None:
-            self._loading = self._loading or asyncio.Lock()
-            async with self._loading:
+            async with self._loading.here():
                 if self._engine is None:
                     self._engine = await asyncio.to_thread(self._load)
                     io_loop.at_exit(self.aclose)
@@ -250,8 +258,9 @@ class HuggingFaceBackend(Backend):
 
     def _load(self) -> Engine:
         try:
-            from glimp_integrations.backends.hf import loading
-            from glimp_integrations.backends.hf.engine import Engine
+            with forks.IMPORTING:
+                from glimp_integrations.backends.hf import loading
+                from glimp_integrations.backends.hf.engine import Engine
         except ImportError as error:
             raise ConfigError(
                 f"running {self.name} in this process needs transformers and torch "

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from glimp_integrations import forks
+
 __all__ = ["DeviceThread", "Worker", "on"]
 
 _log = logging.getLogger(__name__)
@@ -116,3 +118,13 @@ def on(device: str) -> DeviceThread:
     """The thread of a device."""
     with _lock:
         return _threads.setdefault(device, DeviceThread(device))
+
+
+def _forget_parent() -> None:
+    global _lock
+    forks.keep(dict(_threads))
+    _lock = threading.Lock()
+    _threads.clear()
+
+
+forks.in_child(_forget_parent)

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from glimp_integrations.backends.http.connections import KEEPALIVE_SECONDS, Connections
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.forks import IMPORTING
 
 if TYPE_CHECKING:
     import aiohttp
@@ -282,8 +283,9 @@ def _load() -> tuple[Any, ssl.SSLContext]:
 
     Pythons for macOS come without certificates; company networks have their own in the system.
     """
-    import aiohttp
-    import certifi
+    with IMPORTING:
+        import aiohttp
+        import certifi
 
     tls = ssl.create_default_context()
     tls.load_verify_locations(certifi.where())

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from glimp_integrations import forks
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -88,6 +90,12 @@ class Connections:
         if far and self._making is None and not self._has_idle():
             self._making = asyncio.create_task(self._make())
             self._making.add_done_callback(lambda _: setattr(self, "_making", None))
+
+    def forget_parent(self) -> None:
+        """Called in a forked process: it has no connections yet."""
+        forks.keep(self._making)
+        self._making = None
+        self._idle.clear()
 
     async def aclose(self) -> None:
         """Stop making connections."""

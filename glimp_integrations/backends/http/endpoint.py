@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from glimp_integrations import io_loop
+from glimp_integrations import forks, io_loop
 from glimp_integrations.backends.base import CALL_LIMITS, HEADERS, Backend, Report, Request
 from glimp_integrations.backends.http.client import HttpClient
 from glimp_integrations.backends.http.connections import Connections
@@ -93,6 +93,7 @@ class Endpoint(Backend):
         self._client: HttpClient | None = None
         self.connections = Connections(lambda: self.get("/v1/models", Anything, max_retries=0))
         self._open_streams = 0
+        forks.in_child(self)
 
     @property
     def server(self) -> ServerProfile:
@@ -112,6 +113,12 @@ class Endpoint(Backend):
     def set_model(self, name: str) -> None:
         """Use the model name that the server reported."""
         self.model = self.name = name
+
+    def forget_parent(self) -> None:
+        """Called in a forked process: make new connections there, and leave the parent's alone."""
+        forks.keep(self._client)
+        self._client, self._open_streams = None, 0
+        self.connections.forget_parent()
 
     async def aclose(self) -> None:
         io_loop.not_at_exit(self.aclose)

@@ -41,6 +41,7 @@ from glimp_integrations.backends.http.protocols.detect import detect_server
 from glimp_integrations.backends.http.replies import BusySlot, DetokenizedText, ListedModel
 from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
+from glimp_integrations.forks import LoopLock
 
 if TYPE_CHECKING:
     from glimp_integrations.backends.http.check import EndpointReport
@@ -135,7 +136,7 @@ class OpenAIBackend(Endpoint):
         self._given_profile, self._given_model = profile, model
         self._capabilities: Capabilities | None = None
         self._stale = False  # what was found out has to be asked anew
-        self._lock: asyncio.Lock | None = None
+        self._lock = LoopLock()
         self._control_literals: dict[str, bool] = {}
         self._shows_slots = True
         self._undoes_temperature = False
@@ -152,8 +153,7 @@ class OpenAIBackend(Endpoint):
 
     async def capabilities(self) -> Capabilities:
         if self._capabilities is None or self._stale:
-            self._lock = self._lock or asyncio.Lock()
-            async with self._lock:
+            async with self._lock.here():
                 if self._capabilities is None or self._stale:
                     # Other calls go on with what was known until there is something new.
                     self._capabilities = await self._discover()
