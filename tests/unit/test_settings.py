@@ -21,7 +21,7 @@ CLEAN = "openai:M@http://127.0.0.1:9/v1"
         (f"openai:M@http://user:{PASSWORD}@127.0.0.1:9/v1", CLEAN),
         (f"openai:M@http://{PASSWORD}@127.0.0.1:9/v1", CLEAN),
         (f"openai:M@http://user:{PASSWORD}@x@127.0.0.1:9/v1", CLEAN),
-        (f"openai:a@b@https://user:{PASSWORD}@host/v1?x=y", "openai:a@b@https://host/v1?x=y"),
+        (f"openai:a@b@https://user:{PASSWORD}@host/v1?x=y", "openai:a@b@https://host/v1"),
         ("openai:org/model@v2@http://host/v1", "openai:org/model@v2@http://host/v1"),
         ("openai:M@http://host/v1/@x", "openai:M@http://host/v1/@x"),
         ("llamacpp:/models/a@b.gguf", "llamacpp:/models/a@b.gguf"),
