@@ -15,6 +15,7 @@ __all__ = ["bare_url", "hide", "public_model_string", "public_url", "secret_form
 _HIDDEN = "***"
 # Shorter ones may be ordinary words or numbers, and hiding them would make messages unreadable.
 _MIN_CHARACTERS = 4
+_MIN_HEADER_CHARACTERS = 8  # of a word in a header, such as "Bearer"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ADDRESS = re.compile(r"(?:^|@)([A-Za-z][A-Za-z0-9+.-]*://)")  # in a model string
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(%\w+)?\]|[^\s:/?#@\[\]\\]+)(:[0-9]*)?")
@@ -96,12 +97,12 @@ def secret_forms(key: str | None, url: str, headers: Iterable[str] = ()) -> tupl
     Returns:
         Texts for :func:`hide`: the key; the password as it is written in the URL, decoded and
         encoded; what a Basic ``Authorization`` header makes of it; the values of the query; the
-        headers, and their words.
+        headers, and their longer words.
     """
     user_info, query = _secret_parts(url)
     words = [*_words_of_query(query), *(() if key is None else (key, quote(key, safe="")))]
     for value in headers:
-        words += [value, *value.split()]
+        words += [value, *(word for word in value.split() if len(word) >= _MIN_HEADER_CHARACTERS)]
     forms = dict.fromkeys(word for word in words if len(word) >= _MIN_CHARACTERS)
     forms |= dict.fromkeys(_forms_of_user_info(user_info))
     # Texts of servers are shown on one line, with single spaces.

@@ -37,7 +37,7 @@ from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
 from glimp_integrations.backends.http.token_clock import TokenClock, shows_progress
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
-from glimp_integrations.redact import public_url
+from glimp_integrations.redact import bare_url, public_url, secret_forms
 
 __all__ = ["Endpoint"]
 
@@ -84,7 +84,7 @@ class Endpoint(Backend):
         self.url = public_url(base_url)
         self.model = model
         # Without user name, password and query, which the client sends in their places.
-        self._base_url = public_url(base_url).rstrip("/")
+        self._base_url = bare_url(base_url).rstrip("/")
         self._credentials = SecretStr(base_url)
         self._key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         _check_key(self._key)
@@ -209,13 +209,20 @@ class Endpoint(Backend):
     def _headers(self) -> Mapping[str, SecretStr]:
         return (HEADERS.get() or {}) if self.sends_headers else {}
 
+    def _secret_words(self) -> tuple[str, ...]:
+        """All texts that may be secret in what the server sends back."""
+        return secret_forms(
+            None if self._key is None else self._key.get_secret_value(),
+            self._credentials.get_secret_value(),
+            [value.get_secret_value() for value in self._headers().values()],
+        )
+
     def _errors_translated(self, route: str | None = None) -> AbstractContextManager[None]:
-        secret = self._key.get_secret_value() if self._key is not None else None
         protocol = self.protocol
         return translated(
             self.name,
             self.url or "",
-            secret,
+            self._secret_words,
             route=route or protocol.route,
             remedy=protocol.remedy,
             key_variable=self.server.key,
@@ -324,12 +331,11 @@ class Endpoint(Backend):
         """
         if not isinstance(chunk, dict) or not chunk.get("error"):
             return checked(chunk, shape)
-        secret = self._key.get_secret_value() if self._key is not None else None
         text = describe(chunk)
         full = speaks_of_context(text)
+        shown = redacted(text, self._secret_words())
         raise BackendError(
-            f"{self.label} sent an error in the stream: {redacted(text, secret)}: look into the "
-            "server's log",
+            f"{self.label} sent an error in the stream: {shown}: look into the server's log",
             model=self.name,
             url=self.url,
             retryable=not full,
@@ -344,7 +350,11 @@ class Endpoint(Backend):
         """
         ended = self.server.ends.get(finish or "")
         if ended is None:
-            how = "before the end" if finish is None else f"with {redacted(finish, None)!r}"
+            how = (
+                "before the end"
+                if finish is None
+                else f"with {redacted(finish, self._secret_words())!r}"
+            )
             raise BackendError(
                 f"{self.label} ended its stream {how}: look into the server's log, and into that "
                 "of a proxy in front of it",

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from glimp_integrations.backends.base import HEADERS
 from glimp_integrations.backends.http.client import StatusError, TooLargeError
 from glimp_integrations.backends.http.replies import ReplyError, parse
 from glimp_integrations.backends.retries import describe_pause, retry_after
 from glimp_integrations.errors import BackendError, GlimpError, UnsuitableEndpointError
-from glimp_integrations.redact import public_url
+from glimp_integrations.redact import hide, public_url
 
 __all__ = ["describe", "redacted", "speaks_of_context", "translated"]
 
@@ -32,8 +31,6 @@ _CONTEXT = re.compile(
     r"|tokens \+ `?max_new_tokens|must have less than \d+ tokens",
     re.I,
 )
-# Words of headers with fewer characters may be ordinary words, and are not redacted.
-_MIN_SECRET_CHARACTERS = 8
 _SHOWN_CHARACTERS = 600
 
 
@@ -83,7 +80,7 @@ class _Target:
 
     model: str
     url: str
-    secret: str | None
+    secrets: Callable[[], Iterable[str]]
     route: str
     remedy: str
     key_variable: str | None
@@ -91,6 +88,9 @@ class _Target:
     @property
     def where(self) -> str:
         return f"{self.model} at {self.url}"
+
+    def shown(self, text: object) -> str:
+        return redacted(text, self.secrets())
 
     def failure(self, text: str, **details: Any) -> BackendError:
         return BackendError(f"{self.where} {text}", model=self.model, url=self.url, **details)
@@ -100,7 +100,7 @@ class _Target:
 def translated(
     model: str,
     url: str,
-    secret: str | None,
+    secrets: Callable[[], Iterable[str]],
     *,
     route: str,
     remedy: str,
@@ -111,7 +111,7 @@ def translated(
     Args:
         model: Name of the model.
         url: Address of the server, without secrets.
-        secret: The API key; it is removed from every text.
+        secrets: Returns the texts that are removed from every text, see ``redact.secret_forms``.
         route: The route that is requested, such as ``"POST /v1/completions"``.
         remedy: What to do if the route does not exist.
         key_variable: Environment variable that the key of this service may come from.
@@ -120,7 +120,7 @@ def translated(
         UnsuitableEndpointError: The route does not exist, or the model is not served.
         BackendError: The request failed in another way.
     """
-    target = _Target(model, url, secret, route, remedy, key_variable)
+    target = _Target(model, url, secrets, route, remedy, key_variable)
     try:
         yield
     except GlimpError:
@@ -144,7 +144,7 @@ def _translate(error: Exception, target: _Target) -> Exception:
         return target.failure(
             "did not answer in time: raise `timeout`, or check the server's load", retryable=True
         )
-    text = redacted(error, target.secret)
+    text = target.shown(error)
     if isinstance(error, aiohttp.ClientConnectorError):
         return target.failure(
             f"cannot be reached ({text}): is the server running, and is base_url right?"
@@ -167,7 +167,7 @@ def _translate(error: Exception, target: _Target) -> Exception:
 def _translate_status(error: StatusError, target: _Target) -> Exception:
     """This project's error for a response with an error status."""
     status, text = error.status, _body(error.body)
-    body = redacted(text or "it does not say why", target.secret)
+    body = target.shown(text or "it does not say why")
     if status in (401, 403):
         variable_hint = f", or set {target.key_variable}" if target.key_variable else ""
         return target.failure(
@@ -175,7 +175,7 @@ def _translate_status(error: StatusError, target: _Target) -> Exception:
             status=status,
         )
     if 300 <= status < 400:
-        place = redacted(public_url(error.headers.get("Location", "")), target.secret)
+        place = target.shown(public_url(error.headers.get("Location", "")))
         return target.failure(
             f"redirects requests to {place or 'nowhere'} (HTTP {status}), and none follows there, "
             "because the conversation would go to another address: if that one is yours, pass it "
@@ -218,21 +218,17 @@ def _translate_status(error: StatusError, target: _Target) -> Exception:
     return target.failure(words, retryable=overloaded, status=status, retry_after=requested_pause)
 
 
-def redacted(error: object, secret: str | None) -> str:
-    """An error's text on one line, without the key, the call's headers and control characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    for word in (secret, *_header_words()):
-        if word:
-            text = text.replace(word, "***")
+def redacted(error: object, secrets: Iterable[str]) -> str:
+    """An error's text on one line, without secrets and control characters.
+
+    Args:
+        error: An exception, or a text that a server sent.
+        secrets: From ``redact.secret_forms``.
+    """
+    # Before it is merged and shortened, and after: a secret may have blanks in it.
+    text = hide(str(error), secrets)
+    text = hide(" ".join(text.split()), secrets) or type(error).__name__
     # A lone surrogate cannot even be written to a log, and control characters can take over a
     # terminal.
     text = "".join(c if c.isprintable() else "\ufffd" for c in text[: _SHOWN_CHARACTERS + 1])
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
-
-
-def _header_words() -> Iterator[str]:
-    """Words in the headers of the running call that may be secret; a server may repeat them."""
-    for value in (HEADERS.get() or {}).values():
-        yield from (
-            word for word in value.get_secret_value().split() if len(word) >= _MIN_SECRET_CHARACTERS
-        )

@@ -1,0 +1,94 @@
+"""Servers that send the request's secrets back: no error shows them, in whatever form."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from pydantic import SecretStr
+
+from glimp_integrations import io_loop
+from glimp_integrations.backends.base import HEADERS, Report, Request
+from glimp_integrations.backends.http.openai import OpenAIBackend
+from glimp_integrations.errors import GlimpError
+from wire.test_error_bodies import Raw
+
+PASSWORD = "pa/ss w@rd"
+TOKEN = "query-token-4711"
+HEADER = "header-secret-0815"
+WRITTEN = quote(PASSWORD, safe="")
+BASIC = b64encode(f"jane:{PASSWORD}".encode()).decode()
+SECRETS = (PASSWORD, WRITTEN, BASIC, f"Basic {BASIC}", TOKEN, HEADER)
+
+
+def refusal(status: int) -> Callable[[str], tuple[int, bytes]]:
+    return lambda secret: (status, json.dumps({"error": {"message": secret}}).encode())
+
+
+def in_stream(field: Callable[[str], Any]) -> Callable[[str], tuple[int, bytes]]:
+    return lambda secret: (0, b"data: " + json.dumps(field(secret)).encode() + b"\n\n")
+
+
+def in_shortened_text(secret: str) -> tuple[int, bytes]:
+    # Messages show 600 characters: the cut goes through the secret.
+    return 400, b"x" * 598 + secret.encode()
+
+
+PLACES = {
+    "400": refusal(400),
+    "401": refusal(401),
+    "404": refusal(404),
+    "429": refusal(429),
+    "500": refusal(500),
+    "plain text": lambda secret: (500, f"bad header: '{secret}'".encode()),
+    "shortened": in_shortened_text,
+    "error in the stream": in_stream(lambda secret: {"error": {"message": secret}}),
+    "finish reason": in_stream(lambda s: {"choices": [{"text": "", "finish_reason": s}]}),
+    "no JSON": lambda secret: (0, b"data: {" + secret.encode() + b"\n\n"),
+    "text for a number": in_stream(lambda s: {"choices": [{"text": "a", "index": s}]}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_error_shows_what_a_server_repeats(place: str) -> None:
+    for secret in SECRETS:
+        status, data = PLACES[place](secret)
+        with Raw(status, data) as server:
+            host = server.root.partition("://")[2]
+            backend = OpenAIBackend(
+                "m",
+                base_url=f"http://jane:{WRITTEN}@{host}/v1?token={TOKEN}",
+                server="vllm",
+                verify="off",
+                chat_template="x",
+            )
+            error = failure(backend)
+        shown = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+        for other in SECRETS:
+            assert other not in shown, shown
+        assert secret[:2] + "…" not in shown, "the beginning of a shortened secret"
+
+
+def failure(backend: OpenAIBackend) -> GlimpError:
+    async def ask() -> None:
+        token = HEADERS.set({"X-Tenant": SecretStr(HEADER)})
+        try:
+            request = Request("p", max_tokens=5, logprobs=0, timeout=5.0, max_retries=0)
+            async with aclosing(backend.completion(request, Report())) as choices:
+                async for _ in choices:
+                    pass
+        finally:
+            HEADERS.reset(token)
+
+    try:
+        with pytest.raises(GlimpError) as caught:
+            io_loop.call(ask)
+    finally:
+        backend.close()
+    return caught.value
