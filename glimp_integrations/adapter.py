@@ -43,6 +43,13 @@ class RoutedModel(RoutingSettings):
         # Here, so that an unknown model string fails where it was written.
         self._make_router()
 
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        # Both hold models with their keys; the router is made anew.
+        private = {"_router": None, "_models": (None, None, None)}
+        kept = {**(state["__pydantic_private__"] or {}), **private}
+        return {**state, "__pydantic_private__": kept}
+
     def _make_router(self) -> GlimpRouter:
         self._models = self.small, self.large, self.api_key
         self._router = GlimpRouter(settings=self)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Backend, Message
@@ -63,6 +64,25 @@ class GlimpRouter:
         self._pair = resolve(settings.small, settings.large, settings.api_key)
         self.known_info: pair_info.PairInfo | None = None
         self.speed: PairSpeed | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # For pickles, which leave out what the settings' pickles leave out.
+        return {"settings": self.settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(settings=state["settings"])  # type: ignore[misc]
+
+    def __copy__(self) -> Self:
+        return self._with(self.settings)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self._with(deepcopy(self.settings, memo))
+
+    def _with(self, settings: RoutingSettings) -> Self:
+        # Copies stay in the process, so they keep the keys, and share the models.
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__, settings=settings)
+        return copied
 
     @property
     def small(self) -> Backend:

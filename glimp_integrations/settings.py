@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -36,6 +36,7 @@ __all__ = [
     "RoutingSettings",
     "Strategy",
     "stops_of",
+    "with_passwords",
 ]
 
 Strategy = Literal["auto", "two_request", "fused", "overlap", "in_process"]
@@ -248,6 +249,21 @@ class RoutingSettings(BaseModel):
         # What is assigned is not validated, and a text is as easily taken for a list of letters.
         super().__setattr__(name, stops_of(value) if name == "stop" else value)
 
+    def __getstate__(self) -> dict[Any, Any]:
+        # A pickle is stored, or sent to another process, so it holds no secrets. Whoever loads it
+        # takes them from the environment. Copies do not come by here.
+        state = super().__getstate__()
+        fields = {name: value for name, value in state["__dict__"].items() if name != "api_key"}
+        for role in PLACES:
+            if isinstance(model := fields.get(role), str):
+                fields[role] = public_model_string(model)
+        return {**state, "__dict__": fields}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        key = type(self).model_fields["api_key"].get_default(call_default_factory=True)
+        fields = {**with_passwords(state["__dict__"]), "api_key": key}
+        super().__setstate__({**state, "__dict__": fields})
+
     @model_validator(mode="wrap")
     @classmethod
     def _mistakes_are_config_errors(
@@ -312,6 +328,19 @@ class RoutingSettings(BaseModel):
         if value and not all(value):
             raise ValueError("an empty stop string would end every reply at once; leave it out")
         return value
+
+
+def with_passwords(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings, with the passwords and queries that their model strings had.
+
+    They are known here if the environment names the same model, with a password or query.
+    """
+    completed = dict(fields)
+    for role, variable in PLACES.items():
+        model_string = os.environ.get(variable)
+        if model_string and public_model_string(model_string) == completed.get(role):
+            completed[role] = model_string
+    return completed
 
 
 def stops_of(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Self
 
 from llama_index.core.schema import BaseComponent
@@ -10,7 +9,7 @@ from llama_index.core.schema import BaseComponent
 from glimp_integrations.adapter import RoutedModel
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.redact import public_model_string
-from glimp_integrations.settings import PLACES
+from glimp_integrations.settings import PLACES, with_passwords
 
 __all__ = ["Serializable"]
 
@@ -41,18 +40,14 @@ class Serializable(RoutedModel, BaseComponent):
         Raises:
             ConfigError: A setting has an unknown name or an impossible value.
         """
-        return super().from_dict(_with_passwords({**data, **kwargs}))
+        return super().from_dict(with_passwords({**data, **kwargs}))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pickle is stored, or sent to another process, so it holds no key. Whoever loads it takes
-        # the key from the environment.
-        public = self.model_copy(update=self._public_model_strings())
-        del public.__dict__["api_key"]
-        public._router, public._models = None, (None, None, None)
-        return super(Serializable, public).__getstate__()
+        self._public_model_strings()
+        return super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**_with_passwords(state["__dict__"]))  # type: ignore[misc]
+        self.__init__(**with_passwords(state["__dict__"]))  # type: ignore[misc]
 
     def _public_model_strings(self) -> dict[str, str | None]:
         """The models by role, as model strings without passwords.
@@ -69,16 +64,3 @@ class Serializable(RoutedModel, BaseComponent):
                     "'openai:MODEL@http://HOST:PORT/v1'"
                 )
         return {role: model and public_model_string(model) for role, model in models.items()}
-
-
-def _with_passwords(fields: dict[str, Any]) -> dict[str, Any]:
-    """Stored fields, with the passwords that their model strings had.
-
-    A password is known here if the environment names the same model, with a password.
-    """
-    completed = dict(fields)
-    for role, variable in PLACES.items():
-        model_string = os.environ.get(variable)
-        if model_string and public_model_string(model_string) == completed.get(role):
-            completed[role] = model_string
-    return completed

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -94,6 +94,16 @@ class Endpoint(Backend):
         self.connections = Connections(lambda: self.get("/v1/models", Anything, max_retries=0))
         self._open_streams = 0
         forks.in_child(self)
+
+    def __getstate__(self) -> Any:
+        raise ConfigError(
+            f"{self.label} is a backend object, which cannot be pickled: it holds connections and "
+            "keys. Name the model by a model string, such as 'openai:MODEL@http://HOST:PORT/v1'; "
+            "whoever loads it takes keys and passwords from the environment"
+        )
+
+    def __copy__(self) -> Self:
+        return self  # as deep copies are
 
     @property
     def server(self) -> ServerProfile:
