@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         BackendError,
         ConfigError,
         GlimpError,
+        ModelError,
         UnsuitableEndpointError,
     )
     from glimp_integrations.output.spec import OutputSpec
@@ -44,6 +45,7 @@ __all__ = [
     "GlimpRouter",
     "InvalidToolCall",
     "KindResolved",
+    "ModelError",
     "ModelUsage",
     "OutputSpec",
     "Price",
@@ -64,7 +66,8 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(
-        ["BackendError", "ConfigError", "GlimpError", "UnsuitableEndpointError"], "errors"
+        ["BackendError", "ConfigError", "GlimpError", "ModelError", "UnsuitableEndpointError"],
+        "errors",
     ),
     **dict.fromkeys(
         [

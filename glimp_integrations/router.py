@@ -18,6 +18,7 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.runtime import pair_info
 from glimp_integrations.runtime.call import Call, hooked
+from glimp_integrations.runtime.failures import asked
 from glimp_integrations.runtime.loop import route
 from glimp_integrations.runtime.measuring import conditions
 from glimp_integrations.runtime.speed import PairSpeed, measure
@@ -181,8 +182,13 @@ class GlimpRouter:
             ConfigError: Its backend cannot tell.
             BackendError: The model failed.
         """
+
+        async def read() -> list[int] | None:
+            with asked("large", self.large):
+                return await self.large.tokenize(text)
+
         # Splitters count empty texts, too, and servers may refuse them.
-        ids = io_loop.call(lambda: self.large.tokenize(text)) if text else []
+        ids = io_loop.call(read) if text else []
         if ids is None:
             raise ConfigError(
                 f"{self.large.label} does not count tokens: pass tokenizer='<Hugging Face id of "
@@ -202,14 +208,15 @@ class GlimpRouter:
         checked = check_messages(messages)
 
         async def count() -> int | None:
-            prompt = await build(
-                self.large,
-                checked,
-                output,
-                must_fit=False,
-                keep_reasoning=self.settings.keep_reasoning,
-                think_tags=self.settings.think_tags,
-            )
+            with asked("large", self.large):
+                prompt = await build(
+                    self.large,
+                    checked,
+                    output,
+                    must_fit=False,
+                    keep_reasoning=self.settings.keep_reasoning,
+                    think_tags=self.settings.think_tags,
+                )
             return prompt.tokens
 
         return io_loop.call(count)

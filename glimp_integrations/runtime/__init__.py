@@ -6,6 +6,7 @@
     call.py            one call, and the hooks around it
     prepare.py         what a call needs before its first step
     ask_models.py      what both models say before it: capabilities and prompts
+    failures.py        what any failure of a model becomes, and who goes on
     measuring.py       how H is computed, and what a threshold belongs to
     model_stream.py    one model in one call: glimpsed at, read, cancelled
     request_stream.py  its running request, repeated after a failure

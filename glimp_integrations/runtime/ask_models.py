@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glimp_integrations.backends.base import Capabilities, Rendered
 from glimp_integrations.conversation import prompt
-from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.errors import ModelError
 from glimp_integrations.method.rule import Author
 from glimp_integrations.runtime.call import Call
-from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.runtime.failures import asked, stand_in
 
-__all__ = ["Answers", "ModelAnswer", "ask_both", "name_role", "stand_in"]
+__all__ = ["Answers", "ModelAnswer", "ask_both"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,15 @@ class Answers:
         """Tokens that fit after the prompt in the smaller of the context windows, if known."""
         return min((a.room for a in self.of.values() if a.room is not None), default=None)
 
+    def without(self, failed: Author, deputy: Author, error: ModelError) -> Answers:
+        """These answers where one model turned out to be of no use, and the other works alone."""
+        of = {**self.of, failed: _NOTHING}
+        return replace(self, of=of, only=deputy, errors=[*self.errors, str(error)])
+
+
+# Of a model that failed.
+_NOTHING = ModelAnswer(Capabilities(), prompt.Prompt(Rendered(""), None))
+
 
 async def ask_both(call: Call) -> Answers:
     """Ask for capabilities and prompts; a failing model is excused if the other may work alone.
@@ -67,9 +74,9 @@ async def ask_both(call: Call) -> Answers:
     capabilities: dict[Author, Capabilities | BaseException] = {}
     for author, backend in models.items():
         try:
-            with name_role(author):
+            with asked(author, backend):
                 capabilities[author] = await backend.capabilities()
-        except (BackendError, UnsuitableEndpointError) as error:
+        except ModelError as error:
             capabilities[author] = error
             if stand_in(settings, author) is None:
                 raise
@@ -78,7 +85,7 @@ async def ask_both(call: Call) -> Answers:
         own = capabilities[author]
         if isinstance(own, BaseException):
             raise own
-        with name_role(author):
+        with asked(author, models[author]):
             rendered = await prompt.build(
                 models[author],
                 call.messages,
@@ -99,26 +106,10 @@ async def ask_both(call: Call) -> Answers:
             answers[author] = result
             continue
         deputy = stand_in(settings, author)
-        excused = isinstance(result, BackendError | UnsuitableEndpointError)
+        excused = isinstance(result, ModelError)
         if not excused or deputy is None or errors:
             raise result
         only = deputy
         errors.append(str(result))
-        answers[author] = ModelAnswer(Capabilities(), prompt.Prompt(Rendered(""), None))
+        answers[author] = _NOTHING
     return Answers(answers, only, errors)
-
-
-def stand_in(settings: RoutingSettings, failed: Author) -> Author | None:
-    """Who goes on alone when a model fails; ``None``: nobody, the failure is raised."""
-    deputy = settings.on_backend_error
-    return None if deputy == "raise" or deputy == failed else deputy
-
-
-@contextmanager
-def name_role(role: Author) -> Iterator[None]:
-    """Put the model's role into errors that do not know it."""
-    try:
-        yield
-    except BackendError as error:
-        error.role = role
-        raise

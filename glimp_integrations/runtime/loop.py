@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from glimp_integrations.errors import BackendError, ConfigError, GlimpError, UnsuitableEndpointError
+from glimp_integrations.errors import BackendError, ConfigError, GlimpError, ModelError
 from glimp_integrations.method.rule import Author, Done, Glimpse, Write
 from glimp_integrations.method.steps import Step, StepUpdate
-from glimp_integrations.runtime.ask_models import stand_in
 from glimp_integrations.runtime.call import Call
+from glimp_integrations.runtime.failures import stand_in
 from glimp_integrations.runtime.prepare import Prepared, prepare
 from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.settings import RoutingSettings
@@ -72,11 +72,14 @@ class _Loop:
                 author, entropy = await self._decide(action)
                 async for event in self._write(author, entropy):
                     yield event
-            except (BackendError, UnsuitableEndpointError) as error:
+            except ModelError as error:
                 for event in self._fall_back(error):
                     yield event
                 for stream in ready.streams.values():
                     await stream.cancel()
+            except ConfigError as error:
+                self._keep_text(error)
+                raise
         for event in ready.reply.end():
             yield event
         for stream in ready.streams.values():
@@ -157,26 +160,37 @@ class _Loop:
             and isinstance(self.ready.rule.action(self.ready.chain.next_step), Glimpse)
         )
 
-    def _fall_back(self, error: BackendError | UnsuitableEndpointError) -> list[Event]:
+    def _fall_back(self, error: ModelError) -> list[Event]:
         """Go on with the other model if the caller wants that, else raise with the text so far."""
         chain = self.ready.chain
         if isinstance(error, BackendError) and error.context_full:
-            raise ConfigError(str(error)) from error
-        deputy = stand_in(self.settings, getattr(error, "role", None) or "small")
+            too_long = ConfigError(str(error))
+            self._keep_text(too_long)
+            raise too_long from error
+        deputy = stand_in(self.settings, error.role)
         last = chain.steps[-1] if chain.steps else None
         running: Step | None = last if last is not None and last.end is None else None
-        if isinstance(error, BackendError):
-            # A failed glimpse belongs to the step it was made for.
-            error.step = len(chain.steps) + (running is None)
+        # A failed glimpse belongs to the step it was made for.
+        error.step = len(chain.steps) + (running is None)
         if deputy is None or chain.forced is not None or not chain.can_change_hands:
             error.partial = self.ready.recorder.result()
             raise error
+        try:
+            plan = self.ready.plan_for(deputy)
+        except ConfigError as impossible:
+            self._keep_text(impossible)
+            raise impossible from error
         self.ready.recorder.errors.append(str(error))
         undecided = chain.undecided
-        update = chain.fall_back(deputy, self.ready.plan_for(deputy))
+        update = chain.fall_back(deputy, plan)
         if running is None:
             return []
         return [
             *self.ready.reply.show(update.shown, running, undecided=undecided),
             StepDone(self.ready.recorder.record(running)),
         ]
+
+    def _keep_text(self, error: GlimpError) -> None:
+        """Let an error carry what was written, if there is something."""
+        if self.ready.chain.steps:
+            error.partial = self.ready.recorder.result()

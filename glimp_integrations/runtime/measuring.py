@@ -11,7 +11,7 @@ from glimp_integrations.backends.base import Backend, Capabilities
 from glimp_integrations.calibrated_threshold import CalibratedThreshold, Conditions
 from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
 from glimp_integrations.method.entropy import Estimator
-from glimp_integrations.runtime.ask_models import name_role
+from glimp_integrations.runtime.failures import asked
 from glimp_integrations.settings import RoutingSettings
 
 __all__ = ["Measuring", "conditions", "plan_measuring"]
@@ -63,7 +63,8 @@ def plan_measuring(
     """
     glimpses = needed and 0 <= settings.threshold < math.inf
     estimator = _estimator(settings, capabilities, needed=glimpses)
-    k = _glimpse_size(small, capabilities, estimator) if glimpses else 0
+    with asked("small", small):
+        k = _glimpse_size(small, capabilities, estimator) if glimpses else 0
     if glimpses and isinstance(settings.threshold, CalibratedThreshold):
         settings.threshold.compare(
             _conditions_of(settings, small, large, capabilities, estimator, k)
@@ -79,10 +80,11 @@ async def conditions(settings: RoutingSettings, small: Backend, large: Backend) 
         UnsuitableEndpointError: It shows no log-probabilities.
         BackendError: It cannot be reached.
     """
-    with name_role("small"):
+    with asked("small", small):
         capabilities = await small.capabilities()
     estimator = _estimator(settings, capabilities, needed=True)
-    k = _glimpse_size(small, capabilities, estimator)
+    with asked("small", small):
+        k = _glimpse_size(small, capabilities, estimator)
     return _conditions_of(settings, small, large, capabilities, estimator, k)
 
 
@@ -132,7 +134,7 @@ def _glimpse_size(small: Backend, capabilities: Capabilities, estimator: Estimat
         refusal = capabilities.logprobs_refusal
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
-            server=f"small model {small.label}",
+            server=small.label,
             detail="returns no top-k log-probabilities, so there is no entropy to route by"
             + (f" ({refusal})" if refusal else ""),
             remedy="Use it as the large model only, or serve it with logprobs enabled",
@@ -141,7 +143,7 @@ def _glimpse_size(small: Backend, capabilities: Capabilities, estimator: Estimat
     if shown < k:
         raise UnsuitableEndpointError(
             probe="P2 logprobs",
-            server=f"small model {small.label}",
+            server=small.label,
             detail=f"returns {shown} of {k} requested log-probabilities",
             remedy=f"Set top_logprobs={shown} on the backend and calibrate the "
             "threshold for it: entropies of different k are not comparable"

@@ -8,6 +8,7 @@ end of a step.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,11 +20,13 @@ from glimp_integrations.method.entropy import Estimator, begin_of, estimate, mea
 from glimp_integrations.method.format_tokens import MOST_SKIPPED
 from glimp_integrations.method.tokens import Ended, Token
 from glimp_integrations.runtime.counters import Counters
+from glimp_integrations.runtime.failures import asked, ignored
 from glimp_integrations.runtime.request_stream import RequestStream, Text
 
 __all__ = ["ModelStream"]
 
 _OVER = ("eos", "context")  # nothing more can come from this model here
+_ROUNDING = 1e-3  # nats; what rounding makes of an entropy of 0
 
 
 @dataclass(slots=True)
@@ -161,7 +164,9 @@ class ModelStream:
             await self.request.close()
             if self.shares_device and not finished:
                 # The other model must not start beside a cancelled pass.
-                await self.request.backend.wait_idle()
+                backend = self.request.backend
+                with ignored(backend, "waiting until the device is free"):
+                    await backend.wait_idle()
 
     def prefill(self, context: Text) -> None:
         """Let the model read the text so far, at the same time as whatever else happens.
@@ -198,11 +203,16 @@ class ModelStream:
     async def _entropy(self, token: Token, estimator: Estimator) -> float:
         if token.entropy_fn is None:
             return estimate(token.logprobs or (), estimator)
-        try:
-            return await token.entropy_fn(estimator, self.request.top_logprobs)
-        except BackendError as error:
-            error.role = self.request.author
-            raise
+        request = self.request
+        with asked(request.author, request.backend):
+            entropy = float(await token.entropy_fn(estimator, request.top_logprobs))
+            if not math.isfinite(entropy) or entropy < -_ROUNDING:
+                raise BackendError(
+                    f"{request.backend.label} measured an entropy of {entropy} nats, which no "
+                    "distribution has: look whether its weights or their type are broken",
+                    model=request.backend.name,
+                )
+        return max(0.0, entropy)
 
     async def _distribution_only(
         self, context: Text, token: Token | None, estimator: Estimator
@@ -218,13 +228,16 @@ class ModelStream:
         request.open(context, 1, logprobs=True, distribution_only=True)
         token = await request.next(context, 1)
         if token is None or not self._is_measurable(token):
-            raise UnsuitableEndpointError(
-                probe="P2 logprobs",
-                server=request.backend.label,
-                detail=f"returned {self._what_came(token)} for a token that was asked for alone",
-                remedy="Use it as the large model only, or serve it with log-probabilities of this "
-                "many tokens, before any sampling; `glimp check small` tells what it sends",
-            )
+            detail = f"returned {self._what_came(token)} for a token that was asked for alone"
+            with asked(request.author, request.backend):
+                raise UnsuitableEndpointError(
+                    probe="P2 logprobs",
+                    server=request.backend.label,
+                    detail=detail,
+                    remedy="Use it as the large model only, or serve it with log-probabilities of "
+                    "this many tokens, before any sampling; `glimp check small` tells what it "
+                    "sends",
+                )
         entropy = await self._entropy(token, estimator)
         if request.is_open:
             await request.finish_single()

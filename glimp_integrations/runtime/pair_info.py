@@ -10,6 +10,7 @@ from glimp_integrations.backends.base import Backend
 from glimp_integrations.conversation import prompt
 from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.method.rule import Author
+from glimp_integrations.runtime.failures import asked
 
 __all__ = ["PairInfo", "ask_once"]
 
@@ -61,9 +62,10 @@ async def ask(small: Backend, large: Backend) -> PairInfo:
     windows, tags, tools = [], [], set()
     models: dict[Author, Backend] = {"small": small, "large": large}
     for author, backend in models.items():
-        windows.append((await backend.capabilities()).context_window)
-        tags.append((await prompt.build(backend, _HELLO, must_fit=False)).tags)
-        if await prompt.shows_tools(backend):
-            tools.add(author)
+        with asked(author, backend):
+            windows.append((await backend.capabilities()).context_window)
+            tags.append((await prompt.build(backend, _HELLO, must_fit=False)).tags)
+            if await prompt.shows_tools(backend):
+                tools.add(author)
     known_windows = [window for window in windows if window is not None]
     return PairInfo(min(known_windows, default=None), any(tags), frozenset(tools))

@@ -13,13 +13,14 @@ from typing import Literal
 
 from glimp_integrations.backends.base import CALL_LIMITS, Backend, Capabilities, Message
 from glimp_integrations.conversation.earlier_reasoning import kept
-from glimp_integrations.errors import ConfigError
+from glimp_integrations.errors import ConfigError, ModelError
 from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.format_tokens import only_formats
 from glimp_integrations.method.rule import Author, Rule
 from glimp_integrations.output.constraints import Plan, make_plan
 from glimp_integrations.runtime.ask_models import Answers, ask_both
 from glimp_integrations.runtime.call import Call
+from glimp_integrations.runtime.failures import stand_in
 from glimp_integrations.runtime.measuring import Measuring, plan_measuring
 from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.runtime.recorder import Recorder
@@ -70,12 +71,13 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
     started = time.perf_counter()
     settings = call.settings
     CALL_LIMITS.set((settings.timeout, settings.max_retries))
-    answers = await ask_both(call)
+    answers, measuring = _measured(call, await ask_both(call))
     only = answers.only
     small, large = (answers.of[author].capabilities for author in call.models)
-    strategy = choose(settings.strategy, call.small, call.large, small, large, speed)
+    # A model that failed has shown nothing of what the strategy asks of it.
+    asked_for = settings.strategy if only is None else "auto"
+    strategy = choose(asked_for, call.small, call.large, small, large, speed)
     _check_prefix_cache(settings, small, large)
-    measuring = plan_measuring(settings, call.small, call.large, small, needed=only is None)
     draft = None if only is not None else _draft(call, answers)
     tags = _think_tags(settings, answers)
     plan_for = _planner(call, answers)
@@ -107,6 +109,24 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
     )
     reply = ReplyEvents(chain, plan.parser(recorder.new_id))
     return Prepared(chain, rule, streams, strategy[0], recorder, reply, plan_for)
+
+
+def _measured(call: Call, answers: Answers) -> tuple[Answers, Measuring]:
+    """How H is computed; where the small model cannot be measured, the large one may go on."""
+    settings = call.settings
+
+    def plan(answers: Answers) -> Measuring:
+        small, needed = answers.of["small"].capabilities, answers.only is None
+        return plan_measuring(settings, call.small, call.large, small, needed=needed)
+
+    try:
+        return answers, plan(answers)
+    except ModelError as error:
+        deputy = stand_in(settings, "small")
+        if deputy is None or answers.only is not None:
+            raise
+        answers = answers.without("small", deputy, error)
+        return answers, plan(answers)
 
 
 def _check_prefix_cache(

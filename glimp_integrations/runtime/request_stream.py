@@ -10,10 +10,11 @@ from typing import Any, Literal, cast
 
 from glimp_integrations.backends.base import Backend, Report, Request
 from glimp_integrations.backends.retries import pause
-from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.errors import BackendError, GlimpError, ModelError
 from glimp_integrations.method.rule import Author
 from glimp_integrations.method.tokens import StreamEnd, Token
 from glimp_integrations.runtime.counters import Counters
+from glimp_integrations.runtime.failures import asked, ignored
 
 __all__ = ["RequestStream", "Sampling", "Text"]
 
@@ -129,9 +130,10 @@ class RequestStream:
             stop=() if logprobs or schema is not None else stop,
             notes=self._notes,
         )
-        self._tokens = cast(
-            "AsyncGenerator[Token, None]", self.backend.generate(request, self.report)
-        )
+        with asked(self.author, self.backend):
+            self._tokens = cast(
+                "AsyncGenerator[Token, None]", self.backend.generate(request, self.report)
+            )
 
     async def next(self, context: Text, room: int) -> Token | None:
         """The next token; ``None`` at the end, and then :attr:`ended` says why.
@@ -144,12 +146,8 @@ class RequestStream:
             UnsuitableEndpointError: The server lacks what was asked for.
         """
         while True:
-            assert self._tokens is not None
             try:
-                token = await anext(self._tokens)
-            except StopAsyncIteration:
-                await self._end()
-                return None
+                token = await self._arrived()
             except BackendError as error:
                 received = self.received
                 await self.close()
@@ -166,6 +164,12 @@ class RequestStream:
                     stop=self._stop,
                 )
                 continue
+            except ModelError:
+                await self.close()
+                raise
+            if token is None:
+                await self._end()
+                return None
             self.received += token.count
             self._attempts = 0
             return token
@@ -179,8 +183,8 @@ class RequestStream:
         assert self._tokens is not None
         more: Token | None = None
         # Where even this fails, the token is here; the next request meets the failure if it lasts.
-        with suppress(BackendError):
-            more = await anext(self._tokens, None)
+        with suppress(ModelError):
+            more = await self._arrived()
         ended = self.report.ended if more is None else None
         if more is not None:
             self.received += more.count
@@ -192,7 +196,8 @@ class RequestStream:
         """Cancel the request if it still runs, and count it."""
         tokens, self._tokens = self._tokens, None
         if tokens is not None:
-            await tokens.aclose()
+            with ignored(self.backend, "closing a stream"):
+                await tokens.aclose()
             self.counters.add(self.report, self.received)
 
     async def prefill(self, context: Text) -> None:
@@ -211,9 +216,9 @@ class RequestStream:
             timeout=self.sampling.timeout,
             max_retries=0,
         )
-        tokens = cast("AsyncGenerator[Token, None]", self.backend.generate(request, report))
         try:
-            with suppress(BackendError, UnsuitableEndpointError):
+            with suppress(GlimpError), asked(self.author, self.backend):
+                tokens = cast("AsyncGenerator[Token, None]", self.backend.generate(request, report))
                 async with aclosing(tokens):
                     async for token in tokens:
                         self.counters.discarded += token.count
@@ -221,6 +226,12 @@ class RequestStream:
             self.counters.add(report, 0)
 
     # -- inside ------------------------------------------------------------------------------
+
+    async def _arrived(self) -> Token | None:
+        """The next token as it arrives; ``None``: the stream is over."""
+        assert self._tokens is not None
+        with asked(self.author, self.backend):
+            return await anext(self._tokens, None)
 
     async def _end(self) -> None:
         self.ended = self.report.ended or "eos"
@@ -232,8 +243,7 @@ class RequestStream:
         spent = self.report.retried or self._attempts > self.sampling.max_retries
         # A grammar begins at the beginning: half of what it constrains cannot be continued.
         spent = spent or (self._schema is not None and received > 0)
-        wait = pause(self._attempts, error.retry_after)
+        wait = pause(self._attempts, error.retry_after, longest=self.sampling.timeout)
         if not error.retryable or spent or wait is None:
-            error.role = self.author
             raise error
         await asyncio.sleep(wait)

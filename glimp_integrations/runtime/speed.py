@@ -19,6 +19,7 @@ from typing import Any
 from glimp_integrations.backends.base import CALL_LIMITS, Backend, Report, Request
 from glimp_integrations.errors import BackendError
 from glimp_integrations.method.rule import Author
+from glimp_integrations.runtime.failures import asked
 from glimp_integrations.trace.trace import Trace
 
 __all__ = ["ModelSpeed", "PairSpeed", "measure", "median"]
@@ -169,14 +170,27 @@ async def measure(small: Backend, large: Backend) -> PairSpeed:
         BackendError: A model failed, or ended its text at once.
         UnsuitableEndpointError: A model cannot be used.
     """
-    capabilities = [await backend.capabilities() for backend in (small, large)]
-    alone = {backend: await _measure_one(backend) for backend in (small, large)}
+    models: dict[Author, Backend] = {"small": small, "large": large}
+    capabilities, alone = [], {}
+    for author, backend in models.items():
+        with asked(author, backend):
+            capabilities.append(await backend.capabilities())
+    for author, backend in models.items():
+        with asked(author, backend):
+            alone[backend] = await _measure_one(backend)
+
+    async def beside_the_other(author: Author) -> _Timing:
+        with asked(author, models[author]):
+            return await _stream(models[author], _COUNTING)
+
+    together = await asyncio.gather(*map(beside_the_other, models))
     k = capabilities[0].top_logprobs
-    together = await asyncio.gather(_stream(small, _COUNTING), _stream(large, _COUNTING))
+    with asked("small", small):
+        logprobs = max(0.0, await _price_of_logprobs(small, k)) if k else 0.0
     return PairSpeed(
         alone[small],
         alone[large],
-        logprobs=max(0.0, await _price_of_logprobs(small, k)) if k else 0.0,
+        logprobs=logprobs,
         slowdown=max(
             timing.token / alone[backend].token
             for timing, backend in zip(together, (small, large), strict=True)

@@ -91,7 +91,10 @@ class Model:
         return "".join(f"<|{m['role']}|>\n{m['content']}\n" for m in messages) + ASSISTANT
 
     def _tokenize(self, body: dict[str, Any]) -> Any:
-        return {"tokens": [self._id(piece) for piece in _PIECES.findall(body["content"])]}
+        pieces = _PIECES.findall(body["content"])
+        if body.get("with_pieces"):
+            return {"tokens": [{"id": self._id(piece), "piece": piece} for piece in pieces]}
+        return {"tokens": [self._id(piece) for piece in pieces]}
 
     def _text_of(self, ids: list[int]) -> str:
         if unknown := [i for i in ids if i not in self._ids]:
@@ -100,8 +103,10 @@ class Model:
 
     def _tokenize_vllm(self, body: dict[str, Any]) -> Any:
         text = body.get("prompt") or self._render(body["messages"])
-        tokens = [self._id(piece) for piece in _PIECES.findall(text)]
-        return {"tokens": tokens, "count": len(tokens), "max_model_len": _WINDOW}
+        pieces = _PIECES.findall(text)
+        strings = {"token_strs": pieces} if body.get("return_token_strs") else {}
+        tokens = [self._id(piece) for piece in pieces]
+        return {"tokens": tokens, "count": len(tokens), "max_model_len": _WINDOW, **strings}
 
     def _prompt_of(self, body: dict[str, Any]) -> Any:
         if not body["tokens"]:

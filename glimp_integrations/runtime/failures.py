@@ -1,0 +1,107 @@
+"""Failures of a model: who failed, in one kind of error, and who goes on.
+
+Every coroutine of a backend is awaited inside :func:`asked`, so no other exception than a
+``GlimpError`` comes from a model, and each names the role that failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from glimp_integrations.backends.base import HEADERS, Backend
+from glimp_integrations.errors import BackendError, GlimpError, ModelError
+from glimp_integrations.method.rule import Author
+from glimp_integrations.redact import public_model_string
+from glimp_integrations.settings import RoutingSettings
+
+__all__ = ["asked", "ignored", "stand_in"]
+
+_log = logging.getLogger(__name__)
+
+_MOST_CHARACTERS = 300  # of a foreign exception's text
+_LEAST_SECRET = 8  # characters of a header's word that may be a secret
+
+
+@contextmanager
+def asked(role: Author, backend: Backend) -> Iterator[None]:
+    """Errors that leave this block are a ``GlimpError``, and name the model and its role.
+
+    Cancellation and other exceptions that are no ``Exception`` pass as they are.
+
+    Args:
+        role: The role of the model that is asked.
+        backend: The model.
+
+    Raises:
+        BackendError: An exception of any other kind was raised: a fault in the backend's code, or
+            in this package's.
+    """
+    try:
+        yield
+    except ModelError as error:
+        error.role = role
+        error.model = error.model or backend.name
+        error.url = error.url or backend.url
+        raise
+    except GlimpError:
+        raise
+    except Exception as error:
+        failure = _unexpected(error, backend)
+        failure.role = role
+        raise failure from error
+
+
+@contextmanager
+def ignored(backend: Backend, doing: str) -> Iterator[None]:
+    """Exceptions that leave this block are only logged.
+
+    For what is done after a text is complete, or beside it: it must not cost the text. A failure
+    that lasts is met again by the next request.
+
+    Args:
+        backend: The model.
+        doing: What was being done, in words.
+    """
+    try:
+        yield
+    except Exception as error:
+        _log.warning("%s: %s failed: %s", backend.name, doing, _in_words(error))
+
+
+def stand_in(settings: RoutingSettings, failed: str | None) -> Author | None:
+    """Who goes on alone when a model fails; ``None``: nobody, the failure is raised.
+
+    Args:
+        settings: The call's settings.
+        failed: The role that failed; ``None``: nobody knows, so either may be the one.
+    """
+    deputy = settings.on_backend_error
+    return None if failed is None or deputy == "raise" or deputy == failed else deputy
+
+
+def _unexpected(error: Exception, backend: Backend) -> BackendError:
+    code = f"{type(backend).__module__}.{type(backend).__qualname__}"
+    return BackendError(
+        f"{backend.label} raised an unexpected {type(error).__name__} ({_in_words(error)}): "
+        f"the traceback of this exception's __cause__ shows where; mend {code} there, or report "
+        "it to whoever maintains it",
+        model=backend.name,
+        url=backend.url,
+    )
+
+
+def _in_words(error: Exception) -> str:
+    """The exception's text on one line, without secrets and control characters."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # somebody else's __str__
+        text = ""
+    text = public_model_string(text) or type(error).__name__
+    for value in (HEADERS.get() or {}).values():
+        for word in value.get_secret_value().split():
+            if len(word) >= _LEAST_SECRET:
+                text = text.replace(word, "***")
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
