@@ -131,7 +131,7 @@ class TestPairFacts:
                 router().pair_info()
                 return Rendered("")
 
-        with pytest.raises(RuntimeError, match="await its async twin"):
+        with pytest.raises(BackendError, match="await its async twin"):
             router(Nested([])).run("?")
 
 
