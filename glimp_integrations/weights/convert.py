@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from glimp_integrations.weights.disk import locked, refuse_link
 
 __all__ = ["to_folder"]
 
@@ -25,6 +25,9 @@ def to_folder(gguf: Path, folder: Path, dtype: str = "bfloat16") -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        ConfigError: The lock, or the unfinished folder, is a link.
     """
     if folder.is_dir():
         return folder
@@ -32,7 +35,7 @@ def to_folder(gguf: Path, folder: Path, dtype: str = "bfloat16") -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(folder.with_name(f"{folder.name}.lock")):
         if folder.is_dir():
             return folder
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -47,6 +50,7 @@ def to_folder(gguf: Path, folder: Path, dtype: str = "bfloat16") -> Path:
                     delattr(owner, attribute)
         model.hf_quantizer, model.is_quantized = None, False
         part = folder.with_name(f"{folder.name}.part")  # only a complete folder gets its name
+        refuse_link(part)
         shutil.rmtree(part, ignore_errors=True)
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from glimp_integrations.weights.catalog import WeightFile
+from glimp_integrations.weights.disk import IS_DISK, refuse_link
 from glimp_integrations.weights.progress import Bar
 
 __all__ = ["SourceError", "fetch"]
@@ -27,6 +28,8 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
 
     Raises:
         SourceError: The library is missing, or the hub is out of reach.
+        ConfigError: The folder that it is downloaded into is a link.
+        OSError: The disk is full or cannot be written.
     """
     try:
         import huggingface_hub as hf
@@ -36,6 +39,7 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
         raise SourceError("this file is not kept there")
     url = hf.hf_hub_url(file.repo, file.filename, revision=file.revision)
     staging = part.with_suffix(".staging")
+    refuse_link(staging)
     try:
         hf.get_hf_file_metadata(url, timeout=_REACH_SECONDS)
         with bar.paused():  # huggingface_hub draws its own
@@ -43,6 +47,8 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
                 file.repo, file.filename, revision=file.revision, local_dir=staging
             )
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in IS_DISK:
+            raise  # the other source would write to the same disk
         # Whatever the hub answers, or the network on the way to it, the other source is tried.
         raise SourceError(_first_line(error)) from error
     os.replace(path, part)

