@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,19 +77,25 @@ def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """All lines of a file with their numbers.
 
     Raises:
-        ConfigError: A line is too long for a question.
+        ConfigError: A line is too long for a question, or the file cannot be read.
     """
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(LONGEST_LINE + 1):
-            number += 1
-            if len(line) > LONGEST_LINE:
-                raise ConfigError(
-                    f"{path}, line {number} is longer than {LONGEST_LINE:,} bytes; a question "
-                    "file has one JSON object a line"
-                )
-            # A byte order mark is not part of the first line.
-            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while line := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    raise ConfigError(
+                        f"{path}, line {number} is longer than {LONGEST_LINE:,} bytes; a question "
+                        "file has one JSON object a line"
+                    )
+                # A byte order mark is not part of the first line.
+                yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}; give yourself access to it, or name "
+            "another file"
+        ) from error
 
 
 def row_of(line: bytes, path: Path, number: int) -> dict[str, Any]:
@@ -106,6 +113,13 @@ def row_of(line: bytes, path: Path, number: int) -> dict[str, Any]:
             f"{path}, line {number} is a JSON {type(row).__name__}; expected an object with "
             "a question and an answer"
         )
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{path}, line {number} has half of a character (an escape such as \\ud83d without its "
+            "other half), which can neither be sent to a model nor stored; repair that text"
+        ) from None
     return row
 
 
@@ -128,7 +142,10 @@ def _item(row: dict[str, Any], path: Path, number: int, question: str, answer: s
     expected = cell_of(row, answer, "--answer-column", path, number)
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"{path}, line {number}: {question!r} is {text!r}; expected a text")
-    if isinstance(expected, bool) or not isinstance(expected, str | int | float):
+    is_finite = isinstance(expected, str | int) or (
+        isinstance(expected, float) and math.isfinite(expected)
+    )
+    if isinstance(expected, bool) or not is_finite:
         raise ConfigError(
             f"{path}, line {number}: {answer!r} is {expected!r}; expected a text or a number"
         )
