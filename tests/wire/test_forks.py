@@ -40,8 +40,7 @@ def run(script: str, *servers: Any, seconds: float = 25.0) -> None:
     """Run a script in a process of its own; it has to end without a word on standard error."""
     models = [server.model_string for server in servers]
     done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + script]
-        + models,
+        [sys.executable, "-c", PREAMBLE + script, *models],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
