@@ -202,6 +202,7 @@ class Endpoint(Backend):
         """
         # A list of names is no reason to wait as long as for a long answer.
         limits = _call_limits(at_most=5.0)
+        await self._connected()  # a server of this process has its address from here on
         try:
             reply = await self._ask("GET", f"{self._base_url}/models", ModelList, limits)
         except UnsuitableEndpointError:
