@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, unquote, urlsplit
 
-__all__ = ["bare_url", "hide", "public_model_string", "public_url", "secret_forms"]
+__all__ = ["bare_url", "has_user_info", "hide", "public_model_string", "public_url", "secret_forms"]
 
 _HIDDEN = "***"
 # Shorter ones may be ordinary words or numbers, and hiding them would make messages unreadable.
@@ -28,6 +28,14 @@ def bare_url(url: str) -> str:
     """A valid URL without user info, query and fragment, for requests."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def has_user_info(url: str) -> bool:
+    """Whether a URL names a user or password, which become a Basic ``Authorization`` header."""
+    try:
+        return "@" in urlsplit(url).netloc
+    except ValueError:  # no request goes there
+        return False
 
 
 def public_url(url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -56,9 +57,15 @@ UNUSUAL: dict[str, Any] = {
 }
 """Settings other than the defaults, for models that are stored and loaded again."""
 
-KEY, PASSWORD = "sk-hush-hush", "hunter2"
-SECRET_SMALL = f"openai:S@http://user:{PASSWORD}@127.0.0.1:9/v1"
+KEY, PASSWORD, TOKEN = "sk-hush-hush", "hunter2", "query-hush"
+SECRET_SMALL = f"openai:S@http://user:{PASSWORD}@127.0.0.1:9/v1?token={TOKEN}"
 SECRET_LARGE = f"openai:L@http://{PASSWORD}@127.0.0.1:9/v1"
+BASIC = b64encode(f"user:{PASSWORD}".encode()).decode()
+
+
+def tells_a_secret(text: str) -> bool:
+    """Whether key, password (also as in a Basic header) or query value is in a text."""
+    return any(secret in text for secret in (KEY, PASSWORD, BASIC, TOKEN))
 
 
 def get_weather(city: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.redact import public_model_string
+from glimp_integrations.redact import has_user_info, public_model_string
 
 __all__ = ["Pair", "bundled_models", "parse", "resolve"]
 
@@ -89,22 +89,26 @@ def _shared(text: str, role: str, api_key: SecretStr | None) -> Backend:
     Frameworks copy their models freely, even for every call, and the copies must not load the
     model again. A closed backend opens again on its next use, so the users need not be counted.
     """
-    used_key = _key_for(text.partition(":")[0], api_key)
+    used_key = _key_for(text, api_key)
     key = (text, used_key.get_secret_value() if used_key else None)
     if key not in _backends:
         _backends[key] = parse(text, role=role, api_key=api_key)
     return _backends[key]
 
 
-def _key_for(kind: str, api_key: SecretStr | None) -> SecretStr | None:
+def _key_for(text: str, api_key: SecretStr | None) -> SecretStr | None:
     """The API key for a model string: the given one, the service's own, or this project's.
 
     The variable of the service comes before ``GLIMP_API_KEY``, because the project's key may be
     meant for a private server and must not be sent to a hosted service that has a key of its own.
     The settings use ``GLIMP_API_KEY`` as their default, so that value does not count as given.
+    A model whose URL has a user name or password gets no key: the settings' key is for the other.
     """
     from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS
 
+    kind, _, rest = text.partition(":")
+    if has_user_info(_split(rest)[1] or ""):
+        return None
     if api_key is not None and api_key.get_secret_value() != os.environ.get("GLIMP_API_KEY"):
         return api_key
     server = MODEL_STRING_SERVERS.get(kind)
@@ -126,7 +130,7 @@ def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -
         ConfigError: The model string is invalid, or this kind of server needs more arguments.
     """
     kind, _, rest = text.partition(":")
-    backend = _server(kind, rest, _key_for(kind, api_key))
+    backend = _server(kind, rest, _key_for(text, api_key))
     if backend is not None:
         return backend
     if kind == "llamacpp" and rest:
@@ -142,14 +146,19 @@ def parse(text: str, *, role: str = "model", api_key: SecretStr | None = None) -
     )
 
 
+def _split(rest: str) -> tuple[str, str | None]:
+    """The model and the URL of ``MODEL@URL``; no URL if there is none."""
+    # Split at the "@" before the scheme, because model names and URLs may both contain one.
+    match = re.fullmatch(r"(.*?)@(https?://.+)", rest)
+    return (match[1], match[2]) if match else (rest, None)
+
+
 def _server(kind: str, rest: str, key: SecretStr | None) -> Backend | None:
     """The backend for ``MODEL@URL`` or a known service's ``MODEL``; ``None`` if it is neither."""
     from glimp_integrations.backends.http.openai import OpenAIBackend
     from glimp_integrations.backends.http.servers import MODEL_STRING_SERVERS
 
-    # Split at the "@" before the scheme, because model names and URLs may both contain one.
-    match = re.fullmatch(r"(.*?)@(https?://.+)", rest)
-    model, url = match.groups() if match else (rest, None)
+    model, url = _split(rest)
     if kind == "openai" and url is not None:
         return OpenAIBackend(model or None, base_url=url, api_key=key)
     server = MODEL_STRING_SERVERS.get(kind)

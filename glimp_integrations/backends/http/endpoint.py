@@ -23,6 +23,7 @@ from glimp_integrations.backends.http.errors import (
     translated,
 )
 from glimp_integrations.backends.http.event_stream import Decoder, EventStream, JsonLines
+from glimp_integrations.backends.http.headers import check_credentials
 from glimp_integrations.backends.http.protocols import PROTOCOLS
 from glimp_integrations.backends.http.protocols.base import Protocol, RequestContext
 from glimp_integrations.backends.http.replies import (
@@ -61,8 +62,8 @@ class Endpoint(Backend):
         extra_body: Fields added to every completion request.
 
     Raises:
-        ConfigError: ``base_url`` is not a URL, or ``api_key`` has characters that a header cannot
-            carry.
+        ConfigError: ``base_url`` is not a URL, or it has a user name and there is an ``api_key``
+            too, or ``api_key`` has characters that a header cannot carry.
     """
 
     sends_headers = True
@@ -80,6 +81,7 @@ class Endpoint(Backend):
             raise ConfigError(
                 f"base_url is {public_url(base_url)!r}; expected http(s)://host:port/v1"
             )
+        check_credentials(base_url, api_key)
         self.name = model or "the served model"
         self.url = public_url(base_url)
         self.model = model
