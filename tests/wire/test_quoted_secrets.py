@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from base64 import b64encode
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from wire.test_error_bodies import Raw
 
 PASSWORD = "pa/ss w@rd"
 TOKEN = "query-token-4711"
-HEADER = "header-secret-0815"
+HEADER = "zq-secret-0815"
 WRITTEN = quote(PASSWORD, safe="")
 BASIC = b64encode(f"jane:{PASSWORD}".encode()).decode()
 SECRETS = (PASSWORD, WRITTEN, BASIC, f"Basic {BASIC}", TOKEN, HEADER)
@@ -51,6 +52,8 @@ PLACES = {
     "error in the stream": in_stream(lambda secret: {"error": {"message": secret}}),
     "finish reason": in_stream(lambda s: {"choices": [{"text": "", "finish_reason": s}]}),
     "no JSON": lambda secret: (0, b"data: {" + secret.encode() + b"\n\n"),
+    "no JSON, shortened": lambda s: (0, b"data: {" + b"x" * 598 + s.encode() + b"\n\n"),
+    "no JSON, a long way": lambda s: (0, b"data: {" + b"x" * 54 + s.encode() + b"\n\n"),
     "text for a number": in_stream(lambda s: {"choices": [{"text": "a", "index": s}]}),
 }
 
@@ -72,7 +75,19 @@ def test_no_error_shows_what_a_server_repeats(place: str) -> None:
         shown = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
         for other in SECRETS:
             assert other not in shown, shown
-        assert secret[:2] + "…" not in shown, "the beginning of a shortened secret"
+        for begin in (other[:5] for other in SECRETS if not other.startswith("Basic")):
+            assert begin not in shown, "the beginning of a shortened secret"
+
+
+def test_no_log_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for status, data in ((400, b"no"), (0, b"data: {\n\n"), (307, b"")):
+        with Raw(status, data) as server:
+            host = server.root.partition("://")[2]
+            url = f"http://jane:{WRITTEN}@{host}/v1?token={TOKEN}"
+            failure(OpenAIBackend("m", base_url=url, server="vllm", chat_template="x"))
+    for secret in SECRETS:
+        assert secret not in caplog.text
 
 
 def failure(backend: OpenAIBackend) -> GlimpError:

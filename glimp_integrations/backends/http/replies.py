@@ -61,6 +61,11 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _MOST = 1_000_000_000_000
 
 
+# Much more than a message shows. ``errors`` hides secrets first and shortens then: a cut here could
+# leave a half of one.
+_QUOTED = 4096
+
+
 class ReplyError(ValueError):
     """A reply is not JSON, or not of the shape that it must have; the text says where."""
 
@@ -78,7 +83,7 @@ def parse(data: bytes) -> Any:
     except RecursionError:
         raise ReplyError("it is nested too deeply") from None
     except ValueError as error:
-        begin = data[:60].decode(errors="replace")
+        begin = data[:_QUOTED].decode(errors="replace")
         raise ReplyError(
             f"it is not JSON ({error}): {begin!r}" if data else "it is empty"
         ) from None
@@ -111,7 +116,7 @@ def checked(value: Any, shape: type[T]) -> T:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"])) or "the reply"
         given = repr(first["input"])
-        given = given if len(given) <= 60 else f"{given[:60]}…"
+        given = given if len(given) <= _QUOTED else f"{given[:_QUOTED]}…"
         raise ReplyError(f"{place} is {given}: {first['msg']}") from None
 
 
