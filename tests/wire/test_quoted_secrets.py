@@ -12,12 +12,18 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
 
-from glimp_integrations import io_loop
+from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.base import HEADERS, Report, Request
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.errors import GlimpError
+from glimp_integrations.telemetry import GlimpInstrumentor
+from wire.fake_server import FakeServer, Fault
+from wire.helpers import CHAIN, GREEDY, MESSAGES
 from wire.test_error_bodies import Raw
 
 PASSWORD = "pa/ss w@rd"
@@ -88,6 +94,31 @@ def test_no_log_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
             failure(OpenAIBackend("m", base_url=url, server="vllm", chat_template="x"))
     for secret in SECRETS:
         assert secret not in caplog.text
+
+
+@pytest.mark.parametrize("secret", [BASIC, PASSWORD])
+def test_no_trace_page_and_no_span_shows_what_a_server_repeats(
+    serve: Callable[..., FakeServer], connect: Callable[..., OpenAIBackend], secret: str
+) -> None:
+    exporter = InMemorySpanExporter()
+    spans = TracerProvider()
+    spans.add_span_processor(SimpleSpanProcessor(exporter))
+    fault = Fault("status", status=500, body=f"bad header: {secret}", chat_only=True)
+    server = serve(CHAIN, faults=[fault])
+    url = server.url.replace("http://", f"http://jane:{WRITTEN}@")
+    small, large = connect(url, server.model), connect(serve(CHAIN))
+    GlimpInstrumentor().instrument(tracer_provider=spans)
+    try:
+        with GlimpRouter(small, large, max_retries=0, on_backend_error="large", **GREEDY) as router:
+            trace = router.run(MESSAGES).trace
+    finally:
+        GlimpInstrumentor().uninstrument()
+    assert "bad header: ***" in str(trace.errors)
+    written = [trace.to_json(), trace.to_html(), trace.model_dump_json(), repr(trace)]
+    written += [span.to_json() for span in exporter.get_finished_spans()]
+    assert len(written) > 4
+    for text in written:
+        assert BASIC not in text and PASSWORD not in text and WRITTEN not in text
 
 
 def failure(backend: OpenAIBackend) -> GlimpError:
