@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from glimp_integrations import ConfigError
+from glimp_integrations.backends.base import HEADERS
 from glimp_integrations.backends.http.headers import check_credentials, checked_headers
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.model_strings import parse
@@ -51,6 +52,26 @@ def test_bad_headers_are_refused(headers: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         checked_headers(headers, authorized=True)
     assert SECRET not in str(caught.value)
+
+
+def test_a_calls_headers_replace_those_of_the_backend() -> None:
+    backend = OpenAIBackend("m", base_url="http://host/v1", headers={"X-A": SECRET, "X-B": "b"})
+    assert SECRET not in repr(backend) and SECRET not in str(vars(backend))
+    token = HEADERS.set({"x-a": SecretStr("of the call")})
+    try:
+        sent = {name: value.get_secret_value() for name, value in backend._headers().items()}
+    finally:
+        HEADERS.reset(token)
+    assert sent == {"x-a": "of the call", "X-B": "b"}
+    assert backend._headers()["X-A"].get_secret_value() == SECRET
+    assert SECRET in backend._secret_words()
+
+
+@pytest.mark.parametrize("more", [{"api_key": "sk-key"}, {"base_url": "http://u:p@host/v1"}])
+def test_one_authorization_is_enough(more: Any) -> None:
+    headers = {"authorization": f"Bearer {SECRET}"}
+    with pytest.raises(ConfigError, match="leave one of them out"):
+        OpenAIBackend("m", **{"base_url": "http://host/v1", "headers": headers, **more})
 
 
 @pytest.mark.parametrize("user_info", [f"jane:{SECRET}", SECRET, f":{SECRET}", ""])

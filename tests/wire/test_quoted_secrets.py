@@ -96,7 +96,7 @@ def test_no_log_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
         assert secret not in caplog.text
 
 
-@pytest.mark.parametrize("secret", [BASIC, PASSWORD])
+@pytest.mark.parametrize("secret", [BASIC, PASSWORD, HEADER])
 def test_no_trace_page_and_no_span_shows_what_a_server_repeats(
     serve: Callable[..., FakeServer], connect: Callable[..., OpenAIBackend], secret: str
 ) -> None:
@@ -106,19 +106,21 @@ def test_no_trace_page_and_no_span_shows_what_a_server_repeats(
     fault = Fault("status", status=500, body=f"bad header: {secret}", chat_only=True)
     server = serve(CHAIN, faults=[fault])
     url = server.url.replace("http://", f"http://jane:{WRITTEN}@")
-    small, large = connect(url, server.model), connect(serve(CHAIN))
+    gate = {"X-Gate": HEADER}
+    small, large = connect(url, server.model, headers=gate), connect(serve(CHAIN))
     GlimpInstrumentor().instrument(tracer_provider=spans)
     try:
         with GlimpRouter(small, large, max_retries=0, on_backend_error="large", **GREEDY) as router:
             trace = router.run(MESSAGES).trace
     finally:
         GlimpInstrumentor().uninstrument()
+    assert {request.headers["x-gate"] for request in server.requests} == {HEADER}
     assert "bad header: ***" in str(trace.errors)
     written = [trace.to_json(), trace.to_html(), trace.model_dump_json(), repr(trace)]
     written += [span.to_json() for span in exporter.get_finished_spans()]
     assert len(written) > 4
     for text in written:
-        assert BASIC not in text and PASSWORD not in text and WRITTEN not in text
+        assert not any(word in text for word in (BASIC, PASSWORD, WRITTEN, HEADER))
 
 
 def failure(backend: OpenAIBackend) -> GlimpError:

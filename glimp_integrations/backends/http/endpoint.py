@@ -23,7 +23,7 @@ from glimp_integrations.backends.http.errors import (
     translated,
 )
 from glimp_integrations.backends.http.event_stream import Decoder, EventStream, JsonLines
-from glimp_integrations.backends.http.headers import check_credentials
+from glimp_integrations.backends.http.headers import check_credentials, checked_headers
 from glimp_integrations.backends.http.protocols import PROTOCOLS
 from glimp_integrations.backends.http.protocols.base import Protocol, RequestContext
 from glimp_integrations.backends.http.replies import (
@@ -38,7 +38,7 @@ from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
 from glimp_integrations.backends.http.token_clock import TokenClock, shows_progress
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
-from glimp_integrations.redact import bare_url, public_url, secret_forms
+from glimp_integrations.redact import bare_url, has_user_info, public_url, secret_forms
 
 __all__ = ["Endpoint"]
 
@@ -60,10 +60,11 @@ class Endpoint(Backend):
         api_key: Sent as a bearer token.
         profile: The server's kind, if known.
         extra_body: Fields added to every completion request.
+        headers: Sent with every request; those of a call replace them.
 
     Raises:
         ConfigError: ``base_url`` is not a URL, or it has a user name and there is an ``api_key``
-            too, or ``api_key`` has characters that a header cannot carry.
+            too, or ``api_key`` or ``headers`` have something that a header cannot carry.
     """
 
     sends_headers = True
@@ -76,6 +77,7 @@ class Endpoint(Backend):
         api_key: str | SecretStr | None,
         profile: ServerProfile | None,
         extra_body: Mapping[str, Any] | None,
+        headers: Mapping[str, str | SecretStr] | None = None,
     ) -> None:
         if not _is_url(base_url):
             raise ConfigError(
@@ -90,6 +92,8 @@ class Endpoint(Backend):
         self._credentials = SecretStr(base_url)
         self._key = SecretStr(api_key) if isinstance(api_key, str) else api_key
         _check_key(self._key)
+        authorized = self._key is not None or has_user_info(base_url)
+        self._own_headers = checked_headers(headers or {}, authorized=authorized)
         self._profile = profile
         self._extra_body = dict(extra_body or {})
         self._client: HttpClient | None = None
@@ -220,7 +224,13 @@ class Endpoint(Backend):
         return RequestContext(self.model, request, self.server, self._extra_body, stop)
 
     def _headers(self) -> Mapping[str, SecretStr]:
-        return (HEADERS.get() or {}) if self.sends_headers else {}
+        of_the_call = (HEADERS.get() or {}) if self.sends_headers else {}
+        if not self._own_headers:
+            return of_the_call
+        # Names are compared without case: the HTTP library would send both.
+        replaced = {name.lower() for name in of_the_call}
+        own = {n: value for n, value in self._own_headers.items() if n.lower() not in replaced}
+        return {**own, **of_the_call}
 
     def _secret_words(self) -> tuple[str, ...]:
         """All texts that may be secret in what the server sends back."""

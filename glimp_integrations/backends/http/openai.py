@@ -79,6 +79,8 @@ class OpenAIBackend(Endpoint):
         context_window: In tokens; overrides what the server reports. Ollama loads the model with
             it.
         extra_body: Fields added to every completion request.
+        headers: Sent with every request, for example to a gateway; those of a call replace them.
+            Kept out of logs, errors and ``repr`` as ``api_key`` is.
         provider: Provider that serves every request (OpenRouter), such as ``"deepinfra"``.
         verify: ``"lazy"`` sends one small request before the first use, to find prompts that are
             wrapped in a template and missing log-probabilities. ``"off"`` trusts the server.
@@ -101,6 +103,7 @@ class OpenAIBackend(Endpoint):
         template_kwargs: Mapping[str, Any] | None = None,
         context_window: int | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str | SecretStr] | None = None,
         provider: str | None = None,
         verify: Literal["lazy", "off"] = "lazy",
         device: str | None = None,
@@ -121,6 +124,7 @@ class OpenAIBackend(Endpoint):
             api_key=api_key,
             profile=profile,
             extra_body=provider_field(provider) | dict(extra_body or {}),
+            headers=headers,
         )
         self._top_logprobs = top_logprobs
         self._tokenizer = tokenizer
