@@ -7,6 +7,7 @@ estimator or k is another quantity, and the same number means another share.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -161,7 +162,7 @@ class CalibratedThreshold(float):
         source = text.removeprefix(PREFIX).strip()
         if not source:
             raise ConfigError(f"threshold is {text!r}: name the file after the colon")
-        return cls(Calibration.load(Path(source).expanduser()), source)
+        return cls(Calibration.load(os.path.expanduser(source)), source)
 
     def compare(self, conditions: Conditions) -> None:
         """Warn (:class:`CalibrationWarning`) if a call's conditions are not its own."""

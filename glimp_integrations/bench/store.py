@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -72,20 +73,42 @@ class Store:
             raise
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """Append a line, and flush it to the operating system."""
+        """Append a line, and flush it to the operating system.
+
+        Raises:
+            ConfigError: It cannot be written, because the disk is full for instance.
+        """
         assert self._file is not None, "opened for reading"
-        self._file.write(json.dumps(plain(line), ensure_ascii=False) + "\n")
-        self._file.flush()
+        text = json.dumps(plain(line), ensure_ascii=False) + "\n"
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritten(f"a line of {len(text):,} characters", error) from error
         self.lines.append(dict(line))
 
     def close(self) -> None:
-        """Let other processes write to the folder."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
-        self._lock.release()
+        """Let other processes write to the folder.
+
+        Raises:
+            ConfigError: The disk did not take the last lines.
+        """
+        try:
+            if self._file is not None:
+                file, self._file = self._file, None
+                with file:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritten("the last line", error) from error
+        finally:
+            self._lock.release()
+
+    def _unwritten(self, what: str, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"{self.path}: {what} cannot be written: {error.strerror}. The lines before it are "
+            "kept; free some room there, and the same command goes on"
+        )
 
     def __enter__(self) -> Store:
         return self
@@ -96,7 +119,9 @@ class Store:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        # A line that could not be written cannot be written now either; the first error counts.
+        with suppress(ConfigError) if error is not None else nullcontext():
+            self.close()
 
     def _agree(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         # Through JSON and back, so that it can be compared with what was stored.
@@ -107,13 +132,7 @@ class Store:
                     f"{self.folder} has {RESULTS} but no {MANIFEST}, so it is unknown what these "
                     "results are of; choose another --out"
                 )
-            waiting = self.folder / f"{MANIFEST}.part"
-            text = json.dumps(mine, indent=1, ensure_ascii=False)
-            try:
-                waiting.write_text(text, encoding="utf-8")
-                waiting.replace(self.folder / MANIFEST)  # whole or not at all
-            except OSError as error:
-                raise ConfigError(f"cannot write results to {self.folder}: {error}") from error
+            self._store_manifest(json.dumps(mine, indent=1, ensure_ascii=False))
             return mine
         stored = _read_manifest(self.folder)
         differing = [
@@ -127,6 +146,20 @@ class Store:
                 "another --out, or the same options to go on"
             )
         return stored
+
+    def _store_manifest(self, text: str) -> None:
+        """Write the manifest, whole or not at all."""
+        waiting = self.folder / f"{MANIFEST}.part"
+        try:
+            waiting.unlink(missing_ok=True)  # of a killed process; or a link, which is not followed
+            with waiting.open("x", encoding="utf-8") as file:
+                file.write(text)
+            waiting.replace(self.folder / MANIFEST)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder / MANIFEST} of {len(text):,} characters cannot be written: "
+                f"{error.strerror}. Free some room there, or choose another --out"
+            ) from error
 
     def _read(self, say: Callable[[str], None], *, repair: bool) -> list[dict[str, Any]]:
         try:

@@ -34,7 +34,7 @@ def read(
     Raises:
         ConfigError: There is no such file or task, or a line is not a prompt.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     looks_like_a_file = bool(path.suffix) or len(path.parts) > 1
     if os.path.isfile(path) or (looks_like_a_file and ":" not in name):
         return _from_file(path, n, column)

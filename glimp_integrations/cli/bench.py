@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _gguf(path: str | None, file: Any, concurrency: int) -> Backend:
     from glimp_integrations.weights import ensure
 
     return LlamaCppBackend(
-        Path(path).expanduser() if path else ensure(file),
+        Path(os.path.expanduser(path)) if path else ensure(file),
         name=None if path else f"{file.model}-Q4_K_M",
         prompt_cache_mib=0,
         parallel=concurrency,

@@ -148,7 +148,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 def _locate(source: Source) -> tuple[str, str | None]:
     """The first argument of ``from_pretrained``, and the name of the GGUF file in it, if any."""
-    path = Path(source.model).expanduser()
+    path = Path(os.path.expanduser(source.model))
     if path.is_file():
         if not is_gguf(path):
             raise ConfigError(
