@@ -34,11 +34,20 @@ def measurable(logprobs: Sequence[float] | None, k: int) -> bool:
         logprobs: Natural logarithms, shape ``(n,)``; ``-inf`` counts as probability 0.
         k: How many were asked for.
     """
-    if not logprobs or len(logprobs) < k or any(map(math.isnan, logprobs)):
+    if logprobs is None or len(logprobs) < max(k, 1):
         return False
-    if max(logprobs) > _ABOVE_ZERO:
+    try:
+        return _mass(logprobs) is not None
+    except (TypeError, ValueError, OverflowError):  # no numbers at all, from somebody's backend
         return False
-    return 0.0 < math.fsum(map(math.exp, logprobs)) <= _MOST_MASS
+
+
+def _mass(logprobs: Sequence[float]) -> float | None:
+    """The probability that these have together; ``None`` where they cannot be logarithms of it."""
+    if any(map(math.isnan, logprobs)) or max(logprobs) > _ABOVE_ZERO:  # exp would overflow
+        return None
+    mass = math.fsum(map(math.exp, logprobs))
+    return mass if 0.0 < mass <= _MOST_MASS else None
 
 
 def begin_of(logprobs: Sequence[float]) -> str:
@@ -60,14 +69,16 @@ def estimate(logprobs: Sequence[float], estimator: Estimator) -> float:
         The entropy in nats, at least 0.
 
     Raises:
-        ConfigError: No logprobs, a NaN among them, or an estimator that needs more than these.
+        ConfigError: No logprobs, figures that are none (NaN, positive, more mass than one
+            distribution has), or an estimator that needs more than these.
     """
-    probs = [math.exp(value) for value in logprobs]
-    mass = math.fsum(probs)
-    if not probs or math.isnan(mass) or mass <= 0.0:
+    mass = _mass(logprobs) if logprobs else None
+    if mass is None:
         raise ConfigError(
-            f"entropy needs at least one finite log-probability, got {list(logprobs)!r}"
+            "entropy needs natural logarithms of probabilities, at least one of them finite, got "
+            f"{list(logprobs)!r}"
         )
+    probs = [math.exp(value) for value in logprobs]
     if estimator == "topk_renorm":
         probs = [p / mass for p in probs]
     elif estimator == "topk_other":

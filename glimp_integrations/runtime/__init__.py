@@ -10,6 +10,7 @@
     measuring.py       how H is computed, and what a threshold belongs to
     model_stream.py    one model in one call: glimpsed at, read, cancelled
     request_stream.py  its running request, repeated after a failure
+    arrivals.py        what has arrived of a request, held against what was asked for
     counters.py        what its requests came to
     reply_events.py    from shown text to events: reasoning, answer, tool calls
     recorder.py        what goes into the trace

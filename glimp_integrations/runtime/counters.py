@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from glimp_integrations.backends.base import Report
+from glimp_integrations.runtime.arrivals import count_of
 from glimp_integrations.trace.records import ModelUsage
 
 __all__ = ["Counters"]
@@ -32,18 +33,22 @@ class Counters:
         """Add a request that is over.
 
         Args:
-            report: What the backend reported of it. A cancelled request often reports nothing.
+            report: What the backend reported of it. A cancelled request often reports nothing;
+                numbers that cannot be numbers of tokens count as not reported.
             received: Tokens that arrived; they count where the report has fewer.
         """
         old = self.usage
-        complete = report.completion_tokens is not None and report.prompt_tokens is not None
+        prompt, cached = count_of(report.prompt_tokens), count_of(report.cached_tokens)
+        completion = count_of(report.completion_tokens)
+        if cached is not None and prompt is not None:
+            cached = min(cached, prompt)
         self.usage = ModelUsage(
             requests=old.requests + 1,
-            input_tokens=old.input_tokens + (report.prompt_tokens or 0),
-            cached_tokens=old.cached_tokens + (report.cached_tokens or 0),
-            output_tokens=old.output_tokens + max(report.completion_tokens or 0, received),
-            estimated=old.estimated or not complete,
+            input_tokens=old.input_tokens + (prompt or 0),
+            cached_tokens=old.cached_tokens + (cached or 0),
+            output_tokens=old.output_tokens + max(completion or 0, received),
+            estimated=old.estimated or completion is None or prompt is None,
         )
-        if report.prompt_tokens is not None and report.cached_tokens is not None:
-            self.cached = (self.cached or 0) + report.cached_tokens
-            self.prefilled = (self.prefilled or 0) + report.prompt_tokens - report.cached_tokens
+        if prompt is not None and cached is not None:
+            self.cached = (self.cached or 0) + cached
+            self.prefilled = (self.prefilled or 0) + prompt - cached

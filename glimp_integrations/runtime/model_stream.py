@@ -148,7 +148,7 @@ class ModelStream:
         request = self.request
         ended, request.ended = request.ended or "eos", None
         assert ended != "stop_string", "read() goes on after it"
-        return ended, max(0, (request.report.completion_tokens or 0) - request.received)
+        return ended, request.arrivals.uncounted(request.report.completion_tokens)
 
     async def cancel(self, *, discarded: int = 0) -> None:
         """Stop writing: cancel a running request, drop what was glimpsed.

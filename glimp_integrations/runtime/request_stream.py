@@ -13,6 +13,7 @@ from glimp_integrations.backends.retries import pause
 from glimp_integrations.errors import BackendError, GlimpError, ModelError
 from glimp_integrations.method.rule import Author
 from glimp_integrations.method.tokens import StreamEnd, Token
+from glimp_integrations.runtime.arrivals import Arrivals
 from glimp_integrations.runtime.counters import Counters
 from glimp_integrations.runtime.failures import asked, ignored
 
@@ -59,7 +60,7 @@ class RequestStream:
     Attributes:
         ended: How the last request ended; ``None`` while it runs, or when it was cancelled.
         report: What the backend reports of the last request.
-        received: Tokens that have arrived of it.
+        arrivals: What has arrived of it.
         single: It asks for one token only.
     """
 
@@ -73,7 +74,7 @@ class RequestStream:
     counters: Counters = field(default_factory=Counters)
     ended: StreamEnd | None = None
     report: Report = field(default_factory=Report)
-    received: int = 0
+    arrivals: Arrivals = field(default_factory=lambda: Arrivals(1))
     single: bool = False
     _tokens: AsyncGenerator[Token, None] | None = None
     _attempts: int = 0
@@ -109,13 +110,13 @@ class RequestStream:
             stop: Texts after which nothing is wanted.
         """
         self.report = Report()
-        self.single, self.received = room == 1, 0
+        self.single, self.arrivals = room == 1, Arrivals(max(1, room))
         self._logprobs, self._distribution_only = logprobs, distribution_only
         self._schema, self._stop = schema, stop
         self.counters.requests += 1
         request = Request(
             prompt=self.prefix + context(self.think_end_tag),
-            max_tokens=max(1, room),
+            max_tokens=self.arrivals.limit,
             logprobs=self.top_logprobs if logprobs else 0,
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
@@ -149,7 +150,7 @@ class RequestStream:
             try:
                 token = await self._arrived()
             except BackendError as error:
-                received = self.received
+                received = self.arrivals.tokens
                 await self.close()
                 if error.context_full and context(self.think_end_tag):
                     self.ended = "context"
@@ -170,25 +171,21 @@ class RequestStream:
             if token is None:
                 await self._end()
                 return None
-            self.received += token.count
             self._attempts = 0
             return token
 
     async def finish_single(self) -> None:
         """Read the end of a one-token request: it tells the usage, and an end of sequence.
 
-        A server that ignores the limit of one token is read no further, because its end of
-        sequence would stand behind text that nobody keeps.
+        A server that goes on behind that token is read no further, because its end of sequence
+        would stand behind text that nobody keeps.
         """
-        assert self._tokens is not None
-        more: Token | None = None
+        ended = None
         # Where even this fails, the token is here; the next request meets the failure if it lasts.
         with suppress(ModelError):
-            more = await self._arrived()
-        ended = self.report.ended if more is None else None
-        if more is not None:
-            self.received += more.count
-            self.counters.discarded += more.count
+            while (more := await self._arrived()) is not None:
+                self.counters.discarded += more.count
+            ended = None if self.arrivals.overrun else self.report.ended
         await self.close()
         self.ended = None if ended == "length" else ended
 
@@ -198,7 +195,7 @@ class RequestStream:
         if tokens is not None:
             with ignored(self.backend, "closing a stream"):
                 await tokens.aclose()
-            self.counters.add(self.report, self.received)
+            self.counters.add(self.report, self.arrivals.tokens)
 
     async def prefill(self, context: Text) -> None:
         """Let the model read the text so far: a request for one token, which is thrown away.
@@ -219,22 +216,29 @@ class RequestStream:
         try:
             with suppress(GlimpError), asked(self.author, self.backend):
                 tokens = cast("AsyncGenerator[Token, None]", self.backend.generate(request, report))
+                arrivals = Arrivals(request.max_tokens)
                 async with aclosing(tokens):
                     async for token in tokens:
-                        self.counters.discarded += token.count
+                        if (taken := arrivals.take(token)) is None:
+                            break
+                        self.counters.discarded += taken.count
         finally:
             self.counters.add(report, 0)
 
     # -- inside ------------------------------------------------------------------------------
 
     async def _arrived(self) -> Token | None:
-        """The next token as it arrives; ``None``: the stream is over."""
+        """The next token as it arrives; ``None``: the stream is over, or beyond its limit."""
         assert self._tokens is not None
         with asked(self.author, self.backend):
-            return await anext(self._tokens, None)
+            try:
+                token = await anext(self._tokens)
+            except StopAsyncIteration:
+                return None if self.single else self.arrivals.rest()
+            return self.arrivals.take(token)
 
     async def _end(self) -> None:
-        self.ended = self.report.ended or "eos"
+        self.ended = "length" if self.arrivals.overrun else self.report.ended or "eos"
         await self.close()
 
     async def _wait_or_raise(self, error: BackendError, received: int) -> None:

@@ -258,7 +258,7 @@ async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 
     async with aclosing(backend.generate(request, report)) as tokens:  # type: ignore[type-var]
         async for token in tokens:
             arrivals.append((time.perf_counter(), token.count))
-            if len(arrivals) == stop:
+            if len(arrivals) in (stop, _TOKENS):  # not every server heeds max_tokens
                 break
     if len(arrivals) < 2:
         raise BackendError(
@@ -266,7 +266,7 @@ async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 
             "its speed cannot be measured",
             model=backend.name,
         )
-    written = sum(count for _, count in arrivals[1:])
+    written = max(1, sum(count for _, count in arrivals[1:]))
     read = report.prompt_tokens
     return _Timing(
         (arrivals[-1][0] - arrivals[0][0]) / written, None if read is None else read + written // 2
@@ -278,8 +278,11 @@ async def _single(backend: Backend, prompt: str, report: Report | None = None) -
     request = Request(prompt, 1, timeout=seconds, max_retries=retries)
     started = time.perf_counter()
     async with aclosing(backend.generate(request, report or Report())) as tokens:  # type: ignore[type-var]
-        async for _ in tokens:
-            pass
+        pieces = 0
+        async for token in tokens:
+            pieces += bool(token.text)
+            if pieces > 1:  # not every server heeds max_tokens
+                break
     return time.perf_counter() - started
 
 

@@ -297,5 +297,6 @@ def undo_temperature(token: Token, temperature: float) -> Token:
     if token.logprobs is None:
         return token
     scaled = [temperature * value for value in token.logprobs]
-    norm = scaled[0] + math.log(math.fsum(math.exp(value - scaled[0]) for value in scaled))
+    top = max(scaled)  # which some server may not send first
+    norm = top + math.log(math.fsum(math.exp(value - top) for value in scaled))
     return replace(token, logprobs=tuple(value - norm for value in scaled))
