@@ -25,6 +25,7 @@ from glimp_integrations.runtime.speed import PairSpeed, measure
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event, Finished
 from glimp_integrations.trace.trace import RoutedAnswer
+from glimp_integrations.unicode_text import check_text
 
 __all__ = ["FIXED", "GlimpRouter", "result_of"]
 
@@ -187,6 +188,7 @@ class GlimpRouter:
             with asked("large", self.large):
                 return await self.large.tokenize(text)
 
+        check_text("the text to count", text)
         # Splitters count empty texts, too, and servers may refuse them.
         ids = io_loop.call(read) if text else []
         if ids is None:

@@ -15,6 +15,7 @@ from pydantic import (
     SecretStr,
     StrictStr,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_serializer,
     field_validator,
@@ -27,6 +28,7 @@ from glimp_integrations.method.entropy import Estimator
 from glimp_integrations.redact import public_model_string
 from glimp_integrations.strict_json import plain
 from glimp_integrations.trace.records import ModelUsage, Usage
+from glimp_integrations.unicode_text import check_text
 
 __all__ = [
     "PLACES",
@@ -304,6 +306,12 @@ class RoutingSettings(BaseModel):
                 f"threshold {self.threshold} nothing is decided: leave one of them out"
             )
         return self
+
+    @field_validator("stop", "think_tags", "step_delimiter", "answer_marker", mode="before")
+    @classmethod
+    def _no_half_characters(cls, value: Any, info: ValidationInfo) -> Any:
+        check_text(f"the setting {info.field_name}", value)
+        return value
 
     @field_validator("think_tags")
     @classmethod

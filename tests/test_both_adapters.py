@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock, ToolCallBlock
 from scripts import CALL, NOON, OPENED, demanded, of_own_accord, pair, tokens
 
-from glimp_integrations import GlimpRouter, io_loop
+from glimp_integrations import ConfigError, GlimpRouter, io_loop
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.output.spec import OutputSpec
 from langchain_glimp import ChatGlimpRouter
@@ -285,3 +285,26 @@ class TestNobodyLooks:
     def test_where_somebody_looks_they_come(self, handed: list[str]) -> None:
         self.ask(step_events=True)
         assert handed == ["iterate", "aiterate"] * 2
+
+
+# -- half a character --------------------------------------------------------------------------
+
+HALF = "a \ud83d b"
+HALF_TOOL = {"type": "function", "function": {**CLOCK["function"], "description": HALF}}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda chat, llm: chat.invoke(HALF),
+        lambda chat, llm: chat.invoke([HumanMessage([{"type": "text", "text": HALF}])]),
+        lambda chat, llm: chat.invoke("x", stop=[HALF]),
+        lambda chat, llm: chat.bind_tools([HALF_TOOL]).invoke("x"),
+        lambda chat, llm: llm.complete(HALF),
+        lambda chat, llm: llm.chat([ChatMessage(role="user", content=HALF)]),
+    ],
+)
+def test_half_a_character_is_the_callers_mistake(ask):
+    models = {name: ScriptedBackend([], generation_prompt=OPENED) for name in ("small", "large")}
+    with pytest.raises(ConfigError, match=r"U\+D83D"):
+        ask(ChatGlimpRouter(**models), GlimpRouterLLM(**models))

@@ -10,6 +10,7 @@ from typing import Any
 from glimp_integrations.backends.base import Message
 from glimp_integrations.conversation.content_blocks import each_once, on_a_line, read_blocks
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.unicode_text import check_text, without_surrogates
 
 __all__ = ["ROLES", "check_messages"]
 
@@ -23,7 +24,7 @@ def check_messages(messages: str | Sequence[Message]) -> list[dict[str, Any]]:
     what is empty is left out: templates ask whether it is there.
 
     Raises:
-        ConfigError: It is empty, or a message has no known role or no text.
+        ConfigError: It is empty, or a message has no known role, no text, or half a character.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -41,6 +42,7 @@ def _check_message(index: int, message: Message) -> list[dict[str, Any]]:
         raise ConfigError(
             f"message {index} is {message!r}; expected a mapping with 'role' and 'content'"
         )
+    check_text(f"message {index}", message)
     role, content = message["role"], message.get("content")
     if role not in ROLES:
         raise ConfigError(f"message {index} has role {role!r}; known roles: {', '.join(ROLES)}")
@@ -82,4 +84,5 @@ def _check_call(index: int, call: Any) -> dict[str, Any]:
                 f"message {index} holds a call of {function['name']!r} whose arguments JSON "
                 f"cannot write: {error}"
             ) from None
-    return {**call, "function": {**function, "arguments": arguments}}
+    # A model may have written half a character as a JSON escape.
+    return {**call, "function": {**function, "arguments": without_surrogates(arguments)}}

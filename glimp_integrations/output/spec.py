@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.unicode_text import check_text
 
 __all__ = ["OutputSpec"]
 
@@ -38,8 +39,8 @@ class OutputSpec:
         forced: The name of the tool that must be called, ``"any"``, or ``None``.
 
     Raises:
-        ConfigError: Two tools have the same name, a tool is malformed, or ``tool_choice`` names
-            none of the tools.
+        ConfigError: Two tools have the same name, a tool is malformed, ``tool_choice`` names none
+            of the tools, or a text in them has half a character.
     """
 
     tools: Sequence[Mapping[str, Any]] = ()
@@ -50,6 +51,9 @@ class OutputSpec:
     forced: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        for index, tool in enumerate(self.tools):
+            check_text(f"tool {index}", tool)
+        check_text("the answer's schema", self.schema)
         names = [_name(index, tool) for index, tool in enumerate(self.tools)]
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from glimp_integrations.method.tokens import Token
+from glimp_integrations.unicode_text import without_surrogates
 
 __all__ = ["Arrivals", "count_of"]
 
@@ -99,12 +100,10 @@ class Arrivals:
 
     def _whole_characters(self, text: str) -> str:
         """The text without lone surrogates; a first half at its end waits for the second."""
-        if not self._half and not _has_surrogate(text):
-            return text
         text, self._half = self._half + text, ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return without_surrogates(text)
 
 
 def count_of(value: Any) -> int | None:
@@ -122,11 +121,3 @@ def _number(value: Any) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
