@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+from glimp_integrations.unicode_text import without_surrogates
 
 __all__ = ["dump", "parse"]
 
@@ -12,8 +15,14 @@ _MAX_LEVELS = 100
 recursion limit soon after."""
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON writes half a UTF-16 character; most come in pairs, and are whole."""
+
+
 def parse(text: str, *, exact: bool = False) -> Any:
     """The value of JSON as models write it: strings may hold line breaks.
+
+    Half a UTF-16 character, which only an escape can write, becomes U+FFFD.
 
     Args:
         text: The JSON.
@@ -32,6 +41,8 @@ def parse(text: str, *, exact: bool = False) -> Any:
         levels += 1
         if levels > _MAX_LEVELS:
             raise too_deep
+    if _SURROGATE.search(text):
+        value = json.loads(without_surrogates(dump(value)))
     return value
 
 

@@ -7,6 +7,7 @@ from helpers import model, router
 
 from glimp_integrations import ConfigError, GlimpRouter, OutputSpec, RoutingSettings
 from glimp_integrations.conversation.messages import check_messages
+from glimp_integrations.output.json_values import parse
 from glimp_integrations.unicode_text import check_text, without_surrogates
 
 BAD = "a \ud83d b"
@@ -103,3 +104,16 @@ def test_what_refers_to_itself_is_looked_into_once():
 )
 def test_replaced(text, wanted):
     assert without_surrogates(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r'{"a": ["\ud83d x"]}', {"a": ["\ufffd x"]}),
+        (r'{"\uDE00": 1, "b": NaN}', {"\ufffd": 1, "b": pytest.approx(float("nan"), nan_ok=True)}),
+        (r'"\ud83d\ude00"', "\N{GRINNING FACE}"),
+        (r'"\\ud83d"', r"\ud83d"),
+    ],
+)
+def test_an_escape_in_json_that_a_model_writes(text, value):
+    assert parse(text) == value
