@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import re
@@ -11,11 +12,15 @@ from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered
 from glimp_integrations.backends.plain_messages import known_roles
+from glimp_integrations.backends.rendering import guarded, limited, off_loop, refuse_huge
 from glimp_integrations.errors import ConfigError
 
 __all__ = [
     "THINKING",
+    "aapply",
     "apply",
+    "arender",
+    "arender_with_tokenizer",
     "control_tokens",
     "is_control",
     "render",
@@ -53,24 +58,39 @@ def render(
     """
     messages = known_roles(messages, template)
     if callable(template):
-        return template(messages, tools=tools) if tools else template(messages)
-    try:
-        text: str = _compiled(template).render(
+        return guarded(
+            lambda: template(messages, tools=tools) if tools else template(messages),
+            _template_name(template),
+        )
+
+    def text() -> str:
+        pieces = _compiled(template).generate(
             messages=[with_parsed_arguments(m) for m in messages],
             tools=list(tools) or None,
             add_generation_prompt=True,
             **template_kwargs,
         )
-        return text
-    except _failures() as error:
-        raise ConfigError(f"the chat template cannot render this conversation: {error}") from error
+        return "".join(limited(pieces))
+
+    return guarded(text, _template_name(template))
 
 
-def _failures() -> tuple[type[Exception], ...]:
-    """Exceptions of a template: its own refusals, and errors of its filters on odd values."""
-    from jinja2 import TemplateError
+async def arender(
+    template: str | Callable[..., str],
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """:func:`render` off the event loop, within ``rendering.MAX_SECONDS``."""
+    return await off_loop(
+        lambda: render(template, messages, template_kwargs, tools), _template_name(template)
+    )
 
-    return TemplateError, TypeError, ValueError, LookupError, AttributeError
+
+def _template_name(template: str | Callable[..., str]) -> str:
+    if isinstance(template, str):
+        return "the chat template"
+    return f"the function {getattr(template, '__name__', type(template).__name__)} (chat_template)"
 
 
 @functools.lru_cache(maxsize=8)
@@ -79,14 +99,19 @@ def _compiled(source: str) -> Any:
     from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+    class Environment(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            refuse_huge(operator, left, right)
+            return super().call_binop(context, operator, left, right)
+
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
     # The conventions of Hugging Face chat templates:
     # https://huggingface.co/docs/transformers/chat_templating_writing
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
-    )
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
     environment.filters["tojson"] = _to_json
@@ -148,6 +173,20 @@ def render_with_tokenizer(
     return Rendered(text, tokens=len(loaded.encode(text, add_special_tokens=False)))
 
 
+async def arender_with_tokenizer(
+    tokenizer: str,
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> Rendered:
+    """:func:`render_with_tokenizer` off the event loop, within ``rendering.MAX_SECONDS``."""
+    await asyncio.to_thread(_load, tokenizer)  # may take long, and is no fault of the template
+    return await off_loop(
+        lambda: render_with_tokenizer(tokenizer, messages, template_kwargs, tools),
+        f"the chat template of tokenizer {tokenizer!r}",
+    )
+
+
 def apply(
     tokenizer: Any,
     messages: Sequence[Message],
@@ -170,19 +209,31 @@ def apply(
     """
     if not tokenizer.chat_template:
         raise ConfigError(f"{name} has no chat template: pass chat_template='<Jinja source>'")
-    try:
-        text: str = tokenizer.apply_chat_template(
+    return guarded(
+        lambda: tokenizer.apply_chat_template(
             [with_parsed_arguments(m) for m in known_roles(messages, tokenizer.chat_template)],
             tools=list(tools) or None,
             tokenize=False,
             add_generation_prompt=True,
             **template_kwargs,
-        )
-    except _failures() as error:
-        raise ConfigError(
-            f"the chat template of {name} refuses this conversation: {error}"
-        ) from None
-    return text
+        ),
+        f"the chat template of {name}",
+    )
+
+
+async def aapply(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    template_kwargs: Mapping[str, Any],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    name: str,
+) -> str:
+    """:func:`apply` off the event loop, within ``rendering.MAX_SECONDS``."""
+    return await off_loop(
+        lambda: apply(tokenizer, messages, template_kwargs, tools, name=name),
+        f"the chat template of {name}",
+    )
 
 
 def tokenizer_template(tokenizer: str) -> str | None:

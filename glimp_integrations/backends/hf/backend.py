@@ -152,11 +152,11 @@ class HuggingFaceBackend(Backend):
     ) -> Rendered:
         engine = await self._ready()
         if self._chat_template is not None:
-            text = chat_templates.render(
+            text = await chat_templates.arender(
                 self._chat_template, messages, self._template_kwargs, tools
             )
         else:
-            text = chat_templates.apply(
+            text = await chat_templates.aapply(
                 engine.tokenizer, messages, self._template_kwargs, tools, name=self.name
             )
         return Rendered(text, tokens=len(engine.vocabulary.encode(text)))

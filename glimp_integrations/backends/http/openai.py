@@ -176,13 +176,13 @@ class OpenAIBackend(Endpoint):
     ) -> Rendered:
         capabilities = await self.capabilities()
         if self._chat_template is not None:
-            text = chat_templates.render(
+            text = await chat_templates.arender(
                 self._chat_template, messages, self._template_kwargs, tools
             )
             ids = await self.protocol.ids(self, text, prompt=True)
             return Rendered(text, tokens=None if ids is None else len(ids))
         if self._tokenizer is not None:
-            return chat_templates.render_with_tokenizer(
+            return await chat_templates.arender_with_tokenizer(
                 self._tokenizer, messages, self._template_kwargs, tools
             )
         # Servers parse the arguments of tool calls, and answer invalid ones with obscure errors.

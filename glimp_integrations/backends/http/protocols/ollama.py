@@ -147,7 +147,8 @@ class Ollama(Protocol):
             return Rendered(text)
         template = endpoint.shown_template
         if template is not None:
-            return Rendered(chat_templates.render(template, messages, template_kwargs, tools))
+            text = await chat_templates.arender(template, messages, template_kwargs, tools)
+            return Rendered(text)
         raise ConfigError(
             f"{endpoint.label} is an Ollama too old to show rendered prompts, and its own "
             "templates are written in Go: update it, or pass tokenizer='<Hugging Face id of the "
