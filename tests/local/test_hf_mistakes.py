@@ -121,7 +121,7 @@ class TestTemplates:
         tokens.chat_template = "{{ raise_exception('no tools here') }}"
         backend = make(shared(), tokens, name="picky")
         with pytest.raises(
-            ConfigError, match="picky .*cannot render this conversation: no tools here"
+            ConfigError, match=r"picky .*cannot render this conversation: no tools here"
         ):
             GlimpRouter(backend, backend).run("is it?")
 
