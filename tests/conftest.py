@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`make test` finds the files with tests that run alone by the mark in their text.
 
     Raises:
-        pytest.UsageError: A test would run nowhere, as its file does not say ``mark.serial``.
+        RuntimeError: A test would run nowhere, as its file does not say ``mark.serial``.
     """
     marked = {
         (item.path, name)
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     }
     for path, name in marked:
         if f"mark.{name}" not in path.read_text(encoding="utf-8"):
-            raise pytest.UsageError(
+            raise RuntimeError(
                 f"{path} has tests marked {name}, but no `mark.{name}` in its text, by which "
                 "`make test` finds the file: write the mark there"
             )
