@@ -84,9 +84,9 @@ def stand_in(settings: RoutingSettings, failed: str | None) -> Author | None:
 def _unexpected(error: Exception, backend: Backend) -> BackendError:
     code = f"{type(backend).__module__}.{type(backend).__qualname__}"
     return BackendError(
-        f"{backend.label} raised an unexpected {type(error).__name__} ({_in_words(error)}): "
-        f"the traceback of this exception's __cause__ shows where; mend {code} there, or report "
-        "it to whoever maintains it",
+        # Without the exception's text, which may quote a prompt, a key or anything else.
+        f"{backend.label} raised an unexpected {type(error).__name__}: this exception's __cause__ "
+        f"says what and where; mend {code} there, or report it to whoever maintains it",
         model=backend.name,
         url=backend.url,
     )

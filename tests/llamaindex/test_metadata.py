@@ -64,8 +64,9 @@ def test_observers_ask_no_model() -> None:
     assert (payload["small"], payload["threshold"]) == ("a", 1.0)
     assert payload["class_name"] == "glimprouter_llm"
     assert payload["is_chat_model"] is True
-    with pytest.raises(AssertionError, match="a model was asked"):
+    with pytest.raises(BackendError, match="AssertionError") as caught:
         _ = llm.metadata
+    assert "a model was asked" in str(caught.value.__cause__)
 
 
 def test_observers_see_what_is_known() -> None:
