@@ -107,19 +107,20 @@ def test_a_child_holds_no_copy_of_the_parents_connections(serve: Callable[..., A
 stream = router().stream("?")
 for _ in range(6):
     next(stream)
-reading, writing = os.pipe()
-child = forked(lambda: os.read(reading, 1))
+child = forked(lambda: os.read(0, 1))
 stream.close()
-time.sleep(1.0)
-os.write(writing, b"x")
+print("closed", flush=True)
 ended(child)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + script, small.model_string, large.model_string],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
-    small.wait_for(lambda: small.active > 0, 15.0)
-    small.wait_for(lambda: small.active == 0 or process.poll() is not None, 15.0)
-    still_living = process.poll() is None
-    assert process.wait(15.0) == 0
-    assert still_living, "the server saw the end only when the child had ended"
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"closed\n"
+    seen = small.wait_for(lambda: not small.active and not large.active, 3.0)
+    process.communicate(b"x", timeout=15.0)  # now the child may end
+    assert process.returncode == 0
+    assert seen, "the server saw no end while the child lived"
