@@ -52,16 +52,18 @@ def run(script: str, *servers: Any, seconds: float = 25.0) -> None:
 
 
 def test_forks_while_the_first_call_starts_up(serve: Callable[..., Any]) -> None:
-    servers = serve(CHAIN, distance=0.05), serve(CHAIN, model="large", distance=0.05)
+    servers = serve(CHAIN, distance=0.1), serve(CHAIN, model="large", distance=0.1)
     script = """
-for pause in (0.0, 0.02, 0.1, 0.2, 0.3, 0.5):
-    shared = router()
-    first = threading.Thread(target=lambda: print(shared.run("?").answer, end="|", flush=True))
-    first.start()
-    time.sleep(pause)
-    child = forked(lambda: print(shared.run("?").answer, end="|", flush=True))
-    ended(child)
-    first.join()
+from glimp_integrations import io_loop
+
+shared = router()
+first = threading.Thread(target=lambda: io_loop.call(shared.small.capabilities))
+first.start()
+while (lock := shared.small._lock._lock) is None or not lock[1].locked():
+    time.sleep(0.001)
+child = forked(lambda: print(shared.run("?").answer, end="|", flush=True))
+ended(child)
+first.join()
 """
     run(script, *servers)
 
