@@ -39,6 +39,8 @@ def load_callable(name: str, *, n: int | None, style: Format) -> Task:
         ConfigError: It cannot be imported, or does not return what is described above.
     """
     module_name, _, function_name = name.partition(":")
+    if module_name.startswith("."):
+        raise ConfigError(f"task {name!r} begins with a dot; write the module's whole name")
     if "" not in sys.path:
         sys.path.insert(0, "")  # a module in the current folder, as `python -m` would find it
     try:

@@ -28,6 +28,6 @@ def read_options(owner: str, text: str) -> dict[str, Any]:
             raise ConfigError(f"{owner}: {part!r} is not KEY=VALUE")
         try:
             options[key] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[key] = value
     return options

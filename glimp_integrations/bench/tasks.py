@@ -10,6 +10,7 @@ from typing import Any
 
 from glimp_integrations.bench.formats import Format
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.strict_json import has_lone_surrogate
 
 __all__ = ["RECOMMENDED", "Grade", "Item", "Scorer", "Task", "unique"]
 
@@ -108,12 +109,19 @@ def unique(items: Sequence[Item], source: str) -> Sequence[Item]:
     """The items, after a check of their ids.
 
     Raises:
-        ConfigError: There are no items, or two of them have the same id.
+        ConfigError: There are no items, two of them have the same id, or a text of one contains
+            half a surrogate pair, which can neither be sent to a model nor stored.
     """
     if not items:
         raise ConfigError(f"{source} holds no questions")
     seen: set[str] = set()
     for item in items:
+        for field_name in ("id", "question", "answer"):
+            if has_lone_surrogate(getattr(item, field_name) or ""):
+                raise ConfigError(
+                    f"{source}: the {field_name} of item {item.id!r} contains half a surrogate "
+                    r"pair (such as \ud83d alone), which is no character; write the whole character"
+                )
         if item.id in seen:
             raise ConfigError(f"{source} has the id {item.id!r} twice; ids name results")
         seen.add(item.id)
