@@ -40,6 +40,11 @@ class TestBothEstimators:
         with pytest.raises(ConfigError, match="nan"):
             estimate([-0.1, math.nan], estimator)
 
+    @pytest.mark.parametrize("values", [[800.0], [math.inf, 0.0], [0.3, -9.0], [0.0, 0.0]])
+    def test_what_is_no_log_probability_is_a_mistake(self, estimator, values):
+        with pytest.raises(ConfigError, match="natural logarithms"):
+            estimate(values, estimator)
+
     def test_nothing_is_a_mistake_that_shows_the_value(self, estimator):
         with pytest.raises(ConfigError, match=r"got \[\]"):
             estimate([], estimator)
