@@ -249,8 +249,9 @@ def test_what_is_no_token_is_named():
         async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
             yield "just a text"
 
-    with pytest.raises(BackendError, match="yielded 'just a text'"):
+    with pytest.raises(BackendError) as caught:
         router(like(Texts)).run("?")
+    assert "yielded 'just a text'" in str(caught.value.__cause__)
 
 
 def test_the_speed_of_a_backend_without_an_end():

@@ -261,7 +261,7 @@ class TestPassingThrough:
         def small(text: bytes) -> tuple[bytes, float]:
             raise ZeroDivisionError("a mistake in a backend")
 
-        with pytest.raises(BackendError, match=r"ZeroDivisionError .*a mistake in a ba") as caught:
+        with pytest.raises(BackendError, match="ZeroDivisionError") as caught:
             router(ScriptedBackend(small), model()).run("?")
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -290,8 +290,9 @@ class TestPassingThrough:
             async def render(self, messages):
                 router().run("a question inside a question")
 
-        with pytest.raises(BackendError, match="await its async twin"):
+        with pytest.raises(BackendError) as caught:
             router(Nested(CHAIN, generation_prompt=OPENED)).run("?")
+        assert "await its async twin" in str(caught.value.__cause__)
         assert router().run("?").answer == ANSWER
 
     def test_an_async_call_inside_the_io_loop_works(self):
