@@ -13,6 +13,7 @@ import pytest
 from glimp_integrations import ConfigError, Finished, GlimpRouter, TextDelta, io_loop
 from glimp_integrations.backends import LlamaCppBackend, OpenAIBackend
 from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.backends.http.replies import BusySlot, TokenIds
 from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.conversation.prompt import build
 from glimp_integrations.trace.events import Event, to_dict
@@ -71,7 +72,9 @@ def test_closing_a_stream_stops_the_server(router: GlimpRouter, small: LlamaCppB
     next(event for event in events if isinstance(event, TextDelta))
     events.close()
     started = time.monotonic()
-    while any(slot["is_processing"] for slot in io_loop.call(lambda: small.get("/slots"))):
+    while any(
+        slot["is_processing"] for slot in io_loop.call(lambda: small.get("/slots", list[BusySlot]))
+    ):
         assert time.monotonic() - started < 2, "the server still writes"
 
 
@@ -194,8 +197,12 @@ def _timeless(events: list[Event]) -> list[Any]:
 
 def _control_tokens(small: LlamaCppBackend, text: str) -> int:
     tokens = io_loop.call(
-        lambda: small.post("/tokenize", {"content": text, "parse_special": True})
+        lambda: small.post("/tokenize", {"content": text, "parse_special": True}, TokenIds)
     )["tokens"]
-    plain = io_loop.call(lambda: small.post("/tokenize", {"content": "<|im_end|>"}))["tokens"]
-    start = io_loop.call(lambda: small.post("/tokenize", {"content": "<|im_start|>"}))["tokens"]
+    plain = io_loop.call(lambda: small.post("/tokenize", {"content": "<|im_end|>"}, TokenIds))[
+        "tokens"
+    ]
+    start = io_loop.call(lambda: small.post("/tokenize", {"content": "<|im_start|>"}, TokenIds))[
+        "tokens"
+    ]
     return sum(token in (*plain, *start) for token in tokens)

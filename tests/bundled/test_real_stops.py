@@ -13,6 +13,7 @@ import pytest
 from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.backends.http.replies import BusySlot
 from glimp_integrations.weights import SMALL, ensure
 
 ASKED = "Write three short paragraphs about tea, divided by blank lines."
@@ -128,7 +129,9 @@ async def test_a_call_without_a_reader_can_be_cancelled(
     with pytest.raises(asyncio.CancelledError):
         await call
     started = time.monotonic()
-    while any(slot["is_processing"] for slot in io_loop.call(lambda: small.get("/slots"))):
+    while any(
+        slot["is_processing"] for slot in io_loop.call(lambda: small.get("/slots", list[BusySlot]))
+    ):
         assert time.monotonic() - started < 3, "the server still writes"
     assert "tea" in (await router.arun(question, max_tokens=40)).answer.lower()
 
