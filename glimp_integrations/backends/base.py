@@ -239,7 +239,8 @@ class Backend(ABC):
             tools: Tools in OpenAI's format, for templates that read them.
 
         Raises:
-            ConfigError: There is no template, or it refuses the conversation.
+            ConfigError: The template refuses the conversation.
+            UnsuitableEndpointError: There is no template.
             BackendError: The server failed.
         """
 

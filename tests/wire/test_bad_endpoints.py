@@ -228,7 +228,7 @@ def test_model_that_is_not_served_by_a_server_without_a_list(
 
 def test_template_that_nobody_has(serve: Serve, connect: Connect, routed: Routed) -> None:
     server = serve(CHAIN, engine="generic")
-    error = failure(routed(connect(server)), ConfigError)
+    error = failure(routed(connect(server)), UnsuitableEndpointError)
     for part in (server.url, "tokenizer=", "chat_template="):
         assert part in str(error)
 

@@ -181,7 +181,7 @@ def test_sglang_that_is_not_asked_is_believed_to_be_as_documented(
 
 def test_no_template_fails_tags_with_the_remedy(serve: Serve, connect: Connect) -> None:
     rows = examine(connect(serve(engine="generic")))
-    assert rows["P6"].verdict == "fail" and "chat_template=" in rows["P6"].detail
+    assert rows["P6"].verdict == "fail" and "chat_template=" in rows["P6"].remedy
     assert not rows.report.usable_as_large
 
 

@@ -136,8 +136,10 @@ def test_a_far_server_has_a_connection_ready_behind_a_cancelled_stream(
     cancel_one(backend)
     assert server.wait_for(lambda: server.aborted == 1)
     assert server.wait_for(lambda: backend.connections._making is None)
+    ready = server.accepted
     collect(backend, chat())
-    assert server.seen("/v1/completions")[-1].connection == 2  # the one made ahead was taken
+    # None was opened for it: one made ahead was taken.
+    assert server.seen("/v1/completions")[-1].connection <= ready
 
 
 def test_a_near_server_is_left_alone(serve: Serve, connect: Connect) -> None:

@@ -17,7 +17,7 @@ from glimp_integrations import GlimpError, GlimpRouter, io_loop
 from glimp_integrations.backends.base import Message, Report, Request
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.http.servers import GENERIC, LLAMA_CPP, VLLM
-from glimp_integrations.errors import ConfigError
+from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
 from glimp_integrations.trace.events import TextDelta
 from wire.fake_server import GENERATION_PROMPT, THINKING_TEMPLATE, FakeServer, Fault
 from wire.helpers import (
@@ -91,11 +91,11 @@ def test_given_template_wins_over_the_server(serve: Serve, connect: Connect) -> 
     assert not any("messages" in request.body for request in server.requests)
 
 
-def test_no_template_anywhere_is_a_config_error_with_both_remedies(
+def test_no_template_anywhere_is_an_error_with_both_remedies(
     serve: Serve, connect: Connect
 ) -> None:
     server = serve(engine="generic")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UnsuitableEndpointError) as caught:
         render(connect(server))
     for part in (server.model, server.url, "tokenizer=", "chat_template="):
         assert part in str(caught.value)

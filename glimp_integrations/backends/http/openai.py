@@ -199,9 +199,12 @@ class OpenAIBackend(Endpoint):
             raise
         if rendered is not None:
             return rendered
-        raise ConfigError(
-            f"{self.label} renders no conversations and no template was given: pass "
-            "tokenizer='<Hugging Face id of the model>' or chat_template='<Jinja source>'"
+        raise UnsuitableEndpointError(
+            probe="P0 template",
+            server=self.label,
+            detail="it renders no conversations, and no template was given",
+            remedy="Pass tokenizer='<Hugging Face id of the model>' or "
+            "chat_template='<Jinja source>'",
         )
 
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
