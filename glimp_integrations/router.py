@@ -78,7 +78,11 @@ class GlimpRouter:
         return self._with(self.settings)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self._with(deepcopy(self.settings, memo))
+        copied = self._with(self.settings)
+        # An adapter's settings are the adapter, which holds this router.
+        memo[id(self)] = copied
+        copied.settings = deepcopy(self.settings, memo)
+        return copied
 
     def _with(self, settings: RoutingSettings) -> Self:
         # Copies stay in the process, so they keep the keys, and share the models.
