@@ -219,7 +219,8 @@ class RoutingSettings(BaseModel):
     timeout: float | None = Field(
         default=120.0,
         gt=0,
-        description="Most seconds without a byte from an endpoint; None: no limit.",
+        description="Most seconds to wait for the next token of an endpoint, or for a small reply; "
+        "None: no limit.",
     )
     max_retries: int = Field(default=2, ge=0, description="Attempts after a failed request.")
     prices: Prices | None = Field(
