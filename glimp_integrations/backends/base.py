@@ -177,6 +177,7 @@ _CONTROL = re.compile(
     r"<\|[^<>|\n]{1,64}\|>|<｜[^<>｜\n]{1,64}｜>"
     r"|</?(?:s|bos|eos|unk|pad|think|thinking|seed:think|tool_call|tool_response|tools"
     r"|start_of_turn|end_of_turn)>"
+    r"|<(?:PAD|UNK|CLS|SEP|BOS|EOS|EOD)>|<[A-Z]+_TOKEN>|<mask>|<(?:start|end)_of_image>|<image_soft_token>"
     r"|</?seed:[a-z_:]{1,40}>|<\|[a-z_]{1,40}>|<[a-z_]{1,40}\|>|<\|\"\|>"
     r"|<(?:SPECIAL_|reserved_|extra_id_|unused)\d{1,5}>|</?role>|<(?:sop|eop)>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK"

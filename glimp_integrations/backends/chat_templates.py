@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from glimp_integrations.backends.base import Message, Rendered
+from glimp_integrations.backends.base import Message, Rendered, looks_like_control
 from glimp_integrations.backends.plain_messages import known_roles
 from glimp_integrations.backends.rendering import guarded, limited, off_loop, refuse_huge
 from glimp_integrations.errors import ConfigError
@@ -33,9 +32,6 @@ __all__ = [
 
 THINKING = {"enable_thinking": True, "thinking": True}
 """Switches thinking on. Templates use one or the other name, and Jinja ignores unknown ones."""
-
-
-_LIKE_A_TAG = re.compile(r"[<\[\]].*[>\]\[]")
 
 
 def render(
@@ -260,8 +256,8 @@ def control_tokens(tokenizer: str) -> set[str]:
 def special_tokens(tokenizer: Any) -> set[str]:
     """The control tokens of a loaded tokenizer.
 
-    These are the added tokens that are marked as special, and those that are written like one.
-    Others are runs of spaces and the like.
+    These are the added tokens that are marked as special, and those that are written as common
+    models write theirs. Others are runs of spaces, or tags of HTML.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -269,7 +265,7 @@ def special_tokens(tokenizer: Any) -> set[str]:
     return {
         token.content
         for token in tokenizer.added_tokens_decoder.values()
-        if len(token.content) > 1 and (token.special or _LIKE_A_TAG.fullmatch(token.content))
+        if len(token.content) > 1 and (token.special or looks_like_control(token.content))
     }
 
 
