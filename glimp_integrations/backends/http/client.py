@@ -137,8 +137,8 @@ class HttpClient:
                 allow_redirects=False,
                 proxy=self._proxy,
             )
-        response = Response(raw, self._connections)
         try:
+            response = Response(raw, self._connections)
             if not 200 <= raw.status < 300:
                 raise StatusError(raw.status, raw.headers, await response.beginning(seconds))
             yield response

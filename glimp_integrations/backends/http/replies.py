@@ -24,6 +24,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from glimp_integrations.unicode_text import without_surrogates
+
 __all__ = [
     "Anything",
     "BusySlot",
@@ -146,7 +148,7 @@ def _object_or_empty(value: Any) -> Any:
 def _without_surrogates(value: Any) -> Any:
     """The value with the replacement character for every lone surrogate in its texts."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return without_surrogates(value)
     if isinstance(value, list):
         return [_without_surrogates(item) for item in value]
     if isinstance(value, dict):
