@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from glimp_integrations.backends.base import HEADERS, Backend
 from glimp_integrations.errors import BackendError, GlimpError, ModelError
 from glimp_integrations.method.rule import Author
-from glimp_integrations.redact import public_model_string
+from glimp_integrations.redact import hide, public_model_string, secret_forms
 from glimp_integrations.settings import RoutingSettings
 
 __all__ = ["asked", "ignored", "stand_in"]
@@ -21,7 +21,6 @@ __all__ = ["asked", "ignored", "stand_in"]
 _log = logging.getLogger(__name__)
 
 _MOST_CHARACTERS = 300  # of a foreign exception's text
-_LEAST_SECRET = 8  # characters of a header's word that may be a secret
 
 
 @contextmanager
@@ -98,10 +97,8 @@ def _in_words(error: Exception) -> str:
         text = " ".join(str(error).split())
     except Exception:  # somebody else's __str__
         text = ""
+    headers = [value.get_secret_value() for value in (HEADERS.get() or {}).values()]
     text = public_model_string(text) or type(error).__name__
-    for value in (HEADERS.get() or {}).values():
-        for word in value.get_secret_value().split():
-            if len(word) >= _LEAST_SECRET:
-                text = text.replace(word, "***")
+    text = hide(text, secret_forms(None, "", headers))
     text = "".join(c if c.isprintable() else "\ufffd" for c in text)
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
