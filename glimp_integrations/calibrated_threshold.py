@@ -18,7 +18,14 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.strict_json import plain, well_formed
 from glimp_integrations.trace.files import write
 
-__all__ = ["PREFIX", "CalibratedThreshold", "Calibration", "CalibrationWarning", "Conditions"]
+__all__ = [
+    "PREFIX",
+    "CalibratedShare",
+    "CalibratedThreshold",
+    "Calibration",
+    "CalibrationWarning",
+    "Conditions",
+]
 
 PREFIX = "calibrated:"
 
@@ -133,8 +140,8 @@ def _complaint(error: ValidationError) -> str:
     return f"{where} is {value[:60]}: {first['msg']}"
 
 
-class CalibratedThreshold(float):
-    """A threshold in nats that knows where it comes from.
+class _Calibrated(float):
+    """A number that knows where it comes from.
 
     Attributes:
         calibration: How it was found.
@@ -145,24 +152,44 @@ class CalibratedThreshold(float):
     source: str
 
     def __new__(cls, calibration: Calibration, source: str) -> Self:
-        made = super().__new__(cls, calibration.threshold)
+        made = super().__new__(cls, cls._value(calibration))
         made.calibration, made.source = calibration, source
         return made
+
+    @staticmethod
+    def _value(calibration: Calibration) -> float:
+        raise NotImplementedError
 
     def __getnewargs__(self) -> tuple[Any, ...]:  # copies and pickles keep what it knows
         return self.calibration, self.source
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """The threshold that ``"calibrated:FILE"`` names.
+        """What ``"calibrated:FILE"`` names.
 
         Raises:
             ConfigError: The file cannot be used.
         """
         source = text.removeprefix(PREFIX).strip()
         if not source:
-            raise ConfigError(f"threshold is {text!r}: name the file after the colon")
+            raise ConfigError(f"the setting is {text!r}: name the file after the colon")
         return cls(Calibration.load(os.path.expanduser(source)), source)
+
+
+class CalibratedShare(_Calibrated):
+    """The share that a calibration was made for; its threshold is where routing begins."""
+
+    @staticmethod
+    def _value(calibration: Calibration) -> float:
+        return calibration.large_share
+
+
+class CalibratedThreshold(_Calibrated):
+    """A threshold in nats that knows where it comes from."""
+
+    @staticmethod
+    def _value(calibration: Calibration) -> float:
+        return calibration.threshold
 
     def compare(self, conditions: Conditions) -> None:
         """Warn (:class:`CalibrationWarning`) if a call's conditions are not its own."""

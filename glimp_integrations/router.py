@@ -10,11 +10,16 @@ from typing import Any, Self
 from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Backend, Message
 from glimp_integrations.backends.model_strings import resolve
-from glimp_integrations.calibrated_threshold import Conditions
+from glimp_integrations.calibrated_threshold import CalibratedShare, Conditions
 from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.conversation.prompt import TEXT, build
 from glimp_integrations.conversation.text_agents import read_by_marks
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.method.accounts import Accounts
+from glimp_integrations.method.large_share import LargeShare, Prior
+from glimp_integrations.method.policy import RoutingPolicy
+from glimp_integrations.method.priors import prior_of, scaled
+from glimp_integrations.method.rule import Threshold
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.runtime import pair_info
 from glimp_integrations.runtime.call import Call, hooked
@@ -66,6 +71,8 @@ class GlimpRouter:
         self._pair = resolve(settings.small, settings.large, settings.api_key)
         self.known_info: pair_info.PairInfo | None = None
         self.speed: PairSpeed | None = None
+        self._shares: dict[float, LargeShare] = {}
+        self.accounts = Accounts()
 
     def __getstate__(self) -> dict[str, Any]:
         # For pickles, which leave out what the settings' pickles leave out.
@@ -99,6 +106,23 @@ class GlimpRouter:
     def large(self) -> Backend:
         """The large model."""
         return self._pair.large
+
+    def policy_of(self, settings: RoutingSettings) -> RoutingPolicy:
+        """Who decides with these settings. What a wanted share learns, the router keeps."""
+        if settings.policy is not None:
+            policy: RoutingPolicy = settings.policy
+            return policy
+        if settings.large_share is None:
+            return Threshold(settings.threshold)
+        share = settings.large_share
+        return self._shares.setdefault(share, LargeShare(share, self._prior(share)))
+
+    def _prior(self, share: float) -> Prior:
+        """Values of H to begin with: measured for this model, or scaled to a calibration."""
+        prior = prior_of(self.small.name)
+        if isinstance(share, CalibratedShare):
+            return scaled(prior, share, share.calibration.threshold)
+        return prior
 
     def run(
         self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any
@@ -263,11 +287,9 @@ class GlimpRouter:
             # Whoever says where a text ends, or by which marks it is read, reads all of it.
             changes = {**changes, "untagged_answer": "whole"}
         if changes:
-            settings = RoutingSettings(
-                **{name: getattr(settings, name) for name in RoutingSettings.model_fields} | changes
-            )
-        call = Call(settings, self.small, self.large, checked, output)
-        return hooked(call, lambda: route(call, self.speed))
+            settings = settings.changed(changes)
+        call = Call(settings, self.small, self.large, checked, output, self.policy_of(settings))
+        return hooked(call, lambda: route(call, self.speed, self.accounts))
 
 
 async def result_of(events: AsyncGenerator[Event, None]) -> RoutedAnswer:

@@ -22,9 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from glimp_integrations.calibrated_threshold import PREFIX, CalibratedThreshold
+from glimp_integrations.calibrated_threshold import PREFIX, CalibratedShare, CalibratedThreshold
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.method.entropy import Estimator
+from glimp_integrations.method.rule import name_of
 from glimp_integrations.redact import public_model_string
 from glimp_integrations.strict_json import plain
 from glimp_integrations.trace.records import ModelUsage, Usage
@@ -111,6 +112,51 @@ class RoutingSettings(BaseModel):
         description="In nats. H > threshold: the large model writes the step. inf: the small model "
         "writes all steps; below 0: the large model does; neither makes a glimpse. "
         "'calibrated:FILE': the threshold that `glimp calibrate` stored.",
+    )
+    large_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Instead of a threshold: the share of steps that the large model is to write, "
+        "between 0 and 1. The threshold follows from H of the steps so far, apart for the first "
+        "step, later ones, those after a tool's result, and the answer. 'calibrated:FILE': the "
+        "share and the first values that `glimp calibrate` stored.",
+    )
+    policy: Any = Field(
+        default=None,
+        description="Instead of a threshold: an object with a method decide(StepStart), which says "
+        "who writes the next step.",
+    )
+    first_large_steps: int = Field(
+        default=0,
+        ge=0,
+        description="So many steps at the start of a chain of thought are the large model's.",
+    )
+    route: Literal["always", "when_it_pays"] = Field(
+        default="always",
+        description="'always': every call is routed, as in the paper. 'when_it_pays': the router "
+        "keeps account of what routed calls of a kind take, and lets the large model work alone "
+        "where it would take less, in money if prices are given and in seconds if not.",
+    )
+    max_large_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens that the large model may generate in a call; then the small one "
+        "writes on. A quarter is kept for the answer.",
+    )
+    max_cost: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Most that a call may cost, in the currency of the prices. Near it the small "
+        "model writes on, then the thinking is closed and answered.",
+    )
+    deadline: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Most seconds that a call may take. Near it the small model writes on, then "
+        "the thinking is closed and answered; at it the reply ends.",
     )
     entropy_estimator: Estimator | Literal["auto"] = Field(
         default="auto",
@@ -299,9 +345,75 @@ class RoutingSettings(BaseModel):
             raise ValueError("threshold is NaN; give a number of nats, inf or a negative number")
         return value
 
+    @field_validator("large_share", mode="wrap")
+    @classmethod
+    def _calibrated_shares_are_read(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler
+    ) -> float | None:
+        if isinstance(value, CalibratedShare):
+            return value
+        if isinstance(value, str) and value.startswith(PREFIX):
+            return CalibratedShare.read(value)
+        number: float | None = handler(value)
+        return number
+
+    @field_validator("policy")
+    @classmethod
+    def _policy_decides(cls, value: Any) -> Any:
+        if value is not None and not callable(getattr(value, "decide", None)):
+            raise ValueError("a policy is an object with a method decide(start)")
+        if isinstance(value, type):
+            raise ValueError(f"give an object, {value.__name__}(...), not the class")
+        return value
+
+    @field_serializer("policy")
+    def _policy_by_name(self, value: Any) -> str | None:
+        return None if value is None else name_of(value)
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Self:
+        given = [
+            f"{name}={name_of(value) if name == 'policy' else value}"
+            for name in ("threshold", "large_share", "policy")
+            if name in self.model_fields_set and (value := getattr(self, name)) is not None
+        ]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)}: each decides who writes a step; give one")
+        if self.max_cost is not None and self.prices is None:
+            raise ConfigError(
+                f"max_cost={self.max_cost:g} needs prices of both models, such as prices="
+                "{'small': {'input': 0.1, 'output': 0.3}, 'large': {'input': 1, 'output': 3}} "
+                "(per million tokens)"
+            )
+        return self
+
+    @property
+    def routes(self) -> bool:
+        """Whether steps are glimpsed at and decided on."""
+        if self.large_share is not None or self.policy is not None:
+            return True
+        return 0 <= self.threshold < math.inf
+
+    def changed(self, changes: Mapping[str, Any]) -> RoutingSettings:
+        """These settings with some changed, for one call. What decides replaces what decided.
+
+        Raises:
+            ConfigError: As for new settings.
+        """
+        own = RoutingSettings.model_fields
+        deciding = {"threshold", "large_share", "policy"}
+        replaced = deciding if deciding & set(changes) else set()
+        kept = {
+            name: getattr(self, name)
+            for name in own
+            if name not in replaced
+            and (name in self.model_fields_set or own[name].default_factory is not None)
+        }
+        return RoutingSettings(**kept | dict(changes))
+
     @model_validator(mode="after")
     def _random_share_needs_glimpses(self) -> Self:
-        if self.random_share is not None and not 0 <= self.threshold < math.inf:
+        if self.random_share is not None and not self.routes:
             raise ConfigError(
                 "random_share decides at random where the threshold would decide, and with "
                 f"threshold {self.threshold} nothing is decided: leave one of them out"

@@ -26,8 +26,8 @@ from typing import Any, Literal, Protocol
 from glimp_integrations.method.answer_plan import AnswerPlan, Constraint
 from glimp_integrations.method.boundaries import Cut, Scanner, Terminator
 from glimp_integrations.method.limits import Limits, LimitSettings
+from glimp_integrations.method.policy import AnswerBy, Author, Place, StepStart
 from glimp_integrations.method.repetition import COMPARED, repeats
-from glimp_integrations.method.rule import AnswerBy, Author, StepStart
 from glimp_integrations.method.shared_text import SharedText
 from glimp_integrations.method.steps import (
     Phase,
@@ -70,6 +70,8 @@ class Chain:
         window: Tokens that fit after the prompt in the smaller of the two context windows;
             ``None``: unknown.
         forced: The one model that can still write; ``None``: both can.
+        forced_reason: Why only that one, in words.
+        after_tool: The conversation ends with the result of a tool.
 
     Attributes:
         stop_reason: Why the reasoning ended.
@@ -85,6 +87,8 @@ class Chain:
     think_end_tags: tuple[str, ...] = ()
     window: int | None = None
     forced: Author | None = None
+    forced_reason: str = "the other model failed"
+    after_tool: bool = False
     stop_reason: StopReason | None = None
     answer_stop: StopReason | None = None
     phase: Phase = field(init=False, default="chain")
@@ -119,20 +123,26 @@ class Chain:
         index = len(self.steps)
         return StepStart(
             index=index,
+            place=self._place,
+            steps=self.steps,
             is_answer=self.phase == "answer",
             constrained=self._constraint is not None,
             decides_call=self.decides_call(index),
             only=self.forced,
+            only_reason=self.forced_reason,
+            can_close=self._answer_is_separate,
         )
 
-    def begin(self, author: Author, entropy: float | None) -> Step:
+    def begin(self, author: Author, entropy: float | None, cap: int | None = None) -> Step:
         """Start the next step.
 
         Args:
             author: Who writes it.
             entropy: H in nats; ``None``: no glimpse was made.
+            cap: Tokens that it may take; ``None``: what the settings allow.
         """
-        step = Step(len(self.steps), author, entropy, self.phase == "answer")
+        answers = self.phase == "answer"
+        step = Step(len(self.steps), author, entropy, answers, place=self._place, cap=cap)
         if self.phase == "chain":
             self._proposing, self._pieces = self._only_proposes(author), []
             plan = self.plan
@@ -162,10 +172,11 @@ class Chain:
     @property
     def step_room(self) -> int:
         """Tokens the running step may still take."""
-        if not self._in_steps:
-            return self.room
         running = self._running
-        return self._limits.step_room(0 if running is None else running.tokens)
+        used = 0 if running is None else running.tokens
+        room = self._limits.step_room(used) if self._in_steps else self.room
+        cap = None if running is None or self.schema is not None else running.cap
+        return room if cap is None else min(room, cap - used)
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -190,6 +201,7 @@ class Chain:
         cut = self._scanner.feed(token.text, multi_token=token.multi_token)
         self._keep(step, token.text, cut)
         self._count(step, token.count)
+        step.measure(token.logprobs)
         if self._proposing:
             self._pieces.append((len(token.text), token.count))
         shown, self._prefix = self._prefix + cut.shown, ""
@@ -222,14 +234,46 @@ class Chain:
         shown = self._without_leading_blanks(step, shown)
         return StepUpdate(shown, step_over=True, truncated=False)
 
-    def fall_back(self, author: Author, plan: AnswerPlan) -> StepUpdate:
-        """The other model failed: ``author`` writes the rest, beginning with a new step.
+    def close_thinking(self, reason: StopReason) -> str:
+        """End the chain of thought between two steps; the answer is next.
+
+        Returns:
+            Text to show now.
+        """
+        held_back = self._scanner.flush()
+        self.stop_reason = reason
+        self._enter_answer_after_chain(by_model=False)
+        return held_back
+
+    def stop_here(self, reason: StopReason) -> StepUpdate:
+        """End the reply where it is, in a step or between two."""
+        step = self._running
+        prefix, self._prefix = self._prefix, ""
+        if step is not None:
+            step.end = "deadline" if reason == "deadline" else "max_cost"
+        held_back = "" if self.phase == "done" else self._scanner.flush()
+        if self.phase == "answer":
+            self.answer_stop = reason
+        else:
+            self.stop_reason = reason
+        self._constraint = None
+        self._enter("done")
+        shown = prefix + held_back
+        if step is not None:
+            shown = self._without_leading_blanks(step, shown)
+        return StepUpdate(shown, step_over=True, truncated=True)
+
+    def fall_back(
+        self, author: Author, plan: AnswerPlan, reason: str = "the other model failed"
+    ) -> StepUpdate:
+        """``author`` writes the rest alone, beginning with a new step.
 
         Args:
             author: Who goes on.
             plan: The answer's shape where this author writes it.
+            reason: Why the other model does not, in words.
         """
-        self.forced = author
+        self.forced, self.forced_reason = author, reason
         self.plan = plan
         self._limits.answer_follows = plan.forced is not None
         step = self._running
@@ -298,6 +342,16 @@ class Chain:
         while step and self.steps[step - 1].end == "call_proposed":
             step -= 1
         return step
+
+    # -- inside: places ----------------------------------------------------------------------
+
+    @property
+    def _place(self) -> Place:
+        if self.phase == "answer":
+            return "answer"
+        if self.steps:
+            return "later"
+        return "after_tool" if self.after_tool else "first"
 
     # -- inside: text ------------------------------------------------------------------------
 
@@ -392,19 +446,29 @@ class Chain:
             return held_back + self._end_answer(step, reason, trigger)
         self.stop_reason = reason
         if self.phase == "thinking":
-            self._text.end_thinking(by_model=end == "think_end")
-            self._enter_answer(self.plan.forced)
+            self._enter_answer_after_chain(by_model=end == "think_end")
         elif end == "think_end":
             self._text.add(self.settings.answer_marker or "")
             self._enter_answer(self.plan.forced)
         elif end in ("tool_call", "json"):
             self._enter_answer(self.plan.constraint_after(trigger))
-        elif self.plan.forced is not None:
-            self._text.add(self._blank_line_after_chain())
-            self._enter_answer(self.plan.forced)
+        elif self._answer_is_separate:
+            self._enter_answer_after_chain(by_model=False)
         else:
             self._enter("done")
         return held_back
+
+    @property
+    def _answer_is_separate(self) -> bool:
+        """Whether an answer follows where the chain is ended for it."""
+        return self.phase == "thinking" or (self.phase == "chain" and self.plan.forced is not None)
+
+    def _enter_answer_after_chain(self, *, by_model: bool) -> None:
+        if self.phase == "thinking":
+            self._text.end_thinking(by_model=by_model)
+        else:
+            self._text.add(self._blank_line_after_chain())
+        self._enter_answer(self.plan.forced)
 
     def _blank_line_after_chain(self) -> str:
         """The newlines that are missing between a chain without tags and a forced answer."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author, Place
 
-__all__ = ["Phase", "Proposal", "Step", "StepEnd", "StepUpdate", "StopReason"]
+__all__ = ["SURE", "Phase", "Proposal", "Step", "StepEnd", "StepUpdate", "StopReason"]
 
 Phase = Literal["thinking", "chain", "answer", "done"]
 """Thinking in tags; a chain of thought without tags; the answer; nothing more."""
 
 StopReason = Literal[
-    "think_end", "eos", "budget", "repeated_step", "context_full", "stop", "tool_call", "json"
+    "think_end",
+    "eos",
+    "budget",
+    "repeated_step",
+    "context_full",
+    "stop",
+    "tool_call",
+    "json",
+    "max_cost",
+    "deadline",
 ]
 """Why the reasoning, or the answer, ended."""
 
@@ -28,8 +38,14 @@ StepEnd = Literal[
     "tool_call",
     "json",
     "call_proposed",
+    "max_cost",
+    "deadline",
 ]
 """Why a step ended."""
+
+
+SURE = math.log(0.95)
+"""Natural logarithm of the probability above which a token is sure."""
 
 
 @dataclass(slots=True)
@@ -43,7 +59,11 @@ class Step:
         is_answer: It belongs to the answer.
         text: The exact text. The delimiter is included, the think end tag is not. A constraint's
             prefix and suffix, which no model wrote, are included.
+        place: Where it stands.
+        cap: Tokens that it may take; ``None``: what the settings allow.
         tokens: Kept tokens.
+        measured: Its tokens that came with log-probabilities.
+        sure: Those at whose place the likeliest token had a probability above 0.95.
         end: Why it ended; ``None`` while it is being written.
     """
 
@@ -52,8 +72,23 @@ class Step:
     entropy: float | None
     is_answer: bool
     text: str = ""
+    place: Place = "later"
+    cap: int | None = None
     tokens: int = 0
+    measured: int = 0
+    sure: int = 0
     end: StepEnd | None = None
+
+    @property
+    def sure_share(self) -> float | None:
+        """Share of sure tokens, 0 to 1; ``None``: none came with log-probabilities."""
+        return self.sure / self.measured if self.measured else None
+
+    def measure(self, logprobs: tuple[float, ...] | None) -> None:
+        """Count a token's log-probabilities, highest first, if it came with some."""
+        if logprobs:
+            self.measured += 1
+            self.sure += logprobs[0] > SURE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from glimp_integrations.backends.base import Capabilities, Rendered
 from glimp_integrations.conversation import prompt
 from glimp_integrations.errors import ModelError
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.failures import asked, stand_in
 
@@ -37,7 +37,7 @@ class Answers:
 
     Attributes:
         of: By model. A model that failed, and may be replaced, has empty ones.
-        only: Who has to write everything; ``None``: both work.
+        only: Who has to write everything; ``None``: both may.
         errors: The failure that was excused, in words.
     """
 
@@ -69,6 +69,9 @@ async def ask_both(call: Call) -> Answers:
         BackendError: A model failed, and the other may not work alone.
     """
     settings, models = call.settings, call.models
+    if call.large_alone is not None and stand_in(settings, "large") is None:
+        # The small model is not asked for anything.
+        models = {"large": call.large}
     # One after the other: on one machine, loading and first requests of two models only
     # disturb each other; later calls find everything cached.
     capabilities: dict[Author, Capabilities | BaseException] = {}
@@ -101,6 +104,8 @@ async def ask_both(call: Call) -> Answers:
     only: Author | None = None
     answers: dict[Author, ModelAnswer] = {}
     errors: list[str] = []
+    if len(models) == 1:
+        only, answers["small"] = "large", _NOTHING
     for author, result in zip(models, results, strict=True):
         if isinstance(result, ModelAnswer):
             answers[author] = result

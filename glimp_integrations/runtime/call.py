@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from glimp_integrations.backends.base import Backend, Message
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.accounts import ROUTED, Plan
+from glimp_integrations.method.policy import Author, RoutingPolicy
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event
@@ -26,6 +27,8 @@ class Call:
         large: The large model.
         messages: The conversation, checked.
         output: What is asked for besides text.
+        policy: Decides who writes a step; ``None``: the settings' threshold.
+        plan: Whether it is routed at all, and why.
     """
 
     settings: RoutingSettings
@@ -33,6 +36,13 @@ class Call:
     large: Backend
     messages: Sequence[Message]
     output: OutputSpec
+    policy: RoutingPolicy | None = None
+    plan: Plan = ROUTED
+
+    @property
+    def large_alone(self) -> str | None:
+        """Why the large model writes all of it; ``None``: it is routed."""
+        return self.plan.reason if self.plan.route == "large_alone" else None
 
     @property
     def models(self) -> dict[Author, Backend]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from glimp_integrations.backends.base import HEADERS, Backend
 from glimp_integrations.errors import BackendError, GlimpError, ModelError
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.redact import hide, public_model_string, secret_forms
 from glimp_integrations.settings import RoutingSettings
 

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glimp_integrations.errors import BackendError, ConfigError, GlimpError, ModelError
-from glimp_integrations.method.rule import Author, Done, Glimpse, Write
-from glimp_integrations.method.steps import Step, StepUpdate
+from glimp_integrations.method.accounts import Accounts
+from glimp_integrations.method.policy import (
+    Author,
+    CloseThinking,
+    Done,
+    Glimpse,
+    Glimpsed,
+    StepStart,
+    Stop,
+    Write,
+    WriteAlone,
+)
+from glimp_integrations.method.rule import Action
+from glimp_integrations.method.steps import Step, StepUpdate, StopReason
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.failures import stand_in
-from glimp_integrations.runtime.prepare import Prepared, prepare
+from glimp_integrations.runtime.kinds import (
+    RoutingCostWarning,
+    kind_of,
+    may_leave_routing,
+    outcome_of,
+)
+from glimp_integrations.runtime.prepare import Prepared, prepare, within
 from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
@@ -20,24 +40,39 @@ __all__ = ["route"]
 _CHARACTER_TOKENS = 4  # no UTF-8 character has more
 
 
-async def route(call: Call, speed: PairSpeed | None = None) -> AsyncGenerator[Event, None]:
+async def route(
+    call: Call, speed: PairSpeed | None = None, accounts: Accounts | None = None
+) -> AsyncGenerator[Event, None]:
     """Answer a conversation; yields events, :class:`Finished` last.
 
     Args:
         call: The conversation and the models; its messages are checked.
         speed: How fast the models are, if it was measured.
+        accounts: What calls took so far; with them, the large model works alone where it takes
+            less. ``None``: the call is routed.
 
     Raises:
         ConfigError: The conversation does not fit a model.
         UnsuitableEndpointError: A server lacks what routing needs.
         BackendError: A model failed; ``partial`` holds what was written.
     """
+    kind = kind_of(call) if accounts is not None and may_leave_routing(call.settings) else None
+    plan = accounts.plan(kind) if accounts is not None and kind is not None else None
+    if plan is not None:
+        call = replace(call, plan=plan)
+        if plan.warning:
+            warnings.warn(plan.warning, RoutingCostWarning, stacklevel=2)
     try:
-        ready = await prepare(call, speed)
+        ready = await _prepared(call, speed)
         try:
             async for event in _Loop(call.settings, ready).events():
+                if accounts is not None and kind is not None and isinstance(event, Finished):
+                    accounts.record(kind, outcome_of(call, event.result))
                 yield event
         finally:
+            learn = getattr(call.policy, "learn", None)
+            if learn is not None:
+                learn(ready.chain.steps)
             for stream in ready.streams.values():
                 await stream.aclose()
     except GlimpError:
@@ -45,6 +80,19 @@ async def route(call: Call, speed: PairSpeed | None = None) -> AsyncGenerator[Ev
         raise
     if ready.recorder.errors:
         _ask_again(call)
+
+
+async def _prepared(call: Call, speed: PairSpeed | None) -> Prepared:
+    deadline = call.settings.deadline
+    try:
+        async with within(deadline, time.perf_counter()):
+            return await prepare(call, speed)
+    except TimeoutError:
+        raise BackendError(
+            f"deadline={deadline:g} s passed before the models were ready to write: give more "
+            "time, or load them before (GlimpRouter.pair_info() does)",
+            model=f"{call.small.name}+{call.large.name}",
+        ) from None
 
 
 def _ask_again(call: Call) -> None:
@@ -64,13 +112,21 @@ class _Loop:
         ready = self.ready
         # 1. Who writes the next step? 2. Let that model write it. 3. Again, until nothing is left.
         while True:
-            action = ready.rule.action(ready.chain.next_step)
-            if isinstance(action, Done):
-                break
-            ready.recorder.begin()
             try:
-                author, entropy = await self._decide(action)
-                async for event in self._write(author, entropy):
+                start = self._start
+                action = ready.rule.action(start)
+                if start is None or isinstance(action, Done):
+                    break
+                if not isinstance(action, Glimpse | Write):
+                    async for event in self._limit(action):
+                        yield event
+                    continue
+                ready.recorder.begin()
+                async for event in self._write(*await self._decide(start, action)):
+                    yield event
+            except TimeoutError:
+                # Only the deadline raises these; a model that is too slow fails in other words.
+                async for event in self._stop("deadline"):
                     yield event
             except ModelError as error:
                 for event in self._fall_back(error):
@@ -86,25 +142,46 @@ class _Loop:
             await stream.aclose()
         yield Finished(ready.recorder.result())
 
-    async def _decide(self, action: Glimpse | Write) -> tuple[Author, float | None]:
-        """The next step's author, and H in nats if a glimpse was made."""
+    @property
+    def _start(self) -> StepStart | None:
+        """What is known of the next step, and what the call has taken so far."""
+        start = self.ready.chain.next_step
+        return None if start is None else replace(start, spent=self.ready.recorder.spent)
+
+    @property
+    def _next_action(self) -> Action:
+        return self.ready.rule.action(self._start)
+
+    async def _decide(
+        self, start: StepStart, action: Glimpse | Write
+    ) -> tuple[Write, Glimpsed | None]:
+        """Who writes the next step, and what the glimpse showed if one was made."""
         ready = self.ready
         if isinstance(action, Write):
-            return action.author, None
-        entropy = await ready.streams["small"].glimpse(
-            ready.chain.context, ready.chain.room, ready.recorder.estimator
-        )
-        author = ready.rule.decide(entropy)
+            return action, None
+        async with ready.deadline():
+            glimpse = await ready.streams["small"].glimpse(
+                ready.chain.context, ready.chain.room, ready.recorder.estimator, action.tokens
+            )
+        decision = ready.rule.action(replace(start, glimpse=glimpse))
+        assert isinstance(decision, Write), "a policy is asked for one glimpse a step"
         # Whoever does not write stops: the small model's glimpsed stream, or (overlap) the large
         # model's, which was left running in case it would be wanted again.
-        await ready.streams["small" if author == "large" else "large"].cancel()
-        return author, entropy
+        await ready.streams["small" if decision.author == "large" else "large"].cancel()
+        return decision, glimpse
 
-    async def _write(self, author: Author, entropy: float | None) -> AsyncGenerator[Event, None]:
-        """Let ``author`` write one step."""
-        ready = self.ready
+    async def _write(
+        self, decision: Write, glimpse: Glimpsed | None
+    ) -> AsyncGenerator[Event, None]:
+        """Let the step's author write it."""
+        ready, author = self.ready, decision.author
         chain, stream = ready.chain, ready.streams[author]
-        step = chain.begin(author, entropy)
+        entropy = None if glimpse is None else glimpse.entropy
+        cap = ready.rule.budgets.room(
+            author, ready.recorder.spent, is_answer=chain.phase == "answer"
+        )
+        step = chain.begin(author, entropy, cap)
+        ready.recorder.decided(decision)
         part = chain.parts
         yield StepStarted(
             step.index, author, entropy, step.is_answer, chain.decides_call(step.index)
@@ -118,7 +195,8 @@ class _Loop:
             room = chain.room
             if not runs_on:
                 room = min(room, chain.step_room + _CHARACTER_TOKENS)
-            token = await stream.read(chain.context, room, chain.schema, stop)
+            async with ready.deadline():
+                token = await stream.read(chain.context, room, chain.schema, stop)
             ready.recorder.first_token()
             update = chain.take(token) if token is not None else chain.ended(*stream.take_end())
             for event in ready.reply.show(update.shown, step, undecided=undecided):
@@ -135,6 +213,46 @@ class _Loop:
             ready.streams["large"].prefill(chain.context)
         yield StepDone(ready.recorder.record(step))
 
+    async def _limit(self, action: Action) -> AsyncGenerator[Event, None]:
+        """A budget is spent: close the thinking, let one model write alone, or end the reply."""
+        ready = self.ready
+        chain, before = ready.chain, ready.chain.phase
+        if isinstance(action, Stop):
+            async for event in self._stop(action.reason):
+                yield event
+            return
+        if isinstance(action, CloseThinking):
+            ready.recorder.note_limit(action.reason)
+            shown = chain.close_thinking(action.reason)
+        elif isinstance(action, WriteAlone):
+            ready.recorder.note_limit(action.reason)
+            shown = chain.fall_back(
+                action.author, ready.plan_for(action.author), action.reason
+            ).shown
+        for stream in ready.streams.values():
+            await stream.cancel()
+        if chain.steps:
+            for event in ready.reply.show(shown, chain.steps[-1], undecided=before == "chain"):
+                yield event
+        if chain.phase == "answer" != before:
+            for event in ready.reply.resolve_kinds():
+                yield event
+
+    async def _stop(self, reason: StopReason) -> AsyncGenerator[Event, None]:
+        """End the reply where it is."""
+        ready = self.ready
+        chain = ready.chain
+        running = chain.steps[-1] if chain.steps and chain.steps[-1].end is None else None
+        undecided = chain.undecided
+        ready.recorder.note_limit(reason)
+        update = chain.stop_here(reason)
+        for stream in ready.streams.values():
+            await stream.cancel()
+        if running is not None:
+            for event in ready.reply.show(update.shown, running, undecided=undecided):
+                yield event
+            yield StepDone(ready.recorder.record(running))
+
     def _must_stop(self, author: Author, update: StepUpdate, part: int) -> bool:
         """Whether the author's stream has to be closed at the end of a step.
 
@@ -146,7 +264,7 @@ class _Loop:
 
     def _runs_on(self, author: Author) -> bool:
         """Whether this author's stream is, or may be, still wanted after the step's end."""
-        action = self.ready.rule.action(self.ready.chain.next_step)
+        action = self._next_action
         if isinstance(action, Glimpse):
             if author == "small":
                 return self.ready.strategy != "two_request"
@@ -157,7 +275,7 @@ class _Loop:
         return (
             self.settings.warm_prefix_cache
             and author == "small"
-            and isinstance(self.ready.rule.action(self.ready.chain.next_step), Glimpse)
+            and isinstance(self._next_action, Glimpse)
         )
 
     def _fall_back(self, error: ModelError) -> list[Event]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from dataclasses import dataclass
 
@@ -61,7 +60,7 @@ def plan_measuring(
         ConfigError: The small model cannot be measured by the estimator.
         UnsuitableEndpointError: It shows too few log-probabilities.
     """
-    glimpses = needed and 0 <= settings.threshold < math.inf
+    glimpses = needed and settings.routes
     estimator = _estimator(settings, capabilities, needed=glimpses)
     with asked("small", small):
         k = _glimpse_size(small, capabilities, estimator) if glimpses else 0

@@ -18,6 +18,7 @@ from typing import Any
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
 from glimp_integrations.method.entropy import Estimator, begin_of, estimate, measurable
 from glimp_integrations.method.format_tokens import MOST_SKIPPED
+from glimp_integrations.method.policy import Glimpsed
 from glimp_integrations.method.tokens import Ended, Token
 from glimp_integrations.runtime.counters import Counters
 from glimp_integrations.runtime.failures import asked, ignored
@@ -56,16 +57,19 @@ class ModelStream:
         """What this model's requests come to."""
         return self.request.counters
 
-    async def glimpse(self, context: Text, room: int, estimator: Estimator) -> float | None:
-        """Look at the next token, or past formatting, without using up what was seen.
+    async def glimpse(
+        self, context: Text, room: int, estimator: Estimator, tokens: int = 1
+    ) -> Glimpsed:
+        """Look at the next tokens, or past formatting, without using up what was seen.
 
         Args:
             context: See :data:`Text`.
             room: Tokens at most, where a request is opened.
             estimator: How H is computed.
+            tokens: How many tokens' H is wanted.
 
         Returns:
-            H in nats; ``None`` if the model ended its sequence without a token to look at.
+            H in nats of each; of none if the model ended its sequence without a token to look at.
 
         Raises:
             UnsuitableEndpointError: The token came without log-probabilities.
@@ -76,6 +80,8 @@ class ModelStream:
             # with tokens of its own.
             await self.cancel()
         passed = ""
+        entropies: list[float] = []
+        probabilities: tuple[float, ...] | None = None
 
         def text_so_far(think_end_tag: str) -> str:
             return context(think_end_tag) + passed
@@ -86,19 +92,26 @@ class ModelStream:
                 request.open(text_so_far, 1 if self.glimpse_alone else room, logprobs=True)
             token = await request.next(text_so_far, room)
             if token is None and request.ended in _OVER:
-                return None
+                return Glimpsed(tuple(entropies), probabilities)
             if token is None or not self._is_measurable(token):
+                if entropies:
+                    # What was asked for is seen; the rest would cost requests of its own.
+                    self._glimpsed += [token] if token is not None else []
+                    return Glimpsed(tuple(entropies), probabilities)
                 return await self._distribution_only(text_so_far, token, estimator)
             passed += token.text
             room -= token.count
             # A character that has only begun is the step's, whatever it turns out to be.
-            goes_on = self._skips(passed) and bool(token.text) and not token.pending and room > 0
-            entropy = None if goes_on else await self._entropy(token, estimator)
+            whole = bool(token.text) and not token.pending and room > 0
+            skipped = not entropies and whole and self._skips(passed)
+            if not skipped:
+                probabilities = probabilities or _probabilities(token)
+                entropies.append(await self._entropy(token, estimator))
             if request.is_open and request.single:
                 await request.finish_single()
             self._glimpsed.append(token)
-            if entropy is not None:
-                return entropy
+            if len(entropies) >= tokens or (entropies and not whole):
+                return Glimpsed(tuple(entropies), probabilities)
 
     async def read(
         self,
@@ -216,7 +229,7 @@ class ModelStream:
 
     async def _distribution_only(
         self, context: Text, token: Token | None, estimator: Estimator
-    ) -> float:
+    ) -> Glimpsed:
         """Ask again, for the distribution alone, and generate the token when it is wanted.
 
         The first token came without a distribution of its own: it is a character of several
@@ -243,7 +256,7 @@ class ModelStream:
             await request.finish_single()
         request.ended = None
         self.counters.discarded += token.count
-        return entropy
+        return Glimpsed((entropy,), _probabilities(token))
 
     def _what_came(self, token: Token | None) -> str:
         """What came instead of log-probabilities."""
@@ -253,3 +266,7 @@ class ModelStream:
         if len(token.logprobs) < k:
             return f"{len(token.logprobs)} of {k} requested log-probabilities"
         return f"figures that are no log-probabilities ({begin_of(token.logprobs)})"
+
+
+def _probabilities(token: Token) -> tuple[float, ...] | None:
+    return tuple(map(math.exp, token.logprobs)) if token.logprobs else None

@@ -9,7 +9,7 @@ from glimp_integrations import forks
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.conversation import prompt
 from glimp_integrations.conversation.messages import check_messages
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.runtime.failures import asked
 
 __all__ = ["PairInfo", "ask_once"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import random
@@ -14,9 +15,11 @@ from typing import Literal
 from glimp_integrations.backends.base import CALL_LIMITS, Backend, Capabilities, Message
 from glimp_integrations.conversation.earlier_reasoning import kept
 from glimp_integrations.errors import ConfigError, ModelError
+from glimp_integrations.method.budgets import Budgets
 from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.format_tokens import only_formats
-from glimp_integrations.method.rule import Author, Rule
+from glimp_integrations.method.policy import Author, RoutingPolicy
+from glimp_integrations.method.rule import RandomBaseline, Rule, Threshold
 from glimp_integrations.output.constraints import Plan, make_plan
 from glimp_integrations.runtime.ask_models import Answers, ask_both
 from glimp_integrations.runtime.call import Call
@@ -30,7 +33,7 @@ from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.runtime.strategy import choose
 from glimp_integrations.settings import RoutingSettings
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepare", "within"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,17 @@ class Prepared:
     recorder: Recorder
     reply: ReplyEvents
     plan_for: Callable[[Author], Plan]
+
+    def deadline(self) -> asyncio.Timeout:
+        """Around whatever waits for a model: raises ``TimeoutError`` at the call's deadline."""
+        return within(self.rule.budgets.deadline, self.recorder.started)
+
+
+def within(deadline: float | None, started: float) -> asyncio.Timeout:
+    """Raises ``TimeoutError`` when so many seconds have passed since ``time.perf_counter()``."""
+    if deadline is None:
+        return asyncio.timeout(None)
+    return asyncio.timeout(max(0.0, started + deadline - time.perf_counter()))
 
 
 async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
@@ -89,12 +103,15 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
         think_end_tags=tuple(dict.fromkeys(own[1] for own in tags.values() if own)),
         window=answers.window,
         forced=only,
+        forced_reason=call.large_alone or "the other model failed",
+        after_tool=bool(call.messages) and call.messages[-1]["role"] == "tool",
     )
     rule = Rule(
-        settings.threshold,
+        _policy(call),
         settings.answer_by,
-        settings.random_share,
-        _random_draw(settings, call.messages),
+        settings.first_large_steps,
+        _budgets(settings),
+        call.large_alone,
     )
     recorder = Recorder(
         settings,
@@ -106,6 +123,7 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
         answers.of["large"].prompt.tokens,
         started,
         answers.errors,
+        (call.plan.route, call.plan.reason),
     )
     reply = ReplyEvents(chain, plan.parser(recorder.new_id))
     return Prepared(chain, rule, streams, strategy[0], recorder, reply, plan_for)
@@ -230,12 +248,27 @@ def _draft(call: Call, answers: Answers) -> Backend | Literal["prompt_lookup"] |
     return call.small if draft == "small" else "prompt_lookup"
 
 
-def _random_draw(
-    settings: RoutingSettings, messages: Sequence[Message]
-) -> Callable[[], float] | None:
+def _policy(call: Call) -> RoutingPolicy:
+    """Who decides; the random baseline takes any policy's place."""
+    settings = call.settings
+    if settings.random_share is not None:
+        return RandomBaseline(settings.random_share, _random_draw(settings, call.messages))
+    return call.policy or Threshold(settings.threshold)
+
+
+def _budgets(settings: RoutingSettings) -> Budgets:
+    prices = settings.prices
+    return Budgets(
+        settings.max_large_tokens,
+        settings.max_cost,
+        settings.deadline,
+        (0.0, 0.0) if prices is None else (prices.small.output / 1e6, prices.large.output / 1e6),
+        settings.max_tokens,
+    )
+
+
+def _random_draw(settings: RoutingSettings, messages: Sequence[Message]) -> Callable[[], float]:
     """The random baseline's numbers: one question has the same ones in every run."""
-    if settings.random_share is None:
-        return None
     # Earlier reasoning is not part of the question: not every model reads it.
     question = json.dumps(kept(messages, "never"), sort_keys=True, default=str)
     return random.Random(f"{settings.seed}\0{question}").random  # noqa: S311

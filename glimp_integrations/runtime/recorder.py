@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.entropy import Estimator
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author, Spent, Write
 from glimp_integrations.method.steps import Step
 from glimp_integrations.output.constraints import Plan
 from glimp_integrations.output.tool_call_ids import new_ids
@@ -36,6 +36,7 @@ class Recorder:
         prompt_tokens: Of the large model's prompt, if known.
         started: ``time.perf_counter()`` at the beginning of the call.
         errors: Failures that did not end the call.
+        route: ``"routed"`` or ``"large_alone"``, and why.
         new_id: From a tool call's number to its id.
     """
 
@@ -48,11 +49,34 @@ class Recorder:
     prompt_tokens: int | None
     started: float
     errors: list[str] = field(default_factory=list)
+    route: tuple[str, str] = ("routed", "")
     new_id: Callable[[int], str] = field(default_factory=new_ids)
     _records: list[StepRecord] = field(default_factory=list)
     _begun: float = 0.0
     _first: float | None = None
     _before: dict[str, int] = field(default_factory=dict)
+    _decision: Write | None = None
+    _limits: list[str] = field(default_factory=list)
+
+    @property
+    def spent(self) -> Spent:
+        """What the call has taken so far, open requests included."""
+        small, large = (self._usage_so_far(author) for author in self.streams)
+        prices = self.settings.prices
+        return Spent(
+            large_tokens=large.output_tokens,
+            cost=None if prices is None else prices.of(Usage(small=small, large=large)),
+            seconds=time.perf_counter() - self.started,
+            token_seconds=self._token_seconds,
+        )
+
+    def note_limit(self, reason: str) -> None:
+        """A budget changed what was written."""
+        self._limits.append(reason)
+
+    def decided(self, decision: Write) -> None:
+        """The running step has its author."""
+        self._decision = decision
 
     def begin(self) -> None:
         """A step begins, with its glimpse."""
@@ -67,7 +91,7 @@ class Recorder:
 
     def record(self, step: Step) -> StepRecord:
         """The record of a step; kept once."""
-        threshold = self.settings.threshold
+        decision = self._decision or Write(step.author)
         now = self._counts()
         spent = {name: now[name] - self._before.get(name, 0) for name in now}
         counted = any(c.prefilled is not None for c in self._counters)
@@ -78,7 +102,11 @@ class Recorder:
             author=step.author,
             entropy=step.entropy,
             estimator=self._tag,
-            threshold=threshold if math.isfinite(threshold) else str(threshold),
+            policy=decision.policy,
+            signal=_finite(decision.signal),
+            bound=_finite(decision.bound),
+            reason=decision.reason,
+            threshold=_finite(self._threshold(decision, step)),
             tokens=step.tokens,
             discarded_tokens=spent["discarded"],
             requests=spent["requests"],
@@ -123,6 +151,9 @@ class Recorder:
             seconds=time.perf_counter() - self.started,
             prompt_tokens=self.prompt_tokens,
             errors=self.errors,
+            route=self.route[0],
+            route_reason=self.route[1],
+            limits=self._limits,
             cost=cost,
             large_alone_cost=alone,
         )
@@ -159,6 +190,41 @@ class Recorder:
         alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
         return prices.of(usage), prices.large.of(alone)
 
+    def _threshold(self, decision: Write, step: Step) -> float | None:
+        """The bound on H that was in force, in nats, if there was one."""
+        settings = self.settings
+        if settings.large_share is None and settings.policy is None:
+            return settings.threshold
+        by_entropy = decision.signal is not None and decision.signal == step.entropy
+        return decision.bound if by_entropy else None
+
+    def _usage_so_far(self, author: Author) -> ModelUsage:
+        """A model's usage, with what its open request has taken so far."""
+        stream = self.streams[author]
+        usage, request = stream.counters.usage, stream.request
+        if not request.is_open:
+            return usage
+        # Servers count at the end of a request: until then its prompt is as long as the text.
+        written = sum(step.tokens for step in self.chain.steps)
+        return usage.model_copy(
+            update={
+                "input_tokens": usage.input_tokens
+                + (request.report.prompt_tokens or (self.prompt_tokens or 0) + written),
+                "output_tokens": usage.output_tokens + request.arrivals.tokens,
+            }
+        )
+
+    @property
+    def _token_seconds(self) -> dict[Author, float]:
+        seconds: dict[Author, float] = {}
+        for author in self.streams:
+            own = [r for r in self._records if r.author == author and r.tokens > 1]
+            written = sum(record.tokens - 1 for record in own)
+            took = sum(record.seconds - (record.first_token_seconds or 0.0) for record in own)
+            if written:
+                seconds[author] = took / written
+        return seconds
+
     @property
     def _tag(self) -> str:
         k = self.streams["small"].request.top_logprobs
@@ -176,3 +242,8 @@ class Recorder:
     @property
     def _counters(self) -> list[Counters]:
         return [stream.counters for stream in self.streams.values()]
+
+
+def _finite(number: float | None) -> float | str | None:
+    """As JSON has it."""
+    return number if number is None or math.isfinite(number) else str(number)

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 from glimp_integrations.backends.base import Backend, Report, Request
 from glimp_integrations.backends.retries import pause
 from glimp_integrations.errors import BackendError, GlimpError, ModelError
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.method.tokens import StreamEnd, Token
 from glimp_integrations.runtime.arrivals import Arrivals
 from glimp_integrations.runtime.counters import Counters

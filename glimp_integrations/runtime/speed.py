@@ -18,7 +18,7 @@ from typing import Any
 
 from glimp_integrations.backends.base import CALL_LIMITS, Backend, Report, Request
 from glimp_integrations.errors import BackendError
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.runtime.failures import asked
 from glimp_integrations.trace.trace import Trace
 

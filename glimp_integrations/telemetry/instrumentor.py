@@ -24,7 +24,7 @@ from typing import Any
 
 from glimp_integrations._version import __version__
 from glimp_integrations.errors import ConfigError, GlimpError
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.runtime.call import Call, Events, call_hooks
 from glimp_integrations.telemetry.messages import finish_reason, input_messages, output_messages
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
@@ -269,7 +269,7 @@ class _CallRecord:
                 "glimprouter.step.end": record.end,
                 "glimprouter.entropy": record.entropy,
                 "glimprouter.estimator": record.estimator,
-                "glimprouter.threshold": float(record.threshold),
+                "glimprouter.threshold": record.level,
                 "glimprouter.tokens": record.tokens,
                 "glimprouter.tokens.discarded": record.discarded_tokens,
                 "glimprouter.tokens.prefilled": record.prefilled_tokens,

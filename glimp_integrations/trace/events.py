@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.strict_json import plain
 from glimp_integrations.trace.records import StepRecord
 from glimp_integrations.trace.trace import RoutedAnswer

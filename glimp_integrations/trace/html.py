@@ -156,14 +156,14 @@ def _render(template: str, trace: TraceData, **more: Any) -> str:
 def _top(records: Sequence[StepRecord]) -> float:
     """The chart's upper end in nats: all bars and thresholds are on one scale."""
     values = [_finite(r.entropy) for r in records]
-    values += [_finite(float(r.threshold)) for r in records if r.entropy is not None]
+    values += [_finite(r.level) for r in records if r.entropy is not None]
     return _ROOM * max((value for value in values if value is not None), default=0.0)
 
 
 def _step(record: StepRecord, top: float, *, is_answer: bool, decides_call: bool) -> _Step:
     text = visible(record.text).rstrip("\n")
     head, rest = _folded(text)
-    threshold = float(record.threshold)
+    threshold = record.level
     return _Step(
         record=record,
         name="answer" if is_answer else f"step {record.index + 1}",

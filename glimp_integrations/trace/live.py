@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.trace.events import Event, Finished, StepStarted, TextDelta
 from glimp_integrations.trace.terminal import COLOURS, step_header, totals, visible
 from glimp_integrations.trace.trace import RoutedAnswer

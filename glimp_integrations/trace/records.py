@@ -6,6 +6,7 @@ numbers.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import (
@@ -16,7 +17,7 @@ from pydantic import (
     model_serializer,
 )
 
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.strict_json import plain
 
 __all__ = [
@@ -60,10 +61,22 @@ class StepRecord(Record):
     estimator: str = Field(
         description="How H was computed, such as 'topk_renorm@20' (the 20 most likely tokens)."
     )
-    threshold: float | str = Field(
-        description="Nats; the large model writes where H is greater. 'inf' or '-inf' as text, for "
-        "JSON."
+    policy: str | None = Field(
+        default=None,
+        description="The policy that decided, such as 'threshold'; None: the step was not a "
+        "policy's to decide.",
     )
+    signal: float | str | None = Field(
+        default=None, description="The number that decided; H in nats for policies that go by H."
+    )
+    bound: float | str | None = Field(
+        default=None, description="The number that the signal was compared with."
+    )
+    threshold: float | str | None = Field(
+        description="Nats; the large model writes where H is greater. 'inf' or '-inf' as text, for "
+        "JSON; None: the policy does not go by H."
+    )
+    reason: str = Field(default="", description="Why this model wrote the step, in words.")
     tokens: int = Field(description="Kept tokens.")
     discarded_tokens: int = Field(description="Tokens generated for this step and thrown away.")
     requests: int = Field(description="Requests to both models for this step.")
@@ -79,6 +92,11 @@ class StepRecord(Record):
     )
     seconds: float = Field(description="Duration of the step in seconds, its glimpse included.")
     end: str | None = Field(description="Why the step ended, such as 'delimiter'.")
+
+    @property
+    def level(self) -> float:
+        """The threshold as a number of nats; ``inf`` where there was none."""
+        return math.inf if self.threshold is None else float(self.threshold)
 
 
 class CallProposal(Record):
@@ -189,6 +207,15 @@ class TraceData(Record):
         default=None, description="Tokens of the large model's prompt; None: not known."
     )
     errors: list[str] = Field(default=[], description="Failures that did not end the answer.")
+    route: str = Field(
+        default="routed",
+        description="'routed', or 'large_alone': the large model wrote everything, because "
+        "routing does not pay for calls of this kind, or to find out whether it does.",
+    )
+    route_reason: str = Field(default="", description="Why, in words.")
+    limits: list[str] = Field(
+        default=[], description="Budgets that changed what was written, in order, in words."
+    )
     cost: float | None = Field(
         default=None, description="Cost in the currency of the prices; None: no prices were given."
     )
@@ -215,6 +242,6 @@ class TraceData(Record):
 
     @property
     def large_step_share(self) -> float:
-        """The share of glimpsed steps that went to the large model (the intervention rate)."""
-        glimpsed = [step for step in self.steps if step.entropy is not None]
-        return sum(step.author == "large" for step in glimpsed) / len(glimpsed) if glimpsed else 0.0
+        """The share of steps that a policy gave to the large model (the intervention rate)."""
+        decided = [s for s in self.steps if s.entropy is not None or s.policy is not None]
+        return sum(step.author == "large" for step in decided) / len(decided) if decided else 0.0

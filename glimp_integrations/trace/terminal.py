@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from glimp_integrations.method.rule import Author
+from glimp_integrations.method.policy import Author
 from glimp_integrations.trace.records import StepRecord, TraceData
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def rich_trace(trace: TraceData, *, brief: bool = False) -> Group:
             step.index,
             step.author,
             step.entropy,
-            float(step.threshold),
+            step.level,
             is_answer=step.index in answers,
             decides_call=step.index in deciding,
         )
@@ -228,9 +228,7 @@ def _table(trace: TraceData) -> Table:
             "answer" if step.index in answers else str(step.index + 1),
             Text(step.author, colour),
             f"{step.entropy:.2f}" if glimpsed else "",
-            Text(
-                entropy_bar(step.entropy or 0.0, float(step.threshold)) if glimpsed else "", colour
-            ),
+            Text(entropy_bar(step.entropy or 0.0, step.level) if glimpsed else "", colour),
             Text(str(step.tokens), "dim"),
             Text(f"{step.seconds:.1f} s", "dim"),
             # No terminal is wider; rich would measure all of a long text.

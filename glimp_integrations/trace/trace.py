@@ -118,11 +118,12 @@ def finish_reason(result: RoutedAnswer) -> str:
     """Why a reply ended, in the words of OpenAI's API.
 
     Returns:
-        ``"tool_calls"``, ``"length"`` (a token budget or a full context window ended the reply) or
+        ``"tool_calls"``, ``"length"`` (a budget or a full context window ended the reply) or
         ``"stop"``.
     """
     trace = result.trace
     if result.tool_calls:
         return "tool_calls"
     reason = trace.answer_stop or trace.stop_reason
-    return "length" if reason in ("budget", "context_full") else "stop"
+    cut = ("budget", "context_full", "max_cost", "deadline")
+    return "length" if reason in cut else "stop"

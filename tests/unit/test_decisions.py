@@ -10,7 +10,8 @@ from helpers import TAGS
 from glimp_integrations import RoutingSettings
 from glimp_integrations.backends.base import Token
 from glimp_integrations.method.chain import Chain
-from glimp_integrations.method.rule import Action, Done, Glimpse, Rule, Write
+from glimp_integrations.method.policy import Done, Glimpse, Glimpsed, StepStart, Write
+from glimp_integrations.method.rule import Action, Rule, Threshold
 from glimp_integrations.method.steps import StepUpdate
 from glimp_integrations.output.constraints import FREE
 
@@ -21,11 +22,20 @@ def chain(*, tags: tuple[str, str] | None = TAGS, window: int | None = None, **o
 
 
 def rule(chain: Chain) -> Rule:
-    return Rule(chain.settings.threshold, chain.settings.answer_by)
+    return Rule(Threshold(chain.settings.threshold), chain.settings.answer_by)
+
+
+def author(threshold: float, *entropies: float) -> str:
+    """Who writes a step whose glimpse showed this."""
+    decision = Rule(Threshold(threshold)).action(StepStart(0, glimpse=Glimpsed(entropies)))
+    assert isinstance(decision, Write)
+    return decision.author
 
 
 def action(chain: Chain) -> Action:
-    return rule(chain).action(chain.next_step)
+    """The decision without its words and numbers."""
+    decision = rule(chain).action(chain.next_step)
+    return Write(decision.author) if isinstance(decision, Write) else decision
 
 
 def write(chain: Chain, *texts: str, author: str = "small") -> StepUpdate:
@@ -42,14 +52,14 @@ def ends(chain: Chain) -> list[str | None]:
 
 class TestWhoWrites:
     @pytest.mark.parametrize(
-        ("entropy", "author"),
+        ("entropy", "writer"),
         [(0.0, "small"), (1.0, "small"), (1.0000001, "large"), (3.0, "large")],
     )
-    def test_above_the_threshold_is_large_and_equal_is_small(self, entropy, author):
-        assert Rule(1.0).decide(entropy) == author
+    def test_above_the_threshold_is_large_and_equal_is_small(self, entropy, writer):
+        assert author(1.0, entropy) == writer
 
     def test_no_distribution_is_small(self):
-        assert Rule(0.0).decide(None) == "small"
+        assert author(0.0) == "small"
 
     def test_every_step_begins_with_a_glimpse(self):
         c = chain()
@@ -401,7 +411,7 @@ def test_the_same_tokens_lead_to_the_same_decisions():
         c, log = chain(max_step_tokens=3), []
         for entropy, texts in [(0.5, ["a", "\n\n"]), (1.5, ["b", "c", "d"]), (0.1, ["</think>"])]:
             log.append(action(c))
-            c.begin(rule(c).decide(entropy), entropy)
+            c.begin(author(1.0, entropy), entropy)
             log.extend(c.take(Token(text)) for text in texts)
         return [*log, action(c), c.context(), c.steps]
 

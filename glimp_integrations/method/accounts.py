@@ -1,0 +1,223 @@
+"""When routing should not happen at all: an account of what it takes, by kind of call.
+
+Routing pays where the small model writes much of the text, and much faster. It does not where
+both models have to read a long prompt for a short reply, or where nearly every step is the large
+model's. Which of the two it is differs between the calls of one program, so the account is kept
+by *kind*, and says for each call whether it is routed or the large model's alone.
+
+What the large model alone takes is learned from calls that it writes alone: first a few, to
+compare, and later a rare one. Where routing turns out to lose, a rare call is routed, because
+that can change. In money nothing has to be tried: the prices tell what the same text would have
+cost.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Literal
+
+__all__ = ["ROUTED", "Accounts", "Outcome", "Plan", "Route"]
+
+Route = Literal["routed", "large_alone"]
+"""Whether both models write a call, or the large one writes all of it."""
+
+_REMEMBERED = 12  # calls of a kind, routed and alone each
+_CLEAR = 0.1  # what a first comparison of few calls has to differ by
+_LEARNING = 8  # calls of a kind, after which the comparison stands whatever it says
+_DEARER, _CHEAPER = 1.02, 0.97  # to change over, and back: not at every breath of the machine
+_FIRST_TRIAL, _LAST_TRIAL = 16, 128  # calls between trials of the other way; doubled each time
+_NOTICED = 1.0  # seconds; below this nothing is compared
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call took.
+
+    Attributes:
+        route: How it was written.
+        seconds: From the first request to the last token.
+        tokens: Of the reply, reasoning included.
+        prompt: Length of the prompt, in any one unit.
+        writing: Seconds and tokens of the large model after the first token of its steps.
+        cost: In the currency of the prices; ``None``: no prices.
+        alone_cost: What the large model alone would have cost; ``None``: likewise.
+        large_share: The large model's share of the steps that were decided, 0 to 1.
+    """
+
+    route: Route
+    seconds: float
+    tokens: int
+    prompt: int
+    writing: tuple[float, int] = (0.0, 0)
+    cost: float | None = None
+    alone_cost: float | None = None
+    large_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a call is to be written.
+
+    Attributes:
+        route: Routed, or by the large model alone.
+        reason: Why, in words.
+        warning: Said to the user once: routing does not pay here. Empty: nothing to say.
+    """
+
+    route: Route
+    reason: str
+    warning: str = ""
+
+
+ROUTED = Plan("routed", "")
+
+
+def _window() -> deque[Outcome]:
+    return deque(maxlen=_REMEMBERED)
+
+
+@dataclass(slots=True)
+class _Account:
+    """The calls of one kind."""
+
+    routed: deque[Outcome] = field(default_factory=_window)
+    alone: deque[Outcome] = field(default_factory=_window)
+    calls: int = 0
+    verdict: Route | None = None
+    until_trial: int = _FIRST_TRIAL
+    between_trials: int = _FIRST_TRIAL
+    in_trial: bool = False
+
+
+class Accounts:
+    """Accounts of one router; safe for many calls at once."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, _Account] = {}
+        self._writing: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
+        self._lock = Lock()
+        self._warned = False
+
+    def plan(self, kind: str) -> Plan:
+        """How the next call of a kind is to be written.
+
+        Args:
+            kind: Calls of one kind take about the same; any text.
+        """
+        with self._lock:
+            account = self._accounts.setdefault(kind, _Account())
+            account.calls += 1
+            if account.verdict is None:
+                return self._learn(account)
+            account.until_trial -= 1
+            if account.until_trial <= 0:
+                account.between_trials = min(2 * account.between_trials, _LAST_TRIAL)
+                account.until_trial = account.between_trials
+                return self._trial(account)
+            return self._by_verdict(account, kind)
+
+    def record(self, kind: str, outcome: Outcome) -> None:
+        """A call is over."""
+        with self._lock:
+            account = self._accounts.setdefault(kind, _Account())
+            (account.routed if outcome.route == "routed" else account.alone).append(outcome)
+            if outcome.writing[1]:
+                self._writing.append(outcome.writing)
+            self._judge(account)
+
+    def ratio(self, kind: str) -> float | None:
+        """What routed calls took, over what the large model alone would have; ``None``: unknown."""
+        with self._lock:
+            account = self._accounts.get(kind)
+            return None if account is None else self._ratio(account)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _learn(self, account: _Account) -> Plan:
+        routed, alone = len(account.routed), len(account.alone)
+        waits = sum(outcome.seconds for outcome in account.routed) < _NOTICED
+        if routed < 2 or waits or self._has_prices(account) or routed <= alone + 1:
+            return Plan("routed", "not enough calls of this kind to compare")
+        return Plan("large_alone", "to learn what the large model alone takes for such calls")
+
+    def _trial(self, account: _Account) -> Plan:
+        if account.verdict == "large_alone":
+            return Plan("routed", "to see whether routing pays by now")
+        if self._has_prices(account):
+            return Plan("routed", self._words(account))
+        return Plan("large_alone", "to see what the large model alone takes by now")
+
+    def _by_verdict(self, account: _Account, kind: str) -> Plan:
+        words = self._words(account)
+        if account.verdict == "routed":
+            return Plan("routed", words)
+        warning = ""
+        if not self._warned:
+            self._warned = True
+            which = kind.partition(" #")[0]
+            warning = (
+                f"routing costs more than the large model alone here ({which}): {words}, because "
+                f"{self._cause(account)}. The large model answers such calls alone from now on; "
+                "route='always' routes them all the same"
+            )
+        return Plan("large_alone", words, warning)
+
+    def _judge(self, account: _Account) -> None:
+        ratio = self._ratio(account)
+        if ratio is None or len(account.routed) < 2:
+            return
+        if account.verdict is None:
+            clear = abs(ratio - 1) > _CLEAR
+            if clear or len(account.routed) + len(account.alone) >= _LEARNING:
+                account.verdict = "routed" if ratio <= 1 else "large_alone"
+        elif account.verdict == "routed" and ratio > _DEARER:
+            account.verdict = "large_alone"
+        elif account.verdict == "large_alone" and ratio < _CHEAPER:
+            account.verdict = "routed"
+        else:
+            return
+        account.until_trial = account.between_trials = _FIRST_TRIAL
+
+    def _ratio(self, account: _Account) -> float | None:
+        if not account.routed:
+            return None
+        if self._has_prices(account):
+            alone = sum(outcome.alone_cost or 0.0 for outcome in account.routed)
+            return sum(o.cost or 0.0 for o in account.routed) / alone if alone else None
+        took = sum(outcome.seconds for outcome in account.routed)
+        if not account.alone or took < _NOTICED:
+            return None
+        seconds = sum(wrote for wrote, _ in self._writing)
+        tokens = sum(written for _, written in self._writing)
+        token = seconds / tokens if tokens else 0.0
+        # What is not writing is reading: as long as the prompt is.
+        reading = sum(max(0.0, o.seconds - token * o.tokens) for o in account.alone)
+        reading /= max(1, sum(outcome.prompt for outcome in account.alone))
+        alone = sum(reading * o.prompt + token * o.tokens for o in account.routed)
+        return took / alone if alone else None
+
+    @staticmethod
+    def _has_prices(account: _Account) -> bool:
+        return bool(account.routed) and account.routed[-1].alone_cost is not None
+
+    def _words(self, account: _Account) -> str:
+        ratio = self._ratio(account)
+        what = "money" if self._has_prices(account) else "time"
+        calls = len(account.routed)
+        return f"routing took {ratio or 0.0:.2f} times the large model's {what} in {calls} calls"
+
+    @staticmethod
+    def _cause(account: _Account) -> str:
+        routed = account.routed
+        share = sum(outcome.large_share for outcome in routed) / len(routed)
+        if share > 0.8:
+            return (
+                f"the large model writes {share:.0%} of the steps, and what the small one begins "
+                "is thrown away"
+            )
+        return (
+            "both models have to read the prompt, or the small one is not much faster than the "
+            "large one"
+        )
