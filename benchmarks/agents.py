@@ -1,6 +1,7 @@
 """Agents with tools: does a pair answer as well as its large model alone, and does it end?
 
-    python benchmarks/agents.py                     # 32 questions, three arms
+    python benchmarks/agents.py                     # 32 questions, four arms
+    python benchmarks/agents.py --arm large --arm default --learn 10
     python benchmarks/agents.py --n 9 --arm routed --threshold 0.5 --show
     python benchmarks/agents.py --json FILE         # one line per question and arm
 
@@ -8,7 +9,8 @@ The agent is LangChain's ``create_agent`` with the tools and the system prompt o
 ``examples/langchain/agent.py``, the models are the bundled ones, greedy, everything else is a
 default. A third of the questions needs no tool, two need two calls. An answer is right if its last
 message holds what was asked for. The arms answer each question in turn, each on models of its own:
-nobody finds another's prompt in a cache.
+nobody finds another's prompt in a cache. The arm ``default`` leaves routing where it does not pay, and
+learns from its first calls where that is; ``--learn`` leaves them out of the times.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ from langchain_glimp import ChatGlimpRouter
 ARMS: dict[str, dict[str, Any]] = {
     "small": {"threshold": math.inf, "answer_by": "small"},
     "large": {"threshold": -1.0},
-    "routed": {},
+    "routed": {"route": "always"},
+    "default": {},
 }
 RECURSION_LIMIT = 10
 """Steps of the graph, half of them the model's: an agent that needs more goes in circles."""
@@ -120,6 +123,7 @@ class Outcome:
 
     Attributes:
         turns: Replies of the model.
+        alone: Those that the large model wrote alone, because routing does not pay.
         ended: ``False``: the recursion limit was reached.
         small_tokens: Generated, discarded ones included; likewise ``large_tokens``.
         proposed: Calls that the small model began and the large one decided on.
@@ -133,6 +137,7 @@ class Outcome:
     right: bool
     calls: int
     turns: int
+    alone: int
     ended: bool
     seconds: float
     small_tokens: int
@@ -182,6 +187,7 @@ def ask(agent: Any, arm: str, question: Question) -> tuple[Outcome, list[Any]]:
         right=bool(re.search(question.right, answer)),
         calls=sum(len(m.tool_calls) for m in replies),
         turns=len(replies),
+        alone=sum(record["route"] == "large_alone" for record in records),
         ended=ended,
         seconds=seconds,
         small_tokens=sum(r["usage"]["small"]["output_tokens"] for r in records),
@@ -191,11 +197,11 @@ def ask(agent: Any, arm: str, question: Question) -> tuple[Outcome, list[Any]]:
     ), messages
 
 
-def table(outcomes: list[Outcome]) -> Table:
-    """Totals of every arm.
+def table(outcomes: list[Outcome], learn: int = 0) -> Table:
+    """Totals of every arm; times without the first ``learn`` questions.
 
     ``no tool``, ``one call`` and ``two calls``: right answers by what a question needs. ``turns``:
-    replies of the models. ``limit``: questions that ran into the recursion limit. ``over large``:
+    replies of the models. ``alone``: those that the large model wrote alone. ``limit``: questions that ran into the recursion limit. ``over large``:
     time as a share of the large model's alone. ``proposed, made``: calls the small model began, and
     how many of them the large one made.
     """
@@ -208,6 +214,7 @@ def table(outcomes: list[Outcome]) -> Table:
         "two calls",
         "calls",
         "turns",
+        "alone",
         "limit",
         "empty",
         "s each",
@@ -218,7 +225,7 @@ def table(outcomes: list[Outcome]) -> Table:
     ):
         shown.add_column(heading, justify="left" if heading == "arm" else "right")
     arms = list(dict.fromkeys(o.arm for o in outcomes))
-    times = {arm: [o.seconds for o in outcomes if o.arm == arm] for arm in arms}
+    times = {arm: [o.seconds for o in outcomes if o.arm == arm][learn:] for arm in arms}
     for arm in arms:
         own = [o for o in outcomes if o.arm == arm]
         ratio = f"{sum(times[arm]) / sum(times['large']):.2f}" if "large" in times else ""
@@ -231,6 +238,7 @@ def table(outcomes: list[Outcome]) -> Table:
             ),
             str(sum(o.calls for o in own)),
             str(sum(o.turns for o in own)),
+            str(sum(o.alone for o in own)),
             str(sum(not o.ended for o in own)),
             str(sum(o.ended and not o.answer.strip() for o in own)),
             f"{statistics.fmean(times[arm]):.1f}",
@@ -245,14 +253,16 @@ def table(outcomes: list[Outcome]) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=len(QUESTIONS), help="questions")
-    parser.add_argument("--arm", choices=list(ARMS), action="append", help="default: all three")
-    parser.add_argument("--threshold", type=float, help="nats, of the routed arm; default: 1.0")
+    parser.add_argument("--arm", choices=list(ARMS), action="append", help="default: all")
+    parser.add_argument("--learn", type=int, default=0, help="questions left out of the times")
+    parser.add_argument("--threshold", type=float, help="nats, of the routed arms; default: 1.0")
     parser.add_argument("--show", action="store_true", help="print every message")
     parser.add_argument("--json", type=Path, help="write one line per question and arm")
     options = parser.parse_args()
     console = Console(width=150)
     if options.threshold is not None:
-        ARMS["routed"]["threshold"] = options.threshold
+        for arm in ("routed", "default"):
+            ARMS[arm]["threshold"] = options.threshold
     program = load_example("langchain", "agent")
     tools = [program.calculator, program.days_between, program.count_words]
     agents = {
@@ -280,7 +290,7 @@ def main() -> None:
                 for message in messages[1:]:
                     console.print(message.pretty_repr(), markup=False, highlight=False)
                 console.print(f"right: {outcome.right}, calls: {outcome.calls}", style="bold")
-    console.print(table(outcomes))
+    console.print(table(outcomes, options.learn))
     console.print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
         f"bundled models, greedy, max_tokens={MAX_TOKENS}"

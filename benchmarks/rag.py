@@ -1,12 +1,15 @@
 """Questions about a corpus: is the answer in the passage that the reply cites?
 
-    python benchmarks/rag.py                # 30 questions, the pair and the large model alone
+    python benchmarks/rag.py                # 30 questions, two pairs and the large model alone
     python benchmarks/rag.py --n 5 --json FILE
+    python benchmarks/rag.py --arm "large alone" --arm default --learn 10
 
 The corpus is the language reference that ships with Python, the engine that of
 ``examples/llamaindex/rag.py``: MiniLM, Qdrant, ``CitationQueryEngine``. ``rag_questions.jsonl``
 holds a pattern of each answer and words of the passage that tells it. The arms answer every
-question in turn, each on a large model of its own: nobody finds another's prompt in a cache.
+question in turn, each on a large model of its own: nobody finds another's prompt in a cache. The
+arm ``default`` leaves routing where it does not pay, and learns from its first calls where that is;
+``--learn`` leaves them out of the times.
 """
 
 from __future__ import annotations
@@ -39,7 +42,11 @@ from glimp_integrations.weights import LARGE, SMALL, ensure
 from llamaindex_glimp import GlimpRouterLLM, RoutedReplyEvent
 
 HERE = Path(__file__).parent
-ARMS = {"pair": 0.5, "large alone": -1.0}
+ARMS: dict[str, dict[str, Any]] = {
+    "routed": {"route": "always"},
+    "default": {},
+    "large alone": {"threshold": -1.0},
+}
 
 
 class Results(BaseEventHandler):
@@ -57,7 +64,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=30, help="questions")
     parser.add_argument("--top", type=int, default=3, help="passages a question")
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--threshold", type=float, default=ARMS["pair"], help="nats")
+    parser.add_argument("--threshold", type=float, default=0.5, help="nats")
+    parser.add_argument("--arm", choices=list(ARMS), action="append", help="default: all")
+    parser.add_argument("--learn", type=int, default=0, help="questions left out of the times")
     parser.add_argument("--json", type=Path, help="write one line per reply")
     options = parser.parse_args()
     console = Console(width=110)
@@ -72,11 +81,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         client = QdrantClient(path=folder)
         index = rag.opened(client, rag.passages(14_000), console)
-        for arm, threshold in {**ARMS, "pair": options.threshold}.items():
+        for arm in options.arm or ARMS:
             llm = GlimpRouterLLM(
                 small=small,
                 large=LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1),
-                threshold=threshold,
+                **{"threshold": options.threshold, **ARMS[arm]},
                 temperature=0,
                 untagged_answer="whole",
                 max_tokens=options.max_tokens,
@@ -93,7 +102,7 @@ def main() -> None:
                     with options.json.open("a", encoding="utf-8") as lines:
                         lines.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
         client.close()
-    console.print(table(rows))
+    console.print(table(rows, options.learn))
     console.print(
         f"{SMALL.model} / {LARGE.model} Q4_K_M on llama.cpp, greedy, threshold "
         f"{options.threshold} nats, {options.top} passages a question; {platform.machine()}, "
@@ -119,6 +128,7 @@ def answer(engine: Any, item: dict[str, str], rag: ModuleType, results: Results)
         "small tokens": sum(trace.tokens("small") for trace in traces),
         "large tokens": sum(trace.tokens("large") for trace in traces),
         "calls": len(traces),
+        "alone": sum(trace.route == "large_alone" for trace in traces),
         "seconds": seconds,
     }
 
@@ -128,20 +138,26 @@ def tells(passage: str, item: dict[str, str]) -> bool:
     return item["evidence"] in " ".join(passage.split())
 
 
-def table(rows: list[dict[str, Any]]) -> Table:
+def table(rows: list[dict[str, Any]], learn: int = 0) -> Table:
+    """Totals of every arm; times without the first ``learn`` questions."""
     counts = ["retrieved", "answered", "cites", "cited passage tells"]
-    sums = ["small tokens", "large tokens", "calls"]
-    shown = Table("arm", "questions", *counts, *sums, "seconds", "time", title="RAG")
-    arms = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
-    alone = [row["seconds"] for row in arms["large alone"]]
+    sums = ["small tokens", "large tokens", "calls", "alone"]
+    headings = ("seconds", "over large", "median")
+    shown = Table("arm", "questions", *counts, *sums, *headings, title="RAG")
+    arms = {
+        arm: [r for r in rows if r["arm"] == arm] for arm in dict.fromkeys(r["arm"] for r in rows)
+    }
+    alone = [row["seconds"] for row in arms.get("large alone", [])][learn:]
     for arm, own in arms.items():
-        ratio = statistics.median(r["seconds"] / a for r, a in zip(own, alone, strict=True))
+        took = [row["seconds"] for row in own][learn:]
+        ratios = [one / other for one, other in zip(took, alone, strict=bool(alone))]
         shown.add_row(
             arm,
             str(len(own)),
             *(str(sum(row[name] for row in own)) for name in (*counts, *sums)),
-            f"{sum(row['seconds'] for row in own):.0f}",
-            f"{ratio:.2f}",
+            f"{sum(took):.0f}",
+            f"{sum(took) / sum(alone):.2f}" if alone else "",
+            f"{statistics.median(ratios):.2f}" if ratios else "",
         )
     return shown
 
