@@ -9,8 +9,8 @@ The agent is LangChain's ``create_agent`` with the tools and the system prompt o
 ``examples/langchain/agent.py``, the models are the bundled ones, greedy, everything else is a
 default. A third of the questions needs no tool, two need two calls. An answer is right if its last
 message holds what was asked for. The arms answer each question in turn, each on models of its own:
-nobody finds another's prompt in a cache. The arm ``default`` leaves routing where it does not pay, and
-learns from its first calls where that is; ``--learn`` leaves them out of the times.
+nobody finds another's prompt in a cache. The arm ``default`` leaves routing where it does not pay,
+and learns from its first calls where that is; ``--learn`` leaves them out of the times.
 """
 
 from __future__ import annotations
@@ -201,9 +201,9 @@ def table(outcomes: list[Outcome], learn: int = 0) -> Table:
     """Totals of every arm; times without the first ``learn`` questions.
 
     ``no tool``, ``one call`` and ``two calls``: right answers by what a question needs. ``turns``:
-    replies of the models. ``alone``: those that the large model wrote alone. ``limit``: questions that ran into the recursion limit. ``over large``:
-    time as a share of the large model's alone. ``proposed, made``: calls the small model began, and
-    how many of them the large one made.
+    replies of the models. ``alone``: those that the large model wrote alone. ``limit``: questions
+    that ran into the recursion limit. ``over large``: time as a share of the large model's alone.
+    ``proposed, made``: calls the small model began, and how many of them the large one made.
     """
     shown = Table(title="Agents", header_style="bold")
     for heading in (
