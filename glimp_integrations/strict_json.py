@@ -18,7 +18,13 @@ def has_lone_surrogate(text: str) -> bool:
     written to a file nor sent. ``json.loads`` makes one of an escape such as ``"\ud83d"`` without
     its other half, and the operating system of names that are not UTF-8.
     """
-    return not text.isascii() and _SURROGATES.search(text) is not None
+    if text.isascii():
+        return False
+    try:
+        text.encode()  # for long texts much quicker than a search
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def well_formed(text: str) -> str:

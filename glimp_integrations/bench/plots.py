@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from glimp_integrations.bench.summary import ArmFigures, Summary
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.trace.terminal import visible
+from glimp_integrations.trace.step_lines import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

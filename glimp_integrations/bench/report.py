@@ -13,7 +13,7 @@ from glimp_integrations.bench.summary import ArmFigures, Comparison, Summary, su
 from glimp_integrations.bench.verdict import verdict
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.settings import Prices
-from glimp_integrations.trace.terminal import visible
+from glimp_integrations.trace.step_lines import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

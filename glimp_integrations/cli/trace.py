@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +14,8 @@ from rich.text import Text
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.trace.files import Saved, load, parse, write
-from glimp_integrations.trace.terminal import COLOURS, rich_trace, visible
+from glimp_integrations.trace.step_lines import COLOURS, visible
+from glimp_integrations.trace.terminal import print_trace
 from glimp_integrations.trace.trace import Trace
 
 __all__ = ["run"]
@@ -30,6 +34,11 @@ def run(file: str, html: str | None, number: int | None, title: str | None, brie
     Raises:
         ConfigError: The file has no such trace, or a file cannot be read or written.
     """
+    with _no_collections():
+        _run(file, html, number, title, brief)
+
+
+def _run(file: str, html: str | None, number: int | None, title: str | None, brief: bool) -> None:
     traces, remarks = load(file)
     for remark in remarks[:1]:
         more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
@@ -44,7 +53,7 @@ def run(file: str, html: str | None, number: int | None, title: str | None, brie
     chosen = _chosen(traces, 1 if number is None else number, file)
     trace = parse(chosen.trace, Trace, chosen.place)
     if html is None:
-        Console(highlight=False).print(rich_trace(trace, brief=brief))
+        print_trace(trace, Console(highlight=False), brief=brief)
         return
     page = trace.to_html(title or chosen.name or Path(file).stem)
     if html == "-":
@@ -54,6 +63,21 @@ def run(file: str, html: str | None, number: int | None, title: str | None, brie
         return
     write(html, page, "the page")
     Console(stderr=True, highlight=False).print(Text(f"wrote {html}"))
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Without Python's search for cycles of objects, which takes a second for 100,000 steps.
+
+    It would look again and again through objects that all stay to the end.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _chosen(traces: list[Saved], number: int, file: str) -> Saved:

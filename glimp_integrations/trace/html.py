@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import regex
 
 from glimp_integrations.strict_json import well_formed
-from glimp_integrations.trace.records import InvalidToolCall, StepRecord, ToolCall, TraceData
-from glimp_integrations.trace.terminal import (
-    EMPTY_STEPS,
-    answer_steps,
-    deciding_steps,
-    proposed_calls,
-    saving,
-    visible,
+from glimp_integrations.trace.html_steps import (
+    ShownStep,
+    chart_bars,
+    counted,
+    shown_seconds,
+    step_items,
 )
+from glimp_integrations.trace.records import InvalidToolCall, StepRecord, ToolCall, TraceData
+from glimp_integrations.trace.step_lines import EMPTY_STEPS, answer_steps, deciding_steps, visible
+from glimp_integrations.trace.terminal import proposed_calls, saving
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,45 +46,7 @@ _REASONS = {
     "call_proposed": "a tool call, for the large model to decide on",
 }
 # Usual ends of a step, which are not shown.
-_USUAL = {None, "delimiter", "eos", "think_end", "stop"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What the templates show of a step.
-
-    Attributes:
-        record: The step's record.
-        name: Its heading, such as ``"step 3"``.
-        head: The part of the text that is always visible.
-        rest: The part that is folded; empty for short texts.
-        empty: What is shown in place of an empty text.
-        threshold: The step's threshold in nats; may be infinite.
-        height: H on the scale of the chart, 0 to 100; ``None`` without a glimpse.
-        decides_call: Whether it was written to decide on a tool call that the small model began.
-        mark: The threshold on the scale of the chart; ``None`` where it is not on it.
-    """
-
-    record: StepRecord
-    name: str
-    head: str
-    rest: str
-    empty: str
-    threshold: float
-    height: float | None
-    decides_call: bool
-    mark: float | None
-
-    @property
-    def sign(self) -> str:
-        """The sign between H and the threshold."""
-        return ">" if (self.record.entropy or 0.0) > self.threshold else "≤"
-
-    @property
-    def end(self) -> str:
-        """Why the step ended; empty for usual ends."""
-        end = self.record.end
-        return "" if end in _USUAL or end is None else _REASONS.get(end, _words(end))
+_USUAL = {"delimiter", "eos", "think_end", "stop"}
 
 
 def page(trace: TraceData, title: str = "GlimpRouter trace") -> str:
@@ -134,13 +97,19 @@ def _render(template: str, trace: TraceData, **more: Any) -> str:
     ]
     glimpsed = [step for step in steps if step.height is not None]
     marks = sorted({step.threshold for step in glimpsed})
+    for_page = bool(more.get("page"))
     view: dict[str, Any] = {
         "page": False,
         "reply": None,
         **more,
         "trace": trace,
-        "steps": steps,
-        "glimpsed": glimpsed,
+        "steps": len(steps),
+        "bars": chart_bars(steps, page=for_page),
+        "items": step_items(steps, page=for_page),
+        "wrote": Counter(record.author for record in trace.steps),
+        "kept": {author: trace.tokens(author) for author in ("small", "large")},
+        "glimpses": len(glimpsed),
+        "highest": max((step.record.entropy or 0.0 for step in glimpsed), default=0.0),
         "to_large": sum(step.record.author == "large" for step in glimpsed),
         "thresholds": marks,
         "estimators": sorted({step.record.estimator for step in glimpsed}),
@@ -160,11 +129,11 @@ def _top(records: Sequence[StepRecord]) -> float:
     return _ROOM * max((value for value in values if value is not None), default=0.0)
 
 
-def _step(record: StepRecord, top: float, *, is_answer: bool, decides_call: bool) -> _Step:
+def _step(record: StepRecord, top: float, *, is_answer: bool, decides_call: bool) -> ShownStep:
     text = visible(record.text).rstrip("\n")
     head, rest = _folded(text)
     threshold = record.level
-    return _Step(
+    return ShownStep(
         record=record,
         name="answer" if is_answer else f"step {record.index + 1}",
         head=head,
@@ -174,6 +143,7 @@ def _step(record: StepRecord, top: float, *, is_answer: bool, decides_call: bool
         height=_percent(_finite(record.entropy), top),
         decides_call=decides_call,
         mark=_percent(_finite(threshold), top),
+        end="" if record.end is None or record.end in _USUAL else _reason(record.end),
     )
 
 
@@ -205,6 +175,10 @@ def _characters(text: str) -> list[str]:
     return [match.group() for match in matches]
 
 
+def _reason(name: str) -> str:
+    return _REASONS.get(name, _words(name))
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
@@ -229,14 +203,13 @@ def _environment() -> Environment:
     environment.filters.update(
         visible=visible,
         data=_json,
-        count=lambda number: f"{number:,}",
         nats=lambda value: f"{value:.2f}",
         threshold=lambda value: f"{value:g}",
         percent=lambda share: f"{share:.0%}",
-        seconds=lambda value: f"{value:.1f} s" if value < 100 else f"{value:,.0f} s",
+        seconds=shown_seconds,
         money=lambda value: f"{value:.6f}",
         words=_words,
-        reason=lambda name: _REASONS.get(name, _words(name)),
-        s=lambda number, word: f"{number:,} {word}{'' if number == 1 else 's'}",
+        reason=_reason,
+        s=counted,
     )
     return environment

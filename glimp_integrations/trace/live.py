@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from glimp_integrations.method.policy import Author
 from glimp_integrations.trace.events import Event, Finished, StepStarted, TextDelta
-from glimp_integrations.trace.terminal import COLOURS, step_header, totals, visible
+from glimp_integrations.trace.step_lines import COLOURS, visible
+from glimp_integrations.trace.terminal import step_header, totals
 from glimp_integrations.trace.trace import RoutedAnswer
 
 if TYPE_CHECKING:

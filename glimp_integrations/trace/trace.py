@@ -72,11 +72,13 @@ class Trace(TraceData):
         Args:
             console: A rich console; standard output by default.
         """
+        from glimp_integrations.trace.terminal import print_trace
+
         if console is None:
             from rich.console import Console
 
             console = Console(highlight=False)
-        console.print(self)
+        print_trace(self, console)
 
     def __rich__(self) -> Group:
         from glimp_integrations.trace.terminal import rich_trace

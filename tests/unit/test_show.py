@@ -14,7 +14,8 @@ from rich.live import Live
 from glimp_integrations import Finished, Price, Prices, StepStarted, TextDelta
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.trace.live import LivePrinter
-from glimp_integrations.trace.terminal import entropy_bar, plain, rich_trace, step_header
+from glimp_integrations.trace.step_lines import entropy_bar
+from glimp_integrations.trace.terminal import plain, rich_trace, step_header
 
 HOSTILE = ["[red]text[/red]", "[/]", r"\[bold]", "[link=a]b", ":smile:", "[1, 2] 3.14 'x'"]
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import random
+import re
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.text import Text
 
 from glimp_integrations import ConfigError, Trace
+from glimp_integrations.cli.trace import run
 from glimp_integrations.trace.files import load
 from glimp_integrations.trace.records import CallProposal, StepRecord
-from glimp_integrations.trace.terminal import _StepText, plain
+from glimp_integrations.trace.step_lines import StepText
+from glimp_integrations.trace.terminal import plain, print_trace
 
 HALF = "a \ud83d b"
 
@@ -94,10 +101,11 @@ def test_counts_that_no_call_can_have_are_refused(field: str, value: int) -> Non
 def test_texts_are_wrapped_as_rich_wraps_them() -> None:
     chance = random.Random(3)
     words = ["a", "bc", "def", "ghijkl", " ", " ", " ", "\n", ".", "x" * 12, " y", "é"]
-    for _ in range(400):
+    words += ["×", "≤ ", "漢字", "\u00a0", "e\u0301", "👩\u200d👧", "\t", "\u2028", "\u2060"]
+    for _ in range(600):
         text = "".join(chance.choices(words, k=chance.randrange(50))).rstrip("\n")
         width, shown = chance.choice([5, 20]), []
-        for one in (_StepText(text, "cyan"), Group(Text(text, style="cyan"), Text(""))):
+        for one in (StepText(text, "cyan"), Group(Text(text, style="cyan"), Text(""))):
             console = Console(file=io.StringIO(), width=width)
             console.print(one)
             shown.append(console.file.getvalue())  # type: ignore[attr-defined]
@@ -125,3 +133,58 @@ def test_showing_a_trace_goes_through_its_steps_a_few_times_only(kind: str) -> N
     page = long.to_html()
     assert page.count("decides on the tool call") == plain(long).count("decides on the") == 1
     assert steps.times < 60 and proposals.times < 60
+
+
+@pytest.mark.parametrize("show", ["text", "brief", "page"])
+def test_a_long_trace_costs_little_for_each_step(show: str) -> None:
+    # About ten times what it takes; rich's own table takes four times as long as this allows.
+    texts = ["We add 3 and 4, which gives 7.\n\n", "So 3 × 4 ≤ 12.\n\n", "word " * 60]
+    long = trace([step(i, text=texts[i % 3]) for i in range(3000)])
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    trace([]).to_html()  # imports
+    started = time.thread_time()
+    if show == "page":
+        long.to_html()
+    else:
+        print_trace(long, console, brief=show == "brief")
+    assert (time.thread_time() - started) / 3000 < 0.0001
+
+
+def test_checking_what_was_read_costs_little_for_each_step() -> None:
+    data = trace([step(i) for i in range(3000)]).to_json()
+    started = time.thread_time()
+    Trace.from_json(data)
+    assert (time.thread_time() - started) / 3000 < 0.0001
+
+
+@pytest.mark.parametrize("width", [30, 80, 600])
+def test_brief_rows_fit_whatever_the_texts_are(width: int) -> None:
+    texts = ["a\x1b[2Jb\tc\nd", "漢字" * 300, "x" * 900, "", "e\u0301 👩\u200d👧 " * 90, "[bold]b"]
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
+    print_trace(trace([step(i, text=text) for i, text in enumerate(texts)]), console, brief=True)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    plain_rows = re.sub(r"\x1b\[[\d;]*m", "", printed).split("\n")[1:7]
+    assert "\x1b[36m" in printed and "\x1b" not in "".join(plain_rows)
+    before = len("   1 small  0.50 ███░░░░░░░     15 1.0 s ")
+    assert all(cell_len(row) < max(width, before + 11) for row in plain_rows)
+    assert [row[before - 6 : before] for row in plain_rows] == ["1.0 s "] * 6
+    assert plain_rows[0].endswith("a␛[2Jb c d") and plain_rows[3].endswith("(nothing)")
+    assert plain_rows[1].endswith("…") and plain_rows[2].endswith("x…")
+    assert plain_rows[5].endswith("[bold]b")
+
+
+@pytest.mark.parametrize("entropy", [float("inf"), float("nan"), -1.0])
+def test_an_entropy_that_is_no_number_is_shown(entropy: float) -> None:
+    data = json.dumps(json.loads(trace([step(0)]).to_json()) | {"steps": [vars(step(0))]})
+    odd = Trace.from_json(data.replace('"entropy": 0.5', f'"entropy": {json.dumps(entropy)}'))
+    assert f"H {entropy:.2f}" in plain(odd)
+    assert "step 1" in odd.to_html()
+
+
+def test_a_shown_file_leaves_garbage_collection_as_it_was(tmp_path: Path) -> None:
+    trace([step(0)]).save(tmp_path / "t.json")
+    for missing in (False, True):
+        path = tmp_path / ("missing.json" if missing else "t.json")
+        with pytest.raises(ConfigError) if missing else nullcontext():
+            run(str(path), str(tmp_path / "p.html"), None, None, brief=False)
+        assert gc.isenabled()
