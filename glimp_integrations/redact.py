@@ -9,8 +9,17 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, unquote, urlsplit
+from urllib.request import getproxies
 
-__all__ = ["bare_url", "has_user_info", "hide", "public_model_string", "public_url", "secret_forms"]
+__all__ = [
+    "bare_url",
+    "has_user_info",
+    "hide",
+    "proxy_secrets",
+    "public_model_string",
+    "public_url",
+    "secret_forms",
+]
 
 _HIDDEN = "***"
 # Shorter ones may be ordinary words or numbers, and hiding them would make messages unreadable.
@@ -115,6 +124,23 @@ def secret_forms(key: str | None, url: str, headers: Iterable[str] = ()) -> tupl
     forms |= dict.fromkeys(_forms_of_user_info(user_info))
     # Texts of servers are shown on one line, with single spaces.
     return tuple(forms | dict.fromkeys(" ".join(word.split()) for word in forms if word.split()))
+
+
+def proxy_secrets() -> tuple[str, ...]:
+    """All forms of the passwords of proxies that the environment names (``HTTPS_PROXY``, ...).
+
+    Returns:
+        Texts for :func:`hide`. Of a proxy that is no valid URL, for example because its password
+        has a slash in it, also every part that may be one of the password.
+    """
+    forms: dict[str, None] = {}
+    for proxy in getproxies().values():
+        forms |= dict.fromkeys(secret_forms(None, proxy))
+        user_info = _SCHEME.sub("", proxy, count=1).rpartition("@")[0]
+        password = user_info.partition(":")[2] or user_info
+        parts = (password, *re.split(r"[/?#@:\[\]\\]", password))
+        forms |= dict.fromkeys(part for part in parts if len(part) >= _MIN_CHARACTERS)
+    return tuple(forms)
 
 
 def _secret_parts(url: str) -> tuple[str, str]:

@@ -307,8 +307,11 @@ class Backend(ABC):
         """Name and address, for messages."""
         return f"{self.name} at {self.url}" if self.url else self.name
 
-    def __deepcopy__(self, _: Any) -> Self:
+    def __copy__(self) -> Self:
         # Frameworks copy their models. Weights and connections cannot be copied, only shared.
+        return self
+
+    def __deepcopy__(self, _: Any) -> Self:
         return self
 
     def __repr__(self) -> str:

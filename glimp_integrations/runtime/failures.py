@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from glimp_integrations.backends.base import HEADERS, Backend
 from glimp_integrations.errors import BackendError, GlimpError, ModelError
 from glimp_integrations.method.policy import Author
-from glimp_integrations.redact import hide, public_model_string, secret_forms
+from glimp_integrations.redact import hide, proxy_secrets, public_model_string, secret_forms
 from glimp_integrations.settings import RoutingSettings
 
 __all__ = ["asked", "ignored", "stand_in"]
@@ -99,6 +99,6 @@ def _in_words(error: Exception) -> str:
         text = ""
     headers = [value.get_secret_value() for value in (HEADERS.get() or {}).values()]
     text = public_model_string(text) or type(error).__name__
-    text = hide(text, secret_forms(None, "", headers))
+    text = hide(text, (*secret_forms(None, "", headers), *proxy_secrets()))
     text = "".join(c if c.isprintable() else "\ufffd" for c in text)
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"

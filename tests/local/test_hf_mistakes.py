@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import pickle
 import shutil
 import sys
 import traceback
@@ -499,6 +500,46 @@ class TestSecrets:
             load(folder, token=SECRET)
         assert "gated" in str(caught.value) or "401" in str(caught.value)
         assert SECRET not in self.everything(caught.value)
+
+    def test_nor_a_part_of_it_in_a_shortened_message(self, folder, monkeypatch):
+        def refuse(*_: Any, token: str, **__: Any) -> None:
+            raise OSError("x" * 290 + token)
+
+        monkeypatch.setattr(loading.AutoConfig, "from_pretrained", refuse)
+        with pytest.raises(GlimpError) as caught:
+            load(folder, token=SECRET)
+        assert "xxx" in str(caught.value) and SECRET[:8] not in str(caught.value)
+
+    def test_nor_a_proxy_s_password(self, folder, monkeypatch):
+        address = f"http://jane:{SECRET}@proxy.invalid:3128"
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise OSError(f"no way through {address}")
+
+        monkeypatch.setenv("HTTPS_PROXY", address)
+        monkeypatch.setattr(loading.AutoConfig, "from_pretrained", refuse)
+        with pytest.raises(GlimpError) as caught:
+            load(folder)
+        assert "no way through" in str(caught.value)
+        assert SECRET not in self.everything(caught.value)
+
+    def test_nor_in_a_pickle(self):
+        backend = HuggingFaceBackend("org/model", token=SECRET, revision="v2")
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            stored = pickle.dumps(backend, protocol)
+            assert SECRET.encode() not in stored
+            again = pickle.loads(stored)._source()
+            assert (again.model, again.revision, again.token) == ("org/model", "v2", None)
+        assert copy.copy(backend) is copy.deepcopy(backend) is backend
+        assert backend._source().token.get_secret_value() == SECRET
+
+    def test_a_loaded_model_cannot_be_pickled(self, folder):
+        backend = load(folder, token=SECRET)
+        try:
+            with pytest.raises(ConfigError, match="a loaded model cannot be pickled"):
+                pickle.dumps(backend)
+        finally:
+            backend.close()
 
     def test_it_gets_where_it_is_needed(self, folder, monkeypatch):
         seen = []

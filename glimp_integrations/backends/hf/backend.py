@@ -54,7 +54,8 @@ class HuggingFaceBackend(Backend):
         revision: Passed to ``from_pretrained``.
         local_files_only: Passed to ``from_pretrained``.
         trust_remote_code: Run code that comes with the model; off by default.
-        token: The access token for gated models; by default what ``hf auth login`` stored.
+        token: The access token for gated models; by default what ``hf auth login`` stored. Pickles
+            leave it out.
         model_options: Further arguments of ``AutoModelForCausalLM.from_pretrained``.
         generation: Fields of ``GenerationConfig`` that override the model's own, such as
             ``{"repetition_penalty": 1.05}``.
@@ -127,6 +128,20 @@ class HuggingFaceBackend(Backend):
         self._cache_bytes = cache_bytes
         self._engine: Engine | None = None
         self._loading = forks.LoopLock()
+        forks.in_child(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._engine is not None:
+            raise ConfigError(
+                f"{self.label} is loaded, and a loaded model cannot be pickled. Name the model by "
+                "a model string, such as 'hf:ORG/NAME', or pickle it before its first use"
+            )
+        # A pickle is stored, or sent to another process, so it holds no secrets. Whoever loads it
+        # has a token of their own, from `hf auth login` or HF_TOKEN.
+        return {**vars(self), "_load_options": {**self._load_options, "token": None}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         forks.in_child(self)
 
     # -- contract ----------------------------------------------------------------------------

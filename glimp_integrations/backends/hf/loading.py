@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from glimp_integrations.backends.gguf import is_gguf
 from glimp_integrations.errors import BackendError, ConfigError, GlimpError
+from glimp_integrations.redact import hide, proxy_secrets, secret_forms
 
 __all__ = ["Loaded", "Source", "free_bytes", "load"]
 
@@ -113,11 +114,11 @@ def _load(
 
 
 def _explained(error: Exception, source: Source, name: str) -> GlimpError:
-    """The error of a library as one of this package, without the token."""
-    secret = source.token.get_secret_value() if source.token else None
-    message = str(error).strip().split("\n", 1)[0][:300]
-    if secret:
-        message = message.replace(secret, "(token)")
+    """The error of a library as one of this package, without the token and proxies' passwords."""
+    token = source.token.get_secret_value() if source.token else None
+    secrets = (*secret_forms(token, ""), *proxy_secrets())
+    # Hidden before it is shortened, so that no part of a secret is left.
+    message = hide(str(error), secrets).strip().split("\n", 1)[0][:300]
     failure: GlimpError
     if isinstance(error, torch.OutOfMemoryError):
         failure = ConfigError(
@@ -132,7 +133,8 @@ def _explained(error: Exception, source: Source, name: str) -> GlimpError:
             f"({type(error).__name__}: {message}): give a Hugging Face id, a folder saved by "
             "save_pretrained, or a GGUF file, and check that it is complete"
         )
-    if secret is None or secret not in "".join(traceback.format_exception(error)):
+    shown = "".join(traceback.format_exception(error))
+    if not any(secret in shown for secret in secrets):
         failure.__cause__ = error
     return failure
 
@@ -230,7 +232,7 @@ def _needed_bytes(config: Any, dtype: torch.dtype, source: Source) -> int | None
             factory: Any = AutoModelForCausalLM
             empty = factory.from_config(config, trust_remote_code=source.trust_remote_code)
     except Exception as error:  # remote code may raise anything; loading will show the error
-        _log.debug("the size of %s is not known: %s", source.model, error)
+        _log.debug("the size of %s is not known: %s", source.model, type(error).__name__)
         return None
     return sum(int(p.numel()) for p in empty.parameters()) * dtype.itemsize
 

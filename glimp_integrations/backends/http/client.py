@@ -135,7 +135,8 @@ class HttpClient:
                 headers=headers,
                 # The conversation, and maybe the key, would go to whatever address a reply names.
                 allow_redirects=False,
-                proxy=self._proxy,
+                # Left as it is written, so that its password can be found in errors that quote it.
+                proxy=None if self._proxy is None else _url(self._proxy.get_secret_value()),
             )
         try:
             response = Response(raw, self._connections)
@@ -310,13 +311,14 @@ def _authorization(base_url: str, api_key: SecretStr | None) -> dict[str, Secret
     return {"Authorization": SecretStr(value)}
 
 
-def _proxy(base_url: str) -> str | None:
+def _proxy(base_url: str) -> SecretStr | None:
     """The proxy that the environment names for this address (``HTTPS_PROXY``, ``NO_PROXY``, ...).
 
     Looked up once: the HTTP library would do it in a thread for every request.
 
     Raises:
-        ConfigError: It is not an HTTP proxy.
+        ConfigError: It is not an HTTP proxy, or no URL. The message shows none of it, because it
+            may hold a password.
     """
     parts = urlsplit(base_url)
     proxies = getproxies()
@@ -324,10 +326,33 @@ def _proxy(base_url: str) -> str | None:
     host = parts.netloc.rpartition("@")[2]
     if not proxy or parts.hostname in _THIS_MACHINE or proxy_bypass(host):
         return None
-    if urlsplit(proxy).scheme not in ("http", "https"):
+    scheme, separator, _ = proxy.partition("://")
+    variable = f"{parts.scheme.upper()}_PROXY"
+    if separator and scheme.isalnum() and scheme.lower() not in ("http", "https"):
         raise ConfigError(
-            f"the environment names a proxy of kind {urlsplit(proxy).scheme!r} for "
+            f"the environment names a proxy of kind {scheme!r} for "
             f"{parts.scheme} addresses, and only http and https proxies can be used: change "
-            f"{parts.scheme.upper()}_PROXY, or add {parts.hostname} to NO_PROXY"
+            f"{variable}, or add {parts.hostname} to NO_PROXY"
         )
-    return proxy
+    if not _is_proxy(proxy):
+        raise ConfigError(
+            f"the environment names a proxy for {parts.scheme} addresses that is no URL: write "
+            f"http://HOST:PORT or http://USER:PASSWORD@HOST:PORT into {variable}, with the "
+            "password percent-encoded (urllib.parse.quote(password, safe='')), or add "
+            f"{parts.hostname} to NO_PROXY"
+        )
+    return SecretStr(proxy)
+
+
+def _is_proxy(proxy: str) -> bool:
+    """Whether user info, host and port can be told apart."""
+    try:
+        parts = urlsplit(proxy)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0  # reading it raises ValueError for what is no number
+            and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+        )
+    except ValueError:
+        return False

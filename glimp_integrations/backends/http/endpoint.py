@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -38,7 +38,13 @@ from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
 from glimp_integrations.backends.http.token_clock import TokenClock, shows_progress
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
-from glimp_integrations.redact import bare_url, has_user_info, public_url, secret_forms
+from glimp_integrations.redact import (
+    bare_url,
+    has_user_info,
+    proxy_secrets,
+    public_url,
+    secret_forms,
+)
 
 __all__ = ["Endpoint"]
 
@@ -107,9 +113,6 @@ class Endpoint(Backend):
             "keys. Name the model by a model string, such as 'openai:MODEL@http://HOST:PORT/v1'; "
             "whoever loads it takes keys and passwords from the environment"
         )
-
-    def __copy__(self) -> Self:
-        return self  # as deep copies are
 
     @property
     def server(self) -> ServerProfile:
@@ -234,11 +237,12 @@ class Endpoint(Backend):
 
     def _secret_words(self) -> tuple[str, ...]:
         """All texts that may be secret in what the server sends back."""
-        return secret_forms(
+        own = secret_forms(
             None if self._key is None else self._key.get_secret_value(),
             self._credentials.get_secret_value(),
             [value.get_secret_value() for value in self._headers().values()],
         )
+        return (*own, *proxy_secrets())
 
     def _errors_translated(self, route: str | None = None) -> AbstractContextManager[None]:
         protocol = self.protocol
