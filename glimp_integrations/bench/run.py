@@ -42,7 +42,8 @@ async def arun(
     a cache (``bench/schedule.py``). Random arms come last, because they need the share that the
     routed arm really had.
 
-    A failed answer is stored as an error, counted, and tried again by the next run.
+    A failed answer is stored as an error, counted, and tried again by the next run. An endpoint
+    that turns out to be unsuitable before an arm has any text ends the bench at once.
 
     Raises:
         ConfigError: The store has results of other items or settings under the same name.
@@ -236,9 +237,9 @@ class _Bench:
         started = time.perf_counter()
         try:
             result = await self.router.arun(self.plan.task.messages(item), **settings)
-        except UnsuitableEndpointError:
-            raise
         except GlimpError as error:
+            if isinstance(error, UnsuitableEndpointError) and self._at_start(arm, error):
+                raise
             self._failed(base, error, time.perf_counter() - started)
             return
         seconds = time.perf_counter() - started
@@ -256,6 +257,12 @@ class _Bench:
             "usage": result.usage.model_dump(mode="json"),
         }
         self._graded(line, item)
+
+    def _at_start(self, arm: Arm, error: UnsuitableEndpointError) -> bool:
+        """Whether an arm cannot be asked at all, rather than a single answer of it failed."""
+        partial = error.partial
+        written = partial is not None and bool(partial.reasoning or partial.answer)
+        return not written and not any(name == arm.name for name, _ in self.done)
 
     def _graded(self, line: Mapping[str, Any], item: Item) -> None:
         """Grade an answer and store it; where the grader fails, store it without a grade."""

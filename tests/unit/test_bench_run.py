@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import model
+from helpers import CHAIN, OPENED, model
 
-from glimp_integrations import BackendError, ConfigError, GlimpRouter
+from glimp_integrations import BackendError, ConfigError, GlimpRouter, UnsuitableEndpointError
+from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.bench import BenchPlan, Grade, Item, Store, Task, parse_arms, run
 from glimp_integrations.bench.formats import named_format
 from glimp_integrations.bench.progress import ProgressObserver
@@ -156,6 +159,50 @@ def test_a_server_that_is_gone_ends_the_bench(tmp_path: Path) -> None:
     with pytest.raises(BackendError):
         bench(tmp_path, plan("small", 50), gone)
     assert len(Store(tmp_path).lines) == 5
+
+
+class Unsuitable(ScriptedBackend):
+    """Lacks its route from some request of a question on."""
+
+    def __init__(self, after: int, times: int = 1_000_000) -> None:
+        super().__init__(CHAIN, name="S", generation_prompt=OPENED)
+        self.after, self.times, self.asked = after, times, 0
+
+    async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
+        if "Question" in request.prompt:
+            self.asked += 1
+            if self.asked > self.after and self.times > 0:
+                self.times -= 1
+                raise UnsuitableEndpointError(
+                    probe="P1 rawness", server="S", detail="has no such route", remedy="Add it"
+                )
+        async for token in super().generate(request, report):
+            yield token
+
+
+def test_a_route_that_is_missing_in_mid_call_fails_one_answer(tmp_path: Path) -> None:
+    # Found after the first step of the first question: an answer of this arm had been begun.
+    router = GlimpRouter(Unsuitable(1, times=1), model(name="L"), temperature=0)
+    lines = bench(tmp_path, plan("routed", 3), router)
+    errors = [x for x in lines if x["kind"] == "error"]
+    assert len(errors) == 1 and "S: has no such route. Add it" in errors[0]["error"]
+    assert errors[0]["partial"]["reasoning"] and len(places(lines)) == 2
+
+
+def test_one_that_is_missing_in_a_later_answer_fails_that_one(tmp_path: Path) -> None:
+    small = Unsuitable(0, times=0)
+    router = GlimpRouter(small, model(name="L"), temperature=0)
+    assert len(places(bench(tmp_path, plan("small", 1), router))) == 1
+    small.times, small.after = 1, small.asked
+    lines = bench(tmp_path, plan("small", 3), router)
+    assert [x["kind"] for x in lines].count("error") == 1 and len(places(lines)) == 2
+
+
+def test_one_that_is_always_missing_ends_the_bench_with_its_words(tmp_path: Path) -> None:
+    router = GlimpRouter(Unsuitable(0), model(name="L"), temperature=0)
+    with pytest.raises(UnsuitableEndpointError, match="S: has no such route"):
+        bench(tmp_path, plan("small", 30), router)
+    assert Store(tmp_path).lines == []
 
 
 def test_a_reply_survives_its_grader(tmp_path: Path) -> None:
