@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from glimp_integrations.bench.summary import ArmFigures, Summary
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.trace.step_lines import visible
+from glimp_integrations.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +50,9 @@ def write_plots(summary: Summary, folder: Path) -> list[Path]:
             with warnings.catch_warnings():
                 # A name may have characters that no font here has; they are drawn as boxes.
                 warnings.filterwarnings("ignore", "Glyph .* missing from font")
-                figure.savefig(path)
+                picture = io.BytesIO()
+                figure.savefig(picture, format="png")
+            write_whole(path, picture.getvalue())
             written.append(path)
     return written
 

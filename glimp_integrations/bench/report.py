@@ -14,6 +14,7 @@ from glimp_integrations.bench.verdict import verdict
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.settings import Prices
 from glimp_integrations.trace.step_lines import visible
+from glimp_integrations.whole_files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -180,7 +181,7 @@ def write_report(store: Store, prices: Prices | None, console: Console) -> Summa
     for text in verdict(summary):
         console.print(visible(text), markup=False, highlight=False)
     try:
-        (store.folder / "report.md").write_text(markdown(summary), encoding="utf-8")
+        write_whole(store.folder / "report.md", markdown(summary).encode())
         plots = write_plots(summary, store.folder)
     except OSError as error:
         raise ConfigError(

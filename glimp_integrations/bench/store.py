@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from glimp_integrations.bench.lines import check_line, check_manifest
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.strict_json import plain
+from glimp_integrations.whole_files import write_whole
 
 __all__ = ["FORMAT", "Store"]
 
@@ -149,12 +150,8 @@ class Store:
 
     def _store_manifest(self, text: str) -> None:
         """Write the manifest, whole or not at all."""
-        waiting = self.folder / f"{MANIFEST}.part"
         try:
-            waiting.unlink(missing_ok=True)  # of a killed process; or a link, which is not followed
-            with waiting.open("x", encoding="utf-8") as file:
-                file.write(text)
-            waiting.replace(self.folder / MANIFEST)
+            write_whole(self.folder / MANIFEST, text.encode())
         except OSError as error:
             raise ConfigError(
                 f"{self.folder / MANIFEST} of {len(text):,} characters cannot be written: "

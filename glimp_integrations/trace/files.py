@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.strict_json import well_formed
 from glimp_integrations.trace.records import FORMAT, Record, TraceData
+from glimp_integrations.whole_files import write_whole
 
 __all__ = ["Saved", "decode", "first_complaint", "load", "parse", "write"]
 
@@ -86,7 +87,7 @@ def load(path: str | Path) -> tuple[list[Saved], list[str]]:
 
 
 def write(path: str | Path, text: str, what: str) -> None:
-    """Write a text to a file, as UTF-8.
+    """Write a text to a file, as UTF-8; where that fails, the file that was there stays.
 
     Args:
         path: The file; one that exists is overwritten.
@@ -97,7 +98,7 @@ def write(path: str | Path, text: str, what: str) -> None:
         ConfigError: The file cannot be written.
     """
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(path, text.encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
