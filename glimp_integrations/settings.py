@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -49,20 +50,31 @@ PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
 """Environment variables that name the models."""
 
 
+MOST_PER_MILLION = 1e9
+"""The highest price of a million tokens; in every currency it is far above any model's."""
+
+
+def _possible_price(value: float) -> float:
+    if not 0 <= value <= MOST_PER_MILLION:  # NaN is neither
+        raise ValueError(
+            f"no price of a million tokens; give a number from 0 to {MOST_PER_MILLION:,.0f}, such "
+            "as 2.5 where a million tokens cost 2.50"
+        )
+    return value
+
+
+PerMillion = Annotated[float, AfterValidator(_possible_price)]
+
+
 class Price(BaseModel):
-    """What one model costs, in any one currency, per million tokens."""
+    """What one model costs, in any one currency, per million tokens: 0 to 1e9."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: float = Field(
-        ge=0, allow_inf_nan=False, description="Per million prompt tokens that were computed."
-    )
-    output: float = Field(ge=0, allow_inf_nan=False, description="Per million generated tokens.")
-    cached: float | None = Field(
-        default=None,
-        ge=0,
-        allow_inf_nan=False,
-        description="Per million cached prompt tokens; None: as input.",
+    input: PerMillion = Field(description="Per million prompt tokens that were computed.")
+    output: PerMillion = Field(description="Per million generated tokens.")
+    cached: PerMillion | None = Field(
+        default=None, description="Per million cached prompt tokens; None: as input."
     )
 
     def of(self, usage: ModelUsage) -> float:

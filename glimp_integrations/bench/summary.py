@@ -156,8 +156,8 @@ def parse_prices(text: str) -> Prices:
             return Prices.model_validate_json(text)
         except ValidationError as error:
             raise ConfigError(
-                f"prices: {first_complaint(error)}; give numbers from 0 on, per million tokens, "
-                'such as {"small": {"input": 0.1, "output": 0.4}, '
+                f"prices: {first_complaint(error)}; give numbers from 0 to 1e9, per million "
+                'tokens, such as {"small": {"input": 0.1, "output": 0.4}, '
                 '"large": {"input": 2, "output": 8, "cached": 0.5}}'
             ) from None
     parts = text.split(",")
@@ -169,7 +169,7 @@ def parse_prices(text: str) -> Prices:
         )
     except ValueError:
         raise ConfigError(
-            f"prices are {text[:80]!r}; give four numbers from 0 on, per million tokens: "
+            f"prices are {text[:80]!r}; give four numbers from 0 to 1e9, per million tokens: "
             "SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or the JSON of Prices"
         ) from None
 

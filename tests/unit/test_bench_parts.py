@@ -6,10 +6,11 @@ import json
 import math
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from glimp_integrations import ConfigError
+from glimp_integrations import ConfigError, GlimpRouter, Price
 from glimp_integrations.bench import load_task, parse_arms
 from glimp_integrations.bench.arms import Arm
 from glimp_integrations.bench.formats import boxed
@@ -79,6 +80,22 @@ def test_impossible_arms_are_named(text: str, message: str) -> None:
 def test_impossible_prices_are_named(text: str) -> None:
     with pytest.raises(ConfigError, match=r"prices|Prices"):
         parse_prices(text)
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e10", "-inf"])
+@pytest.mark.parametrize("field", ["input", "output", "cached"])
+def test_a_price_that_cannot_be_is_named_with_what_to_give(value: str, field: str) -> None:
+    fine: dict[str, Any] = {"input": 0, "output": 1e9, "cached": None}
+    assert Price(**fine).output == 1e9
+    with pytest.raises(ConfigError) as caught:
+        GlimpRouter(prices={"small": fine, "large": {**fine, field: float(value)}})
+    text = str(caught.value)
+    assert f"prices.large.{field}" in text and f"(got {float(value)!r})" in text
+    assert "give a number from 0 to 1,000,000,000" in text
+    with pytest.raises(ConfigError, match=f"'1,2,3,{value}'; give four numbers from 0 to 1e9"):
+        parse_prices(f"1,2,3,{value}")
+    with pytest.raises(ConfigError, match=rf"large\.{field} is .*give numbers from 0 to 1e9"):
+        parse_prices(json.dumps({"small": fine, "large": {**fine, field: float(value)}}))
 
 
 def write(path: Path, *lines: str) -> str:
