@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from glimp_integrations.method.entropy import Estimator
 
-__all__ = ["Ended", "EntropyFunction", "StreamEnd", "Token"]
+__all__ = ["Ended", "EntropyFunction", "StreamEnd", "Token", "count_of"]
 
 Ended = Literal["eos", "length", "context"]
 """End of sequence; ``max_tokens`` reached; the context window is full."""
@@ -18,6 +18,10 @@ StreamEnd = Ended | Literal["stop_string"]
 
 EntropyFunction = Callable[[Estimator, int], Awaitable[float]]
 """From an estimator and k to H in nats at one place; computed only where it is needed."""
+
+
+_MOST_TOKENS = 10**12
+"""No model reads or writes more; sums of such counts stay exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +47,15 @@ class Token:
     pending: bool = False
     multi_token: bool = False
     count: int = 1
+
+
+def count_of(value: Any) -> int | None:
+    """A number of tokens, from a server or a backend; ``None`` where it cannot be one.
+
+    Some write whole numbers with a point: ``3.0`` is 3, and 2.5 is no number of tokens.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if not 0 <= value <= _MOST_TOKENS or value != int(value):  # NaN is in no range
+        return None
+    return int(value)

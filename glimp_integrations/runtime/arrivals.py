@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from glimp_integrations.method.tokens import Token
+from glimp_integrations.method.tokens import Token, count_of
 from glimp_integrations.unicode_text import without_surrogates
 
-__all__ = ["Arrivals", "count_of"]
+__all__ = ["Arrivals"]
 
 # Drafted tokens may be counted before their text comes (speculative decoding).
 _MOST_AHEAD = 64
@@ -104,15 +104,6 @@ class Arrivals:
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         return without_surrogates(text)
-
-
-def count_of(value: Any) -> int | None:
-    """A number of tokens; ``None`` where it cannot be one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return int(value) if value >= 0 else None
 
 
 def _number(value: Any) -> float:

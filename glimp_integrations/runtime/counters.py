@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from glimp_integrations.backends.base import Report
-from glimp_integrations.runtime.arrivals import count_of
+from glimp_integrations.method.tokens import count_of
 from glimp_integrations.trace.records import ModelUsage
 
 __all__ = ["Counters"]

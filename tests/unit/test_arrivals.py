@@ -14,7 +14,8 @@ from glimp_integrations import BackendError, io_loop
 from glimp_integrations.backends import ScriptedBackend, Token
 from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.backends.scripted import uniform
-from glimp_integrations.runtime.arrivals import Arrivals, count_of
+from glimp_integrations.method.tokens import count_of
+from glimp_integrations.runtime.arrivals import Arrivals
 from glimp_integrations.runtime.counters import Counters
 
 STRATEGIES = ["two_request", "fused", "overlap"]
@@ -132,7 +133,10 @@ class TestCounts:
 
     @pytest.mark.parametrize(
         ("value", "count"),
-        [(3, 3), (3.0, 3), (0, 0), (-1, None), (NAN, None), (INF, None), ("3", None), (True, None)],
+        [
+            *[(3, 3), (3.0, 3), (0, 0), (10**12, 10**12), (-1, None), (NAN, None), (INF, None)],
+            *[("3", None), (True, None), (2.5, None), (10**12 + 1, None), (1e300, None)],
+        ],
     )
     def test_count_of(self, value, count):
         assert count_of(value) == count

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from glimp_integrations.backends.base import Report, Token
-from glimp_integrations.backends.http.replies import count_of
 from glimp_integrations.method.entropy import measurable
+from glimp_integrations.method.tokens import count_of
 
 __all__ = [
     "correct_count",

@@ -24,6 +24,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from glimp_integrations.method.tokens import count_of
 from glimp_integrations.unicode_text import without_surrogates
 
 __all__ = [
@@ -50,7 +51,6 @@ __all__ = [
     "TokenPieces",
     "TokenStrings",
     "checked",
-    "count_of",
     "parse",
     "read",
 ]
@@ -59,8 +59,6 @@ T = TypeVar("T")
 
 # A lone half of a pair of surrogates, as JSON can write it. UTF-8 cannot.
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# More than any model has; whatever is counted, it is not this.
-_MOST = 1_000_000_000_000
 
 
 # Much more than a message shows. ``errors`` hides secrets first and shortens then: a cut here could
@@ -125,12 +123,6 @@ def checked(value: Any, shape: type[T]) -> T:
 @cache
 def _adapter(shape: Any) -> TypeAdapter[Any]:
     return TypeAdapter(shape)
-
-
-def count_of(value: Any) -> int | None:
-    """A number of tokens, if it is one; otherwise ``None``."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 <= value <= _MOST else None
 
 
 def _text_or_none(value: Any) -> Any:

@@ -23,10 +23,10 @@ from glimp_integrations.backends.http.replies import (
     TokenIds,
     TokenPieces,
     TokenStrings,
-    count_of,
 )
 from glimp_integrations.backends.http.servers import ServerProfile, schema_fields
 from glimp_integrations.errors import UnsuitableEndpointError
+from glimp_integrations.method.tokens import count_of
 
 __all__ = ["Completions", "listed_entry", "window_of"]
 

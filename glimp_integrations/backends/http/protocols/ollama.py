@@ -31,9 +31,9 @@ from glimp_integrations.backends.http.replies import (
     OllamaModels,
     OllamaPrompt,
     OllamaShow,
-    count_of,
 )
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
+from glimp_integrations.method.tokens import count_of
 
 __all__ = ["Ollama"]
 
