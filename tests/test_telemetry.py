@@ -121,6 +121,19 @@ class TestSpans:
             assert span.attributes["glimprouter.tokens"] == record.tokens
             assert span.attributes["glimprouter.step.end"] == record.end
 
+    @pytest.mark.parametrize("threshold", [float("inf"), float("-inf"), 1.5])
+    def test_spans_are_strict_json_whatever_the_threshold(self, recorded, threshold):
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} is no JSON")
+
+        router(threshold=threshold).run("2 + 2?")
+        spans = [recorded.calls[0], *recorded.steps()]
+        assert len(spans) > 2
+        for span in spans:
+            attributes = json.loads(span.to_json(), parse_constant=refuse)["attributes"]
+            finite = {1.5} if threshold == 1.5 else set()
+            assert {attributes[k] for k in attributes if k == "glimprouter.threshold"} == finite
+
     @pytest.mark.serial
     def test_times_are_those_of_the_steps(self, recorded):
         result = GlimpRouter(**models(delay=0.02), temperature=0).run("2 + 2?")

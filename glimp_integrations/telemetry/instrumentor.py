@@ -15,6 +15,7 @@ Texts of users and models are recorded only if
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
@@ -172,7 +173,7 @@ class _CallRecord:
         if self.captures:
             request["gen_ai.input.messages"] = input_messages(call.messages)
         self.span = self.tracer.start_span(
-            f"chat {model}", kind=SpanKind.CLIENT, attributes=_without_none(self._common | request)
+            f"chat {model}", kind=SpanKind.CLIENT, attributes=_recordable(self._common | request)
         )
 
     def note(self, event: Event) -> None:
@@ -205,7 +206,7 @@ class _CallRecord:
         self.span.set_attribute("error.type", self._kind)
         self.span.add_event(
             "exception",
-            _without_none(
+            _recordable(
                 {
                     "exception.type": f"{type(error).__module__}.{self._kind}",
                     "exception.message": message,
@@ -243,7 +244,7 @@ class _CallRecord:
             event, start = self._running
             span = self._start_step(event.author, start)
             span.set_attributes(
-                _without_none(
+                _recordable(
                     {
                         "glimprouter.step.index": event.index,
                         "glimprouter.entropy": event.entropy,
@@ -262,7 +263,7 @@ class _CallRecord:
         )
 
     def _step_attributes(self, record: StepRecord) -> dict[str, Any]:
-        return _without_none(
+        return _recordable(
             {
                 "glimprouter.step.index": record.index,
                 "glimprouter.step.kind": record.kind,
@@ -319,7 +320,7 @@ class _CallRecord:
         }
         if self.captures:
             attributes["gen_ai.output.messages"] = output_messages(result, reason)
-        self.span.set_attributes(_without_none(attributes))
+        self.span.set_attributes(_recordable(attributes))
         for kind, count in (("input", usage.input_tokens), ("output", usage.output_tokens)):
             self.metrics.usage.record(count, self._common | {"gen_ai.token.type": kind})
         models: dict[Author, ModelUsage] = {"small": usage.small, "large": usage.large}
@@ -340,8 +341,17 @@ def _captures() -> bool:
     )
 
 
-def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if value is not None}
+def _recordable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes without ``None``, and without infinities and NaN.
+
+    OpenTelemetry allows such numbers, but JSON has none: exporters and backends that write JSON
+    lose whole batches of spans. A text in place of a number is refused by others.
+    """
+    return {
+        name: value
+        for name, value in attributes.items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }
 
 
 def _model_attributes(role: str, usage: ModelUsage) -> dict[str, Any]:
