@@ -264,12 +264,14 @@ class Backend(ABC):
     async def is_control(self, literal: str) -> bool:
         """Whether the tokenizer would read a literal inside a message as a control token.
 
-        The default recognises the control tokens of common chat models.
+        The default looks among :meth:`own_control_tokens`; where there are none, it recognises the
+        control tokens of common chat models.
 
         Args:
             literal: A text such as ``<|im_end|>`` or ``[INST]``.
         """
-        return looks_like_control(literal)
+        own = await self.own_control_tokens()
+        return looks_like_control(literal) if own is None else literal in own
 
     async def control_literals(self, literals: set[str]) -> set[str]:
         """Those of some literals that :meth:`is_control` holds for, however many they are."""

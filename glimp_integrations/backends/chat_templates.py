@@ -21,7 +21,6 @@ __all__ = [
     "arender",
     "arender_with_tokenizer",
     "control_tokens",
-    "is_control",
     "render",
     "render_with_tokenizer",
     "special_tokens",
@@ -241,11 +240,6 @@ def tokenizer_template(tokenizer: str) -> str | None:
 def token_ids(tokenizer: str, text: str) -> list[int]:
     """The token ids of a text, with nothing added to it."""
     return list(_load(tokenizer).encode(text, add_special_tokens=False))
-
-
-def is_control(tokenizer: str, literal: str) -> bool:
-    """Whether a literal is one of the tokenizer's added or special tokens."""
-    return literal in _load(tokenizer).get_added_vocab()
 
 
 def control_tokens(tokenizer: str) -> set[str]:

@@ -60,6 +60,20 @@ def test_padding_does_not_switch_the_exact_check_off() -> None:
     assert text == f"{PADDING} <\u2060own token>"
 
 
+def test_a_single_question_is_answered_by_the_tokenizer_that_is_here() -> None:
+    class InProcess(ScriptedBackend):
+        async def own_control_tokens(self) -> set[str]:
+            return {"<own token>"}
+
+    async def ask(backend: Backend, *literals: str) -> list[bool]:
+        return [await backend.is_control(literal) for literal in literals]
+
+    exact = InProcess([(b"a", 0.0)])
+    assert asyncio.run(ask(exact, "<own token>", "<|im_end|>")) == [True, False]
+    assert asyncio.run(exact.control_literals({"<own token>", "<b>"})) == {"<own token>"}
+    assert asyncio.run(ask(scripted(), "<own token>", "<|im_end|>")) == [False, True]
+
+
 PLACES: dict[str, Any] = {
     "content": {"role": "user", "content": "X"},
     "a part of the content": {"role": "user", "content": [{"type": "text", "text": "X"}]},

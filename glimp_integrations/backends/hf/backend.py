@@ -220,9 +220,6 @@ class HuggingFaceBackend(Backend):
     async def tokenize(self, text: str) -> list[int]:
         return list((await self._ready()).vocabulary.encode(text))
 
-    async def is_control(self, literal: str) -> bool:
-        return (await self._ready()).vocabulary.is_control(literal)
-
     async def own_control_tokens(self) -> set[str]:
         return (await self._ready()).vocabulary.control_tokens()
 

@@ -25,7 +25,6 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._controls = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
         self._anchors = self._find_anchors()
         self._word = self._encode(_WORD, inside=True)
 
@@ -58,10 +57,6 @@ class Vocabulary:
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
-
-    def is_control(self, literal: str) -> bool:
-        """Whether the tokenizer reads a literal as one added or special token."""
-        return literal in self._controls
 
     def control_tokens(self) -> set[str]:
         """All control tokens of the tokenizer."""

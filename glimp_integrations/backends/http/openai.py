@@ -397,7 +397,7 @@ class OpenAIBackend(Endpoint):
     async def _find_control(self, literals: set[str]) -> set[str]:
         """Those that are control tokens; asks the server once for all of them."""
         if self._tokenizer is not None:
-            return {x for x in literals if chat_templates.is_control(self._tokenizer, x)}
+            return literals & chat_templates.control_tokens(self._tokenizer)
         try:
             control = await self.protocol.control_literals(self, sorted(literals))
         except UnsuitableEndpointError:  # the route is hidden
