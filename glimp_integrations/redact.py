@@ -18,10 +18,12 @@ __all__ = [
     "proxy_secrets",
     "public_model_string",
     "public_url",
+    "redacted",
     "secret_forms",
 ]
 
 _HIDDEN = "***"
+_SHOWN = 600  # characters of an error's text
 # Shorter ones may be ordinary words or numbers, and hiding them would make messages unreadable.
 _MIN_CHARACTERS = 4
 _MIN_HEADER_CHARACTERS = 8  # of a word in a header, such as "Bearer"
@@ -192,3 +194,23 @@ def hide(text: str, words: Iterable[str]) -> str:
     # The longest first, so that nothing is left of a word that begins with another one.
     found = sorted({word for word in words if word}, key=len, reverse=True)
     return re.sub("|".join(map(re.escape, found)), _HIDDEN, text) if found else text
+
+
+def redacted(error: object, secrets: Iterable[str]) -> str:
+    """An error's text on one line, without secrets and control characters.
+
+    Args:
+        error: An exception, or a text that a server sent.
+        secrets: From :func:`secret_forms` and :func:`proxy_secrets`.
+
+    Returns:
+        At most 600 characters; the name of the exception's class where it has no text.
+    """
+    # Before it is merged and shortened, and after: a secret may have blanks in it.
+    secrets = tuple(secrets)
+    text = hide(str(error), secrets)
+    text = hide(" ".join(text.split()), secrets) or type(error).__name__
+    # A lone surrogate cannot even be written to a log, and control characters can take over a
+    # terminal.
+    text = "".join(c if c.isprintable() else "\ufffd" for c in text[: _SHOWN + 1])
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -13,14 +13,12 @@ from contextlib import contextmanager
 from glimp_integrations.backends.base import HEADERS, Backend
 from glimp_integrations.errors import BackendError, GlimpError, ModelError
 from glimp_integrations.method.policy import Author
-from glimp_integrations.redact import hide, proxy_secrets, public_model_string, secret_forms
+from glimp_integrations.redact import proxy_secrets, public_model_string, redacted, secret_forms
 from glimp_integrations.settings import RoutingSettings
 
 __all__ = ["asked", "ignored", "stand_in"]
 
 _log = logging.getLogger(__name__)
-
-_MOST_CHARACTERS = 300  # of a foreign exception's text
 
 
 @contextmanager
@@ -94,11 +92,9 @@ def _unexpected(error: Exception, backend: Backend) -> BackendError:
 def _in_words(error: Exception) -> str:
     """The exception's text on one line, without secrets and control characters."""
     try:
-        text = " ".join(str(error).split())
+        text = public_model_string(" ".join(str(error).split()))
     except Exception:  # somebody else's __str__
         text = ""
     headers = [value.get_secret_value() for value in (HEADERS.get() or {}).values()]
-    text = public_model_string(text) or type(error).__name__
-    text = hide(text, (*secret_forms(None, "", headers), *proxy_secrets()))
-    text = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "…"
+    secrets = (*secret_forms(None, "", headers), *proxy_secrets())
+    return redacted(text or type(error).__name__, secrets)

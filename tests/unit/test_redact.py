@@ -14,6 +14,7 @@ from glimp_integrations.redact import (
     hide,
     public_model_string,
     public_url,
+    redacted,
     secret_forms,
 )
 
@@ -152,3 +153,12 @@ def test_the_longest_word_is_hidden_first() -> None:
 @pytest.mark.parametrize("url", ["", "http://[", "http://host", "nonsense"])
 def test_without_secrets_there_is_nothing_to_hide(url: str) -> None:
     assert secret_forms(None, url) == ()
+
+
+def test_an_error_is_shown_on_one_short_line_without_secrets() -> None:
+    shown = redacted(OSError("no way\n  with pass word \x1b[2J\ud83d"), ["pass word"])
+    assert shown == "no way with *** \ufffd[2J\ufffd"
+    assert redacted(OSError(), []) == "OSError"
+    long = redacted("x" * 598 + "secret", ["secret"])
+    assert long == "x" * 598 + "**…"
+    assert "pass" not in redacted("pass \n word", ["pass word"])

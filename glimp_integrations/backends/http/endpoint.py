@@ -18,7 +18,6 @@ from glimp_integrations.backends.http.client import HttpClient
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.errors import (
     describe,
-    redacted,
     speaks_of_context,
     translated,
 )
@@ -43,6 +42,7 @@ from glimp_integrations.redact import (
     has_user_info,
     proxy_secrets,
     public_url,
+    redacted,
     secret_forms,
 )
 
@@ -210,13 +210,11 @@ class Endpoint(Backend):
             BackendError: The request failed.
         """
         # A list of names is no reason to wait as long as for a long answer.
-        limits = _call_limits(at_most=5.0)
-        await self._connected()  # a server of this process has its address from here on
+        prefix = self._base_url.removeprefix(self.root)  # "/v1", unless the base URL has none
         try:
-            reply = await self._ask("GET", f"{self._base_url}/models", ModelList, limits)
+            return await self.get(f"{prefix}/models", ModelList, at_most=5.0)
         except UnsuitableEndpointError:
             return None
-        return reply
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -277,9 +275,8 @@ class Endpoint(Backend):
     ) -> T:
         """A small request, and its checked reply."""
         client = await self._connected()
-        url = route if "://" in route else self.root + route
-        path = urlsplit(url).path
-        with self._errors_translated(f"{method} {path}"):
+        url = self.root + route  # a server of this process has its address from here on
+        with self._errors_translated(f"{method} {urlsplit(url).path}"):
             data = None if body is None else _as_json(body)
             started = time.monotonic()
             async with sent(

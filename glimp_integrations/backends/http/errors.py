@@ -19,9 +19,9 @@ from glimp_integrations.backends.http.client import StatusError, TooLargeError
 from glimp_integrations.backends.http.replies import ReplyError, parse
 from glimp_integrations.backends.retries import describe_pause, retry_after
 from glimp_integrations.errors import BackendError, GlimpError, UnsuitableEndpointError
-from glimp_integrations.redact import hide, public_url
+from glimp_integrations.redact import public_url, redacted
 
-__all__ = ["describe", "redacted", "speaks_of_context", "translated"]
+__all__ = ["describe", "speaks_of_context", "translated"]
 
 _CONTEXT = re.compile(
     r"context[ _](size|length|window)|maximum context|exceed_context"
@@ -31,7 +31,6 @@ _CONTEXT = re.compile(
     r"|tokens \+ `?max_new_tokens|must have less than \d+ tokens",
     re.I,
 )
-_SHOWN_CHARACTERS = 600
 
 
 def speaks_of_context(text: str) -> bool:
@@ -216,19 +215,3 @@ def _translate_status(error: StatusError, target: _Target) -> Exception:
             "in extra_body, or in the conversation"
         )
     return target.failure(words, retryable=overloaded, status=status, retry_after=requested_pause)
-
-
-def redacted(error: object, secrets: Iterable[str]) -> str:
-    """An error's text on one line, without secrets and control characters.
-
-    Args:
-        error: An exception, or a text that a server sent.
-        secrets: From ``redact.secret_forms``.
-    """
-    # Before it is merged and shortened, and after: a secret may have blanks in it.
-    text = hide(str(error), secrets)
-    text = hide(" ".join(text.split()), secrets) or type(error).__name__
-    # A lone surrogate cannot even be written to a log, and control characters can take over a
-    # terminal.
-    text = "".join(c if c.isprintable() else "\ufffd" for c in text[: _SHOWN_CHARACTERS + 1])
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
