@@ -7,6 +7,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from glimp_integrations import Finished, GlimpRouter, RoutedAnswer, io_loop
@@ -18,7 +19,7 @@ from .replies import SHAPES, TEMPLATE, Model
 from .server import ALWAYS, Fault, Server
 from .texts import RightText, draw_text
 
-__all__ = ["Case", "draw_case", "run_case"]
+__all__ = ["ROLES", "STRATEGIES", "WAYS", "Case", "called", "draw_case", "run_case"]
 
 ROLES = ("small", "large")
 WAYS = ("run", "arun", "stream", "astream")
@@ -225,7 +226,8 @@ async def _first_call(case: Case, router: GlimpRouter) -> Outcome:
     limit = asyncio.timeout(case.seconds)
     try:
         async with limit:
-            result = await _called(case, router, streamed)
+            question = case.text.question + " Is <b>this</b> it?"
+            result = await called(case, router, question, streamed)
     except Exception as error:
         result = None if limit.expired() else error
     outcome = verdict(case, result, streamed)
@@ -257,15 +259,27 @@ async def _second_call(case: Case, router: GlimpRouter, outcome: Outcome) -> Non
         outcome.fail("second call: wrong text", problem)
 
 
-async def _called(case: Case, router: GlimpRouter, streamed: Streamed) -> RoutedAnswer:
-    question, loop = case.text.question + " Is <b>this</b> it?", asyncio.get_running_loop()
+async def called(
+    case: Case, router: GlimpRouter, question: str, streamed: Streamed, **changes: Any
+) -> RoutedAnswer:
+    """Call a router in the case's way; ``streamed`` takes what it shows.
+
+    Args:
+        case: Says the way.
+        router: Is called.
+        question: What is asked.
+        streamed: Gets the events of a stream.
+        **changes: Settings for this call only.
+    """
+    loop = asyncio.get_running_loop()
     if case.way == "arun":
-        return await router.arun(question)
+        return await router.arun(question, **changes)
     if case.way == "run":
-        return await loop.run_in_executor(_threads, router.run, question)
+        return await loop.run_in_executor(_threads, partial(router.run, question, **changes))
     if case.way == "stream":
-        return await loop.run_in_executor(_threads, _read, router, question, streamed)
-    async with aclosing(router.astream(question)) as events:
+        read = partial(_read, router, question, streamed, changes)
+        return await loop.run_in_executor(_threads, read)
+    async with aclosing(router.astream(question, **changes)) as events:
         async for event in events:
             if isinstance(event, Finished):
                 return event.result
@@ -273,8 +287,10 @@ async def _called(case: Case, router: GlimpRouter, streamed: Streamed) -> Routed
     raise AssertionError("a stream without a result")
 
 
-def _read(router: GlimpRouter, question: str, streamed: Streamed) -> RoutedAnswer:
-    for event in router.stream(question):
+def _read(
+    router: GlimpRouter, question: str, streamed: Streamed, changes: dict[str, Any]
+) -> RoutedAnswer:
+    for event in router.stream(question, **changes):
         if isinstance(event, Finished):
             return event.result
         streamed.take(event)

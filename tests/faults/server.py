@@ -123,6 +123,11 @@ class Server:
         """The base URL."""
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
 
+    def meet(self, path: str, body: dict[str, Any]) -> tuple[Model, Fault | None]:
+        """Who answers a request, and what goes wrong with it; called once for each."""
+        faults = () if self.healthy else self.faults
+        return self.model, next((f for f in faults if f.hits(path)), None)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -150,9 +155,8 @@ class Server:
         data = await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append(f"{method} {path} {len(data)}")
         body = json.loads(data) if data else {}
-        exchange = Exchange(self.model, writer, method, path, headers, body)
-        faults = () if self.healthy else self.faults
-        fault = next((f for f in faults if f.hits(path)), None)
+        model, fault = self.meet(path, body)
+        exchange = Exchange(model, writer, method, path, headers, body)
         answer = exchange.answer() if fault is None else fault.answer(exchange, fault)
         self.running += 1
         try:

@@ -1,0 +1,42 @@
+"""Hold many conversations at once for some minutes, and say whether anything went wrong or grew."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from .run import Plan, run
+
+_SAMPLES = 20  # at least so many
+
+
+def main() -> int:
+    """Run and print; 0 if all held."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.endurance", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--at-once", type=int, default=64, help="conversations at the same time")
+    parser.add_argument("--faults", type=float, default=0.02, help="share of the requests")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for a token")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two samples")
+    options = parser.parse_args()
+    seconds = options.minutes * 60
+    plan = Plan(
+        seconds=seconds,
+        at_once=options.at_once,
+        faults=options.faults,
+        seed=options.seed,
+        timeout=options.timeout,
+        every=min(options.every, seconds / _SAMPLES),
+    )
+    report = run(plan, show=lambda line: print(line, flush=True))
+    print(report.table())
+    sys.stdout.flush()
+    if report.lost:
+        os._exit(1)  # what does not end cannot be waited for
+    return 0 if report.held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""The servers' process: both models, and faults at random requests.
+
+It writes a line of JSON for whatever the client has to know, before it happens. A line on its
+standard input asks how the servers are; the input's end is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import copy
+import json
+import os
+import random
+import sys
+import time
+from collections import OrderedDict
+from typing import Any
+
+from ..kinds import KINDS, Kind
+from ..replies import SHAPES, Model
+from ..server import STREAMED, Fault, Server
+from ..texts import RightText
+from .talks import number_in, talk
+
+__all__ = ["shapes_of"]
+
+_REST_SECONDS = 5.0
+_BEAT = 0.1
+_PAUSE = 0.5
+_KNOWN = 4096  # conversations whose requests are counted
+_NOBODY = RightText("(no conversation)", (), frozenset(), (), "", "")
+_ROUTES = {
+    streamed: [
+        kind
+        for kind in KINDS.values()
+        for _ in range(kind.share)
+        if kind.where in ("any", "stream" if streamed else "small")
+    ]
+    for streamed in (True, False)
+}
+
+
+def shapes_of(seed: int) -> dict[str, str]:
+    """The kinds of the two servers, by role."""
+    return {"small": SHAPES[seed % 3], "large": SHAPES[seed // 3 % 3]}
+
+
+def tell(**facts: Any) -> None:
+    """Write a line, whole, before anything else happens."""
+    os.write(sys.stdout.fileno(), json.dumps(facts).encode() + b"\n")
+
+
+class _Told(list[Any]):
+    """A list that tells what is put into it, and keeps nothing."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.facts = facts
+
+    def append(self, item: Any) -> None:
+        if self.facts:
+            tell(**self.facts, text=repr(item)[:1000])
+
+
+class FaultyServer(Server):
+    """Serves one model in all conversations, and fails now and then.
+
+    Args:
+        role: ``"small"`` or ``"large"``.
+        seed: Decides the texts and the faults.
+        share: Share of the requests that get a fault.
+        elsewhere: Address that redirects point to.
+    """
+
+    def __init__(self, role: str, seed: int, share: float, elsewhere: str) -> None:
+        super().__init__(Model(role, shapes_of(seed)[role], _NOBODY))
+        self.role, self.seed, self.share, self.elsewhere = role, seed, share, elsewhere
+        self.asked = 0
+        self.requests = _Told()
+        self.failures = _Told(what="failure", role=role)
+        self._counts: OrderedDict[int | None, int] = OrderedDict()
+
+    def meet(self, path: str, body: dict[str, Any]) -> tuple[Model, Fault | None]:
+        self.asked += 1
+        ids = body.get("tokens")
+        # Ids say nothing; the text they stand for does.
+        known = self.model._ids
+        text = "".join(known.get(i, "") for i in ids) if isinstance(ids, list) else repr(body)
+        number = number_in(text)
+        model = copy.copy(self.model)  # the ids of all texts are shared
+        if number is not None:
+            model.text = talk(self.seed, number)[0]
+        model.strays = _Told(what="stray", role=self.role, number=number)
+        return model, self._fault(path, number)
+
+    def _fault(self, path: str, number: int | None) -> Fault | None:
+        count = self._counts.pop(number, 0)
+        self._counts[number] = count + 1
+        if len(self._counts) > _KNOWN:
+            self._counts.popitem(last=False)
+        draw = random.Random(f"{self.seed}/{number}/{self.role}/{count}")
+        if draw.random() >= self.share:
+            return None
+        streamed = path in STREAMED
+        kind: Kind = draw.choice(_ROUTES[streamed])
+        fault = Fault(
+            kind.name,
+            kind.answer,
+            "stream" if streamed else path,
+            place=draw.random(),
+            value=draw.random(),
+            fired=1,
+            note=self.elsewhere if kind.name.startswith("redirect") else "",
+        )
+        facts = {"place": fault.place, "value": fault.value, "route": fault.route}
+        tell(what="fault", role=self.role, number=number, kind=kind.name, **facts)
+        return fault
+
+
+async def _beat() -> None:
+    """Tell how long nothing could be served, if that was long."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(_BEAT)
+        if (took := time.monotonic() - before) > _PAUSE:
+            tell(what="pause", seconds=took)
+
+
+async def _serve(seed: int, share: float) -> None:
+    async with Server(Model("small", "generic", _NOBODY)) as elsewhere:
+        small = FaultyServer("small", seed, share, elsewhere.url)
+        large = FaultyServer("large", seed, share, elsewhere.url)
+        async with small, large:
+            servers = {"small": small, "large": large}
+            tell(what="urls", **{role: server.url for role, server in servers.items()})
+            beat = asyncio.create_task(_beat())
+            while await asyncio.to_thread(sys.stdin.readline):
+                until = time.monotonic() + _REST_SECONDS
+                while any(s.running for s in servers.values()) and time.monotonic() < until:
+                    await asyncio.sleep(0.02)
+                tell(
+                    what="state",
+                    running={role: server.running for role, server in servers.items()},
+                    requests={role: server.asked for role, server in servers.items()},
+                    connections={role: server.accepted for role, server in servers.items()},
+                    elsewhere=elsewhere.accepted,
+                )
+            beat.cancel()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("share", type=float)
+    options = parser.parse_args()
+    asyncio.run(_serve(options.seed, options.share))
