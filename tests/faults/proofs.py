@@ -30,7 +30,8 @@ _REMEDY = re.compile(
     r"|is the server|is base_url|needs?)\b",
     re.I,
 )
-_ROOM = re.compile(r"context window|no room|shorten", re.I)
+# What a caller has to change about the conversation: no other model is asked in its place.
+_CALLERS = re.compile(r"context window|no room|shorten|refuses this conversation", re.I)
 
 
 HEALTHY = "an error of a healthy server"
@@ -116,8 +117,8 @@ def _judge_error(case: Case, error: BaseException, streamed: Streamed) -> Outcom
         outcome.fail("a harmless thing raised", shown)
     if case.repeatable:
         outcome.fail("was not repeated", shown)
-    is_room = isinstance(error, ConfigError) and _ROOM.search(text) is not None
-    if case.deputy is not None and not is_room:
+    is_callers = isinstance(error, ConfigError) and _CALLERS.search(text) is not None
+    if case.deputy is not None and not is_callers:
         outcome.fail(f"did not go on: {type(error).__name__}", shown)
     everything = "".join(traceback.format_exception(error)) + repr(error)
     _judge_message(case, outcome, text, everything, needs_role=not isinstance(error, ConfigError))

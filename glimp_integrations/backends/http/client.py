@@ -19,7 +19,8 @@ from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
 
-from glimp_integrations.backends.http.connections import KEEPALIVE_SECONDS, Connections
+from glimp_integrations.backends.http.connections import Connections
+from glimp_integrations.backends.http.pool import Carrier, connector
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.forks import IMPORTING
 
@@ -115,7 +116,8 @@ class HttpClient:
             body: JSON to send.
 
         Yields:
-            The response. Its connection is closed at the end, unless its body was read to the end.
+            The response. Its connection is closed at the end, unless its body was read to the end,
+            and what was made of it raised nothing.
 
         Raises:
             StatusError: The status is not one of success.
@@ -127,24 +129,34 @@ class HttpClient:
         headers = {name: value.get_secret_value() for name, value in secrets.items()}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        async with asyncio.timeout(None if seconds == math.inf else seconds):
-            raw = await session.request(
-                method,
-                _url(f"{url}?{self._query}" if self._query else url),
-                data=body,
-                headers=headers,
-                # The conversation, and maybe the key, would go to whatever address a reply names.
-                allow_redirects=False,
-                # Left as it is written, so that its password can be found in errors that quote it.
-                proxy=None if self._proxy is None else _url(self._proxy.get_secret_value()),
-            )
+        carrier = Carrier()
         try:
-            response = Response(raw, self._connections)
-            if not 200 <= raw.status < 300:
-                raise StatusError(raw.status, raw.headers, await response.beginning(seconds))
-            yield response
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                with carrier.noted():
+                    raw = await session.request(
+                        method,
+                        _url(f"{url}?{self._query}" if self._query else url),
+                        data=body,
+                        headers=headers,
+                        # The conversation, and maybe the key, would go to whatever address a
+                        # reply names.
+                        allow_redirects=False,
+                        proxy=self._proxy,
+                    )
+            try:
+                response = Response(raw, self._connections, carrier)
+                if not 200 <= raw.status < 300:
+                    raise StatusError(raw.status, raw.headers, await response.beginning(seconds))
+                yield response
+            finally:
+                raw.close()  # no effect on a connection whose response was read to the end
+        except StatusError:
+            raise  # a refusal makes sense
+        except Exception:
+            carrier.close()
+            raise
         finally:
-            raw.close()  # no effect on a connection that was given back
+            carrier.give_back()
 
     async def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -152,7 +164,7 @@ class HttpClient:
             aiohttp, tls = await asyncio.to_thread(_load)
             if self._session is None:  # another request was as quick
                 self._session = aiohttp.ClientSession(
-                    connector=_connector(tls),
+                    connector=connector(tls),
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"Accept-Encoding": "identity", "User-Agent": "glimp-integrations"},
@@ -169,10 +181,14 @@ class Response:
     Args:
         raw: The HTTP library's response.
         connections: Told when the connection can carry another request.
+        carrier: The connection.
     """
 
-    def __init__(self, raw: aiohttp.ClientResponse, connections: Connections) -> None:
+    def __init__(
+        self, raw: aiohttp.ClientResponse, connections: Connections, carrier: Carrier
+    ) -> None:
         self._raw = raw
+        self.distrust = carrier.close
         self._connections = connections
         coding = raw.headers.get("Content-Encoding", "").strip().lower()
         self._unpacker = None
@@ -256,27 +272,6 @@ class Response:
             async with asyncio.timeout(_END_SECONDS):
                 async for _ in self.chunks():
                     pass
-
-
-def _connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
-    """A pool of connections, without those on which a server has spoken unasked.
-
-    Between two requests a server has nothing to say. The HTTP library keeps what comes then, and
-    takes it for the response to the next request.
-    """
-    import aiohttp
-
-    class Connector(aiohttp.TCPConnector):
-        async def connect(self, *args: Any, **kwargs: Any) -> Any:
-            while True:
-                pooled = bool(self._conns)
-                connection = await super().connect(*args, **kwargs)
-                protocol = connection.protocol
-                if not pooled or protocol is None or not protocol.should_close:
-                    return connection
-                connection.close()
-
-    return Connector(limit=0, ssl=tls, keepalive_timeout=KEEPALIVE_SECONDS)
 
 
 def _load() -> tuple[Any, ssl.SSLContext]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -293,7 +293,12 @@ class Endpoint(Backend):
         parser = self.protocol.parser(context)
         clock = TokenClock(context.request.timeout)
         finish: str | None = None
-        async with aclosing(self._events(client, context, report, clock)) as events:
+
+        def has_ended() -> bool:
+            return self.server.ends.get(finish or "") is not None
+
+        events = self._events(client, context, report, clock, has_ended)
+        async with aclosing(events):
             async for event in events:
                 chunk = self._checked(parse(event), parser.shape)
                 before = report.completion_tokens
@@ -311,9 +316,18 @@ class Endpoint(Backend):
         self._note_end(finish, context.request, report)
 
     async def _events(
-        self, client: HttpClient, context: RequestContext, report: Report, clock: TokenClock
+        self,
+        client: HttpClient,
+        context: RequestContext,
+        report: Report,
+        clock: TokenClock,
+        has_ended: Callable[[], bool],
     ) -> AsyncGenerator[bytes, None]:
-        """The events of a stream as the server sent them; closes the stream in any case."""
+        """The events of a stream as the server sent them; closes the stream in any case.
+
+        A stream that ``has_ended`` denies at its end, or that is left before, may have been the
+        response to another request. Nothing that comes on its connection can be trusted.
+        """
         request, path = context.request, self.protocol.path(self.root, context)
         url = path if "://" in path else self._base_url + path
         body = _as_json(self.protocol.body(context))
@@ -329,19 +343,23 @@ class Endpoint(Backend):
             ) as response:
                 report.retried = False
                 self.connections.make_ready()
-                async with aclosing(response.chunks()) as chunks:
-                    while not decoder.done and (data := await clock.wait(anext(chunks, b""))):
-                        begun, came = time.monotonic(), False
-                        for event in decoder.feed(data):
-                            came = True
-                            yield event
-                        if not came:
-                            clock.spend(time.monotonic() - begun)
-                for event in decoder.rest():
-                    yield event
-                complete = True
-                if decoder.done:
-                    await response.drain()
+                try:
+                    async with aclosing(response.chunks()) as chunks:
+                        while not decoder.done and (data := await clock.wait(anext(chunks, b""))):
+                            begun, came = time.monotonic(), False
+                            for event in decoder.feed(data):
+                                came = True
+                                yield event
+                            if not came:
+                                clock.spend(time.monotonic() - begun)
+                    for event in decoder.rest():
+                        yield event
+                    complete = True
+                    if decoder.done:
+                        await response.drain()
+                finally:
+                    if not has_ended():
+                        response.distrust()
         finally:
             if not complete:
                 self.connections.make_ready()

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for a token")
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two samples")
+    parser.add_argument("--only", default="", help="kinds of faults with this in their names")
     options = parser.parse_args()
     seconds = options.minutes * 60
     plan = Plan(
@@ -29,6 +30,7 @@ def main() -> int:
         seed=options.seed,
         timeout=options.timeout,
         every=min(options.every, seconds / _SAMPLES),
+        only=options.only,
     )
     report = run(plan, show=lambda line: print(line, flush=True))
     print(report.table())

@@ -250,6 +250,7 @@ class Crowd:
         began: float,
     ) -> None:
         outcome = _verdict(case, result, streamed)
+        own = sum(map(len, case.faults.values()))
         if outcome.failures and not outcome.hung:
             outcome = self._judged_again(case, result, streamed, began) or outcome
         if outcome.failures and outcome.blames_healthy and self._was_paused(began):
@@ -259,7 +260,9 @@ class Crowd:
         if isinstance(result, BaseException):
             self.errors[type(result).__name__] += 1
         for what, details in outcome.failures:
-            self.fail(what, f"conversation {case.index}: {details} ({case})")
+            self.fail(
+                what, f"conversation {case.index}, {own} faults of its own: {details} ({case})"
+            )
 
     def _judged_again(
         self,

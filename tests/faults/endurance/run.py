@@ -41,6 +41,7 @@ class Plan:
         seed: Decides conversations and faults.
         timeout: Seconds to wait for a token.
         every: Seconds between two samples.
+        only: What the names of the faults' kinds have to contain.
     """
 
     seconds: float
@@ -49,6 +50,7 @@ class Plan:
     seed: int = 1
     timeout: float = 10.0
     every: float = 10.0
+    only: str = ""
 
 
 def run(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Report:
@@ -58,7 +60,7 @@ def run(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Report:
         plan: What is held.
         show: Takes lines about the progress.
     """
-    with Servers(plan.seed, plan.faults) as servers, _noticed() as texts:
+    with Servers(plan.seed, plan.faults, plan.only) as servers, _noticed() as texts:
         report = asyncio.run(_run(plan, servers, show))
         gc.collect()  # what was left open says so when it goes
         report.warnings = texts

@@ -24,12 +24,13 @@ class Servers:
     Args:
         seed: Decides texts and faults.
         share: Share of the requests that get a fault.
+        only: What the names of the faults' kinds have to contain.
         module: What is run as the servers' process.
     """
 
-    def __init__(self, seed: int, share: float, module: str = _MODULE) -> None:
+    def __init__(self, seed: int, share: float, only: str = "", module: str = _MODULE) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, str(seed), str(share)],
+            [sys.executable, "-m", module, str(seed), str(share), only],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=_ROOT,

@@ -29,21 +29,38 @@ _REST_SECONDS = 5.0
 _BEAT = 0.1
 _PAUSE = 0.5
 _KNOWN = 4096  # conversations whose requests are counted
+# Such a reply may cross the next request on its way. Nothing in HTTP/1.1 tells it from the answer.
+_UNTOLD = ("unasked: stream",)
 _NOBODY = RightText("(no conversation)", (), frozenset(), (), "", "")
-_ROUTES = {
-    streamed: [
-        kind
-        for kind in KINDS.values()
-        for _ in range(kind.share)
-        if kind.where in ("any", "stream" if streamed else "small")
-    ]
-    for streamed in (True, False)
-}
 
 
 def shapes_of(seed: int) -> dict[str, str]:
     """The kinds of the two servers, by role."""
     return {"small": SHAPES[seed % 3], "large": SHAPES[seed // 3 % 3]}
+
+
+def kinds_of(only: str) -> dict[bool, list[Kind]]:
+    """The kinds of faults by whether they are for streams, as often as they are drawn.
+
+    Args:
+        only: What their names have to contain; empty for all of them.
+
+    Raises:
+        ValueError: There is no such kind.
+    """
+    kinds = [
+        k
+        for k in KINDS.values()
+        for _ in range(k.share)
+        if only in k.name and k.name not in _UNTOLD
+    ]
+    routes = {
+        True: [kind for kind in kinds if kind.where in ("any", "stream")],
+        False: [kind for kind in kinds if kind.where in ("any", "small")],
+    }
+    if not kinds:
+        raise ValueError(f"no kind of fault has {only!r} in its name: see tests/faults/kinds.py")
+    return routes
 
 
 def tell(**facts: Any) -> None:
@@ -69,13 +86,15 @@ class FaultyServer(Server):
         role: ``"small"`` or ``"large"``.
         seed: Decides the texts and the faults.
         share: Share of the requests that get a fault.
+        only: What the names of the faults' kinds have to contain.
         elsewhere: Address that redirects point to.
     """
 
-    def __init__(self, role: str, seed: int, share: float, elsewhere: str) -> None:
+    def __init__(self, role: str, seed: int, share: float, only: str, elsewhere: str) -> None:
         super().__init__(Model(role, shapes_of(seed)[role], _NOBODY))
         self.role, self.seed, self.share, self.elsewhere = role, seed, share, elsewhere
         self.asked = 0
+        self._kinds = kinds_of(only)
         self.requests = _Told()
         self.failures = _Told(what="failure", role=role)
         self._counts: OrderedDict[int | None, int] = OrderedDict()
@@ -99,10 +118,10 @@ class FaultyServer(Server):
         if len(self._counts) > _KNOWN:
             self._counts.popitem(last=False)
         draw = random.Random(f"{self.seed}/{number}/{self.role}/{count}")
-        if draw.random() >= self.share:
-            return None
         streamed = path in STREAMED
-        kind: Kind = draw.choice(_ROUTES[streamed])
+        if draw.random() >= self.share or not self._kinds[streamed]:
+            return None
+        kind = draw.choice(self._kinds[streamed])
         fault = Fault(
             kind.name,
             kind.answer,
@@ -126,10 +145,10 @@ async def _beat() -> None:
             tell(what="pause", seconds=took)
 
 
-async def _serve(seed: int, share: float) -> None:
+async def _serve(seed: int, share: float, only: str) -> None:
     async with Server(Model("small", "generic", _NOBODY)) as elsewhere:
-        small = FaultyServer("small", seed, share, elsewhere.url)
-        large = FaultyServer("large", seed, share, elsewhere.url)
+        small = FaultyServer("small", seed, share, only, elsewhere.url)
+        large = FaultyServer("large", seed, share, only, elsewhere.url)
         async with small, large:
             servers = {"small": small, "large": large}
             tell(what="urls", **{role: server.url for role, server in servers.items()})
@@ -152,5 +171,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seed", type=int)
     parser.add_argument("share", type=float)
+    parser.add_argument("only")
     options = parser.parse_args()
-    asyncio.run(_serve(options.seed, options.share))
+    asyncio.run(_serve(options.seed, options.share, options.only))
