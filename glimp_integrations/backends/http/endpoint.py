@@ -284,7 +284,10 @@ class Endpoint(Backend):
             ) as response:
                 # One clock for both parts of a reply.
                 left = limits.seconds - (time.monotonic() - started)
-                return read(await response.read(max(left, 1.0)), shape)
+                reply = read(await response.read(max(left, 1.0)), shape)
+                if not reply:  # it fits any question, and may be no answer to this one
+                    response.distrust()
+                return reply
 
     async def _choices(
         self, client: HttpClient, context: RequestContext, report: Report
