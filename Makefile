@@ -30,7 +30,7 @@ DEMO := $(VENV)/.demo
 # The site needs neither torch nor a framework.
 DOCS := $(VENV)/.docs
 
-.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-pythons package lock resolve bench-speed vllm check docs docs-serve clean
+.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-endurance test-pythons package lock resolve bench-speed vllm check docs docs-serve clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -69,6 +69,13 @@ N ?= 2600
 SEED ?= 11
 test-faults: $(STAMP) ## Thousands of calls to servers that fail in every way, and a table of what came of them
 	@$(BIN)/python -m tests.faults $(SEED) -n $(N)
+
+# So long, so many conversations at once, such a share of faulty requests; SEED decides the rest.
+MINUTES ?= 30
+AT_ONCE ?= 64
+FAULTS ?= 0.02
+test-endurance: $(STAMP) ## Many conversations at once for half an hour over one pair, some requests failing: right, and no leaks
+	@$(BIN)/python -m tests.faults.endurance --minutes $(MINUTES) --at-once $(AT_ONCE) --faults $(FAULTS) --seed $(SEED)
 
 test-pythons: $(STAMP) ## The fast tests on every Python from 3.11 that is here
 	@PATH="$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/3.1[1-9].*/bin)):$$PATH" $(BIN)/nox

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 __all__ = ["Servers"]
@@ -42,15 +41,17 @@ class Servers:
         self._kept: list[dict[str, Any]] = []
 
     def __enter__(self) -> Servers:
-        self.urls = self._wait_for("urls")
+        try:
+            self.urls = self._wait_for("urls")
+        except BaseException:
+            self._end()
+            raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         try:

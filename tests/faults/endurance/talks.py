@@ -18,7 +18,7 @@ _ANSWER_BY_SMALL = 0.2
 _NUMBER = re.compile(r"Conversation \d+/(\d+)\.|<b(\d+)>")
 
 
-@lru_cache(2048)
+@lru_cache(512)
 def talk(seed: int, number: int) -> tuple[RightText, str]:
     """The right text of a conversation, and which model writes the answer."""
     draw = random.Random(f"talk {seed}/{number}")
