@@ -93,6 +93,7 @@ class Endpoint(Backend):
         self.name = model or "the served model"
         self.url = public_url(base_url)
         self.model = model
+        self.names_model = model is not None
         # Without user name, password and query, which the client sends in their places.
         self._base_url = bare_url(base_url).rstrip("/")
         self._credentials = SecretStr(base_url)

@@ -137,7 +137,7 @@ class OpenAIBackend(Endpoint):
         self.shown_template: str | None = None
         self._verify = verify
         self._device = device
-        self._given_profile, self._given_model = profile, model
+        self._given_profile = profile
         self._capabilities: Capabilities | None = None
         self._stale = False  # what was found out has to be asked anew
         self._lock = LoopLock()
@@ -156,10 +156,12 @@ class OpenAIBackend(Endpoint):
     # -- the contract of Backend ---------------------------------------------------------------
 
     async def capabilities(self) -> Capabilities:
-        if self._capabilities is None or self._stale:
-            async with self._lock.here():
+        lock = self._lock.here()
+        # Other calls go on with what was known until there is something new: a server that does
+        # not answer one of them must not hold up all.
+        if self._capabilities is None or (self._stale and not lock.locked()):
+            async with lock:
                 if self._capabilities is None or self._stale:
-                    # Other calls go on with what was known until there is something new.
                     self._capabilities = await self._discover()
                     self._stale = False
         return self._capabilities
@@ -289,8 +291,6 @@ class OpenAIBackend(Endpoint):
             BackendError: The server cannot be reached.
         """
         listed: list[ListedModel] | None = None
-        if self._given_model is None:
-            self.model = None  # the server may serve another one now
         if self._given_profile is None:
             listed = await self.models() or []
             self._profile = await detect_server(self, listed)

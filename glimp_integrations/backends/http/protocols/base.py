@@ -85,6 +85,8 @@ class ModelEndpoint(typing.Protocol):
         name: Name of the model, for messages.
         url: Address without secrets, for messages.
         model: Name of the model on the server; ``None`` if it is not known yet.
+        names_model: Whether the backend's owner named the model. Otherwise it is the only one that
+            is served; until that is asked anew, other calls use the name of the last time.
         requested_window: The context window the backend's owner set, in tokens; ``None`` if not
             set.
         context_window: The context window in tokens, as far as known.
@@ -95,6 +97,7 @@ class ModelEndpoint(typing.Protocol):
     name: str
     url: str | None
     model: str | None
+    names_model: bool
     requested_window: int | None
     context_window: int | None
     thinks: bool

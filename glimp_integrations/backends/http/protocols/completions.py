@@ -196,7 +196,7 @@ async def listed_entry(
     """
     if listed is None:
         listed = await endpoint.models() or []
-    if endpoint.model is None:
+    if not endpoint.names_model:
         endpoint.set_model(only_model([str(item.get("id")) for item in listed], endpoint))
     for item in listed:
         names = {item.get("id"), item.get("root"), *item.get("aliases", ())}

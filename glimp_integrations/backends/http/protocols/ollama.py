@@ -86,7 +86,7 @@ class Ollama(Protocol):
     async def identify(self, endpoint: ModelEndpoint, listed: list[ListedModel] | None) -> Identity:
         entries = (await endpoint.get("/api/tags", OllamaModels)).get("models") or []
         names = [str(item.get("model") or item.get("name")) for item in entries]
-        if endpoint.model is None:
+        if not endpoint.names_model:
             endpoint.set_model(only_model(names, endpoint))
         assert endpoint.model is not None
         if not {endpoint.model, f"{endpoint.model}:latest"} & set(names):

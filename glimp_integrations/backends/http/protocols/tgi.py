@@ -69,7 +69,7 @@ class Tgi(Protocol):
 
     async def identify(self, endpoint: ModelEndpoint, listed: list[ListedModel] | None) -> Identity:
         info = await endpoint.get("/info", TgiInfo)
-        if endpoint.model is None:  # it answers to any name
+        if not endpoint.names_model:  # it answers to any name
             endpoint.set_model(str(info.get("model_id") or "the served model"))
         assert endpoint.model is not None
         return Identity(endpoint.model, info.get("max_total_tokens"))
