@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glimp_integrations import GlimpRouter, io_loop
+from glimp_integrations.backends.http import client, event_stream
 from glimp_integrations.backends.http.openai import OpenAIBackend
 
 from ..cases import ROLES
@@ -28,6 +29,7 @@ __all__ = ["Plan", "run"]
 
 _BEAT, _PAUSE = 0.1, 0.5
 _REST_SECONDS = 5.0
+_LONGEST = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,26 @@ def run(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Report:
         plan: What is held.
         show: Takes lines about the progress.
     """
-    with Servers(plan.seed, plan.faults, plan.only) as servers, _noticed() as texts:
+    with (
+        Servers(plan.seed, plan.faults, plan.only) as servers,
+        _noticed() as texts,
+        _short_bodies(),
+    ):
         report = asyncio.run(_run(plan, servers, show))
         gc.collect()  # what was left open says so when it goes
         report.warnings = texts
         return report
+
+
+@contextmanager
+def _short_bodies() -> Iterator[None]:
+    """Read less of a body without an end, so that its memory does not hide what grows."""
+    longest = client.MAX_BODY_BYTES, event_stream.MAX_EVENT_BYTES
+    client.MAX_BODY_BYTES = event_stream.MAX_EVENT_BYTES = _LONGEST
+    try:
+        yield
+    finally:
+        client.MAX_BODY_BYTES, event_stream.MAX_EVENT_BYTES = longest
 
 
 @contextmanager
