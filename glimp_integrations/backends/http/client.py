@@ -141,7 +141,9 @@ class HttpClient:
                         # The conversation, and maybe the key, would go to whatever address a
                         # reply names.
                         allow_redirects=False,
-                        proxy=self._proxy,
+                        # Left as it is written, so that its password can be found in errors
+                        # that quote it.
+                        proxy=None if self._proxy is None else _url(self._proxy.get_secret_value()),
                     )
             try:
                 response = Response(raw, self._connections, carrier)
