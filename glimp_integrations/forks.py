@@ -16,13 +16,77 @@ from contextlib import suppress
 from selectors import BaseSelector
 from typing import Protocol
 
-__all__ = ["IMPORTING", "Forgetful", "LoopLock", "drop_loop", "in_child", "keep"]
+__all__ = ["LOADING", "Forgetful", "LoopLock", "drop_loop", "in_child", "keep"]
 
-IMPORTING = threading.RLock()
-"""Held while a thread imports something large; a fork waits for it.
+# Large models take minutes to load.
+_WAIT_SECONDS = 300.0
 
-A module that another thread was importing stays half imported in the child for ever.
-"""
+
+class Loading:
+    """Importing and loading, which a fork must not cut in two; a context manager.
+
+    A module that another thread was importing stays half imported in the child for ever: whoever
+    imports it there waits for a thread that does not exist. Loading a model imports hundreds of
+    modules on the way. So a fork waits until it is done, for five minutes at most; after that the
+    child has an error instead. Several threads may load at the same time, and the thread that
+    loads may fork.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._threads: dict[int, int] = {}  # how deep each thread is in it
+        self._forking: int | None = None
+        self._torn = False
+
+    def __enter__(self) -> None:
+        """Begin to load.
+
+        Raises:
+            RuntimeError: This process was forked while a thread of its parent was loading.
+        """
+        if self._torn:
+            raise RuntimeError(
+                "this process was forked while another thread was loading a model, and nothing "
+                "can be loaded in it: fork when the first call is over, or start processes by "
+                "the 'spawn' method"
+            )
+        me = threading.get_ident()
+        with self._changed:
+            # What has begun goes on: the fork waits for it.
+            self._changed.wait_for(lambda: self._forking in (None, me) or me in self._threads)
+            self._threads[me] = self._threads.get(me, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        me = threading.get_ident()
+        with self._changed:
+            self._threads[me] -= 1
+            if not self._threads[me]:
+                del self._threads[me]
+            self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait until no other thread loads, and let none begin."""
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: self._forking is None)
+            self._forking = me
+            self._changed.wait_for(lambda: not self._threads.keys() - {me}, _WAIT_SECONDS)
+
+    def after_in_parent(self) -> None:
+        """Let other threads load again."""
+        with self._changed:
+            self._forking = None
+            self._changed.notify_all()
+
+    def after_in_child(self) -> None:
+        """Forget the parent's threads."""
+        me = threading.get_ident()
+        self._torn = self._torn or bool(self._threads.keys() - {me})
+        self._threads = {me: self._threads[me]} if me in self._threads else {}
+        self._changed, self._forking = threading.Condition(), None
+
+
+LOADING = Loading()
 
 
 class Forgetful(Protocol):
@@ -101,7 +165,7 @@ class LoopLock:
 
 
 def _forget_parent() -> None:
-    IMPORTING.release()
+    LOADING.after_in_child()
     for function in _functions:
         function()
     for forgetful in list(_objects):
@@ -110,7 +174,7 @@ def _forget_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=IMPORTING.acquire,
-        after_in_parent=IMPORTING.release,
+        before=LOADING.before_fork,
+        after_in_parent=LOADING.after_in_parent,
         after_in_child=_forget_parent,
     )

@@ -123,7 +123,7 @@ class LlamaCppBackend(OpenAIBackend):
 
     def _serve(self, path: Path) -> Any:
         try:
-            with forks.IMPORTING:
+            with forks.LOADING:
                 import xllamacpp
         except ImportError as error:
             raise ConfigError(
@@ -142,7 +142,8 @@ class LlamaCppBackend(OpenAIBackend):
                 raise ConfigError(f"server_options: xllamacpp has no option {option!r}")
             setattr(params, option, value)
         try:
-            return xllamacpp.Server(params)
+            with forks.LOADING:
+                return xllamacpp.Server(params)
         except Exception as error:
             raise BackendError(
                 f"llama.cpp cannot load {path.name} ({error}): is the file complete, and is "

@@ -264,15 +264,19 @@ class HuggingFaceBackend(Backend):
         if self._engine is None:
             async with self._loading.here():
                 if self._engine is None:
-                    self._engine = await asyncio.to_thread(self._load)
+                    self._engine = await asyncio.to_thread(self._loaded)
                     io_loop.at_exit(self.aclose)
         return self._engine
 
+    def _loaded(self) -> Engine:
+        # All of it: transformers imports most of its parts when it needs them.
+        with forks.LOADING:
+            return self._load()
+
     def _load(self) -> Engine:
         try:
-            with forks.IMPORTING:
-                from glimp_integrations.backends.hf import loading
-                from glimp_integrations.backends.hf.engine import Engine
+            from glimp_integrations.backends.hf import loading
+            from glimp_integrations.backends.hf.engine import Engine
         except ImportError as error:
             raise ConfigError(
                 f"running {self.name} in this process needs transformers and torch "

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.pool import Carrier, connector
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.forks import IMPORTING
+from glimp_integrations.forks import LOADING
 
 if TYPE_CHECKING:
     import aiohttp
@@ -281,7 +281,7 @@ def _load() -> tuple[Any, ssl.SSLContext]:
 
     Pythons for macOS come without certificates; company networks have their own in the system.
     """
-    with IMPORTING:
+    with LOADING:
         import aiohttp
         import certifi
 
