@@ -25,7 +25,15 @@ from typing import Any, Literal
 from glimp_integrations.backends.scripted import uniform
 from wire.loopback import Handler, Loopback, Seen
 
-__all__ = ["GENERATION_PROMPT", "THINKING_TEMPLATE", "FakeServer", "Fault", "Tok"]
+__all__ = [
+    "GENERATION_PROMPT",
+    "THINKING_TEMPLATE",
+    "Dropped",
+    "FakeHandler",
+    "FakeServer",
+    "Fault",
+    "Tok",
+]
 
 Tok = tuple[bytes, float]
 """A token's bytes and H in nats."""
@@ -141,7 +149,7 @@ class FakeServer(Loopback):
     finished: int = 0
 
     def __post_init__(self) -> None:
-        self.handler = _Handler
+        self.handler = FakeHandler
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.connections: set[socket.socket] = set()
@@ -236,11 +244,11 @@ def _babble(text: str) -> Tok:
     return (f" {int(match[1]) + 1}".encode() if match else b" word"), 0.5
 
 
-class _Dropped(Exception):
+class Dropped(Exception):
     """The connection is to be broken now."""
 
 
-class _Handler(Handler):
+class FakeHandler(Handler):
     owner: FakeServer
 
     def setup(self) -> None:
@@ -261,7 +269,7 @@ class _Handler(Handler):
     def handle(self) -> None:
         try:
             super().handle()
-        except _Dropped:
+        except Dropped:
             self.close_connection = True
 
     def do_GET(self) -> None:
@@ -365,7 +373,7 @@ class _Handler(Handler):
         try:
             self._stream(body, min(k, fake.logprobs), prompt_tokens, fault)
             finished = True
-        except (_Dropped, OSError):
+        except (Dropped, OSError):
             self.close_connection = True
         finally:
             with fake.lock:
@@ -389,7 +397,7 @@ class _Handler(Handler):
         timed = body.get("timings_per_token") and fake.engine == "llama.cpp"
         done, finish = 0, None
         for tokens, text, finish in self._groups(body, prompt_tokens):
-            self._check_client()
+            self.check_client()
             if fault is not None and done >= fault.tokens:
                 self._break(fault)
             done += len(tokens)
@@ -503,21 +511,21 @@ class _Handler(Handler):
             self._hang()
         elif fault.kind == "close":
             self.send_piece(b"")
-        raise _Dropped
+        raise Dropped
 
     # -- bytes -------------------------------------------------------------------------------
 
     def _hang(self) -> None:
         while not self.owner.stopping.wait(0.02):
-            self._check_client()
-        raise _Dropped
+            self.check_client()
+        raise Dropped
 
-    def _check_client(self) -> None:
+    def check_client(self) -> None:
         readable, _, _ = select.select([self.connection], [], [], 0)
         if readable and not self.connection.recv(1, socket.MSG_PEEK):
             with self.owner.lock:
                 self.owner.aborted += 1
-            raise _Dropped
+            raise Dropped
 
     def _event(self, chunk: dict[str, Any]) -> None:
         chunk = {"id": "fake", "object": "text_completion", "model": self.owner.model, **chunk}

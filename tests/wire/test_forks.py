@@ -5,55 +5,40 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from wire.helpers import ANSWER, CHAIN
+from wire.fake_server import FakeHandler, FakeServer
+from wire.forking import PREAMBLE, run
+from wire.helpers import CHAIN
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
-PREAMBLE = """
-import multiprocessing, os, sys, threading, time, warnings
-warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-from glimp_integrations import GlimpRouter
-SMALL, LARGE = sys.argv[1:]
 
-def router():
-    return GlimpRouter(SMALL, LARGE, temperature=0.0, threshold=1.0, strategy="two_request")
+class Gated(FakeServer):
+    """Answers no short request until it is asked for ``/forked``."""
 
-def forked(work):
-    # The child ends as programs do, so that everything in it is destroyed.
-    child = os.fork()
-    if child == 0:
-        work()
-        sys.exit(7)
-    return child
-
-def ended(child):
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-"""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.handler = _GatedHandler
+        self.gate = threading.Event()
 
 
-def run(script: str, *servers: Any, seconds: float = 25.0) -> None:
-    """Run a script in a process of its own; it has to end without a word on standard error."""
-    models = [server.model_string for server in servers]
-    done = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + script, *models],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr[-3000:]
-    assert set(done.stdout.split("|")) == {ANSWER, ""}, done.stdout
+class _GatedHandler(FakeHandler):
+    def do_GET(self) -> None:
+        if self.path == "/forked":
+            self.owner.gate.set()
+        self.owner.gate.wait(20.0)
+        super().do_GET()
 
 
 def test_forks_while_the_first_call_starts_up(serve: Callable[..., Any]) -> None:
-    servers = serve(CHAIN, distance=0.1), serve(CHAIN, model="large", distance=0.1)
+    # The parent's call holds its lock until the child is there.
     script = """
+import http.client
 from glimp_integrations import io_loop
 
 shared = router()
@@ -61,11 +46,17 @@ first = threading.Thread(target=lambda: io_loop.call(shared.small.capabilities))
 first.start()
 while (lock := shared.small._lock._lock) is None or not lock[1].locked():
     time.sleep(0.001)
-child = forked(lambda: print(shared.run("?").answer, end="|", flush=True))
-ended(child)
+
+def work():
+    assert not lock[0].is_closed() and lock[1].locked()
+    http.client.HTTPConnection(SMALL.split("/")[2]).request("GET", "/forked")
+    print(shared.run("?").answer, end="|", flush=True)
+
+ended(forked(work))
 first.join()
 """
-    run(script, *servers)
+    with Gated(CHAIN) as small:
+        run(script, small, serve(CHAIN, model="large"))
 
 
 def test_forks_of_a_warm_router_leave_the_parents_streams_alone(

@@ -28,7 +28,7 @@ from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.cli.app import app
 from glimp_integrations.errors import UnsuitableEndpointError
 from glimp_integrations.method.entropy import estimate
-from wire.fake_server import FakeServer, Tok, _Handler
+from wire.fake_server import FakeHandler, FakeServer, Tok
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES, REASONING, chat, collect
 from wire.servers.scripted_server import Scripted
 from wire.servers.scripted_server import _Handler as _ScriptedHandler
@@ -47,7 +47,7 @@ DRAFTED: dict[str, Callable[[Tops], Tops]] = {
 }
 
 
-class _Speculating(_Handler):
+class _Speculating(FakeHandler):
     def _stream(self, body: dict[str, Any], *args: Any) -> None:
         self.place = 0
         super()._stream(body, *args)

@@ -13,11 +13,11 @@ import pytest
 from glimp_integrations import GlimpRouter
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.errors import BackendError
-from wire.fake_server import GENERATION_PROMPT, FakeServer, _Handler
+from wire.fake_server import GENERATION_PROMPT, FakeHandler, FakeServer
 from wire.helpers import ANSWER, CHAIN, GREEDY, MESSAGES
 
 
-class _Resting(_Handler):
+class _Resting(FakeHandler):
     """Answers the first completions of a conversation with a refusal."""
 
     def serve(self, body: dict[str, Any]) -> None:
@@ -119,7 +119,7 @@ def test_the_wait_can_be_cancelled() -> None:
 def test_small_requests_rest_too() -> None:
     """``GET`` and ``POST`` beside the completions: the server was asked who it serves."""
 
-    class Models(_Handler):
+    class Models(FakeHandler):
         def serve(self, body: dict[str, Any]) -> None:
             if self.path == "/v1/models":
                 self.owner.times.append(time.monotonic())
