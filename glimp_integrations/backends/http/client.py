@@ -42,8 +42,9 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """The longest body that is read as a whole. The token ids of a long prompt take a few MB."""
 # An error takes a few lines. A longer body is a web page or an attack.
 _ERROR_BYTES = 65536
-# Bytes that are unpacked at once: a small packet may unpack to gigabytes.
-_UNPACKED_BYTES = 1024 * 1024
+# Bytes that are unpacked at once: a small packet may unpack to gigabytes. Reading so many single
+# line ends takes some hundredths of a second, in which the loop serves no other call.
+_UNPACKED_BYTES = 65536
 # The end of the body mostly comes in the packet of the last event. A server that does not send it
 # within this many seconds costs a new connection.
 _END_SECONDS = 0.25
@@ -193,10 +194,9 @@ class Response:
         self.distrust = carrier.close
         self._connections = connections
         coding = raw.headers.get("Content-Encoding", "").strip().lower()
-        self._unpacker = None
-        if coding in _CODINGS:
-            self._unpacker = zlib.decompressobj(_CODINGS[coding])
-        elif coding not in ("", "identity"):
+        self._window = _CODINGS.get(coding)
+        self._unpacker = None if self._window is None else zlib.decompressobj(self._window)
+        if self._window is None and coding not in ("", "identity"):
             raise ValueError(f"the body is encoded as {coding[:40]!r}, which was not asked for")
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -228,12 +228,16 @@ class Response:
             raise
 
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
-        if self._unpacker is None:
+        if self._unpacker is None or self._window is None:
             yield data
             return
         while data:
+            if self._unpacker.eof:
+                # Another member, which gzip allows; anything else is an error. The old unpacker
+                # would keep all that comes after its end.
+                self._unpacker = zlib.decompressobj(self._window)
             yield self._unpacker.decompress(data, _UNPACKED_BYTES)
-            data = self._unpacker.unconsumed_tail
+            data = self._unpacker.unconsumed_tail or self._unpacker.unused_data
 
     async def read(self, seconds: float) -> bytes:
         """The whole body.

@@ -304,10 +304,13 @@ class Endpoint(Backend):
         events = self._events(client, context, report, clock, has_ended)
         async with aclosing(events):
             async for event in events:
+                begun = time.monotonic()
                 chunk = self._checked(parse(event), parser.shape)
                 before = report.completion_tokens
                 choices = parser.choices(chunk, report)
                 _drop_impossible(report, before, context.request.max_tokens)
+                # A flood of events that say nothing takes no time to wait for.
+                clock.spend(time.monotonic() - begun)
                 for choice in choices:
                     finish = choice.get("finish_reason") or finish
                     if shows_progress(choice):
@@ -350,12 +353,12 @@ class Endpoint(Backend):
                 try:
                     async with aclosing(response.chunks()) as chunks:
                         while not decoder.done and (data := await clock.wait(anext(chunks, b""))):
-                            begun, came = time.monotonic(), False
+                            begun = time.monotonic()
                             for event in decoder.feed(data):
-                                came = True
-                                yield event
-                            if not came:
                                 clock.spend(time.monotonic() - begun)
+                                yield event
+                                begun = time.monotonic()
+                            clock.spend(time.monotonic() - begun)
                     for event in decoder.rest():
                         yield event
                     complete = True

@@ -165,7 +165,7 @@ def _translate(error: Exception, target: _Target) -> Exception:
 
 def _translate_status(error: StatusError, target: _Target) -> Exception:
     """This project's error for a response with an error status."""
-    status, text = error.status, _body(error.body)
+    status, text = error.status, _body(error.body).strip()
     body = target.shown(text or "it does not say why")
     if status in (401, 403):
         variable_hint = f", or set {target.key_variable}" if target.key_variable else ""

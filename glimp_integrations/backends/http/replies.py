@@ -61,6 +61,9 @@ T = TypeVar("T")
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
+# As Python's data a part takes up to a hundred bytes: 60 MB of empty lists would take 1.5 GB. A
+# text of a million tokens, or a vocabulary with its log-probabilities, has three million parts.
+_MOST_PARTS = 4_000_000
 # Much more than a message shows. ``errors`` hides secrets first and shortens then: a cut here could
 # leave a half of one.
 _QUOTED = 4096
@@ -74,8 +77,10 @@ def parse(data: bytes) -> Any:
     """JSON as Python's data.
 
     Raises:
-        ReplyError: It is not JSON, not UTF-8, or nested too deeply.
+        ReplyError: It is not JSON, not UTF-8, nested too deeply, or of too many parts.
     """
+    if len(data) > _MOST_PARTS and sum(map(data.count, (b",", b"[", b"{"))) > _MOST_PARTS:
+        raise ReplyError(f"it has more than {_MOST_PARTS:,} parts")
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
