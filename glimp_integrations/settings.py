@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -50,20 +50,24 @@ PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
 """Environment variables that name the models."""
 
 
-MOST_PER_MILLION = 1e9
+MOST_PER_MILLION = 10**9
 """The highest price of a million tokens; in every currency it is far above any model's."""
 
 
-def _possible_price(value: float) -> float:
-    if not 0 <= value <= MOST_PER_MILLION:  # NaN is neither
+def _possible_price(value: Any) -> Any:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return value  # for pydantic, which says what it is
+    if not 0 <= number <= MOST_PER_MILLION:  # NaN is not either
         raise ValueError(
-            f"no price of a million tokens; give a number from 0 to {MOST_PER_MILLION:,.0f}, such "
+            f"no price of a million tokens; give a number from 0 to {MOST_PER_MILLION:,}, such "
             "as 2.5 where a million tokens cost 2.50"
         )
     return value
 
 
-PerMillion = Annotated[float, AfterValidator(_possible_price)]
+PerMillion = Annotated[float, BeforeValidator(_possible_price)]
 
 
 class Price(BaseModel):
@@ -71,10 +75,20 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: PerMillion = Field(description="Per million prompt tokens that were computed.")
-    output: PerMillion = Field(description="Per million generated tokens.")
+    # The bounds are for schemas and tables; the validator refuses such values first, in plainer words.
+    input: PerMillion = Field(
+        ge=0,
+        le=MOST_PER_MILLION,
+        description="Per million prompt tokens that were computed.",
+    )
+    output: PerMillion = Field(
+        ge=0, le=MOST_PER_MILLION, description="Per million generated tokens."
+    )
     cached: PerMillion | None = Field(
-        default=None, description="Per million cached prompt tokens; None: as input."
+        default=None,
+        ge=0,
+        le=MOST_PER_MILLION,
+        description="Per million cached prompt tokens; None: as input.",
     )
 
     def of(self, usage: ModelUsage) -> float:
