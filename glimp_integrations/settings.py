@@ -59,7 +59,7 @@ def _possible_price(value: Any) -> Any:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return value  # for pydantic, which says what it is
-    if not 0 <= number <= MOST_PER_MILLION:  # NaN is not either
+    if not 0 <= number <= MOST_PER_MILLION:  # nor NaN
         raise ValueError(
             f"no price of a million tokens; give a number from 0 to {MOST_PER_MILLION:,}, such "
             "as 2.5 where a million tokens cost 2.50"
@@ -75,7 +75,8 @@ class Price(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # The bounds are for schemas and tables; the validator refuses such values first, in plainer words.
+    # The bounds are for schemas and tables: the validator refuses such values before them, and says
+    # what to give.
     input: PerMillion = Field(
         ge=0,
         le=MOST_PER_MILLION,
