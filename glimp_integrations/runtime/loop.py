@@ -184,7 +184,13 @@ class _Loop:
         ready.recorder.decided(decision)
         part = chain.parts
         yield StepStarted(
-            step.index, author, entropy, step.is_answer, chain.decides_call(step.index)
+            step.index,
+            author,
+            entropy,
+            step.is_answer,
+            chain.decides_call(step.index),
+            ready.recorder.threshold(decision, step),
+            decision.reason,
         )
         # What follows is the same for all tokens of a step. A stream that may run on past it asks
         # for the whole phase at once. Another asks for the step, and a few tokens more: a cap must

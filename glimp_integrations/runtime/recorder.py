@@ -106,7 +106,7 @@ class Recorder:
             signal=_finite(decision.signal),
             bound=_finite(decision.bound),
             reason=decision.reason,
-            threshold=_finite(self._threshold(decision, step)),
+            threshold=_finite(self.threshold(decision, step)),
             tokens=step.tokens,
             discarded_tokens=spent["discarded"],
             requests=spent["requests"],
@@ -190,7 +190,7 @@ class Recorder:
         alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
         return prices.of(usage), prices.large.of(alone)
 
-    def _threshold(self, decision: Write, step: Step) -> float | None:
+    def threshold(self, decision: Write, step: Step) -> float | None:
         """The bound on H that was in force, in nats, if there was one."""
         settings = self.settings
         if settings.large_share is None and settings.policy is None:

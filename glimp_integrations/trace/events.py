@@ -36,6 +36,9 @@ class StepStarted:
         is_answer: Whether it belongs to a separate answer.
         decides_call: Whether the small model began a tool call here: its text was dropped, and the
             large model decides whether to make a call.
+        threshold: The bound on H that was in force, in nats; ``None``: the policy does not go by
+            H, or the step was not a policy's to decide.
+        reason: Why this model writes it, in words.
     """
 
     index: int
@@ -43,6 +46,8 @@ class StepStarted:
     entropy: float | None
     is_answer: bool
     decides_call: bool = False
+    threshold: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,8 @@ def from_dict(data: dict[str, Any]) -> Event:
         return StepDone(StepRecord.model_validate(fields["record"]))
     if kind is Finished:
         return Finished(RoutedAnswer.model_validate(fields["result"]))
-    if isinstance(fields.get("entropy"), str):
-        fields["entropy"] = float(fields["entropy"])
+    for name in ("entropy", "threshold"):
+        if isinstance(fields.get(name), str):
+            fields[name] = float(fields[name])
     event: Event = kind(**fields)
     return event

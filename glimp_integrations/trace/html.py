@@ -25,7 +25,7 @@ from glimp_integrations.trace.html_steps import (
 )
 from glimp_integrations.trace.records import InvalidToolCall, StepRecord, ToolCall, TraceData
 from glimp_integrations.trace.step_lines import EMPTY_STEPS, answer_steps, deciding_steps, visible
-from glimp_integrations.trace.terminal import proposed_calls, saving
+from glimp_integrations.trace.terminal import proposed_calls, remarks, saving
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -118,6 +118,7 @@ def _render(template: str, trace: TraceData, **more: Any) -> str:
         "tokens": sum(record.tokens for record in trace.steps),
         "saving": saving(trace),
         "proposed_calls": proposed_calls(trace),
+        "remarks": [visible(sentence) for sentence in remarks(trace)],
     }
     return well_formed(_environment().get_template(template).render(view))
 

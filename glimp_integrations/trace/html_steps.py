@@ -6,12 +6,13 @@ as long: a page of 100,000 steps is seconds. Numbers need no escaping; every tex
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from glimp_integrations.trace.records import StepRecord
-from glimp_integrations.trace.step_lines import visible
+from glimp_integrations.trace.step_lines import remark, visible
 
 __all__ = ["ShownStep", "chart_bars", "counted", "shown_seconds", "step_items"]
 
@@ -49,8 +50,10 @@ class ShownStep:
         """H against the threshold in HTML, such as ``"H 0.50 ≤ 1"``; empty without a glimpse."""
         if self.height is None or self.record.entropy is None:
             return ""
+        if math.isnan(self.threshold):
+            return f"H {self.record.entropy:.2f}"  # it is not H that decides
         sign = "&gt;" if self.record.entropy > self.threshold else "≤"
-        return f"H {self.record.entropy:.2f} {sign} {self.threshold:g}"
+        return f"H {self.record.entropy:.2f} {sign} {self.threshold:.4g}"
 
 
 def chart_bars(steps: Sequence[ShownStep], *, page: bool) -> str:
@@ -133,6 +136,7 @@ def _cost(step: ShownStep) -> str:
         else ""
     )
     end = f" · ended by {escape(visible(step.end))}" if step.end else ""
+    end += f" · {escape(reason)}" if (reason := remark(record)) else ""
     return f"{counted(record.tokens, 'token')}{away} · {shown_seconds(record.seconds)}{end}"
 
 

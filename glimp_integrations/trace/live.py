@@ -20,7 +20,7 @@ class LivePrinter:
     """Call it with every event of a call.
 
     Args:
-        threshold: Nats, for the bars.
+        threshold: Nats, for the bars of steps that do not tell their own.
         console: A rich console; standard output by default.
 
     Attributes:
@@ -45,7 +45,7 @@ class LivePrinter:
                     event.index,
                     event.author,
                     event.entropy,
-                    self._threshold,
+                    self._threshold if event.threshold is None else event.threshold,
                     is_answer=event.is_answer,
                     decides_call=event.decides_call,
                 )

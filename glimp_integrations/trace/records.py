@@ -95,8 +95,8 @@ class StepRecord(Record):
 
     @property
     def level(self) -> float:
-        """The threshold as a number of nats; ``inf`` where there was none."""
-        return math.inf if self.threshold is None else float(self.threshold)
+        """The threshold as a number of nats; NaN where there was none."""
+        return math.nan if self.threshold is None else float(self.threshold)
 
 
 class CallProposal(Record):

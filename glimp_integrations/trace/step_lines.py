@@ -45,6 +45,7 @@ EMPTY_STEPS = {
     "call_proposed": "(began a tool call)",
     "json": "(began the JSON)",
 }
+_OTHER_REASONS = ("first_large_steps", "max_large_tokens", "max_cost", "deadline")
 _BAR = 10
 """Length of the bars in characters; a full bar is twice the threshold."""
 _LONGEST_ROW = 400
@@ -78,6 +79,8 @@ class FullSteps:
                 is_answer=step.index in answers,
                 decides_call=step.index in deciding,
             )
+            if reason := remark(step):
+                header.append((f"  {reason}", "dim"))
             header.append(
                 (f"  {step.tokens} token{'s' * (step.tokens != 1)} · {step.seconds:.1f} s", "dim")
             )
@@ -182,15 +185,22 @@ def header_pieces(
         (f"  {author} model", f"bold {colour}"),
     ]
     if entropy is not None:
+        pieces += [(f"  H {entropy:.2f} ", "dim"), (entropy_bar(entropy, threshold), colour)]
         sign = ">" if entropy > threshold else "≤"
-        pieces += [
-            (f"  H {entropy:.2f} ", "dim"),
-            (entropy_bar(entropy, threshold), colour),
-            (f" {sign} {threshold:g} nats", "dim"),
-        ]
+        # Without a threshold it is not H that decides.
+        pieces.append(
+            (" nats" if math.isnan(threshold) else f" {sign} {threshold:.4g} nats", "dim")
+        )
     if decides_call:
         pieces.append(("  decides on the tool call", "dim"))
     return pieces
+
+
+def remark(step: StepRecord) -> str:
+    """Why a step's author wrote it, where neither H nor its place tells."""
+    if step.policy is None:
+        return visible(step.reason) if step.reason.startswith(_OTHER_REASONS) else ""
+    return visible(step.reason) if step.threshold is None else ""
 
 
 def visible(text: str) -> str:

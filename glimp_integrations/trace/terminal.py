@@ -108,9 +108,19 @@ def totals(trace: TraceData) -> Text:
         line.append(f" ({saving(trace)})" if saving(trace) else "", style="dim")
     if calls := proposed_calls(trace):
         line.append(f"\n{calls}", style="dim")
+    for sentence in remarks(trace):
+        line.append(f"\n{visible(sentence)}", style="dim")
     for error in trace.errors:
         line.append(f"\n{visible(error)}", style="yellow")
     return line
+
+
+def remarks(trace: TraceData) -> list[str]:
+    """Sentences on what changed the call as a whole: routing that was left, budgets."""
+    sentences = [f"budget: {limit}" for limit in trace.limits]
+    if trace.route == "large_alone":
+        sentences.insert(0, f"the large model alone: {trace.route_reason}")
+    return sentences
 
 
 def proposed_calls(trace: TraceData) -> str:
