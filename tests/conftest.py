@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import asyncio
+import functools
 import gc
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -68,3 +69,14 @@ def no_loop_is_left() -> None:
     only.) The warning of the loop's end would hit whatever test runs then.
     """
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_are_read_once() -> Iterator[None]:
+    """A backend reads all certificates of the system: more work than most of what is tested here."""
+    # Not above: a process of xdist would not count the lines that run when modules are imported.
+    from glimp_integrations.backends.http import client
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(client, "_load", functools.cache(client._load))
+        yield
