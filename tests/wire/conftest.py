@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from glimp_integrations.backends import retries
 from glimp_integrations.backends.http import client, connections
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from wire.fake_server import FakeServer
@@ -15,6 +16,12 @@ from wire.fake_server import FakeServer
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GLIMP_SMALL", "GLIMP_LARGE", "GLIMP_API_KEY", "GLIMP_HOME", "GLIMP_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeats come soon. How long the pauses are is for ``test_retry_pauses`` and ``tests/unit``."""
+    monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture
