@@ -73,7 +73,7 @@ def no_loop_is_left() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def certificates_are_read_once() -> Iterator[None]:
-    """A backend reads all certificates of the system: more work than most of what is tested here."""
+    """A backend reads all certificates of the system, which is more work than most tests are."""
     # Not above: a process of xdist would not count the lines that run when modules are imported.
     from glimp_integrations.backends.http import client
 

@@ -20,7 +20,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeats come soon. How long the pauses are is for ``test_retry_pauses`` and ``tests/unit``."""
+    """Repeats come soon. ``test_retry_pauses`` and ``tests/unit`` are about how soon."""
     monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.02)
 
 

@@ -63,11 +63,11 @@ def run(script: str, *servers: Any) -> str:
     return done.stdout.strip()
 
 
-# Those marked slow are more moments of the same: a start-up takes half a second here.
-@pytest.mark.parametrize(
-    "pause",
-    [0.0, pytest.param(0.1, marks=pytest.mark.slow), 0.3, pytest.param(0.6, marks=pytest.mark.slow)],
-)
+MORE_MOMENTS = [pytest.param(pause, marks=pytest.mark.slow) for pause in (0.1, 0.6)]
+
+
+# At once, and in the middle of it; the slow ones are other moments of the same start-up.
+@pytest.mark.parametrize("pause", [0.0, 0.3, *MORE_MOMENTS])
 def test_a_first_call_that_still_starts_up(serve: Callable[..., Any], pause: float) -> None:
     servers = serve(CHAIN, distance=0.1), serve(CHAIN, model="large", distance=0.1)
     assert run(STARTING.format(pause=pause), *servers) in ("", ANSWER)
