@@ -17,10 +17,15 @@ from glimp_integrations import GlimpRouter, RoutedAnswer
 from glimp_integrations.backends.hf.token_text import TokenHistory, Vocabulary
 
 KINDS = ["llama", "qwen2", "gemma2", "gemma3", "mamba", "mamba2", "lfm2", "bamba", "gpt"]
-QUIET = settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+
+
+def scaled(examples: int) -> settings:
+    """So many examples in ``make test``, and fifteen times as many in ``make test-slow``."""
+    return settings(
+        deadline=None,
+        max_examples=examples * settings.default.max_examples // 100,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
 
 
 @functools.cache
@@ -110,14 +115,14 @@ partners = st.sampled_from([("llama", "other"), ("qwen2", "plain"), ("gemma2", "
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(QUIET, max_examples=8)
+@scaled(4)
 @given(partner=partners, begin=beginnings, turns=turns)
 def test_kept_caches_never_change_a_conversation(kind, partner, begin, turns):
     check(kind, partner, begin, turns)
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "gemma3", "mamba", "mamba2"])
-@settings(QUIET, max_examples=6)
+@scaled(4)
 @given(begin=beginnings, turns=turns)
 def test_nor_between_two_models_of_a_kind(kind, begin, turns):
     check(kind, (kind, "other"), begin, turns)
@@ -211,7 +216,7 @@ def decisions(result: RoutedAnswer) -> Any:
     )
 
 
-@settings(QUIET, max_examples=30)
+@scaled(12)
 @given(pair=pairs, question=st.sampled_from(QUESTIONS), limits=limits)
 def test_a_routed_answer_is_the_same_without_memory_and_with_two_requests(pair, question, limits):
     small, large = pair
