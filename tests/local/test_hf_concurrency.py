@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import threading
 import time
@@ -48,6 +49,7 @@ CALL_LIMITS = 120.0  # seconds; a busy machine is no failure
 """Seconds after which a test has met a hang."""
 
 
+@functools.cache
 def alone(kind: str) -> list[str]:
     """What bare ``generate`` writes for all prompts."""
     tokens = tokenizer()
