@@ -11,7 +11,8 @@ LOWEST := $(VENV)-lowest
 LOWEST_STAMP := $(LOWEST)/.installed
 # Deprecations are of versions to come, which the first environment has; old releases beside new
 # parts of their own warn of them.
-PYTEST_LOWEST := GLIMP_TEST_VERSIONS=lowest $(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning
+PYTEST_LOWEST := GLIMP_TEST_VERSIONS=lowest $(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning \
+	--hypothesis-profile few
 PYTEST_HIGHEST := GLIMP_TEST_VERSIONS=highest $(BIN)/python -m pytest
 # A process for each core runs what loads no large model. llama.cpp uses all cores itself, and what
 # measures time wants them: those tests run one after the other.
@@ -23,6 +24,13 @@ ALONE_FILES := tests/bundled $(sort $(shell grep -rlE "mark\.(bundled|serial)" t
 ALONE := --quiet -m "(bundled or serial) and not slow" $(ALONE_FILES)
 # `make test COVERAGE=--cov`, as CI does, counts which lines run: a third more time.
 COVERAGE ?=
+# What depends on no version of another package runs once, on the highest ones: the method, its
+# arithmetic, texts and clocks, and the scripts around a real vLLM.
+ONCE := $(addprefix --ignore=,tests/wire/test_vllm_scripts.py $(addprefix tests/unit/test_,arrivals.py \
+	calibration.py calibration_prompts.py decisions.py entropy.py glimpse.py half_characters.py \
+	overlap.py redact.py speed.py steps.py stopping.py strategies.py))
+# Only files with such tests are imported.
+LOWEST_ALONE := $(shell grep -lE "mark\.serial" tests/wire/test_*.py)
 FAST := tests/unit tests/langchain tests/llamaindex tests/test_*.py
 # The demo needs neither torch nor the tools.
 DEMO := $(VENV)/.demo
@@ -56,8 +64,8 @@ test-fast: $(STAMP) ## In less than a minute: what needs no model and no server
 
 test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the lowest versions allowed
 	@echo "== testing, lowest versions"
-	@$(PYTEST_LOWEST) $(SIDE_BY_SIDE) $(FAST) tests/wire
-	@$(PYTEST_LOWEST) --quiet -m "serial and not slow" tests/wire
+	@$(PYTEST_LOWEST) $(SIDE_BY_SIDE) $(ONCE) $(FAST) tests/wire
+	@$(PYTEST_LOWEST) --quiet -m "serial and not slow" $(LOWEST_ALONE)
 
 test-slow: $(STAMP) ## Run the longer proofs
 	@$(BIN)/glimp pull

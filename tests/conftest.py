@@ -13,8 +13,10 @@ from hypothesis import settings
 BUNDLED = Path(__file__).parent / "bundled"
 """All tests in there load the bundled models; its own conftest marks them."""
 
-# Property tests: 100 examples here, fifteen times as many in `make test-slow`. A pause of a busy
-# machine is no failure; pytest's own timeout catches what hangs.
+# Property tests: 100 examples here, fifteen times as many in `make test-slow`, and a quarter where
+# only versions are new (`make test-lowest`). A pause of a busy machine is no failure; pytest's own
+# timeout catches what hangs.
+settings.register_profile("few", deadline=None, max_examples=25)
 settings.register_profile("short", deadline=None, max_examples=100)
 settings.register_profile("long", deadline=None, max_examples=1500)
 settings.load_profile("short")
