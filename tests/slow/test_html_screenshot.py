@@ -66,7 +66,7 @@ def test_two_traces_in_somebody_elses_page(chromium: Browser, scheme, width) -> 
     ("html", "told"),
     [
         ("<div style='width:2000px'>wide</div>", "sideways"),
-        ("<img src='http://127.0.0.1:9/x.png'>", "asked for http://127.0.0.1:9/x.png"),
+        ("<img src='http://127.0.0.1:9/x.png'>", "requested http://127.0.0.1:9/x.png"),
         ("<script>throw new Error('broken')</script>", "complained: broken"),
     ],
 )
