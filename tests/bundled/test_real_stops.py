@@ -61,6 +61,16 @@ def test_an_end_of_sequence_and_a_full_budget_are_told_apart(small: LlamaCppBack
     assert written(small, prompt_of(small), "@@@", most=5)[1].ended == "length"
 
 
+def test_what_could_begin_a_stop_string_is_not_lost_at_the_limit(small: LlamaCppBackend) -> None:
+    prompt = prompt_of(small)
+    whole, _ = written(small, prompt, most=6)
+    text = "".join(token.text for token in whole)
+    stopped, report = written(small, prompt, f"{text[-1]}@@@", most=6)
+    assert "".join(token.text for token in stopped) == text
+    assert sum(token.count for token in stopped) == 6
+    assert report.ended == "length"
+
+
 @pytest.fixture
 def reports(router: GlimpRouter, monkeypatch: pytest.MonkeyPatch) -> list[Report]:
     """Reports of all requests of a test."""

@@ -82,6 +82,30 @@ def test_another_end_asks_nothing():
     assert server.asked == []
 
 
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([("a", 1), ("", 3)], [("a", 1), ("\n", 1)]),
+        ([("a", 1), ("", 8)], [("a", 1), ("b\n", 1)]),
+        ([("", 8)], [("b\n", 1)]),
+        ([("a", 1), ("", 8), ("", 3)], [("a", 1), ("b\n", 1), ("\n", 1)]),
+        ([("a", 1), ("", 10)], [("a", 1)]),  # half a character, which stays unsaid
+    ],
+)
+def test_what_was_held_back_at_the_limit_is_told(chunks, expected):
+    assert said(ScriptedServer(*chunks, ended="length")) == expected
+
+
+def test_a_limit_with_all_shown_asks_nothing():
+    server = ScriptedServer(("a", 1), ended="length")
+    assert said(server) == [("a", 1)]
+    assert server.asked == []
+
+
+def test_without_the_route_nothing_is_guessed_at_the_limit():
+    assert said(ScriptedServer(("a", 1), ("", 8), ended="length", hidden=True)) == [("a", 1)]
+
+
 def test_without_the_route_the_text_itself_is_the_end():
     assert said(ScriptedServer(("a", 1), ("", 5), hidden=True)) == [("a", 1), ("\n\n", 1)]
 

@@ -9,6 +9,10 @@ If the model writes the token ``".\n\n"`` and the stop string is ``"\n\n"``, the
 ``"."``. The router needs the text exactly as the model wrote it, because the other model continues
 it. So the end of the text is put together here from the ids of the tokens, which the server
 reports even where it holds back their text.
+
+Text that could become a stop string is held back too, and where a stream reaches its limit of
+tokens just then, the server never shows it. The token ``":\n"`` as the last one of a step is put
+together in the same way.
 """
 
 from __future__ import annotations
@@ -21,6 +25,9 @@ from glimp_integrations.backends.http.protocols.base import ModelEndpoint
 from glimp_integrations.errors import UnsuitableEndpointError
 
 __all__ = ["generate"]
+
+_INCOMPLETE = "\ufffd"
+"""What stands for half a character."""
 
 
 async def generate(
@@ -54,10 +61,12 @@ async def generate(
                 # server's total counts all of them, so the count is taken from there.
                 before, count = count, max(count, report.completion_tokens or 0)
                 yield Token(text, multi_token=len(shown_ids) != 1, count=count - before)
-    if report.ended == "stop_string":
+    if report.ended == "stop_string" or (report.ended == "length" and hidden_ids):
         # The stop string may begin inside the last token that was shown, so the rest of the text
         # is found by comparing with that token's whole text.
         rest = await _removed_text(endpoint, stop_string, shown_text, [*shown_ids, *hidden_ids])
+        if not rest:
+            return
         rest_count = max(0, (report.completion_tokens or 0) - count)
         # The router wants single tokens. Ask for their texts one by one, but only if every hidden
         # token is known by its id.
@@ -93,13 +102,13 @@ async def _removed_text(
 
     Args:
         endpoint: The model.
-        stop_string: The stop string that ended the stream.
+        stop_string: The stop string that ended the stream; empty where its limit did.
         shown_text: The last text that was shown.
         ids: Ids of the tokens from ``shown_text`` to the end.
 
     Returns:
         The text from the end of ``shown_text``. It begins with the stop string. If the ids do not
-        tell what follows, it is the stop string alone.
+        tell what follows, or end within a character, it is the stop string alone.
     """
     try:
         full_text = await endpoint.text_of(ids)
@@ -109,4 +118,6 @@ async def _removed_text(
     # The texts differ if the shown one ends with a character that began in an earlier token, whose
     # id is not among these. Then nothing is guessed.
     fits = full_text.startswith(shown_text) and rest.startswith(stop_string)
+    if not stop_string and rest.endswith(_INCOMPLETE):
+        return ""  # half a character at the limit was held back for that reason
     return rest if fits else stop_string
