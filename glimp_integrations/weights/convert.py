@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glimp_integrations.weights.disk import locked, refuse_link
+from glimp_integrations.weights.gguf_tokenizer import split_as_named
 
 __all__ = ["to_folder"]
 
@@ -42,6 +43,7 @@ def to_folder(gguf: Path, folder: Path, dtype: str = "bfloat16") -> Path:
             gguf.parent, gguf_file=gguf.name, dtype=getattr(torch, dtype)
         )
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        split_as_named(tokenizer, gguf)
         # The weights are plain numbers now. With these attributes left, saving would look for a
         # way to write GGUF.
         for attribute in ("quantization_config", "quantization_method"):

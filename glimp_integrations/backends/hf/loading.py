@@ -17,10 +17,12 @@ import torch
 from pydantic import SecretStr
 from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
 
 from glimp_integrations.backends.gguf import is_gguf
 from glimp_integrations.errors import BackendError, ConfigError, GlimpError
 from glimp_integrations.redact import hide, proxy_secrets, secret_forms
+from glimp_integrations.weights.gguf_tokenizer import split_as_named
 
 __all__ = ["Loaded", "Source", "free_bytes", "load"]
 
@@ -182,11 +184,20 @@ def _locate(source: Source) -> tuple[str, str | None]:
 
 def _tokenizer(source: Source, place: str, common: dict[str, Any], file: dict[str, str]) -> Any:
     if source.tokenizer is None:
-        return AutoTokenizer.from_pretrained(place, **common, **file)
+        tokenizer = AutoTokenizer.from_pretrained(place, **common, **file)
+        if file:
+            split_as_named(tokenizer, _gguf_path(place, file["gguf_file"], common))
+        return tokenizer
     if isinstance(source.tokenizer, str | os.PathLike):
         other = {key: value for key, value in common.items() if key != "revision"}
         return AutoTokenizer.from_pretrained(os.fspath(source.tokenizer), **other)
     return source.tokenizer
+
+
+def _gguf_path(place: str, name: str, common: dict[str, Any]) -> Path:
+    """Where a GGUF file of a folder or of a repository lies; the tokenizer came out of it."""
+    of_hub = {key: value for key, value in common.items() if key != "trust_remote_code"}
+    return Path(str(cached_file(place, name, **of_hub)))
 
 
 def _model_options(source: Source) -> dict[str, Any]:
