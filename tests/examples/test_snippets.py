@@ -190,9 +190,16 @@ class TestTools:
         run("how-to/tools.md 1", space)
         assert space["message"].tool_calls[0]["name"] == "get_weather"
         assert space["message"].tool_calls[0]["args"] == {"city": "Graz"}
-        for bill in (space["bill"], space["both"]["parsed"]):
-            assert isinstance(bill, space["Bill"]) and bill.total == pytest.approx(7.5)
-        assert space["both"]["raw"].additional_kwargs["reasoning_content"].strip()
+        # What the pair makes of the sum is the models' business: a 1.5B model may well buy two
+        # notebooks. That its answer arrives whole, typed and after a chain is this package's.
+        both = space["both"]
+        assert both["parsing_error"] is None
+        assert both["raw"].additional_kwargs["reasoning_content"].strip()
+        said = json.loads(both["raw"].text)
+        assert said.keys() == {"total", "change"}
+        for bill in (space["bill"], both["parsed"]):
+            assert isinstance(bill, space["Bill"])
+            assert {name: getattr(bill, name) for name in said} == said
 
     def test_without_a_framework(self) -> None:
         space = namespace()
