@@ -142,11 +142,26 @@ def test_drafts_do_not_change_the_text(
     assert smol.computed_tokens > before
 
 
+def test_text_is_split_into_the_tokens_of_llama_cpp(smol: HuggingFaceBackend) -> None:
+    io_loop.call(smol.capabilities)
+    assert smol._engine is not None
+    encode = smol._engine.vocabulary.encode
+    with closing(LlamaCppBackend(ensure(TINY), parallel=1, context_window=512)) as served:
+        for text in (
+            "So:\n\n1. It has 12 cows.\n\n2. It isn't 345.\n\nThus 9",
+            "x = 1234.5 + 2e10  # \u00bd \u2163 \u00b2x",
+            "a \n \n  9\tb\n\n\nc",
+        ):
+            assert encode(text) == io_loop.call(lambda t=text: served.tokenize(t)), text
+
+
 @SLOW
 def test_entropy_of_the_same_weights_agrees_with_llama_cpp(smol: HuggingFaceBackend) -> None:
     # So unsure a model puts much of its mass behind the 20 likeliest tokens. What must agree is
-    # the same estimator; H of the whole vocabulary must not be below it.
-    below, _, same = compare_entropies(TINY, smol, boundaries=30)
+    # the same estimator; H of the whole vocabulary must not be below it. A blank line at the end
+    # of a text is one token of SmolLM2's or two, depending on what is to follow, and the engines
+    # choose differently there. After a step's first words both read the same tokens.
+    below, _, same = compare_entropies(TINY, smol, boundaries=30, after_words=2)
     assert below >= -0.05
     assert same > 0.98
 
@@ -162,9 +177,15 @@ def test_entropies_of_half_a_billion_weights_agree_with_llama_cpp() -> None:
 
 
 def compare_entropies(
-    file: WeightFile, local: HuggingFaceBackend, boundaries: int
+    file: WeightFile, local: HuggingFaceBackend, boundaries: int, after_words: int = 0
 ) -> tuple[float, float, float]:
     """H at the boundaries of chains that llama.cpp writes: full here, of the top 20 there.
+
+    Args:
+        file: The weights of both.
+        local: What transformers computes with.
+        boundaries: How many places are compared.
+        after_words: Compare after so many words of a step instead of before it.
 
     Returns:
         The smallest difference in nats, the correlation of full with top 20, and that of the
@@ -187,9 +208,12 @@ def compare_entropies(
             notes: dict[str, object] = {}
             for step in trace.steps:
                 if step.entropy is not None:
-                    h = look(local, text, notes, "full")
-                    pairs.append((h, step.entropy))
-                    restricted.append(look(local, text, notes, "topk_renorm"))
+                    there, served_h = text, step.entropy
+                    if after_words:
+                        there += " ".join(step.text.split(" ")[:after_words]).rstrip()
+                        served_h, notes = look(served, there, {}, "topk_renorm"), {}
+                    pairs.append((look(local, there, notes, "full"), served_h))
+                    restricted.append(look(local, there, notes, "topk_renorm"))
                 text += step.text
             if len(pairs) >= boundaries:
                 break
