@@ -13,6 +13,7 @@ import pytest
 from glimp_integrations import ConfigError, Finished, GlimpRouter, TextDelta, io_loop
 from glimp_integrations.backends import LlamaCppBackend, OpenAIBackend
 from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.backends.http import check_chat
 from glimp_integrations.backends.http.replies import BusySlot, TokenIds
 from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.conversation.prompt import build
@@ -25,7 +26,7 @@ TIMES = {"seconds", "first_token_seconds", "prefilled_tokens", "cached_tokens", 
 
 
 def test_a_question_is_answered_by_both_models(router: GlimpRouter) -> None:
-    result = router.run(QUESTION, threshold=0.2, max_tokens=200)
+    result = router.run(QUESTION, threshold=0.2, max_tokens=96)
     assert {step.author for step in result.trace.steps} == {"small", "large"}
     assert result.answer.strip()
     for step in result.trace.steps:
@@ -39,14 +40,14 @@ def test_a_question_is_answered_by_both_models(router: GlimpRouter) -> None:
 
 @pytest.mark.parametrize("threshold", [float("inf"), -1.0])
 def test_one_model_alone_makes_no_glimpse(router: GlimpRouter, threshold: float) -> None:
-    result = router.run(QUESTION, threshold=threshold, max_tokens=64)
+    result = router.run(QUESTION, threshold=threshold, max_tokens=24)
     assert result.trace.requests == 1
     assert {step.author for step in result.trace.steps} == {"large" if threshold < 0 else "small"}
     assert all(step.entropy is None for step in result.trace.steps)
 
 
 def test_sync_async_and_streamed_runs_give_equal_events(router: GlimpRouter) -> None:
-    budget = {"max_tokens": 40}
+    budget = {"max_tokens": 24}
 
     async def collect() -> list[Event]:
         return [event async for event in router.astream(QUESTION, **budget)]
@@ -79,11 +80,11 @@ def test_closing_a_stream_stops_the_server(router: GlimpRouter, small: LlamaCppB
 
 
 def test_langchain_classes_on_the_bundled_models() -> None:
-    chat = ChatGlimpRouter(temperature=0, max_tokens=64)
+    chat = ChatGlimpRouter(temperature=0, max_tokens=24)
     message = chat.invoke(QUESTION)
     assert message.response_metadata["glimprouter"]["steps"]
     assert message.usage_metadata is not None
-    text = GlimpRouterLLM(temperature=0, max_tokens=64).invoke(QUESTION)
+    text = GlimpRouterLLM(temperature=0, max_tokens=24).invoke(QUESTION)
     assert text == message.content
 
 
@@ -109,7 +110,7 @@ def plain() -> Iterator[LlamaCppBackend]:
 def test_characters_of_several_tokens_are_never_cut(plain: LlamaCppBackend) -> None:
     def text_of(strategy: str) -> str:
         router = GlimpRouter(plain, plain, temperature=0, max_step_tokens=9, strategy=strategy)
-        result = router.run("🦄🦖🦞🦀 🦄🦖🦞🦀 🦄🦖🦞🦀", max_tokens=48)
+        result = router.run("🦄🦖🦞🦀 🦄🦖🦞🦀 🦄🦖🦞🦀", max_tokens=32)
         assert len(result.trace.steps) > 2  # caps fell inside characters
         return result.reasoning + result.answer
 
@@ -128,6 +129,13 @@ def test_a_glimpse_at_half_a_character_shows_its_distribution(small: LlamaCppBac
     assert token.logprobs is not None and token.logprobs[0] > -0.5
 
 
+@pytest.fixture
+def short_cache_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``check`` asks the same prompt twice, which takes seconds with a thousand tokens."""
+    monkeypatch.setattr(check_chat, "_WORDS", 60)
+
+
+@pytest.mark.usefixtures("short_cache_probe")
 def test_first_use_does_not_depend_on_what_the_model_happens_to_write(
     small: LlamaCppBackend,
 ) -> None:
@@ -147,6 +155,7 @@ def test_first_use_does_not_depend_on_what_the_model_happens_to_write(
         backend.close()
 
 
+@pytest.mark.usefixtures("short_cache_probe")
 def test_the_server_wants_its_key_and_passes_the_check(small: LlamaCppBackend) -> None:
     report = io_loop.call(small.check)
     assert {r.verdict for r in report.results} == {"ok"}, str(report)
@@ -172,9 +181,9 @@ def test_a_conversation_longer_than_the_context(plain: LlamaCppBackend) -> None:
     router = GlimpRouter(plain, plain, temperature=0, threshold=-1)
     with pytest.raises(ConfigError, match=r"context window of 256"):
         router.run("word " * 600)
-    full = router.run("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,")
+    full = router.run(", ".join(map(str, range(1, 52))) + ",")
     assert full.trace.stop_reason == "context_full"
-    assert "22, 23, 24" in full.answer
+    assert "52, 53, 54" in full.answer
 
 
 def test_a_file_that_is_no_model(tmp_path: Any) -> None:

@@ -18,7 +18,7 @@ from glimp_integrations.weights import LARGE, SMALL, WeightFile, ensure
 
 PROBLEMS = 10
 EDGE = 0.02  # nats
-ONE_BY_ONE = {"n_ubatch": 1, "n_batch": 32, "no_extra_bufts": True}
+ONE_BY_ONE = {"n_ubatch": 1, "n_batch": 32, "no_extra_bufts": True, "warmup": False}
 
 
 @pytest.fixture(scope="module")
