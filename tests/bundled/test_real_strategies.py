@@ -29,9 +29,16 @@ def steady() -> Iterator[GlimpRouter]:
         return LlamaCppBackend(ensure(file), parallel=1, server_options=ONE_BY_ONE)
 
     small, large = backend(SMALL), backend(LARGE)
-    yield GlimpRouter(small, large, temperature=0, max_tokens=100)
+    yield GlimpRouter(small, large, temperature=0)
     small.close()
     large.close()
+
+
+SHORT = [
+    "Tom has 3 boxes with 4 pens each. He gives away 5 pens. How many are left? Think step by step.",
+    "A pen costs 3 dollars, a book 5 more. What do 4 of both cost? Think step by step.",
+]
+"""Reading takes as long as writing here, a token at a time: these are half as long to read."""
 
 
 def questions() -> list[str]:
@@ -40,14 +47,19 @@ def questions() -> list[str]:
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("problems", [2, pytest.param(PROBLEMS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("problems", "budget"), [(2, 64), pytest.param(PROBLEMS, 100, marks=pytest.mark.slow)]
+)
 def test_two_request_and_fused_decide_and_write_the_same(
-    steady: GlimpRouter, problems: int
+    steady: GlimpRouter, problems: int, budget: int
 ) -> None:
     boundaries = large_steps = 0
     divergences: list[tuple[int, int, float]] = []
-    for number, question in enumerate(questions()[:problems]):
-        two, fused = (steady.run(question, strategy=name) for name in ("two_request", "fused"))
+    for number, question in enumerate(questions() if problems > len(SHORT) else SHORT):
+        two, fused = (
+            steady.run(question, strategy=name, max_tokens=budget)
+            for name in ("two_request", "fused")
+        )
         boundaries += len(two.trace.steps)
         large_steps += sum(step.author == "large" for step in two.trace.steps)
         found = first_divergence(two, fused)
