@@ -81,9 +81,9 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
         "--format",
         "short",
         "--n",
-        "3",
+        "2",
         "--max-tokens",
-        "24",
+        "12",
         "--arms",
         "small,large",
         "--measure-every",
@@ -108,7 +108,9 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert first.returncode == 130, output
     assert "The same command goes on" in output and "Traceback" not in output
     before = path.read_bytes()
-    assert 1 <= before.count(b"\n") < 6
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    assert path.read_bytes().startswith(before), again.stderr
-    assert path.read_bytes().count(b"\n") == 6
+    assert 1 <= before.count(b"\n") < 4
+    # In this process, which has imported everything: what matters is what was left on the disk.
+    again = CliRunner().invoke(app, command[1:], catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    assert path.read_bytes().startswith(before), again.output
+    assert path.read_bytes().count(b"\n") == 4
