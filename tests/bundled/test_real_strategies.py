@@ -35,7 +35,7 @@ def steady() -> Iterator[GlimpRouter]:
 
 
 SHORT = [
-    "Tom has 3 boxes with 4 pens each. He gives away 5 pens. How many are left? Think step by step.",
+    "Tom has 3 boxes with 4 pens. He gives away 5 pens. How many are left? Think step by step.",
     "A pen costs 3 dollars, a book 5 more. What do 4 of both cost? Think step by step.",
 ]
 """Reading takes as long as writing here, a token at a time: these are half as long to read."""

@@ -11,7 +11,7 @@ __all__ = ["recorded"]  # a fixture
 
 
 def test_spans_and_metrics_of_a_real_call(router: GlimpRouter, recorded) -> None:
-    result = router.run("What is 17 + 25? Think step by step.")
+    result = router.run("What is 17 + 25? Think step by step.", max_tokens=40)
     (call,) = recorded.calls
     told, steps = result.trace, recorded.steps(call)
     assert call.attributes["gen_ai.request.model"] == f"{told.small_model}+{told.large_model}"
