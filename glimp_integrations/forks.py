@@ -8,6 +8,8 @@ the child wrote on it, or took out of the parent's ``epoll``, would be lost to t
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
+import logging
 import os
 import threading
 import weakref
@@ -171,6 +173,11 @@ def _forget_parent() -> None:
     for forgetful in list(_objects):
         forgetful.forget_parent()
 
+
+# What was registered last is called first. These two hold their locks until the fork is over, and
+# who loads needs them: the fork has to wait before it takes them. They registered when they were
+# imported.
+_HOLDING_LOCKS = (logging, concurrent.futures.thread)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

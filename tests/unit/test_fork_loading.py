@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,11 +22,37 @@ pytestmark = [
 ]
 # Imported, it waits until it is told to go on.
 SOURCE = """
-import threading
 from test_fork_loading import BEGUN, GO_ON
 BEGUN.set()
 GO_ON.wait(30)
 complete = True
+"""
+# A new interpreter: which modules were imported first is what this is about.
+LOCKS = """
+import os, threading, warnings
+from glimp_integrations import forks
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+warnings.simplefilter("ignore", DeprecationWarning)
+forks._WAIT_SECONDS = 10.0
+begun = threading.Event()
+
+def load():
+    with forks.LOADING:
+        begun.set()
+        while forks.LOADING._forking is None:
+            pass
+        logging.getLogger("loaded").setLevel("INFO")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int).result()
+
+threading.Thread(target=load).start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    os._exit(forks.LOADING._torn)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 BEGUN, GO_ON = threading.Event(), threading.Event()
 
@@ -39,6 +66,7 @@ def imported() -> str:
 def importing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Thread]:
     """A thread that is in the middle of an import."""
     monkeypatch.setitem(sys.modules, "test_fork_loading", sys.modules[__name__])
+    monkeypatch.setattr(forks, "_WAIT_SECONDS", 10.0)
     (tmp_path / "imported_slowly.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
     BEGUN.clear()
@@ -56,9 +84,11 @@ def when(condition: Callable[[], bool], act: Callable[[], object]) -> None:
     """Act in another thread as soon as a condition is true."""
 
     def wait() -> None:
-        while not condition():
+        for _ in range(10_000):
+            if condition():
+                act()
+                return
             threading.Event().wait(0.001)
-        act()
 
     threading.Thread(target=wait).start()
 
@@ -101,6 +131,10 @@ def test_after_a_fork_that_could_not_wait_loading_is_an_error(
     assert "'spawn' method" in text
     GO_ON.set()
     assert imported() == "True"  # the parent is none the worse
+
+
+def test_who_loads_can_log_and_start_threads_while_a_fork_waits() -> None:
+    assert subprocess.run([sys.executable, "-c", LOCKS], timeout=60.0, check=False).returncode == 0
 
 
 def test_the_thread_that_loads_may_fork() -> None:
