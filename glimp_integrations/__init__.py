@@ -15,9 +15,20 @@ if TYPE_CHECKING:
         ModelError,
         UnsuitableEndpointError,
     )
+    from glimp_integrations.method.large_share import LargeShare
+    from glimp_integrations.method.policy import (
+        Glimpse,
+        Glimpsed,
+        RoutingPolicy,
+        StepStart,
+        Write,
+        WrittenStep,
+    )
     from glimp_integrations.output.spec import OutputSpec
     from glimp_integrations.router import GlimpRouter
+    from glimp_integrations.runtime.kinds import RoutingCostWarning
     from glimp_integrations.settings import Price, Prices, RoutingSettings
+    from glimp_integrations.share_files import load_share, save_share
     from glimp_integrations.trace.events import (
         Event,
         Finished,
@@ -43,17 +54,23 @@ __all__ = [
     "Finished",
     "GlimpError",
     "GlimpRouter",
+    "Glimpse",
+    "Glimpsed",
     "InvalidToolCall",
     "KindResolved",
+    "LargeShare",
     "ModelError",
     "ModelUsage",
     "OutputSpec",
     "Price",
     "Prices",
     "RoutedAnswer",
+    "RoutingCostWarning",
+    "RoutingPolicy",
     "RoutingSettings",
     "StepDone",
     "StepRecord",
+    "StepStart",
     "StepStarted",
     "TextDelta",
     "ToolCall",
@@ -61,7 +78,11 @@ __all__ = [
     "Trace",
     "UnsuitableEndpointError",
     "Usage",
+    "Write",
+    "WrittenStep",
     "__version__",
+    "load_share",
+    "save_share",
 ]
 
 _HOMES = {
@@ -85,7 +106,14 @@ _HOMES = {
         ["InvalidToolCall", "ModelUsage", "StepRecord", "ToolCall", "Usage"], "trace.records"
     ),
     **dict.fromkeys(["RoutedAnswer", "Trace"], "trace.trace"),
+    **dict.fromkeys(
+        ["Glimpse", "Glimpsed", "RoutingPolicy", "StepStart", "Write", "WrittenStep"],
+        "method.policy",
+    ),
+    "LargeShare": "method.large_share",
     "OutputSpec": "output.spec",
+    "RoutingCostWarning": "runtime.kinds",
+    **dict.fromkeys(["load_share", "save_share"], "share_files"),
     **dict.fromkeys(["Price", "Prices", "RoutingSettings"], "settings"),
     "GlimpRouter": "router",
 }

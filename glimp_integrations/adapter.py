@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import PrivateAttr
 
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.method.rule import name_of
 from glimp_integrations.output.json_schema import ANY_OBJECT
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.router import FIXED, GlimpRouter
@@ -76,10 +77,13 @@ class RoutedModel(RoutingSettings):
         JSON data, for tracers and caches.
         """
         shaping = set(RoutingSettings.model_fields) - FIXED - _NOT_SHAPING
+        policy = self.policy
         return {
             "small": self.router.small.label,
             "large": self.router.large.label,
             **{name: plain(getattr(self, name)) for name in sorted(shaping)},
+            # Policies of one name may decide differently; what they are made of, their repr says.
+            "policy": None if policy is None else f"{name_of(policy)}: {policy!r}",
         }
 
     def call_changes(

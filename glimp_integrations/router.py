@@ -107,8 +107,13 @@ class GlimpRouter:
         """The large model."""
         return self._pair.large
 
-    def policy_of(self, settings: RoutingSettings) -> RoutingPolicy:
-        """Who decides with these settings. What a wanted share learns, the router keeps."""
+    def policy_of(self, settings: RoutingSettings | None = None) -> RoutingPolicy:
+        """Who decides with these settings. What a wanted share learns, the router keeps.
+
+        Args:
+            settings: Those of a call; ``None``: the router's own.
+        """
+        settings = self.settings if settings is None else settings
         if settings.policy is not None:
             policy: RoutingPolicy = settings.policy
             return policy

@@ -13,6 +13,9 @@ from glimp_integrations.settings import PLACES, with_passwords
 
 __all__ = ["Serializable"]
 
+_DECIDING = frozenset({"threshold", "large_share", "policy"})
+"""Settings of which one is given; another one replaces it."""
+
 
 class Serializable(RoutedModel, BaseComponent):
     """The routing settings as a LlamaIndex component that can be stored and loaded."""
@@ -24,10 +27,16 @@ class Serializable(RoutedModel, BaseComponent):
             **kwargs: Arguments of pydantic's ``model_dump``.
 
         Raises:
-            ConfigError: A model is a backend object, which cannot be stored as text.
+            ConfigError: A model is a backend object, or the policy is an object, which cannot be
+                stored as text.
         """
         self._public_model_strings()
-        return super().to_dict(**{"mode": "json", **kwargs})
+        if self.policy is not None:
+            raise ConfigError(
+                f"policy is the object {self.policy!r}, which cannot be stored as text: store the "
+                "LLM without it, and give the policy to from_dict(data, policy=...)"
+            )
+        return self._without_idle_threshold(super().to_dict(**{"mode": "json", **kwargs}))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
@@ -40,14 +49,23 @@ class Serializable(RoutedModel, BaseComponent):
         Raises:
             ConfigError: A setting has an unknown name or an impossible value.
         """
+        if _DECIDING & set(kwargs):
+            data = {name: value for name, value in data.items() if name not in _DECIDING}
         return super().from_dict(with_passwords({**data, **kwargs}))
 
     def __getstate__(self) -> dict[str, Any]:
         self._public_model_strings()
-        return super().__getstate__()
+        state = super().__getstate__()
+        return {**state, "__dict__": self._without_idle_threshold(state["__dict__"])}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**with_passwords(state["__dict__"]))  # type: ignore[misc]
+
+    def _without_idle_threshold(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """These settings without a threshold that decides nothing: two deciders are a mistake."""
+        if self.large_share is None and self.policy is None:
+            return fields
+        return {name: value for name, value in fields.items() if name != "threshold"}
 
     def _public_model_strings(self) -> dict[str, str | None]:
         """The models by role, as model strings without passwords.

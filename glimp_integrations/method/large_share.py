@@ -10,11 +10,13 @@ Before enough was seen, values stand in that were measured elsewhere (``prior``)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from threading import Lock
-from typing import get_args
+from typing import Any, get_args
 
+from glimp_integrations.errors import ConfigError
 from glimp_integrations.method.policy import Glimpse, Place, StepStart, Write, WrittenStep
 
 __all__ = ["FIRST_GUESS", "LargeShare", "Prior", "Seen", "quantile"]
@@ -28,7 +30,7 @@ Prior = Mapping[Place, Sequence[float]]
 _KEPT = 128  # values a place remembers
 _BALANCED = 64  # steps over which the share is kept in balance
 _PRIOR = 20  # values; seen ones take their place one by one
-_GAIN = 0.06  # of the quantile, for a step that the large model got too much or too little
+_GAIN = 0.1  # of the quantile, for a step that the large model got too much or too little
 _MOST = 6.0  # steps; what went wrong longer ago is not made up for
 
 # H of a first token is small most of the time, and large now and then (paper, figure 3).
@@ -45,14 +47,25 @@ class LargeShare:
     One object serves many conversations at once. What a conversation teaches the others is taken
     over when it is over, so the same sequence of conversations gets the same decisions.
 
+    It can be pickled, and :func:`glimp_integrations.save_share` writes what it has learned to a
+    file.
+
     Args:
         share: 0 to 1, both excluded.
         prior: Values of H that stand in for the first ones.
+
+    Raises:
+        ConfigError: The share is none.
     """
 
     name = "large_share"
 
     def __init__(self, share: float, prior: Prior | None = None) -> None:
+        if not 0 < share < 1:
+            raise ConfigError(
+                f"the share of the large model's steps is {share:g}: give a number between 0 and "
+                "1, such as 0.25 for every fourth step"
+            )
         self.share = share
         self.prior: Prior = prior or {}
         self._seen: dict[Place, tuple[Seen, ...]] = {}
@@ -83,7 +96,11 @@ class LargeShare:
         missing = _PRIOR - len(values)
         if missing > 0:
             values += _thinned(self.prior.get(place) or FIRST_GUESS, missing)
-        return quantile(sorted(values), 1 - self.share + _GAIN * surplus)
+        level = quantile(sorted(values), 1 - self.share + _GAIN * surplus)
+        # Where many values are the same, the quantile is that value, and above it are too few of
+        # them. So they go to the large model in turn: whenever it has half a step too few.
+        too_few = self.share - surplus >= 0.5
+        return math.nextafter(level, -math.inf) if too_few else level
 
     def learn(self, steps: Sequence[WrittenStep]) -> None:
         """Take over what a conversation's steps showed; it is over."""
@@ -102,6 +119,15 @@ class LargeShare:
     def seen(self, seen: Mapping[Place, Iterable[Seen]]) -> None:
         with self._lock:
             self._seen = {place: tuple(values)[-_KEPT:] for place, values in seen.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A lock belongs to its process.
+        prior = {place: list(values) for place, values in self.prior.items()}
+        return {"share": self.share, "prior": prior, "seen": self.seen}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(state["share"], state["prior"])  # type: ignore[misc]
+        self.seen = state["seen"]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.share})"

@@ -17,7 +17,7 @@ from pydantic import (
     model_serializer,
 )
 
-from glimp_integrations.method.policy import Author
+from glimp_integrations.method.policy import Author, Place
 from glimp_integrations.strict_json import plain
 
 __all__ = [
@@ -55,6 +55,11 @@ class StepRecord(Record):
     )
     text: str = Field(description="Exact text, delimiter included.")
     author: Author = Field(description="The model whose text was kept.")
+    place: Place = Field(
+        default="later",
+        description="Where the step stands: 'first' of a chain, 'after_tool' (the first after a "
+        "tool's result), 'later' in it, or in the 'answer'.",
+    )
     entropy: float | None = Field(
         description="Entropy H of the glimpsed token, in nats; None: no glimpse was made."
     )
@@ -78,6 +83,11 @@ class StepRecord(Record):
     )
     reason: str = Field(default="", description="Why this model wrote the step, in words.")
     tokens: int = Field(description="Kept tokens.")
+    sure_share: float | None = Field(
+        default=None,
+        description="Share of its tokens, 0 to 1, at whose place the likeliest token had more than "
+        "0.95; None: they came without log-probabilities.",
+    )
     discarded_tokens: int = Field(description="Tokens generated for this step and thrown away.")
     requests: int = Field(description="Requests to both models for this step.")
     prefilled_tokens: int | None = Field(
