@@ -210,7 +210,9 @@ class RoutingPolicy(Protocol):
         """Who writes the next step.
 
         It may be asked more than once about one step, so what it returns must depend on
-        ``start`` and on calls that are over, and on nothing else.
+        ``start`` and on calls that are over, and on nothing else. It is also asked while the step
+        before is still being written, the last of ``start.steps``: what it says then decides only
+        whether a model is kept waiting for more, and an exception is not minded.
 
         Args:
             start: What is known. ``start.glimpse`` is ``None`` at first.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.method.budgets import NO_BUDGETS, Budgets
@@ -160,18 +161,28 @@ class Rule:
                 f"policy {name}: decide() raised {type(error).__name__} at step {start.index}: "
                 f"{error}"
             ) from error
-        if isinstance(decision, Write) and decision.author in ("small", "large"):
+        if isinstance(decision, Write) and _is_decision(decision):
             return replace(decision, policy=name)
         if isinstance(decision, Glimpse) and start.glimpse is None and _is_short(decision):
             return decision
         raise ConfigError(
             f"policy {name}: decide() returned {decision!r} at step {start.index}; it has to "
-            f"return Write('small') or Write('large'), or {_what_glimpse(start)}"
+            "return Write('small') or Write('large'), with a text as reason and numbers as signal "
+            f"and bound if at all, or {_what_glimpse(start)}"
         )
 
 
+def _is_decision(write: Write) -> bool:
+    numbers = (write.signal, write.bound)
+    return (
+        write.author in ("small", "large")
+        and isinstance(write.reason, str)
+        and all(number is None or isinstance(number, Real) for number in numbers)
+    )
+
+
 def _is_short(glimpse: Glimpse) -> bool:
-    return isinstance(glimpse.tokens, int) and 1 <= glimpse.tokens <= _MOST_GLIMPSED
+    return type(glimpse.tokens) is int and 1 <= glimpse.tokens <= _MOST_GLIMPSED
 
 
 def _what_glimpse(start: StepStart) -> str:

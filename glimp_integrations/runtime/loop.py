@@ -150,7 +150,13 @@ class _Loop:
 
     @property
     def _next_action(self) -> Action:
-        return self.ready.rule.action(self._start)
+        """What comes after the running step, as far as it is known by now."""
+        try:
+            return self.ready.rule.action(self._start)
+        except ConfigError:
+            # The policy fails. It will be asked again when that step's turn has come, and what was
+            # written until then is kept.
+            return Done()
 
     async def _decide(
         self, start: StepStart, action: Glimpse | Write

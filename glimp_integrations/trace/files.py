@@ -242,9 +242,9 @@ def first_complaint(error: ValidationError, *, skip: int = 0) -> str:
     return f"{field} is {_short(first['input'])}: {first['msg']}"
 
 
-def _is_threshold(value: float | str) -> bool:
+def _is_threshold(value: float | str | None) -> bool:
     try:
-        return not math.isnan(float(value))
+        return value is None or not math.isnan(float(value))
     except ValueError:
         return False
 
