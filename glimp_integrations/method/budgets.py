@@ -9,6 +9,8 @@ A budget is not a wall that a reply runs into. What is left becomes scarce in th
 3. When nothing is left for the large model, the small one writes on, in the middle of the answer
    if need be.
 4. When nothing is left at all, the reply ends where it is.
+
+JSON and tool calls are written to their end, whatever that takes: half of one is of no use.
 """
 
 from __future__ import annotations
@@ -70,16 +72,42 @@ class Budgets:
         if limit is not None and spent.large_tokens >= max(1, int(part * limit)):
             return f"max_large_tokens={limit}: {spent.large_tokens} are spent"
         part = _LARGE_ANSWER if is_answer else _LARGE_THINKING
+        cost = spent.cost or 0.0
         if self.max_cost is not None:
-            left = part * self.max_cost - (spent.cost or 0.0)
-            if left <= (self._short_answer * self.prices[1] if is_answer else 0.0):
-                return f"max_cost={self.max_cost:g}: {spent.cost or 0.0:.3g} is spent"
+            needed = self._short_answer * self.prices[1] if is_answer else 0.0
+            if part * self.max_cost - cost <= needed:
+                return self._scarce("max_cost", f"{cost:.3g} is spent", is_answer=is_answer)
         if self.deadline is not None:
-            left = (1.0 if is_answer else _LARGE_THINKING) * self.deadline - spent.seconds
+            part = 1.0 if is_answer else _LARGE_THINKING
             token = spent.token_seconds.get("large", 0.0)
-            if left <= (self._short_answer * token if is_answer else 0.0):
-                return f"deadline={self.deadline:g} s: {spent.seconds:.1f} s have passed"
+            needed = self._short_answer * token if is_answer else 0.0
+            if part * self.deadline - spent.seconds <= needed:
+                passed = f"{spent.seconds:.2g} s have passed"
+                return self._scarce("deadline", passed, is_answer=is_answer)
         return None
+
+    def wall(self, *, can_close: bool, constrained: bool) -> float | None:
+        """Seconds from the beginning of the call at which a model is not waited for any longer.
+
+        Args:
+            can_close: The thinking may be closed here: what is waited for is not the answer.
+            constrained: What is written has to follow a schema, and is written to its end.
+        """
+        if self.deadline is None or constrained:
+            return None
+        return THINKING * self.deadline if can_close else self.deadline
+
+    def named(self, budget: Literal["max_cost", "deadline"]) -> str:
+        """A budget and its value, in words."""
+        if budget == "deadline":
+            return f"deadline={self.deadline:g} s"
+        return f"max_cost={self.max_cost:g}"
+
+    def _scarce(
+        self, budget: Literal["max_cost", "deadline"], taken: str, *, is_answer: bool
+    ) -> str:
+        kept = "what is left is too little for an answer of the large model"
+        return f"{self.named(budget)}: {taken}, {kept if is_answer else 'the rest is kept'}"
 
     def room(self, author: Author, spent: Spent, *, is_answer: bool) -> int | None:
         """Tokens that a step may take, at least 1; ``None``: no budget limits it."""

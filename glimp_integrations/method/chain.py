@@ -126,11 +126,11 @@ class Chain:
             place=self._place,
             steps=self.steps,
             is_answer=self.phase == "answer",
-            constrained=self._constraint is not None,
+            constrained=self.constrained,
             decides_call=self.decides_call(index),
             only=self.forced,
             only_reason=self.forced_reason,
-            can_close=self._answer_is_separate,
+            can_close=self.can_close,
         )
 
     def begin(self, author: Author, entropy: float | None, cap: int | None = None) -> Step:
@@ -160,6 +160,16 @@ class Chain:
         return last is not None and last.step < last.decided_in == step
 
     @property
+    def constrained(self) -> bool:
+        """Whether what is written has to follow a schema or a call's syntax."""
+        return self._constraint is not None
+
+    @property
+    def can_close(self) -> bool:
+        """Whether the thinking may be ended here, and an answer follows."""
+        return self._answer_is_separate
+
+    @property
     def schema(self) -> Mapping[str, Any] | None:
         """What the running step has to follow, from its prefix on to its end."""
         return None if self._constraint is None else self._constraint.schema
@@ -175,7 +185,8 @@ class Chain:
         running = self._running
         used = 0 if running is None else running.tokens
         room = self._limits.step_room(used) if self._in_steps else self.room
-        cap = None if running is None or self.schema is not None else running.cap
+        # JSON and calls are written to their end, also where no grammar ends them.
+        cap = None if running is None or self.constrained else running.cap
         return room if cap is None else min(room, cap - used)
 
     @property
@@ -235,11 +246,13 @@ class Chain:
         return StepUpdate(shown, step_over=True, truncated=False)
 
     def close_thinking(self, reason: StopReason) -> str:
-        """End the chain of thought between two steps; the answer is next.
+        """End the chain of thought, in a step or between two; the answer is next.
 
         Returns:
             Text to show now.
         """
+        if (step := self._running) is not None:
+            step.end = "deadline" if reason == "deadline" else "max_cost"
         held_back = self._scanner.flush()
         self.stop_reason = reason
         self._enter_answer_after_chain(by_model=False)

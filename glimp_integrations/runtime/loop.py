@@ -21,7 +21,7 @@ from glimp_integrations.method.policy import (
     WriteAlone,
 )
 from glimp_integrations.method.rule import Action
-from glimp_integrations.method.steps import Step, StepUpdate, StopReason
+from glimp_integrations.method.steps import Step, StepUpdate
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.failures import stand_in
 from glimp_integrations.runtime.kinds import (
@@ -126,7 +126,9 @@ class _Loop:
                     yield event
             except TimeoutError:
                 # Only the deadline raises these; a model that is too slow fails in other words.
-                async for event in self._stop("deadline"):
+                closes = ready.chain.can_close and not ready.rule.budgets.over(ready.recorder.spent)
+                action = CloseThinking("deadline") if closes else Stop("deadline")
+                async for event in self._limit(action):
                     yield event
             except ModelError as error:
                 for event in self._fall_back(error):
@@ -229,41 +231,30 @@ class _Loop:
         """A budget is spent: close the thinking, let one model write alone, or end the reply."""
         ready = self.ready
         chain, before = ready.chain, ready.chain.phase
+        last = chain.steps[-1] if chain.steps else None
+        running = last if last is not None and last.end is None else None
+        undecided = chain.undecided
+        budgets, shown = ready.rule.budgets, ""
         if isinstance(action, Stop):
-            async for event in self._stop(action.reason):
-                yield event
-            return
-        if isinstance(action, CloseThinking):
-            ready.recorder.note_limit(action.reason)
+            ready.recorder.note_limit(f"{budgets.named(action.reason)}: the reply ended here")
+            shown = chain.stop_here(action.reason).shown
+        elif isinstance(action, CloseThinking):
+            ready.recorder.note_limit(f"{budgets.named(action.reason)}: the thinking was closed")
             shown = chain.close_thinking(action.reason)
         elif isinstance(action, WriteAlone):
             ready.recorder.note_limit(action.reason)
-            shown = chain.fall_back(
-                action.author, ready.plan_for(action.author), action.reason
-            ).shown
+            plan = ready.plan_for(action.author)
+            shown = chain.fall_back(action.author, plan, action.reason).shown
         for stream in ready.streams.values():
             await stream.cancel()
-        if chain.steps:
-            for event in ready.reply.show(shown, chain.steps[-1], undecided=before == "chain"):
+        if last is not None:
+            for event in ready.reply.show(shown, last, undecided=undecided):
                 yield event
+        if running is not None:
+            yield StepDone(ready.recorder.record(running))
         if chain.phase == "answer" != before:
             for event in ready.reply.resolve_kinds():
                 yield event
-
-    async def _stop(self, reason: StopReason) -> AsyncGenerator[Event, None]:
-        """End the reply where it is."""
-        ready = self.ready
-        chain = ready.chain
-        running = chain.steps[-1] if chain.steps and chain.steps[-1].end is None else None
-        undecided = chain.undecided
-        ready.recorder.note_limit(reason)
-        update = chain.stop_here(reason)
-        for stream in ready.streams.values():
-            await stream.cancel()
-        if running is not None:
-            for event in ready.reply.show(update.shown, running, undecided=undecided):
-                yield event
-            yield StepDone(ready.recorder.record(running))
 
     def _must_stop(self, author: Author, update: StepUpdate, part: int) -> bool:
         """Whether the author's stream has to be closed at the end of a step.

@@ -59,8 +59,10 @@ class Prepared:
     plan_for: Callable[[Author], Plan]
 
     def deadline(self) -> asyncio.Timeout:
-        """Around whatever waits for a model: raises ``TimeoutError`` at the call's deadline."""
-        return within(self.rule.budgets.deadline, self.recorder.started)
+        """Around whatever waits for a model: raises ``TimeoutError`` when its time is over."""
+        chain = self.chain
+        wall = self.rule.budgets.wall(can_close=chain.can_close, constrained=chain.constrained)
+        return within(wall, self.recorder.started)
 
 
 def within(deadline: float | None, started: float) -> asyncio.Timeout:
