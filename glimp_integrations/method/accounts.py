@@ -28,6 +28,7 @@ _CLEAR = 0.1  # what a first comparison of few calls has to differ by
 _LEARNING = 8  # calls of a kind, after which the comparison stands whatever it says
 _DEARER, _CHEAPER = 1.02, 0.97  # to change over, and back: not at every breath of the machine
 _FIRST_TRIAL, _LAST_TRIAL = 16, 128  # calls between trials of the other way; doubled each time
+_CONVINCING = 3  # trials that routing has to win before calls are routed again
 _NOTICED = 1.0  # seconds; below this nothing is compared
 
 
@@ -88,7 +89,6 @@ class _Account:
     verdict: Route | None = None
     until_trial: int = _FIRST_TRIAL
     between_trials: int = _FIRST_TRIAL
-    in_trial: bool = False
 
 
 class Accounts:
@@ -174,19 +174,30 @@ class Accounts:
                 account.verdict = "routed" if ratio <= 1 else "large_alone"
         elif account.verdict == "routed" and ratio > _DEARER:
             account.verdict = "large_alone"
-        elif account.verdict == "large_alone" and ratio < _CHEAPER:
+        elif account.verdict == "large_alone" and self._pays_by_now(account):
             account.verdict = "routed"
+            while len(account.routed) > _CONVINCING:
+                account.routed.popleft()
         else:
             return
         account.until_trial = account.between_trials = _FIRST_TRIAL
 
-    def _ratio(self, account: _Account) -> float | None:
-        if not account.routed:
+    def _pays_by_now(self, account: _Account) -> bool:
+        """Whether the last trials say so. They are rare, and older ones are of another time."""
+        last = self._ratio(account, latest=1)
+        if last is not None and last < _CHEAPER:
+            account.until_trial = min(account.until_trial, 1)  # look again at once
+        few = self._ratio(account, latest=_CONVINCING)
+        return few is not None and few < _CHEAPER
+
+    def _ratio(self, account: _Account, latest: int = _REMEMBERED) -> float | None:
+        routed = list(account.routed)[-latest:]
+        if not routed:
             return None
         if self._has_prices(account):
-            alone = sum(outcome.alone_cost or 0.0 for outcome in account.routed)
-            return sum(o.cost or 0.0 for o in account.routed) / alone if alone else None
-        took = sum(outcome.seconds for outcome in account.routed)
+            alone = sum(outcome.alone_cost or 0.0 for outcome in routed)
+            return sum(outcome.cost or 0.0 for outcome in routed) / alone if alone else None
+        took = sum(outcome.seconds for outcome in routed)
         if not account.alone or took < _NOTICED:
             return None
         seconds = sum(wrote for wrote, _ in self._writing)
@@ -195,7 +206,7 @@ class Accounts:
         # What is not writing is reading: as long as the prompt is.
         reading = sum(max(0.0, o.seconds - token * o.tokens) for o in account.alone)
         reading /= max(1, sum(outcome.prompt for outcome in account.alone))
-        alone = sum(reading * o.prompt + token * o.tokens for o in account.routed)
+        alone = sum(reading * o.prompt + token * o.tokens for o in routed)
         return took / alone if alone else None
 
     @staticmethod
