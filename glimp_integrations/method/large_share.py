@@ -72,6 +72,7 @@ class LargeShare:
         self._lock = Lock()
 
     def decide(self, start: StepStart) -> Glimpse | Write:
+        """The large model writes where H is above :meth:`bound`."""
         if start.glimpse is None:
             return Glimpse()
         h, bound = start.glimpse.entropies[0], self.bound(start.place, start.steps)
@@ -112,11 +113,12 @@ class LargeShare:
 
     @property
     def seen(self) -> dict[Place, tuple[Seen, ...]]:
-        """What was learned, by place, oldest first."""
+        """What was learned, by place, oldest first: H in nats, and if the large model wrote it."""
         return dict(self._seen)
 
     @seen.setter
     def seen(self, seen: Mapping[Place, Iterable[Seen]]) -> None:
+        """Go on from what was learned before."""
         with self._lock:
             self._seen = {place: tuple(values)[-_KEPT:] for place, values in seen.items()}
 

@@ -204,7 +204,12 @@ class Done:
 
 
 class RoutingPolicy(Protocol):
-    """Decides who writes the next step; any object with this method is one."""
+    """Decides who writes the next step; any object with this method is one.
+
+    Two more things are used where a policy has them: ``name``, a text for traces (otherwise its
+    class's), and ``learn(steps)``, which is called with the steps of a call (see
+    :class:`WrittenStep`) once it is over. One object may serve many calls at once.
+    """
 
     def decide(self, start: StepStart) -> Glimpse | Write | Any:
         """Who writes the next step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import AsyncGenerator
@@ -20,7 +21,7 @@ from glimp_integrations.method.policy import (
     Write,
     WriteAlone,
 )
-from glimp_integrations.method.rule import Action
+from glimp_integrations.method.rule import Action, name_of
 from glimp_integrations.method.steps import Step, StepUpdate
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.failures import stand_in
@@ -34,8 +35,11 @@ from glimp_integrations.runtime.prepare import Prepared, prepare, within
 from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
+from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["route"]
+
+_log = logging.getLogger(__name__)
 
 _CHARACTER_TOKENS = 4  # no UTF-8 character has more
 
@@ -67,14 +71,12 @@ async def route(
         try:
             async for event in _Loop(call.settings, ready).events():
                 if accounts is not None and kind is not None and isinstance(event, Finished):
-                    accounts.record(kind, outcome_of(call, event.result))
+                    _account(accounts, kind, call, event.result)
                 yield event
         finally:
-            learn = getattr(call.policy, "learn", None)
-            if learn is not None:
-                learn(ready.chain.steps)
             for stream in ready.streams.values():
                 await stream.aclose()
+            _learn(ready)
     except GlimpError:
         _ask_again(call)
         raise
@@ -93,6 +95,24 @@ async def _prepared(call: Call, speed: PairSpeed | None) -> Prepared:
             "time, or load them before (GlimpRouter.pair_info() does)",
             model=f"{call.small.name}+{call.large.name}",
         ) from None
+
+
+def _account(accounts: Accounts, kind: str, call: Call, result: RoutedAnswer) -> None:
+    # A call in which a model failed says nothing about the next one.
+    if not result.trace.errors:
+        accounts.record(kind, outcome_of(call, result))
+
+
+def _learn(ready: Prepared) -> None:
+    """Tell the policy what the call showed, if it learns. That must not cost the answer."""
+    policy = ready.rule.policy
+    learn = getattr(policy, "learn", None)
+    if learn is None:
+        return
+    try:
+        learn(ready.chain.steps)
+    except Exception as error:
+        _log.warning("policy %s: learn() raised %s", name_of(policy), type(error).__name__)
 
 
 def _ask_again(call: Call) -> None:

@@ -30,6 +30,7 @@ SNIPPETS = snippets()
 RUN_ELSEWHERE = {
     "how-to/benchmark.md 1": "tests/test_bench_callables.py",
     "how-to/llamaindex.md 3": "tests/bundled/test_llamaindex_conformance.py",
+    **{f"how-to/policies.md {number}": "tests/unit/test_policies.py" for number in range(1, 6)},
     "how-to/telemetry.md 1": "tests/test_telemetry.py",
     "how-to/local-models.md 1": "tests/bundled/test_hf_real_weights.py",  # needs models of a hub
 }

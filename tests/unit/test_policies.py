@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.snippets import snippets
 from helpers import ANSWER, CHAIN, REASONING, model, router, script, shown, steps
 from hypothesis import given
 from hypothesis import strategies as st
@@ -355,6 +357,34 @@ class TestRecords:
         assert all(s.seconds > 0 and s.cost is None for s in spent)
 
 
+class TestLearning:
+    """A policy with a method ``learn`` is told what a call showed."""
+
+    def test_at_the_end_of_a_call(self) -> None:
+        class Learner(Says):
+            def learn(self, steps: Any) -> None:
+                self.told = [(step.author, step.place, step.entropy) for step in steps]
+
+        policy = Learner(Write("small"))
+        router(policy=policy).run("q")
+        assert policy.told[0] == ("small", "first", None)
+        assert [place for _, place, _ in policy.told] == ["first", "later", "later", "answer"]
+
+    def test_that_fails_costs_no_answer(self, caplog: pytest.LogCaptureFixture) -> None:
+        class Broken(Says):
+            def learn(self) -> None:
+                raise AssertionError
+
+        small, large = model(name="S"), model(name="L")
+        assert router(small, large, policy=Broken(Write("small"))).run("q").answer == ANSWER
+        assert "policy says: learn() raised TypeError" in caplog.text
+
+    def test_random_choices_teach_nothing(self) -> None:
+        policy = LargeShare(0.25)
+        router(policy=policy, random_share=0.5).run("q")
+        assert policy.seen == {}
+
+
 def replayed(trace: Trace, policy: RoutingPolicy) -> list[str]:
     """Who would write the steps of a trace that were the policy's to decide."""
     authors = []
@@ -397,6 +427,52 @@ def test_strategies_do_not_change_what_a_policy_decides() -> None:
     ]
     seen = [steps(result, "author", "entropy", "bound", "text") for result in results]
     assert seen[0] == seen[1] == seen[2]
+
+
+class TestDocumented:
+    """The blocks of docs/how-to/policies.md, with scripted models instead of the bundled ones."""
+
+    @pytest.fixture
+    def run(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[int], Any]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("glimp_integrations.GlimpRouter", router, raising=False)
+        space: dict[str, Any] = {"__name__": "snippet"}
+
+        def run(number: int) -> dict[str, Any]:
+            name = f"how-to/policies.md {number}"
+            exec(compile(snippets()[name].code, name, "exec"), space)
+            return space
+
+        return run
+
+    def test_share(self, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        run(1)
+        assert "large  H 2.00 > " in capsys.readouterr().out
+        later = run(2)["later"]
+        assert later.policy_of().seen == run(2)["router"].policy_of().seen
+        assert len(later.policy_of().seen["first"]) == 1
+
+    def test_budgets(self, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run(3)["result"].answer == ANSWER
+        assert capsys.readouterr().out == "[]\n"
+
+    def test_margin(self, run: Any) -> None:
+        result = run(4)["router"].run("q")
+        assert steps(result, "author", "policy")[:3] == [
+            ("small", "margin"),
+            ("large", "margin"),
+            ("small", "margin"),
+        ]
+        assert steps(result, "bound", "threshold")[0] == (0.7, None)
+        assert result.trace.steps[1].signal < 0.7 < result.trace.steps[0].signal
+
+    def test_three_triggers(self, run: Any) -> None:
+        small, large = model(LONG, name="S"), model(LONG, name="L")
+        triggers = run(5)["Triggers"]()
+        result = router(small, large, policy=triggers).run("q")
+        reasons = {step.reason for step in result.trace.steps if step.author == "large"}
+        assert {"the first steps", "the step before was too sure", "H 1.70, bound 1"} <= reasons
+        assert result.reasoning == router(small, large).run("q").reasoning
 
 
 def test_the_chain_of_the_helpers_is_what_these_tests_think() -> None:
