@@ -29,6 +29,7 @@ _LARGE_THINKING = 0.5  # of money and time: the small model needs some to think 
 _LARGE_ANSWER = 0.9  # of money: the small model needs some to end what the large one began
 _SHORT_ANSWER = 128  # tokens; the large model begins no answer that it could not end
 _LEAST = 1e-9
+_ENDLESS = 1e9  # tokens; where a price is next to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Budgets:
             # An answer is not cut before its time: it may be faster than what came before.
             left = part * self.deadline - spent.seconds
             rooms += [] if is_answer else [left / max(token, _LEAST)]
-        return max(1, int(min(rooms))) if rooms else None
+        return max(1, int(min(*rooms, _ENDLESS))) if rooms else None
 
     @property
     def _short_answer(self) -> int:

@@ -116,6 +116,10 @@ class TestBudgets:
         assert budgets.wall(can_close=False, constrained=False) == 8.0
         assert budgets.wall(can_close=False, constrained=True) is None
 
+    def test_where_a_price_is_next_to_nothing(self) -> None:
+        budgets = Budgets(max_cost=10.0, prices=(5e-324, 5e-324))
+        assert budgets.room("large", NOTHING_SPENT, is_answer=True) == 10**9
+
     @given(
         st.builds(
             Budgets,
