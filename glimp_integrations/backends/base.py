@@ -19,13 +19,20 @@ from typing import Any, Literal, Self
 
 from pydantic import SecretStr
 
-from glimp_integrations.method.tokens import Ended, EntropyFunction, StreamEnd, Token
+from glimp_integrations.method.tokens import (
+    Ended,
+    EntropyFunction,
+    LogprobsFunction,
+    StreamEnd,
+    Token,
+)
 
 __all__ = [
     "Backend",
     "Capabilities",
     "Ended",
     "EntropyFunction",
+    "LogprobsFunction",
     "Message",
     "Rendered",
     "Report",

@@ -212,7 +212,7 @@ class Chain:
         cut = self._scanner.feed(token.text, multi_token=token.multi_token)
         self._keep(step, token.text, cut)
         self._count(step, token.count)
-        step.measure(token.logprobs)
+        step.measure(token)
         if self._proposing:
             self._pieces.append((len(token.text), token.count))
         shown, self._prefix = self._prefix + cut.shown, ""

@@ -70,7 +70,8 @@ class WrittenStep(Protocol):
     def sure_share(self) -> float | None:
         """Share of its tokens, 0 to 1, at whose place the likeliest token had more than 0.95.
 
-        ``None``: its author's tokens came without log-probabilities.
+        ``None``: its tokens came without probabilities, as the large model's do, and with the
+        strategy ``"two_request"`` the small model's too.
         """
 
 
@@ -81,8 +82,8 @@ class Glimpsed:
     Attributes:
         entropies: H in nats at each glimpsed place. Fewer than were asked for, where the model
             ended its text; empty, where it ended without a token.
-        probabilities: Of the likeliest tokens at the first place, highest first; ``None``: the
-            model shows H only.
+        probabilities: Of the likeliest tokens at the first place, highest first; ``None``:
+            :class:`Glimpse` did not ask for them.
     """
 
     entropies: tuple[float, ...]
@@ -121,7 +122,8 @@ class StepStart:
     Attributes:
         index: Its number, from 0.
         place: Where it stands.
-        steps: The steps before it.
+        steps: The steps before it. When a step begins, it is asked already what would follow it:
+            then the last one has no text yet, and the answer only decides how requests are made.
         glimpse: What the small model's next tokens showed; ``None``: nobody looked yet.
         is_answer: It belongs to the answer, not to the chain of thought.
         constrained: It has to follow a JSON schema or a tool call's syntax.
@@ -152,9 +154,12 @@ class Glimpse:
 
     Attributes:
         tokens: How many. More than one cost more where each is a request of its own.
+        probabilities: Whether :attr:`Glimpsed.probabilities` are wanted. A model in this process
+            computes them for those who ask.
     """
 
     tokens: int = 1
+    probabilities: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from glimp_integrations.method.policy import Author, Place
+from glimp_integrations.method.tokens import Token
 
 __all__ = ["SURE", "Phase", "Proposal", "Step", "StepEnd", "StepUpdate", "StopReason"]
 
@@ -62,7 +63,7 @@ class Step:
         place: Where it stands.
         cap: Tokens that it may take; ``None``: what the settings allow.
         tokens: Kept tokens.
-        measured: Its tokens that came with log-probabilities.
+        measured: Its tokens of which it is known how sure they were.
         sure: Those at whose place the likeliest token had a probability above 0.95.
         end: Why it ended; ``None`` while it is being written.
     """
@@ -81,14 +82,15 @@ class Step:
 
     @property
     def sure_share(self) -> float | None:
-        """Share of sure tokens, 0 to 1; ``None``: none came with log-probabilities."""
+        """Share of sure tokens, 0 to 1; ``None``: it is known of none."""
         return self.sure / self.measured if self.measured else None
 
-    def measure(self, logprobs: tuple[float, ...] | None) -> None:
-        """Count a token's log-probabilities, highest first, if it came with some."""
-        if logprobs:
+    def measure(self, token: Token) -> None:
+        """Count how sure a token was, if it tells."""
+        sure = token.logprobs[0] > SURE if token.logprobs else token.sure
+        if sure is not None:
             self.measured += 1
-            self.sure += logprobs[0] > SURE
+            self.sure += sure
 
 
 @dataclass(frozen=True, slots=True)

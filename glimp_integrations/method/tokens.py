@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 from glimp_integrations.method.entropy import Estimator
 
-__all__ = ["Ended", "EntropyFunction", "StreamEnd", "Token", "count_of"]
+__all__ = [
+    "Ended",
+    "EntropyFunction",
+    "LogprobsFunction",
+    "StreamEnd",
+    "Token",
+    "count_of",
+]
 
 Ended = Literal["eos", "length", "context"]
 """End of sequence; ``max_tokens`` reached; the context window is full."""
@@ -18,6 +25,9 @@ StreamEnd = Ended | Literal["stop_string"]
 
 EntropyFunction = Callable[[Estimator, int], Awaitable[float]]
 """From an estimator and k to H in nats at one place; computed only where it is needed."""
+
+LogprobsFunction = Callable[[int], Awaitable[tuple[float, ...]]]
+"""From k to the natural-log probabilities of the k likeliest tokens at one place, highest first."""
 
 
 _MOST_TOKENS = 10**12
@@ -36,6 +46,9 @@ class Token:
             belong to just this token.
         entropy_fn: Computes H at this place from the whole distribution, for models in this
             process; instead of ``logprobs``.
+        logprobs_fn: Computes what ``logprobs`` would be, likewise.
+        sure: Whether the likeliest token at this place has a probability above 0.95, where there
+            are no ``logprobs`` to tell; ``None``: not known.
         pending: A character has begun and is not complete.
         multi_token: ``text`` may hold several tokens (a server that groups its output).
         count: Number of tokens, as far as known.
@@ -44,6 +57,8 @@ class Token:
     text: str
     logprobs: tuple[float, ...] | None = None
     entropy_fn: EntropyFunction | None = None
+    logprobs_fn: LogprobsFunction | None = None
+    sure: bool | None = None
     pending: bool = False
     multi_token: bool = False
     count: int = 1

@@ -189,7 +189,7 @@ class _Loop:
             return action, None
         async with ready.deadline():
             glimpse = await ready.streams["small"].glimpse(
-                ready.chain.context, ready.chain.room, ready.recorder.estimator, action.tokens
+                ready.chain.context, ready.chain.room, ready.recorder.estimator, action
             )
         decision = ready.rule.action(replace(start, glimpse=glimpse))
         assert isinstance(decision, Write), "a policy is asked for one glimpse a step"

@@ -15,10 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.method.entropy import Estimator, begin_of, estimate, measurable
 from glimp_integrations.method.format_tokens import MOST_SKIPPED
-from glimp_integrations.method.policy import Glimpsed
+from glimp_integrations.method.policy import Glimpse, Glimpsed
 from glimp_integrations.method.tokens import Ended, Token
 from glimp_integrations.runtime.counters import Counters
 from glimp_integrations.runtime.failures import asked, ignored
@@ -27,6 +27,7 @@ from glimp_integrations.runtime.request_stream import RequestStream, Text
 __all__ = ["ModelStream"]
 
 _OVER = ("eos", "context")  # nothing more can come from this model here
+_ONE_TOKEN = Glimpse()
 _ROUNDING = 1e-3  # nats; what rounding makes of an entropy of 0
 
 
@@ -58,7 +59,7 @@ class ModelStream:
         return self.request.counters
 
     async def glimpse(
-        self, context: Text, room: int, estimator: Estimator, tokens: int = 1
+        self, context: Text, room: int, estimator: Estimator, wanted: Glimpse = _ONE_TOKEN
     ) -> Glimpsed:
         """Look at the next tokens, or past formatting, without using up what was seen.
 
@@ -66,13 +67,14 @@ class ModelStream:
             context: See :data:`Text`.
             room: Tokens at most, where a request is opened.
             estimator: How H is computed.
-            tokens: How many tokens' H is wanted.
+            wanted: How many tokens' H, and whether probabilities are wanted.
 
         Returns:
             H in nats of each; of none if the model ended its sequence without a token to look at.
 
         Raises:
             UnsuitableEndpointError: The token came without log-probabilities.
+            ConfigError: Probabilities are wanted, and the model shows H only.
             BackendError: The model failed.
         """
         if self._glimpsed:
@@ -98,19 +100,20 @@ class ModelStream:
                     # What was asked for is seen; the rest would cost requests of its own.
                     self._glimpsed += [token] if token is not None else []
                     return Glimpsed(tuple(entropies), probabilities)
-                return await self._distribution_only(text_so_far, token, estimator)
+                return await self._distribution_only(text_so_far, token, estimator, wanted)
             passed += token.text
             room -= token.count
             # A character that has only begun is the step's, whatever it turns out to be.
             whole = bool(token.text) and not token.pending and room > 0
             skipped = not entropies and whole and self._skips(passed)
             if not skipped:
-                probabilities = probabilities or _probabilities(token)
                 entropies.append(await self._entropy(token, estimator))
+                if wanted.probabilities and probabilities is None:
+                    probabilities = await self._probabilities(token)
             if request.is_open and request.single:
                 await request.finish_single()
             self._glimpsed.append(token)
-            if len(entropies) >= tokens or (entropies and not whole):
+            if len(entropies) >= wanted.tokens or (entropies and not whole):
                 return Glimpsed(tuple(entropies), probabilities)
 
     async def read(
@@ -227,8 +230,22 @@ class ModelStream:
                 )
         return max(0.0, entropy)
 
+    async def _probabilities(self, token: Token) -> tuple[float, ...]:
+        request = self.request
+        logprobs = token.logprobs
+        if not logprobs and token.logprobs_fn is not None:
+            with asked(request.author, request.backend):
+                logprobs = await token.logprobs_fn(request.top_logprobs)
+        if not logprobs:
+            raise ConfigError(
+                "the policy asks for probabilities (Glimpse(probabilities=True)), and "
+                f"{request.backend.label} shows the entropy only: route by H, or let the backend's "
+                "tokens have logprobs or logprobs_fn"
+            )
+        return tuple(map(math.exp, logprobs))
+
     async def _distribution_only(
-        self, context: Text, token: Token | None, estimator: Estimator
+        self, context: Text, token: Token | None, estimator: Estimator, wanted: Glimpse
     ) -> Glimpsed:
         """Ask again, for the distribution alone, and generate the token when it is wanted.
 
@@ -252,11 +269,12 @@ class ModelStream:
                     "sends",
                 )
         entropy = await self._entropy(token, estimator)
+        probabilities = await self._probabilities(token) if wanted.probabilities else None
         if request.is_open:
             await request.finish_single()
         request.ended = None
         self.counters.discarded += token.count
-        return Glimpsed((entropy,), _probabilities(token))
+        return Glimpsed((entropy,), probabilities)
 
     def _what_came(self, token: Token | None) -> str:
         """What came instead of log-probabilities."""
@@ -266,7 +284,3 @@ class ModelStream:
         if len(token.logprobs) < k:
             return f"{len(token.logprobs)} of {k} requested log-probabilities"
         return f"figures that are no log-probabilities ({begin_of(token.logprobs)})"
-
-
-def _probabilities(token: Token) -> tuple[float, ...] | None:
-    return tuple(map(math.exp, token.logprobs)) if token.logprobs else None

@@ -26,10 +26,12 @@ from tiny import (
     tokenizer,
 )
 
-from glimp_integrations import BackendError
+from examples.policies.margin import Margin
+from glimp_integrations import BackendError, GlimpRouter
 from glimp_integrations.backends import HuggingFaceBackend
 from glimp_integrations.backends.hf import sampling
 from glimp_integrations.backends.hf.sampling import entropy_of
+from glimp_integrations.method.entropy import estimate
 
 COUNT = 30
 
@@ -328,7 +330,46 @@ class TestEntropy:
             assert on_loop(lambda e=estimator: measured(e)) == pytest.approx(expected, abs=1e-4)
 
     def test_there_is_none_where_none_was_asked_for(self, make):
-        assert all(token.entropy_fn is None for token in generate(make(), PROMPT, 3).tokens)
+        for token in generate(make(), PROMPT, 3).tokens:
+            assert token.entropy_fn is token.logprobs_fn is token.sure is None
+
+
+class TestProbabilities:
+    def test_the_likeliest_are_those_that_h_is_computed_from(self, make):
+        answer = generate(make(), PROMPT, 5, logprobs=7)
+
+        async def both(token: Any) -> tuple[Any, float]:
+            return await token.logprobs_fn(7), await token.entropy_fn("topk_other", 7)
+
+        for token in answer.tokens:
+            logprobs, h = on_loop(lambda t=token: both(t))
+            assert len(logprobs) == 7 and list(logprobs) == sorted(logprobs, reverse=True)
+            assert estimate(logprobs, "topk_other") == pytest.approx(h, abs=1e-6)
+            assert token.sure == (logprobs[0] > math.log(0.95))
+
+    def test_a_row_is_sure_above_95_percent(self):
+        logits = torch.log(torch.tensor([[0.96, 0.04, 0.0], [0.94, 0.03, 0.03], [1.0, 0.0, 0.0]]))
+        assert sampling.sure_rows(logits + 7) == [True, False, True]
+
+    def test_the_end_is_sure_too(self, make):
+        (end,) = generate(make(model(ends=100.0)), PROMPT, 5, logprobs=5).tokens
+        assert end.sure is True
+
+    @pytest.mark.parametrize("strategy", ["in_process", "fused"])
+    def test_policies_get_them(self, make, strategy):
+        router = GlimpRouter(
+            make(),
+            make(),
+            policy=Margin(0.2),
+            strategy=strategy,
+            temperature=0,
+            think_tags=False,
+            max_tokens=60,
+            max_step_tokens=8,
+        )
+        trace = router.run("say").trace
+        assert {step.author for step in trace.steps} == {"small", "large"}
+        assert all((s.signal < 0.2) == (s.author == "large") for s in trace.steps)
 
 
 class TestPicking:

@@ -200,15 +200,21 @@ class HuggingFaceBackend(Backend):
                 report.completion_tokens += 1
                 # The end of a sequence has a distribution, too: where a chain ends at the start
                 # of a step, its H is the glimpse.
-                measure = engine.entropy_function(sampled) if request.logprobs else None
+                measured: dict[str, Any] = {}
+                if request.logprobs:
+                    measured = {
+                        "entropy_fn": engine.entropy_function(sampled),
+                        "logprobs_fn": engine.logprobs_function(sampled),
+                        "sure": sampled.sure,
+                    }
                 if sampled.token in engine.ends:
                     report.ended = "eos"
-                    yield Token("", entropy_fn=measure)
+                    yield Token("", **measured)
                     return
                 written, text = detokenizer.add(sampled.token)
                 if written:
                     history.append(written, text)
-                yield Token(text, entropy_fn=measure, pending=not written)
+                yield Token(text, pending=not written, **measured)
                 if window is not None and len(ids) + number + 1 >= window:
                     report.ended = "context"
                     return

@@ -10,7 +10,7 @@ from glimp_integrations.backends.hf.batch import Batch
 from glimp_integrations.backends.hf.caches import can_crop, crop, is_mergeable, set_recording
 from glimp_integrations.backends.hf.forward import ForwardPass
 from glimp_integrations.backends.hf.request import SampledToken, Stream
-from glimp_integrations.backends.hf.sampling import pick
+from glimp_integrations.backends.hf.sampling import pick, sure_rows
 from glimp_integrations.errors import BackendError
 
 __all__ = ["Decoder"]
@@ -159,13 +159,17 @@ class Decoder:
         """Draw and hand over a token for every stream; logits of ``(streams, vocabulary)``."""
         logits = logits.float()
         samplers = [s.sampler for s in streams if s.sampler is not None]
-        for stream, token, row in zip(streams, pick(logits, samplers), logits, strict=True):
+        tokens = pick(logits, samplers)
+        sure: list[bool] | list[None] = [None] * len(streams)
+        if any(stream.measured for stream in streams):
+            sure = sure_rows(logits)
+        for stream, token, row, is_sure in zip(streams, tokens, logits, sure, strict=True):
             if token is None:
                 self.forget(stream)
                 stream.deliver(self._no_numbers())
             else:
                 stream.ids.append(token)
-                stream.deliver(SampledToken(token, row))
+                stream.deliver(SampledToken(token, row, is_sure if stream.measured else None))
 
     def _no_numbers(self) -> BackendError:
         name, dtype = self._forward.name, str(self._forward.model.dtype).removeprefix("torch.")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from llguidance import LLTokenizer
 
-from glimp_integrations.backends.base import EntropyFunction, Request
+from glimp_integrations.backends.base import EntropyFunction, LogprobsFunction, Request
 from glimp_integrations.backends.hf import device_thread, loading, sampling
 from glimp_integrations.backends.hf.grammar import GrammarMatcher, make_tokenizer
 from glimp_integrations.backends.hf.request import Drafter, SampledToken, Stream
@@ -121,7 +121,9 @@ class Engine:
             self._generation,
             await self._grammar(request.schema),
         )
-        return Stream(list(ids), request.max_tokens, options, make_drafter)
+        return Stream(
+            list(ids), request.max_tokens, options, make_drafter, measured=bool(request.logprobs)
+        )
 
     async def _grammar(self, schema: Mapping[str, Any] | None) -> GrammarMatcher | None:
         if schema is None:
@@ -144,6 +146,14 @@ class Engine:
             return await self.run(lambda: sampling.entropy_of(sampled.logits, estimator, k))
 
         return entropy
+
+    def logprobs_function(self, sampled: SampledToken) -> LogprobsFunction:
+        """Computes log-probabilities at a token's place, likewise."""
+
+        async def logprobs(k: int) -> tuple[float, ...]:
+            return await self.run(lambda: sampling.top_logprobs(sampled.logits, k))
+
+        return logprobs
 
     # -- drafts ------------------------------------------------------------------------------
 

@@ -27,10 +27,14 @@ class Drafter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """A token and the logits it was drawn from, shape ``(vocabulary,)``, still on the device."""
+    """A token and the logits it was drawn from, shape ``(vocabulary,)``, still on the device.
+
+    ``sure``: whether the likeliest token had a probability above 0.95; ``None``: nobody asked.
+    """
 
     token: int
     logits: torch.Tensor
+    sure: bool | None = None
 
 
 Result = SampledToken | Exception
@@ -45,6 +49,7 @@ class Stream:
         max_tokens: The largest number of tokens to generate.
         options: How tokens are drawn.
         make_drafter: Makes the drafter of this text; ``None``: the model decodes without drafts.
+        measured: Whether somebody wants to know how sure its tokens are.
 
     Attributes:
         read_count: How many of ``ids`` the model has read.
@@ -60,6 +65,7 @@ class Stream:
     max_tokens: int
     options: SamplingOptions
     make_drafter: Callable[[Stream], Drafter | None] | None = None
+    measured: bool = False
     read_count: int = 0
     reused: int = 0
     cache: Any = None

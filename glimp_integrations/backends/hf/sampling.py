@@ -11,8 +11,17 @@ import torch
 
 from glimp_integrations.backends.hf.grammar import GrammarMatcher
 from glimp_integrations.method.entropy import Estimator, estimate
+from glimp_integrations.method.steps import SURE
 
-__all__ = ["Sampler", "SamplingOptions", "end_ids", "entropy_of", "pick"]
+__all__ = [
+    "Sampler",
+    "SamplingOptions",
+    "end_ids",
+    "entropy_of",
+    "pick",
+    "sure_rows",
+    "top_logprobs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +211,28 @@ def entropy_of(logits: torch.Tensor, estimator: Estimator, k: int) -> float:
     """
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     if estimator != "full":
-        top = logprobs.topk(min(k, logprobs.shape[-1])).values
-        return estimate(top.tolist(), estimator)
+        return estimate(logprobs.topk(min(k, logprobs.shape[-1])).values.tolist(), estimator)
     # -inf (a masked token) has probability 0 and adds nothing; 0 * -inf would be NaN.
     terms = torch.where(logprobs.isneginf(), 0.0, logprobs.exp() * logprobs)
     entropy = -float(terms.sum())
     return entropy if math.isnan(entropy) else max(0.0, entropy)
+
+
+def top_logprobs(logits: torch.Tensor, k: int) -> tuple[float, ...]:
+    """Natural-log probabilities of the k likeliest tokens, highest first.
+
+    Args:
+        logits: Unscaled, shape ``(vocabulary,)``.
+        k: How many.
+    """
+    logprobs = torch.log_softmax(logits.float(), dim=-1)
+    return tuple(logprobs.topk(min(k, logprobs.shape[-1])).values.tolist())
+
+
+def sure_rows(logits: torch.Tensor) -> list[bool]:
+    """Whether the likeliest token of every row has a probability above 0.95.
+
+    Args:
+        logits: Unscaled, shape ``(rows, vocabulary)``.
+    """
+    return (logits.amax(dim=-1) - logits.logsumexp(dim=-1) > SURE).tolist()
