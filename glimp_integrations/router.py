@@ -97,6 +97,16 @@ class GlimpRouter:
         copied.__dict__.update(self.__dict__, settings=settings)
         return copied
 
+    def fresh(self) -> Self:
+        """The same models and settings, with nothing learned from calls.
+
+        What a wanted share and ``route="when_it_pays"`` go by begins anew. The models are shared;
+        close one of both routers.
+        """
+        copied = self._with(self.settings)
+        copied._shares, copied.accounts = {}, Accounts()
+        return copied
+
     @property
     def small(self) -> Backend:
         """The small model."""

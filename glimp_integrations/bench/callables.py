@@ -13,14 +13,13 @@ framework is called inside such a function; ``docs/bench.md`` has an example.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
 from glimp_integrations.bench.formats import Format
 from glimp_integrations.bench.grading import Reference
+from glimp_integrations.bench.imports import imported
 from glimp_integrations.bench.tasks import Grade, Item, Scorer, Task, unique
 from glimp_integrations.errors import ConfigError
 
@@ -38,17 +37,7 @@ def load_callable(name: str, *, n: int | None, style: Format) -> Task:
     Raises:
         ConfigError: It cannot be imported, or does not return what is described above.
     """
-    module_name, _, function_name = name.partition(":")
-    if module_name.startswith("."):
-        raise ConfigError(f"task {name!r} begins with a dot; write the module's whole name")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module in the current folder, as `python -m` would find it
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"task {name!r}: {error}; write MODULE:FUNCTION, where `import MODULE` works here"
-        ) from error
+    function = imported(f"task {name!r}", name, "MODULE:FUNCTION")
     if not callable(function):
         raise ConfigError(f"task {name!r} is a {type(function).__name__}; expected a function")
     value = function()

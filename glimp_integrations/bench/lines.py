@@ -34,8 +34,8 @@ LONGEST_SECONDS = 1e9
 """Thirty years. No answer takes longer, and sums of such times stay exact and finite."""
 REMEDY = "Remove that line, and its item is answered again"
 _ARM = re.compile(
-    r"(small|large|(routed|random)@(?P<number>[^:()]+))(:.*)?"
-    r"|random\(routed@(?P<like>[^:()]+)(:.*)?\)",
+    r"(small|large|(routed|random)@(?P<number>[^:()]+))(:.*)?|routed:.+"
+    r"|random\(routed(@(?P<like>[^:()]+)(:.*)?|:.+)\)",
     re.DOTALL,
 )
 

@@ -22,7 +22,7 @@ def read_options(owner: str, text: str) -> dict[str, Any]:
         ConfigError: A part is not ``KEY=VALUE``.
     """
     options: dict[str, Any] = {}
-    for part in re.split(r",(?=\s*[A-Za-z_]+=|\s*$)", text) if text else []:
+    for part in re.split(r",(?=\s*[A-Za-z_][\w.]*=|\s*$)", text) if text else []:
         key, _, value = (piece.strip() for piece in part.partition("="))
         if not key or not value:
             raise ConfigError(f"{owner}: {part!r} is not KEY=VALUE")

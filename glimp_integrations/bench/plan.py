@@ -46,8 +46,21 @@ class BenchPlan:
             raise ConfigError(f"measure_every is {self.measure_every}; 0 for never, or more")
 
     def settings_of(self, arm: Arm) -> dict[str, Any]:
-        """All settings of an arm. Without think tags, the whole reply of a model is graded."""
-        return {"untagged_answer": "whole", **self.settings, **arm.settings}
+        """All settings of an arm.
+
+        Without think tags, the whole reply of a model is graded. Calls are routed even where that
+        does not pay, because whether it does is the question; ``route`` can be set in an arm.
+        """
+        return {"untagged_answer": "whole", "route": "always", **self.settings, **arm.settings}
+
+    def hash_of(self, arm: Arm) -> str:
+        """A short fingerprint of an arm's settings, the same in every process and release."""
+        settings = self.settings_of(arm)
+        if arm.policy is not None:
+            settings["policy"] = arm.policy
+        if settings["route"] == "always":
+            del settings["route"]  # older results did not have it
+        return settings_hash(settings)
 
 
 def manifest_of(plan: BenchPlan, router: GlimpRouter) -> dict[str, Any]:

@@ -129,9 +129,10 @@ def _recorded(arm: ArmFigures) -> list[tuple[float, str, bool]]:
 
 
 def _entropy(figure: Figure, summary: Summary) -> bool:
-    arms = [arm for arm in summary.arms if arm.kind == "routed" and arm.n][:4]
+    # A policy need not glimpse: an arm without H has nothing to show.
+    arms = [arm for arm in summary.arms if arm.kind == "routed" and _recorded(arm)][:4]
     rows_by_arm = {arm.name: _recorded(arm) for arm in arms}
-    if not any(rows_by_arm.values()):
+    if not arms:
         return False
     figure.set_size_inches(10, 1.2 + 2.5 * len(arms))
     top = max(h for rows in rows_by_arm.values() for h, _, _ in rows)
@@ -205,7 +206,7 @@ def _share(figure: Figure, summary: Summary) -> bool:
         [100 * (arm.step_share or 0) for arm in measured],
         "o",
         color=COLOURS["routed"],
-        label="measured: share of glimpsed steps",
+        label="measured: share of decided steps",
     )
     axes.plot(
         xs,

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from glimp_integrations.bench.arms import Arm
-from glimp_integrations.bench.plan import BenchPlan, manifest_of, settings_hash
+from glimp_integrations.bench.plan import BenchPlan, manifest_of
 from glimp_integrations.bench.progress import ProgressObserver
 from glimp_integrations.bench.schedule import Slots, rounds
 from glimp_integrations.bench.store import Store
 from glimp_integrations.bench.tasks import Item
 from glimp_integrations.errors import ConfigError, GlimpError, UnsuitableEndpointError
 from glimp_integrations.router import GlimpRouter
-from glimp_integrations.trace.trace import RoutedAnswer
+from glimp_integrations.trace.trace import RoutedAnswer, Trace
 
 __all__ = ["BenchPlan", "arun", "evict_prompts", "manifest_of", "run"]
 
@@ -82,6 +82,7 @@ class _Bench:
         self.answers = 0
         self.failures = 0
         self.ready = False
+        self.routers: dict[str, GlimpRouter] = {}
         self.items = {item.id: item for item in plan.task.items}
         self.done: dict[tuple[str, str], Mapping[str, Any]] = {}
         self.ungraded: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -115,12 +116,12 @@ class _Bench:
         steps = large = 0
         for (name, item), line in self.done.items():
             if name == arm.like and item in self.items:
-                glimpsed = [s for s in line["trace"]["steps"] if s["entropy"] is not None]
-                steps += len(glimpsed)
-                large += sum(s["author"] == "large" for s in glimpsed)
+                decided = [s for s in Trace.model_validate(line["trace"]).steps if s.decided]
+                steps += len(decided)
+                large += sum(s.author == "large" for s in decided)
         if not 0 < large < steps:
             self.observer.say(
-                f"{arm.like} sent {large} of {steps} glimpsed steps to the large model, so "
+                f"{arm.like} sent {large} of {steps} decided steps to the large model, so "
                 f"random routing has nothing to choose: {arm.name} is left out"
             )
             return None
@@ -175,13 +176,19 @@ class _Bench:
             # The first error is the reason; the others were cancelled or failed in the same way.
             raise group_error.exceptions[0] from None
 
+    def _router_of(self, arm: Arm) -> GlimpRouter:
+        """The models with what this arm has learned of its questions, and no other."""
+        if arm.name not in self.routers:
+            self.routers[arm.name] = self.router.fresh()
+        return self.routers[arm.name]
+
     def _stored_grade(self, arm: str, item: str) -> bool | None:
         line = self.done.get((arm, item))
         return None if line is None else line["right"]
 
     def _check_hashes(self, arms: Sequence[Arm]) -> None:
         for arm in arms:
-            mine = settings_hash(self.plan.settings_of(arm))
+            mine = self.plan.hash_of(arm)
             for (name, _), line in [*self.done.items(), *self.ungraded.items()]:
                 if name == arm.name and line["settings"] != mine:
                     raise ConfigError(
@@ -230,13 +237,13 @@ class _Bench:
             "arm": arm.name,
             "item": item.id,
             "digest": item.digest,
-            "settings": settings_hash(settings),
+            "settings": self.plan.hash_of(arm),
             "at": _now(),
             "concurrency": self.plan.concurrency,
         }
         started = time.perf_counter()
         try:
-            result = await self.router.arun(self.plan.task.messages(item), **settings)
+            result = await self._router_of(arm).arun(self.plan.task.messages(item), **settings)
         except GlimpError as error:
             if isinstance(error, UnsuitableEndpointError) and self._at_start(arm, error):
                 raise

@@ -54,7 +54,9 @@ class ArmFigures:
         rho: Measured over ideal time, all items together; ``None`` without measured speed, and
             where several items were answered at a time.
         large_share: The large model's share of kept tokens.
-        step_share: The large model's share of glimpsed steps; ``None``: none was glimpsed.
+        step_share: The large model's share of the steps that a policy decided on; ``None``: it
+            decided on none.
+        threshold: In nats; ``None``: no threshold decided.
         cached: The mean number of prompt tokens that were in a cache at the first step. If it is
             larger in one arm than in another, their times are not comparable. ``None``: the
             servers do not report it.
@@ -209,12 +211,12 @@ def summarise(store: Store, prices: Prices | None = None) -> Summary:
 
 
 def _rank(name: str) -> tuple[int, float, str]:
-    """Small, large, then routed and random by threshold or share."""
+    """Small, large, then routed and random by threshold or share; last where others decide."""
     kind = name.partition("@")[0].partition("(")[0].partition(":")[0]
     order = {"small": 0, "large": 1, "routed": 2, "random": 3}.get(kind, 4)
-    _, _, rest = name.rstrip(")").partition("@")
+    head = name.removeprefix("random(").rstrip(")").partition(":")[0]
     try:
-        return order, float(rest.partition(":")[0] or 0), name
+        return order, float(head.partition("@")[2]), name
     except ValueError:
         return order, math.inf, name
 
@@ -260,7 +262,7 @@ def _figures(
     number = float(head.partition("@")[2]) if "@" in head and "(" not in head else None
     traces = [answer.trace for answer in answers]
     steps = [step for trace in traces for step in trace.steps]
-    glimpsed = [step for step in steps if step.entropy is not None]
+    decided = [step for step in steps if step.decided]
     small, large = (sum(t.tokens(author) for t in traces) for author in ("small", "large"))
     ideals = [a.ideal for a in answers if a.ideal is not None]
     ideal = sum(ideals) if len(ideals) == len(answers) else 0.0
@@ -281,9 +283,7 @@ def _figures(
         discarded=sum(t.discarded_tokens for t in traces),
         requests=sum(t.requests for t in traces),
         large_share=large / (small + large) if small + large else 0.0,
-        step_share=(
-            sum(s.author == "large" for s in glimpsed) / len(glimpsed) if glimpsed else None
-        ),
+        step_share=(sum(s.author == "large" for s in decided) / len(decided) if decided else None),
         unmarked=sum(not a.marked for a in answers),
         cached=statistics.fmean(cached) if cached else None,
         rho=seconds / ideal if ideal and alone else None,

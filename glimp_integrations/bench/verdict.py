@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from glimp_integrations.bench.stats import Interval
 from glimp_integrations.bench.summary import ArmFigures, Comparison, Summary
@@ -62,7 +63,7 @@ def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
 
 
 def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> str:
-    """The threshold that pays: reliably faster, and not shown to be less accurate."""
+    """The arm that pays: reliably faster, and not shown to be less accurate."""
     paying, why_not = [], []
     for arm in routed:
         against = summary.between(arm.name, large.name)
@@ -99,18 +100,20 @@ def _choice(summary: Summary, routed: list[ArmFigures], large: ArmFigures) -> st
     control = summary.between(arm.name, f"random({arm.name})")
     if control is not None and control.n and control.right.p >= SIGNIFICANT:
         text += (
-            " It is not shown that entropy picks the right steps: random routing with the same "
-            "share does no differently on these items."
+            f" It is not shown that {_decider(arm)} picks the right steps: random routing with the "
+            "same share does no differently on these items."
         )
     return text
 
 
 def _warnings(summary: Summary, routed: list[ArmFigures]) -> list[str]:
     warnings = []
-    if len({arm.threshold for arm in routed}) > 1:
+    if len({arm.name if arm.threshold is None else arm.threshold for arm in routed}) > 1:
+        only = all(arm.threshold is not None for arm in routed)
+        tried, it = ("thresholds", "threshold") if only else ("ways to route", "one")
         warnings.append(
-            "Several thresholds were tried on these questions, and the best of several looks "
-            "better than it is: choose the threshold with one --seed, and report it with another."
+            f"Several {tried} were tried on these questions, and the best of several looks better "
+            f"than it is: choose the {it} with one --seed, and report it with another."
         )
     if summary.concurrency > 1:
         warnings.append(
@@ -142,6 +145,10 @@ def _warnings(summary: Summary, routed: list[ArmFigures]) -> list[str]:
             "items both have."
         )
     return warnings
+
+
+def _decider(arm: ArmFigures) -> str:
+    return "the policy" if re.search(r"[:,]policy=", arm.name) else "entropy"
 
 
 def _time(summary: Summary, comparison: Comparison) -> str:

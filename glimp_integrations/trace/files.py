@@ -151,7 +151,7 @@ def _wrong_number(record: Record, prefix: str) -> str:
     for name, value in vars(record).items():
         kind = type(value)
         if name == "threshold":
-            if not _is_threshold(value):
+            if value is not None and not _is_threshold(value):
                 return f"{prefix}{name} is {_short(value)}, expected nats, 'inf' or '-inf'"
         elif kind is int:
             if not 0 <= value <= LARGEST_COUNT:

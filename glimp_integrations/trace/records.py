@@ -104,6 +104,11 @@ class StepRecord(Record):
     end: str | None = Field(description="Why the step ended, such as 'delimiter'.")
 
     @property
+    def decided(self) -> bool:
+        """Whether a policy chose the author, and not another setting."""
+        return self.entropy is not None or self.policy is not None
+
+    @property
     def level(self) -> float:
         """The threshold as a number of nats; NaN where there was none."""
         return math.nan if self.threshold is None else float(self.threshold)
@@ -253,5 +258,5 @@ class TraceData(Record):
     @property
     def large_step_share(self) -> float:
         """The share of steps that a policy gave to the large model (the intervention rate)."""
-        decided = [s for s in self.steps if s.entropy is not None or s.policy is not None]
+        decided = [step for step in self.steps if step.decided]
         return sum(step.author == "large" for step in decided) / len(decided) if decided else 0.0

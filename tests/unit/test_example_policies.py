@@ -11,7 +11,7 @@ from helpers import CHAIN, model, router, script, steps
 from examples.policies.first_tokens import FirstTokens
 from examples.policies.margin import Margin
 from examples.policies.trigreason import TrigReason
-from glimp_integrations import ConfigError
+from glimp_integrations import ConfigError, Trace
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.method.policy import Glimpse, Glimpsed, StepStart, Write
 from glimp_integrations.method.steps import SURE, Step
@@ -65,6 +65,7 @@ class TestMargin:
         ]
         assert result.trace.steps[1].signal < 0.7 < result.trace.steps[0].signal
         assert result.trace.large_step_share == pytest.approx(1 / 3)
+        assert Trace.from_json(result.trace.to_json()) == result.trace
 
 
 class TestFirstTokens:
