@@ -156,6 +156,23 @@ def report_errors(request: Any, handler: Any) -> Any:
         return ToolMessage(f"Error: {error}", tool_call_id=call["id"], status="error")
 
 
+def agent_of(**settings: Any) -> Any:
+    """The example's agent on models of its own."""
+    program = load_example("langchain", "agent")
+    return create_agent(
+        ChatGlimpRouter(
+            small=LlamaCppBackend(ensure(SMALL), parallel=1),
+            large=LlamaCppBackend(ensure(LARGE), parallel=1),
+            temperature=0,
+            max_tokens=MAX_TOKENS,
+            **settings,
+        ),
+        [program.calculator, program.days_between, program.count_words],
+        system_prompt=program.INSTRUCTION,
+        middleware=[report_errors],
+    )
+
+
 def ask(agent: Any, arm: str, question: Question) -> tuple[Outcome, list[Any]]:
     """One question to one agent."""
     messages: list[Any] = []
@@ -263,23 +280,7 @@ def main() -> None:
     if options.threshold is not None:
         for arm in ("routed", "default"):
             ARMS[arm]["threshold"] = options.threshold
-    program = load_example("langchain", "agent")
-    tools = [program.calculator, program.days_between, program.count_words]
-    agents = {
-        arm: create_agent(
-            ChatGlimpRouter(
-                small=LlamaCppBackend(ensure(SMALL), parallel=1),
-                large=LlamaCppBackend(ensure(LARGE), parallel=1),
-                temperature=0,
-                max_tokens=MAX_TOKENS,
-                **ARMS[arm],
-            ),
-            tools,
-            system_prompt=program.INSTRUCTION,
-            middleware=[report_errors],
-        )
-        for arm in options.arm or ARMS
-    }
+    agents = {arm: agent_of(**ARMS[arm]) for arm in options.arm or ARMS}
     outcomes: list[Outcome] = []
     for question in track(QUESTIONS[: options.n], "questions", console=console):
         for arm, agent in agents.items():

@@ -67,6 +67,7 @@ def main() -> None:
 def run_arm(name: str, settings: dict[str, Any], problems: Any, max_tokens: int) -> Any:
     small = LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1)
     large = LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1)
+    settings = {"route": "always", **settings}
     router = GlimpRouter(small, large, temperature=0, max_tokens=max_tokens, **settings)
     try:
         router.run("Hi", max_tokens=1)  # load and warm both models

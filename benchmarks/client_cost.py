@@ -65,14 +65,15 @@ def bare(small: str, _: str, question: str, options: dict[str, Any]) -> int:
 
 
 def core(small: str, large: str, question: str, options: dict[str, Any]) -> int:
-    with GlimpRouter(**backends(small, large), **options) as router:
+    with GlimpRouter(**backends(small, large), route="always", **options) as router:
         return sum(1 for _ in router.stream(question))
 
 
 def langchain(small: str, large: str, question: str, options: dict[str, Any]) -> int:
     from langchain_glimp import ChatGlimpRouter
 
-    return sum(1 for _ in ChatGlimpRouter(**backends(small, large), **options).stream(question))
+    llm = ChatGlimpRouter(**backends(small, large), route="always", **options)
+    return sum(1 for _ in llm.stream(question))
 
 
 def llamaindex(small: str, large: str, question: str, options: dict[str, Any]) -> int:
@@ -80,7 +81,7 @@ def llamaindex(small: str, large: str, question: str, options: dict[str, Any]) -
 
     from llamaindex_glimp import GlimpRouterLLM
 
-    llm = GlimpRouterLLM(**backends(small, large), **options)
+    llm = GlimpRouterLLM(**backends(small, large), route="always", **options)
     return sum(1 for _ in llm.stream_chat([ChatMessage(question)]))
 
 

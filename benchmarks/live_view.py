@@ -65,7 +65,8 @@ def pair(chain: Sequence[tuple[bytes, float]], pause: float = 0.0) -> dict[str, 
         ScriptedBackend(chain, name=name, generation_prompt=_OPENED, delay=pause)
         for name in ("small", "large")
     ]
-    return {"small": made[0], "large": made[1], "temperature": 0, "max_thinking_tokens": 100_000}
+    settings = {"temperature": 0, "route": "always", "max_thinking_tokens": 100_000}
+    return {"small": made[0], "large": made[1], **settings}
 
 
 @contextmanager

@@ -126,6 +126,7 @@ def rho(options: argparse.Namespace) -> dict[str, Any]:
         backends["large"],
         temperature=0,
         threshold=options.threshold,
+        route="always",
         max_tokens=256,
     )
     router.run("Hi", max_tokens=4)
@@ -238,7 +239,11 @@ def together(options: argparse.Namespace) -> dict[str, Any]:
             small_model, small_tokenizer, name=NAMES["small"], parallel=parallel
         )
         router = GlimpRouter(
-            small, large, temperature=0, threshold=options.threshold if routed else -1.0
+            small,
+            large,
+            temperature=0,
+            threshold=options.threshold if routed else -1.0,
+            route="always",
         )
 
         def run(tokens: int) -> int:
@@ -321,7 +326,7 @@ def memory_arm(arm: str, seed: int) -> None:
                 generated(model, prompt_ids(tokenizer, question), 200)
     else:
         backends = [HuggingFaceBackend(folder(file), dtype="bfloat16") for file in FILES.values()]
-        router = GlimpRouter(*backends, temperature=0, max_tokens=200)
+        router = GlimpRouter(*backends, temperature=0, route="always", max_tokens=200)
         for question in texts:
             router.run(question)
         kept = sum(backend.kept_bytes for backend in backends)

@@ -7,7 +7,7 @@
 The corpus is the language reference that ships with Python, the engine that of
 ``examples/llamaindex/rag.py``: MiniLM, Qdrant, ``CitationQueryEngine``. ``rag_questions.jsonl``
 holds a pattern of each answer and words of the passage that tells it. The arms answer every
-question in turn, each on a large model of its own: nobody finds another's prompt in a cache. The
+question in turn, each on models of its own: nobody finds another's prompt in a cache. The
 arm ``default`` leaves routing where it does not pay, and learns from its first calls where that is;
 ``--learn`` leaves them out of the times.
 """
@@ -64,16 +64,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=30, help="questions")
     parser.add_argument("--top", type=int, default=3, help="passages a question")
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--threshold", type=float, default=0.5, help="nats")
+    parser.add_argument("--threshold", type=float, default=1.0, help="nats, of the pairs")
     parser.add_argument("--arm", choices=list(ARMS), action="append", help="default: all")
     parser.add_argument("--learn", type=int, default=0, help="questions left out of the times")
     parser.add_argument("--json", type=Path, help="write one line per reply")
     options = parser.parse_args()
     console = Console(width=110)
     rag = load_example("llamaindex", "rag")
-    text = (HERE / "rag_questions.jsonl").read_text(encoding="utf-8")
-    questions = [json.loads(line) for line in text.splitlines()][: options.n]
-    small = LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1)
+    questions = all_questions()[: options.n]
     engines = {}
     results = Results()
     get_dispatcher().add_event_handler(results)
@@ -82,19 +80,13 @@ def main() -> None:
         client = QdrantClient(path=folder)
         index = rag.opened(client, rag.passages(14_000), console)
         for arm in options.arm or ARMS:
-            llm = GlimpRouterLLM(
-                small=small,
-                large=LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1),
-                **{"threshold": options.threshold, **ARMS[arm]},
-                temperature=0,
-                untagged_answer="whole",
-                max_tokens=options.max_tokens,
-                step_events=True,
-            )
-            engines[arm] = CitationQueryEngine.from_args(
-                index, llm, citation_qa_template=rag.PROMPT, similarity_top_k=options.top
-            )
-            llm.complete("Hi", max_tokens=1)  # loaded
+            settings = {
+                "max_tokens": options.max_tokens,
+                "step_events": True,
+                "threshold": options.threshold,
+                **ARMS[arm],
+            }
+            engines[arm] = engine_of(rag, index, options.top, **settings)
         for item in track(questions, "questions", console=console):
             for arm, engine in engines.items():
                 rows.append({"arm": arm, **answer(engine, item, rag, results)})
@@ -105,9 +97,30 @@ def main() -> None:
     console.print(table(rows, options.learn))
     console.print(
         f"{SMALL.model} / {LARGE.model} Q4_K_M on llama.cpp, greedy, threshold "
-        f"{options.threshold} nats, {options.top} passages a question; {platform.machine()}, "
-        f"{len(os.sched_getaffinity(0))} cores"
+        f"{options.threshold} nats, {options.top} passages a question; "
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
     )
+
+
+def engine_of(rag: ModuleType, index: Any, top: int, **settings: Any) -> Any:
+    """The example's query engine over a pair of its own, loaded."""
+    llm = GlimpRouterLLM(
+        small=LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1),
+        large=LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1),
+        temperature=0,
+        untagged_answer="whole",
+        **settings,
+    )
+    llm.complete("Hi", max_tokens=1)  # loaded
+    return CitationQueryEngine.from_args(
+        index, llm, citation_qa_template=rag.PROMPT, similarity_top_k=top
+    )
+
+
+def all_questions() -> list[dict[str, str]]:
+    """Each with a pattern of its answer, and words of the passage that tells it."""
+    text = (HERE / "rag_questions.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def answer(engine: Any, item: dict[str, str], rag: ModuleType, results: Results) -> dict[str, Any]:

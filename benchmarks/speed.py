@@ -62,7 +62,12 @@ def main() -> None:
     small = LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1)
     large = LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1)
     router = GlimpRouter(
-        small, large, temperature=0, threshold=options.threshold, max_tokens=options.max_tokens
+        small,
+        large,
+        temperature=0,
+        threshold=options.threshold,
+        route="always",
+        max_tokens=options.max_tokens,
     )
     router.run("Hi", max_tokens=1)
     speeds, rows = [], []

@@ -49,7 +49,9 @@ def main() -> None:
     problems = reasoning_gym.create_dataset("gsm_symbolic", size=options.n, seed=options.seed)
     small = LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1)
     large = LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1)
-    router = GlimpRouter(small, large, temperature=0, max_thinking_tokens=512, max_tokens=64)
+    router = GlimpRouter(
+        small, large, temperature=0, route="always", max_thinking_tokens=512, max_tokens=64
+    )
     router.run("Hi", max_tokens=1)
     router.run("Hi", max_tokens=1, threshold=-1.0)
     console = Console(width=110)

@@ -143,7 +143,7 @@ def prompts() -> list[tuple[str, str, dict[str, Any]]]:
 
 def forced(options: argparse.Namespace) -> dict[str, Any]:
     """A call is demanded for every prompt, every other time of a named tool."""
-    llm = ChatGlimpRouter(temperature=0, max_tokens=256, max_thinking_tokens=256)
+    llm = ChatGlimpRouter(temperature=0, route="always", max_tokens=256, max_thinking_tokens=256)
     parsed = right = broken = 0
     cases = prompts()[: options.n]
     for number, (text, name, _) in enumerate(track(cases, "forced", console=console)):
@@ -167,7 +167,9 @@ def auto(options: argparse.Namespace) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, arm in arms.items():
         strict = arm.pop("strict", None)
-        llm = ChatGlimpRouter(temperature=0, max_tokens=256, max_thinking_tokens=256, **arm)
+        llm = ChatGlimpRouter(
+            temperature=0, route="always", max_tokens=256, max_thinking_tokens=256, **arm
+        )
         bound = llm.bind_tools(TOOLS, strict=strict)
         started, counts, large = time.perf_counter(), [0, 0, 0, 0], []
         for text, tool, arguments in track(cases, name, console=console):
@@ -215,6 +217,7 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
 
     settings: dict[str, Any] = {
         "untagged_answer": "whole",
+        "route": "always",
         "max_step_tokens": 4000,
         "max_tokens": 4000,
     }
@@ -256,7 +259,12 @@ def first(options: argparse.Namespace) -> dict[str, Any]:
     large = LlamaCppBackend(ensure(LARGE), prompt_cache_mib=0, parallel=1)
     ratios: dict[str, list[float]] = {"small": [], "large": []}
     seconds: dict[str, list[float]] = {"small": [], "large": [], "alone": []}
-    settings: dict[str, Any] = {"temperature": 0, "untagged_answer": "whole", "max_tokens": 24}
+    settings: dict[str, Any] = {
+        "temperature": 0,
+        "route": "always",
+        "untagged_answer": "whole",
+        "max_tokens": 24,
+    }
     pair = ChatGlimpRouter(small=small, large=large, threshold=options.threshold, **settings)
     alone = ChatGlimpRouter(small=small, large=large, threshold=math.inf, **settings)
     for llm in (pair, alone):

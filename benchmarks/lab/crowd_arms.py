@@ -190,6 +190,7 @@ def _settings(work: Work) -> dict[str, Any]:
         "large": large,
         "strategy": work.strategy,
         "threshold": THRESHOLD,
+        "route": "always",
         "temperature": 0,
     }
 

@@ -159,7 +159,7 @@ def routed(strategy: str, **settings: Any) -> Arm:
             OpenAIBackend(name, base_url=url, server="vllm", chat_template=TEMPLATE, device=url)
             for name, url in (("small", small), ("large", large))
         ]
-        options = {"temperature": 0, "strategy": strategy, **settings, **options}
+        options = {"temperature": 0, "strategy": strategy, "route": "always", **settings, **options}
         with GlimpRouter(*models, **options) as router:
             # What is asked once per server is not part of a conversation.
             router.run("chain 0")

@@ -127,6 +127,7 @@ class Bench:
             strategy=cast("Any", strategy),
             temperature=0,
             threshold=THRESHOLD,
+            route="always",
             **settings,
         )
 

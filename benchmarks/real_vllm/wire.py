@@ -93,7 +93,12 @@ def whole_characters(bench: Bench) -> Result:
 
     def text_of(strategy: Any) -> tuple[str, int]:
         router = GlimpRouter(
-            bench.plain, bench.plain, temperature=0, max_step_tokens=9, strategy=strategy
+            bench.plain,
+            bench.plain,
+            temperature=0,
+            route="always",
+            max_step_tokens=9,
+            strategy=strategy,
         )
         answer = router.run(EMOJI, max_tokens=40)
         return answer.reasoning + answer.answer, len(answer.trace.steps)

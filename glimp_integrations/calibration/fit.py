@@ -175,6 +175,10 @@ class _RunsFile:
                 raise self._unusable(error) from error
 
 
+_FIXED = {"threshold", "large_share", "policy", "route"}
+"""Settings that a calibration sets itself: it is always the threshold that decides."""
+
+
 @dataclass(slots=True)
 class _Rounds:
     """Runs every prompt once at a threshold."""
@@ -192,7 +196,7 @@ class _Rounds:
     def run(self, name: str, threshold: float, prompts: Sequence[Prompt]) -> list[list[float]]:
         """H of the boundaries of every prompt, in nats."""
         settings = self.router.settings.model_dump(
-            mode="json", exclude={"small", "large", "api_key", "threshold", "prices"}
+            mode="json", exclude={"small", "large", "api_key", "prices", *_FIXED}
         )
         common = [self.conditions.model_dump_json(), settings, repr(threshold)]
 
@@ -200,7 +204,7 @@ class _Rounds:
             text = prompt if isinstance(prompt, str) else [dict(m) for m in prompt]
             key = sha256(json.dumps([*common, text], default=str).encode()).hexdigest()[:24]
             if key not in self.file.entropies:
-                trace = self.router.run(prompt, threshold=threshold).trace
+                trace = self.router.run(prompt, threshold=threshold, route="always").trace
                 self.file.add(key, [s.entropy for s in trace.steps if s.entropy is not None])
             return self.file.entropies[key]
 

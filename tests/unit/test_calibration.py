@@ -255,6 +255,14 @@ class TestFit:
             warnings.simplefilter("error")
             pair(threshold=f"calibrated:{tmp_path}/c.json").run("q")
 
+    def test_the_threshold_decides_whatever_the_router_is_set_to(self):
+        some = PROMPTS[:8]
+        plain = calibrate(pair(), some, 0.25, precision=0.2)
+        for options in ({"route": "when_it_pays"}, {"large_share": 0.6}):
+            other = pair(**options)
+            assert calibrate(other, some, 0.25, precision=0.2).threshold == plain.threshold
+            assert other.accounts._accounts == {}
+
     def test_concurrency_changes_nothing_but_the_time(self):
         one, many = (calibrate(pair(), PROMPTS, 0.25, concurrency=n) for n in (1, 8))
         assert many == one.model_copy(update={"date": many.date})
