@@ -100,17 +100,15 @@ def rag(policy: Collecting, n: int, _: int) -> None:
     from benchmarks.example_programs import load_example
 
     program = load_example("llamaindex", "rag")
-    small = LlamaCppBackend(ensure(SMALL), prompt_cache_mib=0, parallel=1)
     with tempfile.TemporaryDirectory() as folder:
         client = QdrantClient(path=folder)
         index = program.opened(client, program.passages(14_000), console)
         own = {"max_tokens": 128, **settings_of(policy)}
-        engine = benchmark.engine_of(program, index, small, 3, **own)
+        engine = benchmark.engine_of(program, index, 3, **own)
         policy.seen.clear()  # of the greeting that loads the models
         for item in track(benchmark.all_questions()[:n], "rag", console=console):
             engine.query(item["question"])
         client.close()
-    small.close()
 
 
 def agents(policy: Collecting, n: int, _: int) -> None:

@@ -11,9 +11,16 @@ import typer
 from glimp_integrations._version import __version__
 from glimp_integrations.cli.options import (
     AnswerFormat,
+    Deadline,
+    FirstLargeSteps,
     Large,
+    LargeShare,
+    MaxCost,
+    MaxLargeTokens,
     MaxTokens,
+    Prices,
     Role,
+    Route,
     Small,
     Strategy,
     Temperature,
@@ -54,11 +61,18 @@ def ask(
     ],
     small: Small = None,
     large: Large = None,
-    threshold: Threshold = "1.0",
+    threshold: Threshold = None,
+    large_share: LargeShare = None,
+    first_large_steps: FirstLargeSteps = 0,
+    route: Route = None,
     strategy: Strategy = "auto",
     temperature: Temperature = 0.6,
     seed: Annotated[int | None, typer.Option(help="Seed of sampling.")] = None,
     max_tokens: MaxTokens = 2048,
+    max_large_tokens: MaxLargeTokens = None,
+    max_cost: MaxCost = None,
+    deadline: Deadline = None,
+    prices: Prices = None,
     trace: Annotated[str | None, typer.Option(help="Save the trace to this JSON file.")] = None,
 ) -> None:
     """Answer a question and show each step as it is written, coloured by its author."""
@@ -67,13 +81,20 @@ def ask(
     run(
         sys.stdin.read() if question == "-" else question,
         trace,
+        prices,
         small=small,
         large=large,
         threshold=threshold,
+        large_share=large_share,
+        first_large_steps=first_large_steps,
+        route=route,
         strategy=strategy,
         temperature=temperature,
         seed=seed,
         max_tokens=max_tokens,
+        max_large_tokens=max_large_tokens,
+        max_cost=max_cost,
+        deadline=deadline,
     )
 
 
@@ -137,6 +158,7 @@ def calibrate(
     small: Small = None,
     large: Large = None,
     threshold: Annotated[float, typer.Option(help="First guess of the threshold, in nats.")] = 1.0,
+    first_large_steps: FirstLargeSteps = 0,
     estimator: Annotated[
         str,
         typer.Option(help="How entropy is computed: auto, topk_renorm, topk_other or full."),
@@ -169,6 +191,7 @@ def calibrate(
         small=small,
         large=large,
         threshold=threshold,
+        first_large_steps=first_large_steps,
         entropy_estimator=estimator,
         glimpse=glimpse,
         temperature=temperature,
@@ -195,7 +218,8 @@ def bench(
         str,
         typer.Option(
             help="What is compared: small, large, routed or routed@NATS, and the random baseline, "
-            "random or random@SHARE. Settings may follow an arm as :KEY=VALUE,..."
+            "random or random@SHARE. Settings may follow an arm as :KEY=VALUE,..., such as "
+            "routed:large_share=0.25 or routed:policy=MODULE:NAME."
         ),
     ] = "small,large,routed,random",
     thresholds: Annotated[
@@ -243,12 +267,7 @@ def bench(
             "is no rho)."
         ),
     ] = 40,
-    prices: Annotated[
-        str | None,
-        typer.Option(
-            help="Prices per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON."
-        ),
-    ] = None,
+    prices: Prices = None,
 ) -> None:
     """Compare the small model, the large model, routing and a random baseline on one task."""
     from glimp_integrations.cli import bench as command

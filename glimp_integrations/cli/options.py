@@ -9,9 +9,16 @@ import typer
 
 __all__ = [
     "AnswerFormat",
+    "Deadline",
+    "FirstLargeSteps",
     "Large",
+    "LargeShare",
+    "MaxCost",
+    "MaxLargeTokens",
     "MaxTokens",
+    "Prices",
     "Role",
+    "Route",
     "Small",
     "Strategy",
     "Temperature",
@@ -36,10 +43,45 @@ Small = Annotated[
 ]
 Large = Annotated[str | None, typer.Option(help="Large model, in the same form.")]
 Threshold = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Entropy in nats above which the large model writes a step, or calibrated:FILE."
+        help="Entropy in nats above which the large model writes a step, or calibrated:FILE; 1.0 "
+        "if there is no --large-share."
     ),
+]
+LargeShare = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of a threshold: the share of steps that the large model is to write, between "
+        "0 and 1, or calibrated:FILE."
+    ),
+]
+FirstLargeSteps = Annotated[
+    int, typer.Option(help="So many steps at the start of a reply are the large model's.")
+]
+MaxLargeTokens = Annotated[
+    int | None,
+    typer.Option(help="Most tokens of the large model; then the small one writes on."),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        help="Most that the reply may cost, in the currency of --prices; near it, the small model "
+        "writes on, then the thinking is closed and answered."
+    ),
+]
+Deadline = Annotated[
+    float | None, typer.Option(help="Most seconds that the reply may take, likewise.")
+]
+Route = Annotated[
+    str | None,
+    typer.Option(
+        help="always, or when_it_pays: the large model answers alone where that takes less."
+    ),
+]
+Prices = Annotated[
+    str | None,
+    typer.Option(help="Prices per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON."),
 ]
 Strategy = Annotated[
     str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from glimp_integrations.method.policy import Author
@@ -20,20 +21,21 @@ class LivePrinter:
     """Call it with every event of a call.
 
     Args:
-        threshold: Nats, for the bars of steps that do not tell their own.
+        threshold: Nats, for the bars of steps that do not tell their own; ``None``: it is not H
+            that decides.
         console: A rich console; standard output by default.
 
     Attributes:
         result: The answer; ``None`` until the call is finished.
     """
 
-    def __init__(self, threshold: float, console: Console | None = None) -> None:
+    def __init__(self, threshold: float | None, console: Console | None = None) -> None:
         if console is None:
             from rich.console import Console
 
             console = Console(highlight=False)
         self._console = console
-        self._threshold = threshold
+        self._threshold = math.nan if threshold is None else threshold
         self._trailing = 2  # newlines at the end of the output
         self.result: RoutedAnswer | None = None
 

@@ -15,7 +15,7 @@ from glimp_integrations import Finished, Price, Prices, StepStarted, TextDelta
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.trace.live import LivePrinter
 from glimp_integrations.trace.step_lines import entropy_bar
-from glimp_integrations.trace.terminal import plain, rich_trace, step_header
+from glimp_integrations.trace.terminal import plain, remarks, rich_trace, step_header
 
 HOSTILE = ["[red]text[/red]", "[/]", r"\[bold]", "[link=a]b", ":smile:", "[1, 2] 3.14 'x'"]
 
@@ -54,6 +54,15 @@ class TestPlain:
         assert "H " not in headers[3]
         for text in ("Let me think", "2 + 2 = 4.", "Done.", "The answer is 4."):
             assert text in lines
+
+    def test_totals_say_what_was_not_as_usual(self):
+        trace = router().run("?").trace
+        assert remarks(trace) == []
+        alone = trace.model_copy(update={"route": "large_alone", "route_reason": "to learn"})
+        limited = alone.model_copy(update={"limits": ["deadline=9 s: 5.0 s have passed"]})
+        said = ["the large model alone: to learn", "budget: deadline=9 s: 5.0 s have passed"]
+        assert remarks(limited) == said
+        assert all(sentence in plain(limited).splitlines() for sentence in said)
 
     def test_totals(self):
         text = plain(router().run("?").trace)

@@ -101,6 +101,63 @@ def test_ask_passes_its_options_on(serve: Serve) -> None:
     assert "logprobs" not in body
 
 
+def test_ask_routes_by_a_share_and_shows_no_threshold(serve: Serve, tmp_path: Path) -> None:
+    server, path = serve(CHAIN), tmp_path / "trace.json"
+    result = ask(
+        server, server, "--large-share", "0.5", "--first-large-steps", "1", "--trace", str(path)
+    )
+    assert result.exit_code == 0
+    trace = Trace.from_json(path.read_text(encoding="utf-8"))
+    assert [step.policy for step in trace.steps] == [None, "large_share", "large_share"]
+    assert trace.steps[0].reason == "first_large_steps=1"
+    assert "step 2  large model  H 2.00 nats\n" in result.stdout
+    assert "limited by" not in result.stdout and "large model alone" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--max-large-tokens", "1", "--first-large-steps", "2"], "limited by max_large_tokens=1"),
+        (["--max-cost", "0.00001", "--prices", "0,1,0,2"], "limited by max_cost"),
+    ],
+)
+def test_ask_says_what_a_budget_changed(serve: Serve, options: list[str], said: str) -> None:
+    server = serve(CHAIN)
+    result = ask(server, server, *options)
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if "limited by" in line]
+    assert line.startswith(said)
+
+
+def test_ask_passes_deadline_and_route_on(serve: Serve) -> None:
+    server = serve(CHAIN)
+    result = ask(server, server, "--deadline", "60", "--route", "when_it_pays")
+    assert result.exit_code == 0 and "limited by" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-cost", "0.5"], "--max-cost 0.5 needs the models' prices: add --prices"),
+        (["--prices", "1,2"], "prices are '1,2'"),
+        (["--large-share", "0.2", "--threshold", "1"], "threshold=1.0 and large_share=0.2: each"),
+        (["--large-share", "2"], "large_share"),
+        (["--deadline", "0"], "deadline"),
+        (["--route", "sometimes"], "'sometimes'"),
+    ],
+)
+def test_impossible_ways_to_route_are_one_line(
+    serve: Serve,
+    run_main: Callable[..., tuple[int, str, str]],
+    options: list[str],
+    message: str,
+) -> None:
+    model_string = serve().model_string
+    models = ["--small", model_string, "--large", model_string]
+    code, _, err = run_main("ask", "hi", *models, *options)
+    assert code == 1 and message in err and err.count("\n") == 1
+
+
 def test_text_of_a_model_is_not_read_as_markup(serve: Serve) -> None:
     server = serve(["[bold]", "[/nothing]", " [red]", "."])
     assert "[bold][/nothing] [red]." in ask(server, server).stdout
