@@ -17,7 +17,7 @@ import torch
 from pydantic import SecretStr
 from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from glimp_integrations.backends.gguf import is_gguf
 from glimp_integrations.errors import BackendError, ConfigError, GlimpError
