@@ -235,4 +235,4 @@ def sure_rows(logits: torch.Tensor) -> list[bool]:
     Args:
         logits: Unscaled, shape ``(rows, vocabulary)``.
     """
-    return (logits.amax(dim=-1) - logits.logsumexp(dim=-1) > SURE).tolist()
+    return (logits.softmax(dim=-1).amax(dim=-1) > math.exp(SURE)).tolist()
