@@ -5,8 +5,9 @@
 
 The laboratory's server (vLLM's wire shape, 20 log-probabilities a token) runs in a process of its
 own and writes a chain that the small model may write alone, so every token comes with its
-log-probabilities. Counted is the processor time of this process. "bare client" is
-``openai.AsyncOpenAI`` streaming the same response and doing nothing with it.
+log-probabilities. Counted is the processor time of this process. Two clients that do nothing with
+the same response stand beside it: "aiohttp" is the HTTP library of the core, and only counts lines;
+"openai" is ``openai.AsyncOpenAI``, another client, which makes objects of them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from openai import AsyncOpenAI
 from rich.console import Console
 from rich.progress import Progress
@@ -45,19 +47,37 @@ def backends(small: str, large: str) -> dict[str, OpenAIBackend]:
     }
 
 
-def bare(small: str, _: str, question: str, options: dict[str, Any]) -> int:
+def _body(question: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model": "small",
+        "prompt": f"<|im_start|>user\n{question}<|im_end|>\n{OPENED}",
+        "max_tokens": options["max_thinking_tokens"],
+        "temperature": 0,
+        "logprobs": 20,
+        "stream": True,
+    }
+
+
+def by_aiohttp(small: str, _: str, question: str, options: dict[str, Any]) -> int:
+    async def stream() -> int:
+        pieces, limit = 0, aiohttp.ClientTimeout(total=None)
+        async with (
+            aiohttp.ClientSession(timeout=limit) as session,
+            session.post(f"{small}/completions", json=_body(question, options)) as response,
+        ):
+            response.raise_for_status()
+            async for line in response.content:
+                pieces += line.startswith(b"data: {")
+        return pieces
+
+    return asyncio.run(stream())
+
+
+def by_openai(small: str, _: str, question: str, options: dict[str, Any]) -> int:
     async def stream() -> int:
         pieces = 0
         async with AsyncOpenAI(base_url=small, api_key="none") as client:
-            chunks = await client.completions.create(
-                model="small",
-                prompt=f"<|im_start|>user\n{question}<|im_end|>\n{OPENED}",
-                max_tokens=options["max_thinking_tokens"],
-                temperature=0,
-                logprobs=20,
-                stream=True,
-            )
-            async for _ in chunks:
+            async for _ in await client.completions.create(**_body(question, options)):
                 pieces += 1
         return pieces
 
@@ -86,7 +106,8 @@ def llamaindex(small: str, large: str, question: str, options: dict[str, Any]) -
 
 
 ARMS: dict[str, Arm] = {
-    "bare client": bare,
+    "aiohttp": by_aiohttp,
+    "openai": by_openai,
     "core": core,
     "LangChain": langchain,
     "LlamaIndex": llamaindex,
@@ -160,12 +181,13 @@ def draw(figures: dict[str, dict[int, float]], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     colours = {
-        "bare client": "#777777",
+        "aiohttp": "#BBBBBB",
+        "openai": "#777777",
         "core": "#0072B2",
         "LangChain": "#D55E00",
         "LlamaIndex": "#009E73",
     }
-    for (name, row), marker in zip(figures.items(), "osD^", strict=False):
+    for (name, row), marker in zip(figures.items(), "vosD^", strict=False):
         axes.plot(list(row), list(row.values()), marker=marker, color=colours[name], label=name)
     axes.set_xscale("log")
     axes.set_xticks([int(x) for x in next(iter(figures.values()))])

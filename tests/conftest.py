@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_report_header() -> str:
     """Which of the two environments of `make test` this is."""
-    return f"openai {version('openai')}"
+    return f"aiohttp {version('aiohttp')}"
 
 
 @pytest.fixture(scope="module", autouse=True)

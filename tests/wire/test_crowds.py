@@ -311,8 +311,6 @@ def _objects(pair: Pair) -> Counter[str]:
     for backend in pair.backends:
         backend.close()
     gc.collect()
-    # The client's version 3 has an HTTP library of its own.
-    ours = {"glimp_integrations", "langchain_glimp", "openai", "h11"}
-    ours |= {"aiohttp"}
+    ours = {"glimp_integrations", "langchain_glimp", "aiohttp"}
     names = (f"{type(o).__module__}.{type(o).__qualname__}" for o in gc.get_objects())
     return Counter(name for name in names if name.partition(".")[0] in ours)
