@@ -23,7 +23,8 @@ from glimp_integrations.errors import BackendError
 from wire.loopback import Handler, Loopback
 
 MB = 1_000_000
-EVENT = b'data: {"choices":[{"text":"hi","finish_reason":"stop"}]}\n\n'
+FIRST = b'data: {"choices":[{"text":"h"}]}\n\n'
+LAST = b'data: {"choices":[{"text":"i","finish_reason":"stop"}]}\n\n'
 DONE = b"data: [DONE]\n\n"
 WINDOWS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
@@ -137,14 +138,14 @@ def test_other_encodings_are_not_unpacked(
         read(ask(lambda: [b"\0" * MB], coding))
 
 
-@pytest.mark.parametrize("block", [b"\n", b": hi\n", b"data:\n\n", b"data: {}\n\n"], ids=repr)
+@pytest.mark.parametrize("block", [b": hi\n", b"data: {}\n\n"], ids=repr)
 def test_a_flood_without_a_token_ends_in_time(ask: Ask, block: bytes) -> None:
     # Packed before, so that there is nothing to wait for.
     body = gzip.compress(block * 100_000) * 40
     backend = ask(lambda: [body])
 
     with pytest.raises(BackendError, match="did not answer in time"):
-        streamed(backend, timeout=0.3)
+        streamed(backend, timeout=1.0)
 
 
 def test_what_follows_the_end_of_a_packed_body_is_not_kept(
@@ -159,9 +160,9 @@ def test_what_follows_the_end_of_a_packed_body_is_not_kept(
 
 
 def test_a_body_of_several_packed_members_is_read_to_its_end(ask: Ask) -> None:
-    members = gzip.compress(EVENT) + gzip.compress(b"") + gzip.compress(DONE)
+    members = b"".join(map(gzip.compress, (FIRST, b"", LAST, DONE)))
     for cut in (1, 5, len(members) // 2, len(members)):
-        assert streamed(ask(lambda cut=cut: [members[:cut], members[cut:]])) == ["hi"]
+        assert streamed(ask(lambda cut=cut: [members[:cut], members[cut:]])) == ["h", "i"]
 
 
 @pytest.mark.parametrize("read", [replied, streamed])
