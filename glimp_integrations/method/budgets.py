@@ -126,7 +126,7 @@ class Budgets:
             # An answer is not cut before its time: it may be faster than what came before.
             left = part * self.deadline - spent.seconds
             rooms += [] if is_answer else [left / max(token, _LEAST)]
-        return max(1, int(min(*rooms, _ENDLESS))) if rooms else None
+        return int(max(1.0, min(*rooms, _ENDLESS))) if rooms else None
 
     @property
     def _short_answer(self) -> int:

@@ -161,6 +161,10 @@ class TestWhereItChanges:
         calls = world(lambda number: 2.0 if number < 30 else 0.6, calls=200)
         assert alone(calls[5:30]) >= 23
         assert alone(calls[100:]) <= 3
+        trials = [call for call in calls[30:] if call.plan.reason.startswith("to see whether")]
+        assert len(trials) == 3, "three that it wins are enough, and no trial waits for the next"
+        after = calls.index(trials[-1]) + 1
+        assert alone(calls[after : after + 15]) == 0, "what was long ago is no reason any more"
 
     def test_routing_is_left(self) -> None:
         calls = world(lambda number: 0.6 if number < 30 else 2.0)

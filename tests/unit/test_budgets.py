@@ -119,6 +119,7 @@ class TestBudgets:
     def test_where_a_price_is_next_to_nothing(self) -> None:
         budgets = Budgets(max_cost=10.0, prices=(5e-324, 5e-324))
         assert budgets.room("large", NOTHING_SPENT, is_answer=True) == 10**9
+        assert budgets.room("large", Spent(cost=11.0), is_answer=True) == 1
 
     @given(
         st.builds(
@@ -143,8 +144,6 @@ class TestBudgets:
                 assert budgets.spent_for_large(later, is_answer=is_answer)
             room = budgets.room("large", now, is_answer=is_answer)
             assert room is None or room >= 1
-        if budgets.spent_for_large(now, is_answer=True) and budgets.max_large_tokens:
-            assert budgets.spent_for_large(now, is_answer=False)
         if budgets.over(now):
             assert budgets.closing(now) and budgets.over(later)
 
@@ -327,13 +326,13 @@ class TestDeadline:
 
     def test_ends_a_long_answer(self) -> None:
         long = [f" word{k}" for k in range(2000)]
-        one = made(2, long, deadline=0.15, small_delay=0.001, large_delay=0.001)
+        one = made(2, long, deadline=0.4, small_delay=0.001, large_delay=0.001)
         events = list(one.stream("q"))
         result = whole(result_of(events))
         assert result.answer and "".join(long).lstrip().startswith(result.answer.lstrip())
         assert (result.trace.answer_stop, finish_reason(result)) == ("deadline", "length")
         assert result.trace.steps[-1].end == "deadline"
-        assert result.trace.limits[-1] == "deadline=0.15 s: the reply ended here"
+        assert result.trace.limits[-1] == "deadline=0.4 s: the reply ended here"
         assert shown(events) == result.reasoning + result.answer
         assert result.trace.seconds < 3
 
@@ -350,7 +349,7 @@ class TestDeadline:
         assert result.trace.seconds < 3
 
     def test_without_tags_ends_the_reply(self) -> None:
-        one = made(deadline=0.1, tags=False, max_tokens=10_000, **SLOW)
+        one = made(deadline=0.3, tags=False, max_tokens=10_000, **SLOW)
         events = list(one.stream("q"))
         result = result_of(events)
         assert result.reasoning + result.answer == shown(events) != ""
@@ -360,20 +359,22 @@ class TestDeadline:
         for supports_schema in (True, False):
             one = made(
                 answer=answer(JSON_ANSWER, supports_schema=supports_schema),
-                deadline=0.1,
+                deadline=0.4,
                 supports_schema=supports_schema,
-                **SLOW,
+                small_delay=0.005,
+                large_delay=0.005,
             )
             result = one.run("q", JSON)
             assert result.answer == "".join(JSON_ANSWER)
-            assert result.trace.seconds > 0.1
+            assert result.trace.seconds > 0.4
 
     def test_a_tool_call_is_written_to_its_end(self) -> None:
-        call = ['{"name": "weather", ', '"arguments": {}', *[" "] * 40, "}"]
-        one = made(answer=demanded(call), deadline=0.1, template=HERMES, **SLOW)
+        call = ['{"name": "weather", ', '"arguments": {}', *[" "] * 60, "}"]
+        delays = {"small_delay": 0.005, "large_delay": 0.005}
+        one = made(answer=demanded(call), deadline=0.4, template=HERMES, **delays)
         result = one.run("q", OutputSpec(tools=[WEATHER], tool_choice="weather"))
         assert [call.name for call in result.tool_calls] == ["weather"]
-        assert result.invalid_tool_calls == []
+        assert result.invalid_tool_calls == [] and result.trace.seconds > 0.4
         assert finish_reason(result) == "tool_calls"
 
     def test_passes_while_models_are_made_ready(self) -> None:
@@ -398,7 +399,7 @@ class TestDeadline:
         assert [s.text for s in held.trace.steps] == [s.text for s in free.trace.steps]
 
     def test_leaves_no_stream_open(self) -> None:
-        one = made(deadline=0.1, **SLOW)
+        one = made(deadline=0.2, **SLOW)
         for _ in range(2):
             one.run("q")
         for backend in (one.small, one.large):
