@@ -78,6 +78,8 @@ class Request:
         stop: Texts after which the continuation is not needed any more. A backend with
             ``Capabilities.supports_stop`` ends the stream after the token that completes one of
             them. Other backends ignore this field; the router closes their streams.
+        sure: Somebody wants to know how sure each token was (``Token.sure``), where it comes
+            without log-probabilities. Backends that cannot tell ignore this field.
         notes: One dictionary for all requests that one call makes to one model. The router never
             reads it. A backend may keep in it what it knows about the text so far.
     """
@@ -94,6 +96,7 @@ class Request:
     draft: Backend | Literal["prompt_lookup"] | None = None
     schema: Mapping[str, Any] | None = None
     stop: tuple[str, ...] = ()
+    sure: bool = False
     notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 

@@ -68,6 +68,8 @@ class Budgets:
 
     def spent_for_large(self, spent: Spent, *, is_answer: bool) -> str | None:
         """Why the large model writes no more of the thinking, or of the answer, in words."""
+        if not is_answer and (reason := self.spent_for_large(spent, is_answer=True)) is not None:
+            return reason  # what it could not end it does not begin
         part = 1.0 if is_answer else THINKING
         limit = self.max_large_tokens
         if limit is not None and spent.large_tokens >= max(1, int(part * limit)):

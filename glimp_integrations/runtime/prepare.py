@@ -203,6 +203,7 @@ def _streams(
         timeout=settings.timeout,
         max_retries=settings.max_retries,
         next_seed=lambda: None if settings.seed is None else next(seeds),
+        sure=settings.policy is not None,  # none of ours goes by it
     )
     skips = (
         partial(only_formats, delimiter=settings.step_delimiter)

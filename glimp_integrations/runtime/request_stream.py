@@ -32,6 +32,7 @@ class Sampling:
         top_p: Nucleus sampling.
         timeout: Seconds without a token; ``None``: no limit.
         max_retries: Attempts after a failed one.
+        sure: A policy may want to know how sure each token was.
         next_seed: Counts requests over both models, so that no two of them draw the same random
             numbers; returns ``None`` where no seed was set.
     """
@@ -41,6 +42,7 @@ class Sampling:
     timeout: float | None
     max_retries: int
     next_seed: Callable[[], int | None]
+    sure: bool = False
 
 
 @dataclass(slots=True)
@@ -129,6 +131,7 @@ class RequestStream:
             # A stop would hide the tokens after it, in which the next steps are glimpsed; and a
             # grammar ends its text itself.
             stop=() if logprobs or schema is not None else stop,
+            sure=logprobs and self.sampling.sure,
             notes=self._notes,
         )
         with asked(self.author, self.backend):

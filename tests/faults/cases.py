@@ -202,7 +202,7 @@ async def run_case(case: Case) -> Outcome:
             role: OpenAIBackend(base_url=case.servers[role].url, api_key=case.key, **options)
             for role, options in case.backends.items()
         }
-        router = GlimpRouter(**backends, **case.options)
+        router = GlimpRouter(**backends, route="always", **case.options)
         try:
             outcome = await _first_call(case, router)
             if elsewhere.accepted:

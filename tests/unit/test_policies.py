@@ -145,11 +145,11 @@ NONSENSE = [
     (Write("large", None), "Write(author='large', reason=None"),
     (Write("large", signal="high"), "signal='high'"),
     (Write(["large"]), "Write(author=['large']"),
-    (Glimpse(0), "decide() returned Glimpse(tokens=0)"),
-    (Glimpse(33), "decide() returned Glimpse(tokens=33)"),
-    (Glimpse("x"), "decide() returned Glimpse(tokens='x')"),
-    (Glimpse(True), "decide() returned Glimpse(tokens=True)"),
-    (Glimpse(1.0), "decide() returned Glimpse(tokens=1.0)"),
+    (Glimpse(0), "decide() returned Glimpse(tokens=0,"),
+    (Glimpse(33), "decide() returned Glimpse(tokens=33,"),
+    (Glimpse("x"), "decide() returned Glimpse(tokens='x',"),
+    (Glimpse(True), "decide() returned Glimpse(tokens=True,"),
+    (Glimpse(1.0), "decide() returned Glimpse(tokens=1.0,"),
     (ValueError("no idea"), "decide() raised ValueError at step 2: no idea"),
     (TimeoutError("slow"), "decide() raised TimeoutError at step 2: slow"),
     (ZeroDivisionError(), "decide() raised ZeroDivisionError at step 2"),
@@ -278,7 +278,8 @@ class TestGlimpses:
         assert (second.bound, second.threshold) == (1.0, None)
 
     def test_show_probabilities(self, strategy: str) -> None:
-        policy = Says(lambda start: Glimpse() if start.glimpse is None else Write("small"))
+        look = Glimpse(probabilities=True)
+        policy = Says(lambda start: look if start.glimpse is None else Write("small"))
         self.run(strategy, policy)
         probabilities = [start.glimpse.probabilities for start in policy.asked if start.glimpse]
         for values in probabilities:

@@ -147,14 +147,14 @@ def test_a_long_trace_costs_little_for_each_step(show: str) -> None:
         long.to_html()
     else:
         print_trace(long, console, brief=show == "brief")
-    assert (time.thread_time() - started) / 3000 < 0.0001
+    assert (time.thread_time() - started) / 3000 < 0.0003
 
 
 def test_checking_what_was_read_costs_little_for_each_step() -> None:
     data = trace([step(i) for i in range(3000)]).to_json()
     started = time.thread_time()
     Trace.from_json(data)
-    assert (time.thread_time() - started) / 3000 < 0.0001
+    assert (time.thread_time() - started) / 3000 < 0.0003
 
 
 @pytest.mark.parametrize("width", [30, 80, 600])

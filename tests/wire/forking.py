@@ -18,7 +18,7 @@ from glimp_integrations import GlimpRouter
 SMALL, LARGE = sys.argv[1:]
 
 def router():
-    return GlimpRouter(SMALL, LARGE, temperature=0.0, threshold=1.0, strategy="two_request")
+    return GlimpRouter(SMALL, LARGE, temperature=0.0, route="always", strategy="two_request")
 
 def forked(work):
     # The child ends as programs do, so that everything in it is destroyed.

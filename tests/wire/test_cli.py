@@ -101,7 +101,7 @@ def test_ask_passes_its_options_on(serve: Serve) -> None:
     assert "logprobs" not in body
 
 
-def test_ask_routes_by_a_share_and_shows_no_threshold(serve: Serve, tmp_path: Path) -> None:
+def test_ask_routes_by_a_share_and_shows_its_bound(serve: Serve, tmp_path: Path) -> None:
     server, path = serve(CHAIN), tmp_path / "trace.json"
     result = ask(
         server, server, "--large-share", "0.5", "--first-large-steps", "1", "--trace", str(path)
@@ -110,29 +110,30 @@ def test_ask_routes_by_a_share_and_shows_no_threshold(serve: Serve, tmp_path: Pa
     trace = Trace.from_json(path.read_text(encoding="utf-8"))
     assert [step.policy for step in trace.steps] == [None, "large_share", "large_share"]
     assert trace.steps[0].reason == "first_large_steps=1"
-    assert "step 2  large model  H 2.00 nats\n" in result.stdout
-    assert "limited by" not in result.stdout and "large model alone" not in result.stdout
+    header = f"step 2  large model  H 2.00 ██████████ > {trace.steps[1].level:.4g} nats\n"
+    assert header in result.stdout
+    assert "budget:" not in result.stdout and "large model alone" not in result.stdout
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--max-large-tokens", "1", "--first-large-steps", "2"], "limited by max_large_tokens=1"),
-        (["--max-cost", "0.00001", "--prices", "0,1,0,2"], "limited by max_cost"),
+        (["--max-large-tokens", "1", "--first-large-steps", "2"], "budget: max_large_tokens=1"),
+        (["--max-cost", "0.00001", "--prices", "0,1,0,2"], "budget: max_cost"),
     ],
 )
 def test_ask_says_what_a_budget_changed(serve: Serve, options: list[str], said: str) -> None:
     server = serve(CHAIN)
     result = ask(server, server, *options)
     assert result.exit_code == 0
-    (line,) = [line for line in result.stdout.splitlines() if "limited by" in line]
+    (line,) = [line for line in result.stdout.splitlines() if "budget:" in line]
     assert line.startswith(said)
 
 
 def test_ask_passes_deadline_and_route_on(serve: Serve) -> None:
     server = serve(CHAIN)
     result = ask(server, server, "--deadline", "60", "--route", "when_it_pays")
-    assert result.exit_code == 0 and "limited by" not in result.stdout
+    assert result.exit_code == 0 and "budget:" not in result.stdout
 
 
 @pytest.mark.parametrize(

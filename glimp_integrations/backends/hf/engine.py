@@ -122,7 +122,7 @@ class Engine:
             await self._grammar(request.schema),
         )
         return Stream(
-            list(ids), request.max_tokens, options, make_drafter, measured=bool(request.logprobs)
+            list(ids), request.max_tokens, options, make_drafter, measured=request.sure
         )
 
     async def _grammar(self, schema: Mapping[str, Any] | None) -> GrammarMatcher | None:

@@ -115,6 +115,7 @@ async def _run(plan: Plan, servers: Servers, show: Callable[[str], None]) -> Rep
         for role in ROLES
     }
     router = GlimpRouter(
+        route="always",
         **backends, threshold=1.0, temperature=0.0, think_tags=("<think>", "</think>")
     )
     crowd = Crowd(router, servers, plan.seed, plan.timeout)
