@@ -43,7 +43,7 @@ class TestChatGlimpRouter(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"max_tokens": 96, "max_thinking_tokens": 96, "temperature": 0}
+        return {"max_tokens": 48, "max_thinking_tokens": 32, "temperature": 0}
 
     @property
     def supports_model_override(self) -> bool:
