@@ -42,7 +42,7 @@ def test_chain_gives_the_answer_and_who_wrote_it(
 def test_streaming_shows_steps_that_chunks_add_up_to(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chunks = load("streaming").main(max_tokens=64)
+    chunks = load("streaming").main(max_tokens=40)
     assert len(chunks) > 2
     whole = chunks[0]
     for chunk in chunks[1:]:

@@ -49,7 +49,7 @@ def test_streaming_shows_chunks_and_then_steps(
     load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
     handlers = list(get_dispatcher().event_handlers)
-    chunks, others = load("streaming").main(max_tokens=64)
+    chunks, others = load("streaming").main(max_tokens=40)
     assert get_dispatcher().event_handlers == handlers
     shown, live = capsys.readouterr().out.split("step by step")
 
