@@ -121,9 +121,7 @@ class Engine:
             self._generation,
             await self._grammar(request.schema),
         )
-        return Stream(
-            list(ids), request.max_tokens, options, make_drafter, measured=request.sure
-        )
+        return Stream(list(ids), request.max_tokens, options, make_drafter, measured=request.sure)
 
     async def _grammar(self, schema: Mapping[str, Any] | None) -> GrammarMatcher | None:
         if schema is None:

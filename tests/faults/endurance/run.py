@@ -116,7 +116,10 @@ async def _run(plan: Plan, servers: Servers, show: Callable[[str], None]) -> Rep
     }
     router = GlimpRouter(
         route="always",
-        **backends, threshold=1.0, temperature=0.0, think_tags=("<think>", "</think>")
+        **backends,
+        threshold=1.0,
+        temperature=0.0,
+        think_tags=("<think>", "</think>"),
     )
     crowd = Crowd(router, servers, plan.seed, plan.timeout)
     show(f"servers: small {shapes['small']}, large {shapes['large']}; {plan}")
