@@ -126,7 +126,7 @@ def test_ask_says_what_a_budget_changed(serve: Serve, options: list[str], said: 
     server = serve(CHAIN)
     result = ask(server, server, *options)
     assert result.exit_code == 0
-    (line,) = [line for line in result.stdout.splitlines() if "budget:" in line]
+    line, *_ = [line for line in result.stdout.splitlines() if "budget:" in line]
     assert line.startswith(said)
 
 
