@@ -169,7 +169,8 @@ class Accounts:
         if ratio is None or len(account.routed) < 2:
             return
         if account.verdict is None:
-            clear = abs(ratio - 1) > _CLEAR
+            # Two of each at least: one call may be anything.
+            clear = abs(ratio - 1) > _CLEAR and (self._has_prices(account) or len(account.alone) > 1)
             if clear or len(account.routed) + len(account.alone) >= _LEARNING:
                 account.verdict = "routed" if ratio <= 1 else "large_alone"
         elif account.verdict == "routed" and ratio > _DEARER:

@@ -336,7 +336,7 @@ class TestEntropy:
 
 class TestProbabilities:
     def test_the_likeliest_are_those_that_h_is_computed_from(self, make):
-        answer = generate(make(), PROMPT, 5, logprobs=7)
+        answer = generate(make(), PROMPT, 5, logprobs=7, sure=True)
 
         async def both(token: Any) -> tuple[Any, float]:
             return await token.logprobs_fn(7), await token.entropy_fn("topk_other", 7)
@@ -352,7 +352,7 @@ class TestProbabilities:
         assert sampling.sure_rows(logits + 7) == [True, False, True]
 
     def test_the_end_is_sure_too(self, make):
-        (end,) = generate(make(model(ends=100.0)), PROMPT, 5, logprobs=5).tokens
+        (end,) = generate(make(model(ends=100.0)), PROMPT, 5, logprobs=5, sure=True).tokens
         assert end.sure is True
 
     @pytest.mark.parametrize("strategy", ["in_process", "fused"])
