@@ -170,7 +170,8 @@ class Accounts:
             return
         if account.verdict is None:
             # Two of each at least: one call may be anything.
-            clear = abs(ratio - 1) > _CLEAR and (self._has_prices(account) or len(account.alone) > 1)
+            enough = self._has_prices(account) or len(account.alone) > 1
+            clear = enough and abs(ratio - 1) > _CLEAR
             if clear or len(account.routed) + len(account.alone) >= _LEARNING:
                 account.verdict = "routed" if ratio <= 1 else "large_alone"
         elif account.verdict == "routed" and ratio > _DEARER:
