@@ -80,7 +80,7 @@ def test_closing_a_stream_stops_the_server(router: GlimpRouter, small: LlamaCppB
 
 
 def test_langchain_classes_on_the_bundled_models() -> None:
-    chat = ChatGlimpRouter(temperature=0, max_tokens=24)
+    chat = ChatGlimpRouter(temperature=0, max_tokens=24, route="always")
     message = chat.invoke(QUESTION)
     assert message.response_metadata["glimprouter"]["steps"]
     assert message.usage_metadata is not None
