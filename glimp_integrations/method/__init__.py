@@ -3,7 +3,12 @@
 ::
 
     rule.py           who writes the next step: start here
+    policy.py         what a routing policy is: what it is told, what it says
+    large_share.py    the policy that keeps a wanted share; priors.py: what it begins with
+    budgets.py        what a call may take: tokens of the large model, money, time
+    accounts.py       whether calls of a kind are routed at all
     chain.py          one question's chain of thought and answer, as a state machine
+    reply.py          which of its text is reasoning, and which the visible reply
     steps.py          what a chain consists of, and why steps end
     boundaries.py     where a step ends, in text that arrives in pieces
     limits.py         how many tokens may still be written

@@ -80,6 +80,7 @@ class Chain:
         parts: Incremented whenever an open stream must be closed: a phase, or a constraint,
             begins or ends, so what the model would write on is not wanted.
         proposals: Calls that were proposed.
+        separated: A tag or marker stands before the answer.
     """
 
     settings: ChainSettings
@@ -99,7 +100,7 @@ class Chain:
     _text: SharedText = field(default_factory=SharedText)
     _constraint: Constraint | None = None  # of the running answer
     _prefix: str = ""  # in the running step's text, but not shown yet
-    _separated: bool = False  # a tag or marker stands before the answer
+    separated: bool = field(init=False, default=False)
     _blank: bool = True  # nothing of that answer shown yet: skip the white space before it
     _proposing: bool = False  # a call that the running step begins is only a proposal
     _pieces: list[tuple[int, int]] = field(default_factory=list)  # its characters and tokens
@@ -313,49 +314,6 @@ class Chain:
         running = self._running
         return self.schema is None or running is None or running.text == self._prefix
 
-    # -- results -----------------------------------------------------------------------------
-
-    @property
-    def reasoning(self) -> str:
-        """The chain of thought without tags; see :attr:`answer`."""
-        return "".join(s.text for s in self.steps if self.kind_of(s) == "reasoning")
-
-    @property
-    def answer(self) -> str:
-        """The visible reply."""
-        answer = "".join(s.text for s in self.steps if self.kind_of(s) == "answer")
-        return answer.lstrip() if self._separated else answer
-
-    @property
-    def undecided(self) -> bool:
-        """Whether text of this phase may turn out to be reasoning or answer."""
-        settings = self.settings
-        last_step = settings.untagged_answer == "last_step"
-        may_change = settings.answer_marker is not None or self.plan.forced is not None
-        return self.phase == "chain" and (last_step or may_change)
-
-    def kind_of(self, step: Step) -> Literal["reasoning", "answer"]:
-        """Whether a finished chain counts ``step`` as reasoning or as answer."""
-        if step.is_answer:
-            return "answer"
-        if self.think_end_tags:
-            return "reasoning"
-        whole_reply = self.settings.untagged_answer == "whole"
-        if self._separated:
-            # A call that nobody demanded is a part of the reply, like the words before it.
-            calls = self.stop_reason == "tool_call" and self.plan.forced is None
-            return "answer" if whole_reply and calls else "reasoning"
-        if whole_reply:
-            return "answer"
-        last = next((s.index for s in reversed(self.steps) if s.text.strip()), 0)
-        return "answer" if step.index >= self.first_of(last) else "reasoning"
-
-    def first_of(self, step: int) -> int:
-        """Where the step begins that this one continues, after a call that was only proposed."""
-        while step and self.steps[step - 1].end == "call_proposed":
-            step -= 1
-        return step
-
     # -- inside: places ----------------------------------------------------------------------
 
     @property
@@ -399,7 +357,7 @@ class Chain:
 
     def _without_leading_blanks(self, step: Step, shown: str) -> str:
         """Text to show; the white space between a tag or marker and the answer is not shown."""
-        if not (self._blank and self._separated and step.is_answer):
+        if not (self._blank and self.separated and step.is_answer):
             return shown
         shown = shown.lstrip()
         self._blank = not shown
@@ -543,7 +501,7 @@ class Chain:
         self._limits.enter(phase)
         self.phase = phase
         self.parts += 1
-        self._separated = self._separated or phase == "answer"
+        self.separated = self.separated or phase == "answer"
         free = phase == "answer" and self._constraint is None and self.plan.watches_answer
         self._scanner = Scanner(
             self.settings.step_delimiter if self._in_steps else None,

@@ -21,6 +21,7 @@ from glimp_integrations.method.policy import (
     Write,
     WriteAlone,
 )
+from glimp_integrations.method.reply import Reply
 from glimp_integrations.method.rule import Action, name_of
 from glimp_integrations.method.steps import Step, StepUpdate
 from glimp_integrations.runtime.call import Call
@@ -223,7 +224,7 @@ class _Loop:
         # What follows is the same for all tokens of a step. A stream that may run on past it asks
         # for the whole phase at once. Another asks for the step, and a few tokens more: a cap must
         # not fall inside a character, and the chain cuts after it.
-        runs_on, undecided = self._runs_on(author), chain.undecided
+        runs_on, undecided = self._runs_on(author), Reply(chain).undecided
         stop = () if runs_on else chain.stop
         while True:
             room = chain.room
@@ -253,7 +254,7 @@ class _Loop:
         chain, before = ready.chain, ready.chain.phase
         last = chain.steps[-1] if chain.steps else None
         running = last if last is not None and last.end is None else None
-        undecided = chain.undecided
+        undecided = Reply(chain).undecided
         budgets, shown = ready.rule.budgets, ""
         if isinstance(action, Stop):
             ready.recorder.note_limit(f"{budgets.named(action.reason)}: the reply ended here")
@@ -322,7 +323,7 @@ class _Loop:
             self._keep_text(impossible)
             raise impossible from error
         self.ready.recorder.errors.append(str(error))
-        undecided = chain.undecided
+        undecided = Reply(chain).undecided
         update = chain.fall_back(deputy, plan)
         if running is None:
             return []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.entropy import Estimator
 from glimp_integrations.method.policy import Author, Spent, Write
+from glimp_integrations.method.reply import Reply
 from glimp_integrations.method.steps import Step
 from glimp_integrations.output.constraints import Plan
 from glimp_integrations.output.tool_call_ids import new_ids
@@ -97,7 +98,7 @@ class Recorder:
         counted = any(c.prefilled is not None for c in self._counters)
         record = StepRecord(
             index=step.index,
-            kind=self.chain.kind_of(step),
+            kind=Reply(self.chain).kind_of(step),
             text=step.text,
             author=step.author,
             place=step.place,
@@ -127,9 +128,10 @@ class Recorder:
         chain = self.chain
         if len(self._records) < len(chain.steps):
             self.record(chain.steps[-1])
+        own = Reply(chain)
         # Kinds are known at the end only, and a stop string may have shortened an earlier step.
         records = [
-            record.model_copy(update={"kind": chain.kind_of(step), "text": step.text})
+            record.model_copy(update={"kind": own.kind_of(step), "text": step.text})
             for record, step in zip(self._records, chain.steps, strict=True)
         ]
         usage = Usage(
@@ -159,9 +161,9 @@ class Recorder:
             cost=cost,
             large_alone_cost=alone,
         )
-        reply = self.plan.parser(self.new_id).read(chain.answer)
+        reply = self.plan.parser(self.new_id).read(own.answer)
         return RoutedAnswer(
-            reasoning=chain.reasoning,
+            reasoning=own.reasoning,
             answer=reply.content,
             trace=trace,
             usage=usage,

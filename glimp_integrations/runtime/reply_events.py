@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from glimp_integrations.method.chain import Chain
+from glimp_integrations.method.reply import Reply
 from glimp_integrations.method.steps import Step
 from glimp_integrations.output.tool_parser import ToolCallParser
 from glimp_integrations.trace.events import Event, Kind, KindResolved, TextDelta, ToolCallDelta
@@ -107,7 +108,7 @@ class KindResolver:
     def resolve(self) -> list[Event]:
         """Events once the chain knows its answer."""
         rest = "".join(self._open)
-        begin = max(0, len(self._chain.reasoning) - self._resolved)
+        begin = max(0, len(Reply(self._chain).reasoning) - self._resolved)
         parts: list[tuple[str, Kind]] = [(rest[:begin], "reasoning"), (rest[begin:], "answer")]
         self._open, self._length, self._resolved = [], 0, 0
         self._first_word, self._last_word = None, -1
@@ -119,7 +120,7 @@ class KindResolver:
         Text that was held back may be shown in a later step than the one it belongs to. So not
         the moment it is shown tells whose it is, but how long the steps' texts are.
         """
-        start = self._chain.first_of(step.index)
+        start = Reply(self._chain).first_of(step.index)
         self._begin += sum(len(s.text) for s in self._chain.steps[self._step : start])
         self._step = start
         cut = self._begin - self._resolved

@@ -11,6 +11,7 @@ from glimp_integrations import RoutingSettings
 from glimp_integrations.backends.base import Token
 from glimp_integrations.method.chain import Chain
 from glimp_integrations.method.policy import Done, Glimpse, Glimpsed, StepStart, Write
+from glimp_integrations.method.reply import Reply
 from glimp_integrations.method.rule import Action, Rule, Threshold
 from glimp_integrations.method.steps import StepUpdate
 from glimp_integrations.output.constraints import FREE
@@ -162,13 +163,13 @@ class TestEnds:
         c = chain()
         write(c, "a", "\n", "</think>")
         assert (c.phase, c.stop_reason, ends(c)) == ("answer", "think_end", ["think_end"])
-        assert c.reasoning == "a\n"
+        assert Reply(c).reasoning == "a\n"
         assert c.context("</think>") == "a\n</think>\n\n"
 
     def test_a_tag_across_tokens_leaves_no_trace(self):
         c = chain()
         write(c, "a</th", "ink>")
-        assert c.reasoning == "a"
+        assert Reply(c).reasoning == "a"
         assert c.context("</think>") == "a</think>\n\n"
 
     def test_a_tag_across_steps_leaves_no_trace(self):
@@ -177,7 +178,7 @@ class TestEnds:
         assert c.steps[0].text == "a</th"
         write(c, "ink>")
         assert [step.text for step in c.steps] == ["a", ""]
-        assert (c.reasoning, c.context("</think>")) == ("a", "a</think>\n\n")
+        assert (Reply(c).reasoning, c.context("</think>")) == ("a", "a</think>\n\n")
 
     @pytest.mark.parametrize(
         ("text", "context"), [("a", "a\n</think>\n\n"), ("a\n", "a\n</think>\n\n")]
@@ -187,12 +188,12 @@ class TestEnds:
         write(c, text)
         assert (c.phase, c.stop_reason) == ("answer", "budget")
         assert c.context("</think>") == context
-        assert c.reasoning == text
+        assert Reply(c).reasoning == text
 
     def test_a_forced_close_shows_text_that_was_held_back(self):
         c = chain(max_thinking_tokens=1)
         assert write(c, "a</th").shown == "a</th"
-        assert c.reasoning == "a</th"
+        assert Reply(c).reasoning == "a</th"
 
     def test_end_of_sequence_in_thinking(self):
         c = chain()
@@ -235,21 +236,21 @@ class TestEnds:
         write(c, "42", author="large")
         c.ended("eos")
         assert action(c) == Done()
-        assert (c.answer, c.stop_reason, c.answer_stop) == ("42", "think_end", "eos")
+        assert (Reply(c).answer, c.stop_reason, c.answer_stop) == ("42", "think_end", "eos")
 
     def test_the_answer_ends_at_its_own_budget(self):
         c = chain(max_thinking_tokens=1, max_tokens=2)
         write(c, "a")
         write(c, "4", "2", author="large")
-        assert (action(c), c.answer, c.answer_stop) == (Done(), "42", "budget")
+        assert (action(c), Reply(c).answer, c.answer_stop) == (Done(), "42", "budget")
 
     def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(self):
         c = chain(stop=["END"])
         write(c, "a END", "</think>")
         kept = write(c, "42 E", "ND more", author="large")
-        assert (c.answer, c.answer_stop, c.stop_reason) == ("42 ", "stop", "think_end")
+        assert (Reply(c).answer, c.answer_stop, c.stop_reason) == ("42 ", "stop", "think_end")
         assert kept.truncated
-        assert c.reasoning == "a END"
+        assert Reply(c).reasoning == "a END"
 
     def test_white_space_in_front_of_the_answer_is_not_shown(self):
         c = chain()
@@ -258,7 +259,7 @@ class TestEnds:
         assert c.take(Token("\n\n")).shown == ""
         assert c.take(Token(" 4")).shown == "4"
         assert c.take(Token(" 2")).shown == " 2"
-        assert c.answer == "4 2"
+        assert Reply(c).answer == "4 2"
 
 
 class TestGuards:
@@ -313,7 +314,7 @@ class TestWithoutTags:
         write(c, "two\n\n")
         write(c, "42")
         c.ended("eos")
-        assert (c.reasoning, c.answer) == ("one\n\ntwo\n\n", "42")
+        assert (Reply(c).reasoning, Reply(c).answer) == ("one\n\ntwo\n\n", "42")
         assert (action(c), c.stop_reason, c.answer_stop) == (Done(), "eos", None)
 
     def test_blank_steps_behind_it_belong_to_it(self):
@@ -322,21 +323,21 @@ class TestWithoutTags:
         write(c, "42\n\n")
         c.begin("small", None)
         c.ended("eos")
-        assert (c.reasoning, c.answer) == ("one\n\n", "42\n\n")
+        assert (Reply(c).reasoning, Reply(c).answer) == ("one\n\n", "42\n\n")
 
     def test_a_single_step_is_the_answer(self):
         c = chain(tags=None)
         write(c, "42")
         c.ended("eos")
-        assert (c.reasoning, c.answer) == ("", "42")
+        assert (Reply(c).reasoning, Reply(c).answer) == ("", "42")
 
     def test_the_whole_reply_can_be_the_answer(self):
         c = chain(tags=None, untagged_answer="whole")
         write(c, "one\n\n")
         write(c, "42")
         c.ended("eos")
-        assert (c.reasoning, c.answer) == ("", "one\n\n42")
-        assert not chain(tags=None, untagged_answer="whole").undecided
+        assert (Reply(c).reasoning, Reply(c).answer) == ("", "one\n\n42")
+        assert not Reply(chain(tags=None, untagged_answer="whole")).undecided
 
     def test_a_tag_is_ordinary_text(self):
         c = chain(tags=None)
@@ -346,13 +347,13 @@ class TestWithoutTags:
     def test_max_tokens_bounds_the_reply(self):
         c = chain(tags=None, max_tokens=2)
         write(c, "a", "b")
-        assert (action(c), c.stop_reason, c.answer) == (Done(), "budget", "ab")
+        assert (action(c), c.stop_reason, Reply(c).answer) == (Done(), "budget", "ab")
 
     def test_a_stop_string_ends_the_reply(self):
         c = chain(tags=None, stop=["\n\nUser:"])
         write(c, "42\n\n")
         write(c, "User:")
-        assert (action(c), c.stop_reason, c.answer) == (Done(), "stop", "42")
+        assert (action(c), c.stop_reason, Reply(c).answer) == (Done(), "stop", "42")
 
     def test_behind_the_marker_the_answer_model_takes_over(self):
         c = chain(tags=None, answer_marker="Answer:")
@@ -362,7 +363,7 @@ class TestWithoutTags:
         assert c.context() == "one\n\nAnswer:"
         assert write(c, " 42", author="large").shown == "42"
         c.ended("eos")
-        assert (c.reasoning, c.answer) == ("one\n\n", "42")
+        assert (Reply(c).reasoning, Reply(c).answer) == ("one\n\n", "42")
 
     def test_with_a_marker_the_chain_has_the_thinking_budget(self):
         c = chain(tags=None, answer_marker="Answer:", max_tokens=2, max_thinking_tokens=4)
@@ -375,7 +376,7 @@ class TestWithoutTags:
         write(c, "Answer:")
         write(c, "42", author="large")
         c.ended("eos")
-        assert (c.reasoning, c.answer) == ("", "42")
+        assert (Reply(c).reasoning, Reply(c).answer) == ("", "42")
 
 
 class TestFallBack:
@@ -389,7 +390,7 @@ class TestFallBack:
         assert c.context() == "half a "
         write(c, "thought", "</think>")
         assert action(c) == Write("small")
-        assert c.reasoning == "half a thought"
+        assert Reply(c).reasoning == "half a thought"
 
     def test_between_steps_it_adds_none(self):
         c = chain()
@@ -403,7 +404,7 @@ class TestFallBack:
         c.take(Token("a</th"))
         c.fall_back("small", FREE)
         write(c, "ink>")
-        assert (c.reasoning, c.stop_reason) == ("a", "think_end")
+        assert (Reply(c).reasoning, c.stop_reason) == ("a", "think_end")
 
 
 def test_the_same_tokens_lead_to_the_same_decisions():

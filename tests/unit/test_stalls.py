@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from glimp_integrations.backends.base import Token
 from glimp_integrations.method.boundaries import Scanner, Terminator
 from glimp_integrations.method.chain import Chain
+from glimp_integrations.method.reply import Reply
 from glimp_integrations.method.steps import Step
 from glimp_integrations.output.constraints import FREE, make_plan
 from glimp_integrations.output.spec import OutputSpec
@@ -207,7 +208,7 @@ def test_the_chain_and_what_settles_it_stay_linear(
         def read(text: str) -> None:
             if not running or running[-1].end is not None:
                 running.append(chain.begin("large", None))
-            undecided = chain.undecided
+            undecided = Reply(chain).undecided
             kept = chain.take(Token(text.replace("{}", str(next(count)))))
             kind_resolver.show(kept.shown, running[-1], undecided=undecided)
             assert chain.phase != "done"
