@@ -71,8 +71,12 @@ async def route(
         ready = await _prepared(call, speed)
         try:
             async for event in _Loop(call.settings, ready).events():
-                if accounts is not None and kind is not None and isinstance(event, Finished):
-                    _account(accounts, kind, call, event.result)
+                if isinstance(event, Finished):
+                    # Now, because whoever has this event may read no further.
+                    if accounts is not None and kind is not None:
+                        _account(accounts, kind, call, event.result)
+                    if ready.recorder.errors:
+                        _ask_again(call)
                 yield event
         finally:
             for stream in ready.streams.values():
@@ -81,8 +85,6 @@ async def route(
     except GlimpError:
         _ask_again(call)
         raise
-    if ready.recorder.errors:
-        _ask_again(call)
 
 
 async def _prepared(call: Call, speed: PairSpeed | None) -> Prepared:

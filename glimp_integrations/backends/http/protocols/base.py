@@ -292,12 +292,18 @@ def only_model(names: Sequence[str], endpoint: ModelEndpoint) -> str:
     """The model of a server that serves exactly one.
 
     Raises:
-        ConfigError: It serves none, or several.
+        ConfigError: It serves several.
+        UnsuitableEndpointError: It lists none.
     """
-    if len(names) != 1:
-        raise ConfigError(
-            f"{endpoint.url} serves {list(names) or 'no listed models'}: name one with model=..."
+    if not names:
+        raise UnsuitableEndpointError(
+            probe="P0 identity",
+            server=endpoint.url or "the server",
+            detail="no model is named, and it lists none",
+            remedy="Name one with model=..., or start the server with a model",
         )
+    if len(names) > 1:
+        raise ConfigError(f"{endpoint.url} serves {list(names)}: name one with model=...")
     return names[0]
 
 

@@ -191,8 +191,9 @@ async def listed_entry(
         The entry, or ``None`` where the server lists no models, or not all that it serves.
 
     Raises:
-        ConfigError: No model is named, and the server does not serve exactly one.
-        UnsuitableEndpointError: The model is not among the served ones.
+        ConfigError: No model is named, and the server serves several.
+        UnsuitableEndpointError: The model is not among the served ones, or none is named or
+            listed.
     """
     if listed is None:
         listed = await endpoint.models() or []
