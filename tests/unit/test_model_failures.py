@@ -126,6 +126,26 @@ def test_at_the_start(how, role, place):
         assert caught.value.role == role
 
 
+@pytest.mark.parametrize("setting", ["small", "raise"])
+@pytest.mark.parametrize("place", ["render", "generate"])
+def test_models_are_asked_anew_also_where_the_reader_stops_at_the_result(setting, place):
+    asked_anew = []
+
+    class Asked(Failing):
+        def ask_again(self) -> None:
+            asked_anew.append(self)
+
+    large = failing("a BackendError", place)
+    large.__class__ = Asked
+    ours = router(large=large, on_backend_error=setting)
+    if setting == "raise":
+        with pytest.raises(BackendError):
+            ours.run("?")
+    else:
+        assert ours.run("?").trace.errors  # run() reads no further than the result
+    assert asked_anew == [large]
+
+
 def test_a_foreign_exception_is_the_cause_and_its_words_are_safe():
     found = failing("somebody's KeyError", after=3)
     found.failure = lambda: KeyError("http://me:password@host \x1b[2J\nline " + "x" * 1000)
