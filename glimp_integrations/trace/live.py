@@ -42,16 +42,20 @@ class LivePrinter:
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepStarted):
             self._blank_line()
-            self._console.print(
-                step_header(
-                    event.index,
-                    event.author,
-                    event.entropy,
-                    self._threshold if event.threshold is None else event.threshold,
-                    is_answer=event.is_answer,
-                    decides_call=event.decides_call,
-                )
+            threshold, by_entropy = event.threshold, event.threshold is not None
+            if threshold is None:
+                threshold = math.nan if event.reason else self._threshold
+            header = step_header(
+                event.index,
+                event.author,
+                event.entropy,
+                threshold,
+                is_answer=event.is_answer,
+                decides_call=event.decides_call,
             )
+            if event.entropy is not None and event.reason and not by_entropy:
+                header.append(f"  {visible(event.reason)}", style="dim")
+            self._console.print(header)
             self._trailing = 1
         elif isinstance(event, TextDelta):
             self._write(visible(event.text), event.author)

@@ -264,3 +264,13 @@ def test_a_step_without_text_says_what_it_was(end: str, shown: str) -> None:
     trace = router().run("hi").trace
     empty = step.model_copy(update={"text": "", "end": end})
     assert f"({shown})" in str(trace.model_copy(update={"steps": [empty]}))
+
+
+def test_a_step_that_another_number_decided_says_so_instead_of_a_threshold():
+    out = Console(file=io.StringIO(), width=100, highlight=False)
+    printer = LivePrinter(1.0, out)
+    printer(StepStarted(0, "large", 0.5, False, reason="margin 0.10"))
+    printer(StepStarted(1, "small", 0.5, False, threshold=0.7, reason="H 0.50 <= 0.70"))
+    first, second = [line for line in out.file.getvalue().splitlines() if line.startswith("step")]
+    assert first.endswith(" nats  margin 0.10") and "≤" not in first
+    assert second.endswith("≤ 0.7 nats")
