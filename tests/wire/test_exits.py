@@ -78,8 +78,8 @@ def test_calls_that_run(serve: Callable[..., Any], script: str) -> None:
     endless = ["word "] * 3000
     servers = serve(endless, delay=0.01), serve(endless, model="large", delay=0.01)
     assert run(script, *servers) == ""
-    assert servers[0].wait_for(lambda: not servers[0].active, 1.0)
-    assert servers[0].aborted > 0
+    # The server notices it when it writes next, on a busy machine some time later.
+    assert servers[0].wait_for(lambda: not servers[0].active and servers[0].aborted, 5.0)
 
 
 def test_a_first_call_after_the_main_threads_end(serve: Callable[..., Any]) -> None:

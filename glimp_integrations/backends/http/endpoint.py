@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -15,44 +14,34 @@ from pydantic import SecretStr
 from glimp_integrations import forks, io_loop
 from glimp_integrations.backends.base import CALL_LIMITS, HEADERS, Backend, Report, Request
 from glimp_integrations.backends.http.client import HttpClient
+from glimp_integrations.backends.http.completion_stream import CompletionStream
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.errors import (
-    describe,
-    speaks_of_context,
     translated,
 )
-from glimp_integrations.backends.http.event_stream import Decoder, EventStream, JsonLines
-from glimp_integrations.backends.http.headers import check_credentials, checked_headers
+from glimp_integrations.backends.http.headers import check_credentials, check_key, checked_headers
 from glimp_integrations.backends.http.protocols import PROTOCOLS
 from glimp_integrations.backends.http.protocols.base import Protocol, RequestContext
 from glimp_integrations.backends.http.replies import (
     Anything,
     ListedModel,
     ModelList,
-    checked,
-    parse,
     read,
 )
-from glimp_integrations.backends.http.sending import RequestLimits, sent
+from glimp_integrations.backends.http.sending import RequestLimits, as_json, sent
 from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
-from glimp_integrations.backends.http.token_clock import TokenClock, shows_progress
-from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
+from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
 from glimp_integrations.redact import (
     bare_url,
     has_user_info,
     proxy_secrets,
     public_url,
-    redacted,
     secret_forms,
 )
 
 __all__ = ["Endpoint"]
 
 T = TypeVar("T")
-
-_DRAFTED = 64
-# Values of finish_reason that say that a repetition of the request may succeed.
-_TEMPORARY = (None, "error", "insufficient_system_resource")
 
 
 class Endpoint(Backend):
@@ -98,7 +87,7 @@ class Endpoint(Backend):
         self._base_url = bare_url(base_url).rstrip("/")
         self._credentials = SecretStr(base_url)
         self._key = SecretStr(api_key) if isinstance(api_key, str) else api_key
-        _check_key(self._key)
+        check_key(self._key)
         authorized = self._key is not None or has_user_info(base_url)
         self._own_headers = checked_headers(headers or {}, authorized=authorized)
         self._profile = profile
@@ -166,7 +155,8 @@ class Endpoint(Backend):
         self._open_streams += 1
         try:
             with self._errors_translated():
-                async with aclosing(self._choices(client, context, report)) as choices:
+                stream = self._stream(client, context, report)
+                async with aclosing(stream.choices()) as choices:
                     async for choice in choices:
                         yield choice
         finally:
@@ -266,6 +256,22 @@ class Endpoint(Backend):
             io_loop.at_exit(self.aclose)
         return self._client
 
+    def _stream(
+        self, client: HttpClient, context: RequestContext, report: Report
+    ) -> CompletionStream:
+        path = self.protocol.path(self.root, context)
+        return CompletionStream(
+            client=client,
+            connections=self.connections,
+            protocol=self.protocol,
+            server=self.server,
+            target=path if "://" in path else self._base_url + path,
+            context=context,
+            report=report,
+            names=(self.label, self.name, self.url),
+            secrets=self._secret_words,
+        )
+
     async def _ask(
         self,
         method: str,
@@ -278,7 +284,7 @@ class Endpoint(Backend):
         client = await self._connected()
         url = self.root + route  # a server of this process has its address from here on
         with self._errors_translated(f"{method} {urlsplit(url).path}"):
-            data = None if body is None else _as_json(body)
+            data = None if body is None else as_json(body)
             started = time.monotonic()
             async with sent(
                 lambda: client.request(method, url, seconds=limits.seconds, body=data), limits
@@ -290,183 +296,12 @@ class Endpoint(Backend):
                     response.distrust()
                 return reply
 
-    async def _choices(
-        self, client: HttpClient, context: RequestContext, report: Report
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """The choices of a stream, up to its end, which is written into the report."""
-        parser = self.protocol.parser(context)
-        clock = TokenClock(context.request.timeout)
-        finish: str | None = None
-
-        def has_ended() -> bool:
-            return self.server.ends.get(finish or "") is not None
-
-        events = self._events(client, context, report, clock, has_ended)
-        async with aclosing(events):
-            async for event in events:
-                begun = time.monotonic()
-                chunk = self._checked(parse(event), parser.shape)
-                before = report.completion_tokens
-                choices = parser.choices(chunk, report)
-                _drop_impossible(report, before, context.request.max_tokens)
-                # A flood of events that say nothing takes no time to wait for.
-                clock.spend(time.monotonic() - begun)
-                for choice in choices:
-                    finish = choice.get("finish_reason") or finish
-                    if shows_progress(choice):
-                        clock.reset()
-                    yield choice
-                if (report.completion_tokens or 0) > (before or 0):
-                    clock.reset(at_most=context.request.max_tokens)
-        for choice in parser.rest():
-            yield choice
-        self._note_end(finish, context.request, report)
-
-    async def _events(
-        self,
-        client: HttpClient,
-        context: RequestContext,
-        report: Report,
-        clock: TokenClock,
-        has_ended: Callable[[], bool],
-    ) -> AsyncGenerator[bytes, None]:
-        """The events of a stream as the server sent them; closes the stream in any case.
-
-        A stream that ``has_ended`` denies at its end, or that is left before, may have been the
-        response to another request. Nothing that comes on its connection can be trusted.
-        """
-        request, path = context.request, self.protocol.path(self.root, context)
-        url = path if "://" in path else self._base_url + path
-        body = _as_json(self.protocol.body(context))
-        limits = RequestLimits(clock.seconds, request.max_retries)
-        # Opening the stream is retried in ``sent``, as often as allowed. If that fails, the router
-        # must not start again. Once the stream is open, only the router can retry it, because it
-        # knows which text to keep.
-        report.retried, complete = True, False
-        decoder: Decoder = JsonLines() if self.protocol.json_lines else EventStream()
-        try:
-            async with sent(
-                lambda: client.request("POST", url, seconds=limits.seconds, body=body), limits
-            ) as response:
-                report.retried = False
-                self.connections.make_ready()
-                try:
-                    async with aclosing(response.chunks()) as chunks:
-                        while not decoder.done and (data := await clock.wait(anext(chunks, b""))):
-                            begun = time.monotonic()
-                            for event in decoder.feed(data):
-                                clock.spend(time.monotonic() - begun)
-                                yield event
-                                begun = time.monotonic()
-                            clock.spend(time.monotonic() - begun)
-                    for event in decoder.rest():
-                        yield event
-                    complete = True
-                    if decoder.done:
-                        await response.drain()
-                finally:
-                    if not has_ended():
-                        response.distrust()
-        finally:
-            if not complete:
-                self.connections.make_ready()
-
-    def _checked(self, chunk: Any, shape: type[T]) -> T:
-        """A chunk, if it is of this shape and not an error.
-
-        Raises:
-            BackendError: It is an error.
-            ReplyError: It is of another shape.
-        """
-        if not isinstance(chunk, dict) or not chunk.get("error"):
-            return checked(chunk, shape)
-        text = describe(chunk)
-        full = speaks_of_context(text)
-        shown = redacted(text, self._secret_words())
-        raise BackendError(
-            f"{self.label} sent an error in the stream: {shown}: look into the server's log",
-            model=self.name,
-            url=self.url,
-            retryable=not full,
-            context_full=full,
-        )
-
-    def _note_end(self, finish: str | None, request: Request, report: Report) -> None:
-        """Write into the report how the stream ended.
-
-        Raises:
-            BackendError: It ended without a reason, or with one that means a failure.
-        """
-        ended = self.server.ends.get(finish or "")
-        if ended is None:
-            how = (
-                "before the end"
-                if finish is None
-                else f"with {redacted(finish, self._secret_words())!r}"
-            )
-            raise BackendError(
-                f"{self.label} ended its stream {how}: look into the server's log, and into that "
-                "of a proxy in front of it",
-                model=self.name,
-                url=self.url,
-                retryable=finish in _TEMPORARY,
-            )
-        # Servers report a full context window as "length", too. Fewer tokens than requested
-        # tell the two apart.
-        count = report.completion_tokens
-        window_full = ended == "length" and count is not None and count < request.max_tokens
-        report.ended = "context" if window_full else ended
-
 
 def _call_limits(*, at_most: float = math.inf, max_retries: int | None = None) -> RequestLimits:
     """The limits of the running call for a small request, which may be made stricter."""
     seconds, retries = CALL_LIMITS.get()
     seconds = at_most if seconds is None else min(seconds, at_most)
     return RequestLimits(seconds, retries if max_retries is None else max_retries)
-
-
-def _as_json(body: Mapping[str, Any]) -> bytes:
-    """A request's body.
-
-    Raises:
-        ConfigError: A text in it is no Unicode, or a value is none of JSON.
-    """
-    try:
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError as error:
-        begin = error.object[max(0, error.start - 20) : error.start]
-        raise ConfigError(
-            f"a text has half of a character ({error.object[error.start]!a}) after {begin!r}, "
-            "which no request can carry: remove it, for example with "
-            "text.encode('utf-8', 'replace').decode()"
-        ) from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"a request cannot be written as JSON ({error}): look at the values in extra_body and "
-            "in the tools"
-        ) from None
-
-
-def _check_key(key: SecretStr | None) -> None:
-    """Refuse an unusable key before a request is made: the HTTP library's error would show it."""
-    text = key.get_secret_value() if key is not None else ""
-    if not (text.isascii() and text.isprintable() and text == text.strip()):
-        raise ConfigError(
-            "api_key has a line break, a space at its beginning or end, or a character that is not "
-            "ASCII, which no HTTP header can carry: pass the key alone (from a file, "
-            "read().strip())"
-        )
-
-
-def _drop_impossible(report: Report, before: int | None, most: int) -> None:
-    """Forget a total of tokens that is far above what was asked for.
-
-    Counted as it is, it would use up a budget. With speculative decoding a total may be a few
-    drafted tokens above.
-    """
-    total = report.completion_tokens
-    if total is not None and total > most:
-        report.completion_tokens = most if total <= most + _DRAFTED else before
 
 
 def _is_url(url: str) -> bool:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.redact import has_user_info, public_url
 
-__all__ = ["check_credentials", "checked_headers"]
+__all__ = ["check_credentials", "check_key", "checked_headers"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 # These belong to the connection or to the body, which the HTTP client takes care of.
@@ -111,3 +111,14 @@ def _checked_value(name: str, value: object) -> SecretStr:
             "pass the value alone (from a file, read().strip())"
         )
     return SecretStr(text)
+
+
+def check_key(key: SecretStr | None) -> None:
+    """Refuse an unusable key before a request is made: the HTTP library's error would show it."""
+    text = key.get_secret_value() if key is not None else ""
+    if not (text.isascii() and text.isprintable() and text == text.strip()):
+        raise ConfigError(
+            "api_key has a line break, a space at its beginning or end, or a character that is not "
+            "ASCII, which no HTTP header can carry: pass the key alone (from a file, "
+            "read().strip())"
+        )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from glimp_integrations.backends.http.client import Response, StatusError
 from glimp_integrations.backends.retries import may_repeat, pause, retry_after
+from glimp_integrations.errors import ConfigError
 
-__all__ = ["RequestLimits", "sent"]
+__all__ = ["RequestLimits", "as_json", "sent"]
 
 
 class RequestLimits(NamedTuple):
@@ -75,3 +77,25 @@ def _is_broken(error: Exception) -> bool:
         error,
         aiohttp.ClientConnectionError | aiohttp.ClientResponseError | aiohttp.ClientPayloadError,
     )
+
+
+def as_json(body: Mapping[str, Any]) -> bytes:
+    """A request's body.
+
+    Raises:
+        ConfigError: A text in it is no Unicode, or a value is none of JSON.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        begin = error.object[max(0, error.start - 20) : error.start]
+        raise ConfigError(
+            f"a text has half of a character ({error.object[error.start]!a}) after {begin!r}, "
+            "which no request can carry: remove it, for example with "
+            "text.encode('utf-8', 'replace').decode()"
+        ) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"a request cannot be written as JSON ({error}): look at the values in extra_body and "
+            "in the tools"
+        ) from None

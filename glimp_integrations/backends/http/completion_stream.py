@@ -1,0 +1,198 @@
+"""One streamed completion: its events, checked, up to its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from glimp_integrations.backends.base import Report
+from glimp_integrations.backends.http.client import HttpClient
+from glimp_integrations.backends.http.connections import Connections
+from glimp_integrations.backends.http.errors import describe, speaks_of_context
+from glimp_integrations.backends.http.event_stream import Decoder, EventStream, JsonLines
+from glimp_integrations.backends.http.protocols.base import Protocol, RequestContext
+from glimp_integrations.backends.http.replies import checked, parse
+from glimp_integrations.backends.http.sending import RequestLimits, as_json, sent
+from glimp_integrations.backends.http.servers import ServerProfile
+from glimp_integrations.backends.http.token_clock import TokenClock, shows_progress
+from glimp_integrations.errors import BackendError
+from glimp_integrations.redact import redacted
+
+__all__ = ["CompletionStream"]
+
+T = TypeVar("T")
+
+_DRAFTED = 64
+# Values of finish_reason that say that a repetition of the request may succeed.
+_TEMPORARY = (None, "error", "insufficient_system_resource")
+
+
+@dataclass(slots=True)
+class CompletionStream:
+    """One request for text, and what the server streams in reply.
+
+    Args:
+        client: Sends it.
+        connections: Those of the server, made ahead while this one is used.
+        protocol: How the server's routes are used.
+        server: The server's kind.
+        target: The URL.
+        context: What is asked for.
+        report: Where token counts and the reason of the end are written.
+        names: Of the model: for errors, in traces, and its public URL.
+        secrets: All texts that may be secret in what the server sends back.
+    """
+
+    client: HttpClient
+    connections: Connections
+    protocol: Protocol
+    server: ServerProfile
+    target: str
+    context: RequestContext
+    report: Report
+    names: tuple[str, str, str | None]
+    secrets: Callable[[], Sequence[str]]
+    _finish: str | None = None
+    _clock: TokenClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._clock = TokenClock(self.context.request.timeout)
+
+    async def choices(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The choices of the stream, up to its end, which is written into the report.
+
+        Raises:
+            BackendError: The request failed, or the stream did.
+            ReplyError: A chunk is of another shape than the protocol's.
+        """
+        report, clock = self.report, self._clock
+        most = self.context.request.max_tokens
+        parser = self.protocol.parser(self.context)
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                begun = time.monotonic()
+                chunk = self._checked(parse(event), parser.shape)
+                before = report.completion_tokens
+                choices = parser.choices(chunk, report)
+                _drop_impossible(report, before, most)
+                # A flood of events that say nothing takes no time to wait for.
+                clock.spend(time.monotonic() - begun)
+                for choice in choices:
+                    self._finish = choice.get("finish_reason") or self._finish
+                    if shows_progress(choice):
+                        clock.reset()
+                    yield choice
+                if (report.completion_tokens or 0) > (before or 0):
+                    clock.reset(at_most=most)
+        for choice in parser.rest():
+            yield choice
+        self._note_end()
+
+    def _has_ended(self) -> bool:
+        return self.server.ends.get(self._finish or "") is not None
+
+    async def _events(self) -> AsyncGenerator[bytes, None]:
+        """The events of the stream as the server sent them; closes the stream in any case.
+
+        A stream that has not ended where it says so, or that is left before, may have been the
+        response to another request. Nothing that comes on its connection can be trusted.
+        """
+        client, report, clock = self.client, self.report, self._clock
+        body = as_json(self.protocol.body(self.context))
+        seconds = clock.seconds
+        limits = RequestLimits(seconds, self.context.request.max_retries)
+        # Opening the stream is retried in ``sent``, as often as allowed. If that fails, the router
+        # must not start again. Once the stream is open, only the router can retry it, because it
+        # knows which text to keep.
+        report.retried, complete = True, False
+        decoder: Decoder = JsonLines() if self.protocol.json_lines else EventStream()
+        try:
+            async with sent(
+                lambda: client.request("POST", self.target, seconds=limits.seconds, body=body),
+                limits,
+            ) as response:
+                report.retried = False
+                self.connections.make_ready()
+                try:
+                    async with aclosing(response.chunks()) as chunks:
+                        while not decoder.done and (data := await clock.wait(anext(chunks, b""))):
+                            begun = time.monotonic()
+                            for event in decoder.feed(data):
+                                clock.spend(time.monotonic() - begun)
+                                yield event
+                                begun = time.monotonic()
+                            clock.spend(time.monotonic() - begun)
+                    for event in decoder.rest():
+                        yield event
+                    complete = True
+                    if decoder.done:
+                        await response.drain()
+                finally:
+                    if not self._has_ended():
+                        response.distrust()
+        finally:
+            if not complete:
+                self.connections.make_ready()
+
+    def _checked(self, chunk: Any, shape: type[T]) -> T:
+        """A chunk, if it is of this shape and not an error.
+
+        Raises:
+            BackendError: It is an error.
+            ReplyError: It is of another shape.
+        """
+        if not isinstance(chunk, dict) or not chunk.get("error"):
+            return checked(chunk, shape)
+        label, name, url = self.names
+        text = describe(chunk)
+        full = speaks_of_context(text)
+        shown = redacted(text, self.secrets())
+        raise BackendError(
+            f"{label} sent an error in the stream: {shown}: look into the server's log",
+            model=name,
+            url=url,
+            retryable=not full,
+            context_full=full,
+        )
+
+    def _note_end(self) -> None:
+        """Write into the report how the stream ended.
+
+        Raises:
+            BackendError: It ended without a reason, or with one that means a failure.
+        """
+        finish, report = self._finish, self.report
+        label, name, url = self.names
+        ended = self.server.ends.get(finish or "")
+        if ended is None:
+            how = (
+                "before the end" if finish is None else f"with {redacted(finish, self.secrets())!r}"
+            )
+            raise BackendError(
+                f"{label} ended its stream {how}: look into the server's log, and into that "
+                "of a proxy in front of it",
+                model=name,
+                url=url,
+                retryable=finish in _TEMPORARY,
+            )
+        # Servers report a full context window as "length", too. Fewer tokens than requested
+        # tell the two apart.
+        count = report.completion_tokens
+        window_full = (
+            ended == "length" and count is not None and count < self.context.request.max_tokens
+        )
+        report.ended = "context" if window_full else ended
+
+
+def _drop_impossible(report: Report, before: int | None, most: int) -> None:
+    """Forget a total of tokens that is far above what was asked for.
+
+    Counted as it is, it would use up a budget. With speculative decoding a total may be a few
+    drafted tokens above.
+    """
+    total = report.completion_tokens
+    if total is not None and total > most:
+        report.completion_tokens = most if total <= most + _DRAFTED else before
