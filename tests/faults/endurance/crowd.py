@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -107,6 +108,7 @@ class Crowd:
         slowest: Seconds of the slowest one of all, and its number.
         by_others: Conversations that felt another one's fault, as they may.
         in_pauses: Conversations that a pause of the machine broke off.
+        show: Is called with a line about each of the first failures, when it is noticed.
     """
 
     router: GlimpRouter
@@ -123,6 +125,7 @@ class Crowd:
     slowest: tuple[float, int] = (0.0, -1)
     by_others: int = 0
     in_pauses: int = 0
+    show: Callable[[str], None] = lambda line: None
     _open: dict[int, Conversation] = field(default_factory=dict)
     _lately: deque[_Told] = field(default_factory=deque)
 
@@ -159,6 +162,7 @@ class Crowd:
         self.failures[what] += 1
         if len(self.shown) < _SHOWN:
             self.shown.append(f"{what}: {' '.join(details.split())[:500]}")
+            self.show(self.shown[-1])
 
     def listen(self) -> None:
         """Read what the servers told."""
