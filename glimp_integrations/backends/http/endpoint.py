@@ -259,12 +259,15 @@ class Endpoint(Backend):
     def _stream(
         self, client: HttpClient, context: RequestContext, report: Report
     ) -> CompletionStream:
-        path = self.protocol.path(self.root, context)
+        # The server's kind may turn out to be another while this stream runs.
+        server = context.server
+        protocol = PROTOCOLS[server.protocol]
+        path = protocol.path(self.root, context)
         return CompletionStream(
             client=client,
             connections=self.connections,
-            protocol=self.protocol,
-            server=self.server,
+            protocol=protocol,
+            server=server,
             target=path if "://" in path else self._base_url + path,
             context=context,
             report=report,

@@ -39,6 +39,7 @@ from glimp_integrations.backends.http.probing import applies_temperature, first_
 from glimp_integrations.backends.http.protocols.base import RequestContext
 from glimp_integrations.backends.http.protocols.detect import detect_server
 from glimp_integrations.backends.http.replies import BusySlot, DetokenizedText, ListedModel
+from glimp_integrations.backends.http.servers import GENERIC
 from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.forks import LoopLock
@@ -53,6 +54,19 @@ _MAX_CACHED_TEXTS = 4096
 _MAX_CACHED_TOKENS = 4  # longer sequences of ids hardly ever come twice
 _IDLE_SECONDS = 3.0
 _TOP_LOGPROBS = 20
+
+
+# Attributes that are asked of the server.
+_FOUND_OUT = (
+    "_profile",
+    "_doubted",
+    "_undoes_temperature",
+    "context_window",
+    "model",
+    "name",
+    "shown_template",
+    "thinks",
+)
 
 
 class OpenAIBackend(Endpoint):
@@ -140,6 +154,7 @@ class OpenAIBackend(Endpoint):
         self._given_profile = profile
         self._capabilities: Capabilities | None = None
         self._stale = False  # what was found out has to be asked anew
+        self._doubted = False  # the last reply no longer told the server's kind
         self._lock = LoopLock()
         self._control_literals: dict[str, bool] = {}
         self._shows_slots = True
@@ -162,8 +177,14 @@ class OpenAIBackend(Endpoint):
         if self._capabilities is None or (self._stale and not lock.locked()):
             async with lock:
                 if self._capabilities is None or self._stale:
-                    self._capabilities = await self._discover()
-                    self._stale = False
+                    await self._connected()
+                    # Asked through a copy: calls that run meanwhile see all of the news, or none.
+                    copy = object.__new__(type(self))
+                    copy.__dict__.update(self.__dict__)
+                    capabilities = await copy._discover()
+                    for name in _FOUND_OUT:
+                        setattr(self, name, getattr(copy, name))
+                    self._capabilities, self._stale = capabilities, False
         return self._capabilities
 
     def ask_again(self) -> None:
@@ -293,7 +314,12 @@ class OpenAIBackend(Endpoint):
         listed: list[ListedModel] | None = None
         if self._given_profile is None:
             listed = await self.models() or []
-            self._profile = await detect_server(self, listed)
+            found = await detect_server(self, listed)
+            # One odd reply does not make it another server; if that lasts, the next one does.
+            unrecognised = found is GENERIC and self.server is not GENERIC
+            self._doubted = unrecognised and not self._doubted
+            if not self._doubted:
+                self._profile = found
         identity = await self.protocol.identify(self, listed)
         self.shown_template = identity.template
         self.context_window = self.requested_window or identity.window
@@ -331,13 +357,14 @@ class OpenAIBackend(Endpoint):
         undoes_temperature = self._undoes_temperature and request.temperature > 0
         # Some servers show all entries if they are asked for the distribution only. On the others,
         # entries that share a text are lost, and the gap has to be filled in.
-        by_text = not self.server.distribution_body
+        server = self.server
+        by_text = not server.distribution_body
         before: int | None = 0  # the server's running total of tokens before this chunk
         ahead = 0  # drafted tokens that are in the total before their text has come
         async with aclosing(self.completion(request, report)) as choices:
             async for choice in choices:
                 tokens = tokens_of(
-                    choice, k=k, token_per_chunk=self.server.token_per_chunk, by_text=by_text
+                    choice, k=k, token_per_chunk=server.token_per_chunk, by_text=by_text
                 )
                 tokens = drop_unmeasurable(tokens, k)
                 if before is not None:  # without a total so far, a difference says nothing
