@@ -70,3 +70,40 @@ def test_a_first_answer_is_waited_for(again: bool) -> None:
         first, second = io_loop.call(both)
         assert first is second
         backend.close()
+
+
+class _Odd(Handler):
+    """Lists the model as a server of some kind, or lists nothing."""
+
+    def serve(self, body: dict[str, Any]) -> None:
+        owned_by = self.owner.owned_by
+        self.send_json(200, {"data": [{"id": "m", "owned_by": owned_by}]} if owned_by else {})
+
+
+class _OddServer(Loopback):
+    handler = _Odd
+    owned_by: str | None = None
+
+
+@pytest.mark.parametrize(
+    ("owners", "kinds"),
+    [
+        (("vllm", None, "vllm"), ["vllm", "vllm", "vllm"]),
+        (("vllm", "somebody", "vllm"), ["vllm", "vllm", "vllm"]),
+        (("vllm", None, None, "vllm"), ["vllm", "vllm", "generic", "vllm"]),
+        (("vllm", "llamacpp"), ["vllm", "llama.cpp"]),
+        ((None, "vllm"), ["generic", "vllm"]),
+    ],
+)
+def test_one_odd_reply_does_not_make_another_server_of_it(
+    owners: tuple[str | None, ...], kinds: list[str]
+) -> None:
+    with _OddServer() as server:
+        backend = OpenAIBackend("m", base_url=f"{server.root}/v1", verify="off")
+        found = []
+        for server.owned_by in owners:
+            io_loop.call(backend.capabilities)
+            backend.ask_again()
+            found.append(backend.server.name)
+        assert found == kinds
+        backend.close()
