@@ -176,6 +176,11 @@ class Chain:
         return None if self._constraint is None else self._constraint.schema
 
     @property
+    def tokens(self) -> int:
+        """Kept tokens of all steps."""
+        return self._limits.total
+
+    @property
     def room(self) -> int:
         """Tokens the running phase may still take."""
         return self._limits.room

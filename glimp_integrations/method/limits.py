@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from glimp_integrations.method.steps import Phase
@@ -39,13 +39,14 @@ class Limits:
         phase: What is being written.
         answer_follows: A constrained answer comes after the reasoning, so the reasoning is not
             the visible reply.
+        total: Kept tokens of all phases.
     """
 
     settings: LimitSettings
     window: int | None
     phase: Phase = "chain"
     answer_follows: bool = False
-    _total: int = 0
+    total: int = field(init=False, default=0)
     _in_phase: int = 0
 
     def enter(self, phase: Phase) -> None:
@@ -57,7 +58,7 @@ class Limits:
     def count(self, tokens: int) -> None:
         """Count tokens that were kept; a negative number takes some back."""
         self._in_phase += tokens
-        self._total += tokens
+        self.total += tokens
 
     @property
     def room(self) -> int:
@@ -91,7 +92,7 @@ class Limits:
     def _window_left(self) -> int:
         if self.window is None:
             return self._budget
-        left = self.window - self._total - _TAG_TOKENS
+        left = self.window - self.total - _TAG_TOKENS
         if self.phase == "answer":
             return left
         if self.phase == "chain" and not self.answer_follows:

@@ -58,6 +58,7 @@ class Recorder:
     _before: dict[str, int] = field(default_factory=dict)
     _decision: Write | None = None
     _limits: list[str] = field(default_factory=list)
+    _writing: dict[Author, tuple[float, int]] = field(default_factory=dict)  # after first tokens
 
     @property
     def spent(self) -> Spent:
@@ -68,7 +69,9 @@ class Recorder:
             large_tokens=large.output_tokens,
             cost=None if prices is None else prices.of(Usage(small=small, large=large)),
             seconds=time.perf_counter() - self.started,
-            token_seconds=self._token_seconds,
+            token_seconds={
+                author: seconds / tokens for author, (seconds, tokens) in self._writing.items()
+            },
         )
 
     def note_limit(self, reason: str) -> None:
@@ -121,6 +124,12 @@ class Recorder:
         )
         if len(self._records) <= step.index:
             self._records.append(record)
+            if step.tokens > 1 and self._first is not None:
+                seconds, tokens = self._writing.get(step.author, (0.0, 0))
+                self._writing[step.author] = (
+                    seconds + record.seconds - self._first,
+                    tokens + step.tokens - 1,
+                )
         return record
 
     def result(self) -> RoutedAnswer:
@@ -209,7 +218,7 @@ class Recorder:
         if not request.is_open:
             return usage
         # Servers count at the end of a request: until then its prompt is as long as the text.
-        written = sum(step.tokens for step in self.chain.steps)
+        written = self.chain.tokens
         return usage.model_copy(
             update={
                 "input_tokens": usage.input_tokens
@@ -217,17 +226,6 @@ class Recorder:
                 "output_tokens": usage.output_tokens + request.arrivals.tokens,
             }
         )
-
-    @property
-    def _token_seconds(self) -> dict[Author, float]:
-        seconds: dict[Author, float] = {}
-        for author in self.streams:
-            own = [r for r in self._records if r.author == author and r.tokens > 1]
-            written = sum(record.tokens - 1 for record in own)
-            took = sum(record.seconds - (record.first_token_seconds or 0.0) for record in own)
-            if written:
-                seconds[author] = took / written
-        return seconds
 
     @property
     def _tag(self) -> str:
