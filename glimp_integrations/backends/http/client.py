@@ -11,7 +11,7 @@ import math
 import ssl
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -70,6 +70,9 @@ class StatusError(Exception):
 
 class TooLargeError(Exception):
     """A body is longer than what is read of it."""
+
+
+_CLOSED_CONNECTIONS = 2  # that a request may meet one after the other
 
 
 class HttpClient:
@@ -131,21 +134,21 @@ class HttpClient:
         if body is not None:
             headers["Content-Type"] = "application/json"
         carrier = Carrier()
+        target = _url(f"{url}?{self._query}" if self._query else url)
+        # Left as it is written, so that its password can be found in errors that quote it.
+        proxy = None if self._proxy is None else _url(self._proxy.get_secret_value())
+
+        async def begun() -> aiohttp.ClientResponse:
+            with carrier.noted():
+                # Redirects: the conversation, and maybe the key, would go to whatever address a
+                # reply names.
+                return await session.request(
+                    method, target, data=body, headers=headers, allow_redirects=False, proxy=proxy
+                )
+
         try:
             async with asyncio.timeout(None if seconds == math.inf else seconds):
-                with carrier.noted():
-                    raw = await session.request(
-                        method,
-                        _url(f"{url}?{self._query}" if self._query else url),
-                        data=body,
-                        headers=headers,
-                        # The conversation, and maybe the key, would go to whatever address a
-                        # reply names.
-                        allow_redirects=False,
-                        # Left as it is written, so that its password can be found in errors
-                        # that quote it.
-                        proxy=None if self._proxy is None else _url(self._proxy.get_secret_value()),
-                    )
+                raw = await _on_a_live_connection(begun, carrier)
             try:
                 response = Response(raw, self._connections, carrier)
                 if not 200 <= raw.status < 300:
@@ -298,6 +301,27 @@ def _url(text: str) -> Any:
     from yarl import URL
 
     return URL(text, encoded=True)
+
+
+async def _on_a_live_connection(
+    begun: Callable[[], Awaitable[aiohttp.ClientResponse]], carrier: Carrier
+) -> aiohttp.ClientResponse:
+    """The response of a request, sent again where its connection turns out to be over.
+
+    A server may close a connection between two requests at the moment the second is sent. It has
+    not answered it then, so another connection takes it. This is not a failure of the server, and
+    no retry that a user has to allow.
+    """
+    import aiohttp
+
+    for _ in range(_CLOSED_CONNECTIONS):
+        try:
+            return await begun()
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if not carrier.was_used or isinstance(error, aiohttp.ClientConnectorError):
+                raise
+            carrier.close()
+    return await begun()
 
 
 def _authorization(base_url: str, api_key: SecretStr | None) -> dict[str, SecretStr]:

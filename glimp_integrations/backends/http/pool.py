@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from glimp_integrations.backends.http.connections import KEEPALIVE_SECONDS
 
@@ -30,9 +31,13 @@ class Carrier:
 
     The HTTP library would give it to another request with the last byte of the response, before
     anybody can have seen that the response makes no sense.
+
+    Attributes:
+        was_used: The connection carried another request before: the server may just close it.
     """
 
     def __init__(self) -> None:
+        self.was_used = False
         self._connection: Any = None
         self._is_read = False
 
@@ -45,9 +50,9 @@ class Carrier:
         finally:
             _CARRIER.reset(before)
 
-    def hold(self, connection: Any) -> None:
+    def hold(self, connection: Any, *, was_used: bool) -> None:
         """Called by the pool with every connection that it lends for the request."""
-        self._connection, self._is_read = connection, False
+        self._connection, self._is_read, self.was_used = connection, False, was_used
         connection.release = self._read
 
     def give_back(self) -> None:
@@ -80,6 +85,8 @@ def connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
     """
     import aiohttp
 
+    lent: WeakSet[Any] = WeakSet()
+
     class Connector(aiohttp.TCPConnector):
         async def connect(self, *args: Any, **kwargs: Any) -> Any:
             while True:
@@ -91,8 +98,11 @@ def connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
                     or protocol is None
                     or not (protocol.should_close or _has_data(connection.transport))
                 ):
+                    was_used = protocol in lent
+                    if protocol is not None:
+                        lent.add(protocol)
                     if (carrier := _CARRIER.get()) is not None:
-                        carrier.hold(connection)
+                        carrier.hold(connection, was_used=was_used)
                     return connection
                 connection.close()
 
