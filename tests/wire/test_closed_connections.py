@@ -9,6 +9,7 @@ import pytest
 
 from glimp_integrations import BackendError, io_loop
 from glimp_integrations.backends import OpenAIBackend
+from glimp_integrations.backends.base import CALL_LIMITS
 from glimp_integrations.backends.http.replies import Anything
 
 REPLY = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{"a":1}'
@@ -23,15 +24,20 @@ class Closing:
     def __init__(self, answered: int) -> None:
         self.answered, self.requests, self.connections = answered, 0, 0
 
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """A request whose body is ``{}``."""
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         for _ in range(self.answered):
-            await reader.readuntil(b"\r\n\r\n")
+            await self.read(reader)
             self.requests += 1
             writer.write(REPLY)
             await writer.drain()
         try:
-            await reader.readuntil(b"\r\n\r\n")
+            await self.read(reader)
             self.requests += 1
         except asyncio.IncompleteReadError:
             pass  # the client was first
@@ -46,7 +52,8 @@ def asked(server: Closing, times: int) -> list[Any]:
         port = listening.sockets[0].getsockname()[1]
         backend = OpenAIBackend("m", base_url=f"http://127.0.0.1:{port}/v1")
         try:
-            return [await backend.get("/props", Anything, max_retries=0) for _ in range(times)]
+            CALL_LIMITS.set((20.0, 0))
+            return [await backend.post("/tokenize", {}, Anything) for _ in range(times)]
         finally:
             await backend.aclose()
             listening.close()
