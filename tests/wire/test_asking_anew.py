@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from glimp_integrations import io_loop
+from glimp_integrations.backends.base import Capabilities
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from wire.loopback import Handler, Loopback
 
@@ -107,3 +108,21 @@ def test_one_odd_reply_does_not_make_another_server_of_it(
             found.append(backend.server.name)
         assert found == kinds
         backend.close()
+
+
+def test_one_odd_reply_takes_no_log_probabilities_away() -> None:
+    backend = OpenAIBackend("m", base_url="http://127.0.0.1:9/v1", verify="off")
+    shown = [20, 0, 20, 0, 0, 5]
+
+    async def discover(self: OpenAIBackend) -> Capabilities:
+        return Capabilities(top_logprobs=shown.pop(0))
+
+    class Asked(OpenAIBackend):
+        _discover = discover
+
+    backend.__class__ = Asked
+    found = []
+    while shown:
+        found.append(io_loop.call(backend.capabilities).top_logprobs)
+        backend.ask_again()
+    assert found == [20, 20, 20, 20, 0, 5]

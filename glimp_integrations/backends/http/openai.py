@@ -39,7 +39,7 @@ from glimp_integrations.backends.http.probing import applies_temperature, first_
 from glimp_integrations.backends.http.protocols.base import RequestContext
 from glimp_integrations.backends.http.protocols.detect import detect_server
 from glimp_integrations.backends.http.replies import BusySlot, DetokenizedText, ListedModel
-from glimp_integrations.backends.http.servers import GENERIC
+from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
 from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.forks import LoopLock
@@ -59,7 +59,6 @@ _TOP_LOGPROBS = 20
 # Attributes that are asked of the server.
 _FOUND_OUT = (
     "_profile",
-    "_doubted",
     "_undoes_temperature",
     "context_window",
     "model",
@@ -154,7 +153,7 @@ class OpenAIBackend(Endpoint):
         self._given_profile = profile
         self._capabilities: Capabilities | None = None
         self._stale = False  # what was found out has to be asked anew
-        self._doubted = False  # the last reply no longer told the server's kind
+        self._doubted = False  # less was found out the last time than is known
         self._lock = LoopLock()
         self._control_literals: dict[str, bool] = {}
         self._shows_slots = True
@@ -171,21 +170,47 @@ class OpenAIBackend(Endpoint):
     # -- the contract of Backend ---------------------------------------------------------------
 
     async def capabilities(self) -> Capabilities:
-        lock = self._lock.here()
+        known, lock = self._capabilities, self._lock.here()
         # Other calls go on with what was known until there is something new: a server that does
         # not answer one of them must not hold up all.
-        if self._capabilities is None or (self._stale and not lock.locked()):
-            async with lock:
-                if self._capabilities is None or self._stale:
-                    await self._connected()
-                    # Asked through a copy: calls that run meanwhile see all of the news, or none.
-                    copy = object.__new__(type(self))
-                    copy.__dict__.update(self.__dict__)
-                    capabilities = await copy._discover()
-                    for name in _FOUND_OUT:
-                        setattr(self, name, getattr(copy, name))
-                    self._capabilities, self._stale = capabilities, False
-        return self._capabilities
+        if known is not None and (not self._stale or lock.locked()):
+            return known
+        async with lock:
+            if self._capabilities is not None and not self._stale:
+                return self._capabilities  # somebody else has just asked
+            return await self._ask_server()
+
+    async def _ask_server(self) -> Capabilities:
+        """Ask the server what it is, and take that over."""
+        await self._connected()
+        # Asked through a copy: calls that run meanwhile see all of the news, or none.
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        found, known = await copy._discover(), self._capabilities
+        # One odd reply, to a question that calls share, would spoil all of them. If it lasts, the
+        # next one is believed.
+        self._doubted = (
+            not self._doubted and known is not None and self._is_poorer(found, copy.server)
+        )
+        self._stale = self._doubted
+        if self._doubted and known is not None:
+            return known
+        for name in _FOUND_OUT:
+            setattr(self, name, getattr(copy, name))
+        self._capabilities = found
+        return found
+
+    def _is_poorer(self, found: Capabilities, server: ServerProfile) -> bool:
+        """Whether less was found out than is known."""
+        known = self._capabilities
+        if known is None:
+            return False
+        return (
+            (server is GENERIC and self.server is not GENERIC)
+            or (found.template is None and known.template is not None)
+            or found.top_logprobs < known.top_logprobs
+            or found.streamed_logprobs < known.streamed_logprobs
+        )
 
     def ask_again(self) -> None:
         self._stale = True
@@ -314,12 +339,7 @@ class OpenAIBackend(Endpoint):
         listed: list[ListedModel] | None = None
         if self._given_profile is None:
             listed = await self.models() or []
-            found = await detect_server(self, listed)
-            # One odd reply does not make it another server; if that lasts, the next one does.
-            unrecognised = found is GENERIC and self.server is not GENERIC
-            self._doubted = unrecognised and not self._doubted
-            if not self._doubted:
-                self._profile = found
+            self._profile = await detect_server(self, listed)
         identity = await self.protocol.identify(self, listed)
         self.shown_template = identity.template
         self.context_window = self.requested_window or identity.window
