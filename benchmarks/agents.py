@@ -1,7 +1,7 @@
 """Agents with tools: does a pair answer as well as its large model alone, and does it end?
 
     python benchmarks/agents.py                     # 32 questions, four arms
-    python benchmarks/agents.py --arm large --arm default --learn 10
+    python benchmarks/agents.py --arm large --arm "when it pays" --learn 10
     python benchmarks/agents.py --n 9 --arm routed --threshold 0.5 --show
     python benchmarks/agents.py --json FILE         # one line per question and arm
 
@@ -9,8 +9,8 @@ The agent is LangChain's ``create_agent`` with the tools and the system prompt o
 ``examples/langchain/agent.py``, the models are the bundled ones, greedy, everything else is a
 default. A third of the questions needs no tool, two need two calls. An answer is right if its last
 message holds what was asked for. The arms answer each question in turn, each on models of its own:
-nobody finds another's prompt in a cache. The arm ``default`` leaves routing where it does not pay,
-and learns from its first calls where that is; ``--learn`` leaves them out of the times.
+nobody finds another's prompt in a cache. The arm ``when it pays`` leaves routing where it does
+not, and learns from its first calls where that is; ``--learn`` leaves them out of the times.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "small": {"threshold": math.inf, "answer_by": "small"},
     "large": {"threshold": -1.0},
     "routed": {"route": "always"},
-    "default": {},
+    "when it pays": {"route": "when_it_pays"},
 }
 RECURSION_LIMIT = 10
 """Steps of the graph, half of them the model's: an agent that needs more goes in circles."""
@@ -278,7 +278,7 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(width=150)
     if options.threshold is not None:
-        for arm in ("routed", "default"):
+        for arm in ("routed", "when it pays"):
             ARMS[arm]["threshold"] = options.threshold
     agents = {arm: agent_of(**ARMS[arm]) for arm in options.arm or ARMS}
     outcomes: list[Outcome] = []

@@ -2,13 +2,13 @@
 
     python benchmarks/rag.py                # 30 questions, two pairs and the large model alone
     python benchmarks/rag.py --n 5 --json FILE
-    python benchmarks/rag.py --arm "large alone" --arm default --learn 10
+    python benchmarks/rag.py --arm "large alone" --arm "when it pays" --learn 10
 
 The corpus is the language reference that ships with Python, the engine that of
 ``examples/llamaindex/rag.py``: MiniLM, Qdrant, ``CitationQueryEngine``. ``rag_questions.jsonl``
 holds a pattern of each answer and words of the passage that tells it. The arms answer every
 question in turn, each on models of its own: nobody finds another's prompt in a cache. The
-arm ``default`` leaves routing where it does not pay, and learns from its first calls where that is;
+arm ``when it pays`` leaves routing where it does not, and learns from its first calls where that is;
 ``--learn`` leaves them out of the times.
 """
 
@@ -44,7 +44,7 @@ from llamaindex_glimp import GlimpRouterLLM, RoutedReplyEvent
 HERE = Path(__file__).parent
 ARMS: dict[str, dict[str, Any]] = {
     "routed": {"route": "always"},
-    "default": {},
+    "when it pays": {"route": "when_it_pays"},
     "large alone": {"threshold": -1.0},
 }
 

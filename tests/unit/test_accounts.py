@@ -371,5 +371,5 @@ class TestRouter:
         assert one.run("q").trace.route_reason == "not enough calls of this kind to compare"
 
 
-def test_by_default_the_account_decides() -> None:
-    assert GlimpRouter(model(), model()).settings.route == "when_it_pays"
+def test_by_default_every_call_is_routed() -> None:
+    assert GlimpRouter(model(), model()).settings.route == "always"
