@@ -7,8 +7,8 @@
 The corpus is the language reference that ships with Python, the engine that of
 ``examples/llamaindex/rag.py``: MiniLM, Qdrant, ``CitationQueryEngine``. ``rag_questions.jsonl``
 holds a pattern of each answer and words of the passage that tells it. The arms answer every
-question in turn, each on models of its own: nobody finds another's prompt in a cache. The
-arm ``when it pays`` leaves routing where it does not, and learns from its first calls where that is;
+question in turn, each on models of its own: nobody finds another's prompt in a cache. The arm
+``when it pays`` leaves routing where it does not, and learns from its first calls where that is;
 ``--learn`` leaves them out of the times.
 """
 
