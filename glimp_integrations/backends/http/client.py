@@ -156,9 +156,9 @@ class HttpClient:
                 yield response
             finally:
                 raw.close()  # no effect on a connection whose response was read to the end
-        except StatusError:
-            raise  # a refusal makes sense
         except Exception:
+            # A refusal, too: a proxy sends one (408) when a connection was idle for too long, and
+            # it is read as the answer to the request that crosses it.
             carrier.close()
             raise
         finally:

@@ -28,6 +28,7 @@ __all__ = ["KEY", "Conversation", "Crowd", "draw_conversation"]
 KEY = "sk-secret-endurance-0123456789"
 _LEFT = 0.04  # of the conversations are left before their end
 _SHOWN = 20  # failures are shown; all are counted
+_WIDTH = 400  # characters of their beginning and of their end
 _AFTERWARDS = ("closes afterwards", "unasked")  # happen to the next request on a connection
 _BEFORE = 2.0  # seconds for which a fault of nobody's request may be felt
 
@@ -161,7 +162,10 @@ class Crowd:
         """Count a failure, and show it if it is one of the first."""
         self.failures[what] += 1
         if len(self.shown) < _SHOWN:
-            self.shown.append(f"{what}: {' '.join(details.split())[:500]}")
+            words = " ".join(details.split())
+            if len(words) > 2 * _WIDTH:
+                words = f"{words[:_WIDTH]} ... {words[-_WIDTH:]}"
+            self.shown.append(f"{what}: {words}")
             self.show(self.shown[-1])
 
     def listen(self) -> None:
