@@ -14,7 +14,7 @@ from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.backends.http import pool
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.http.replies import TokenIds, TokenStrings
-from glimp_integrations.errors import BackendError
+from glimp_integrations.errors import BackendError, ModelError
 from wire.loopback import Handler, Loopback
 
 
@@ -106,23 +106,25 @@ def test_a_sound_connection_is_used_again(server: _Server, backend: OpenAIBacken
     assert server.accepted == 2
 
 
-def test_a_refusal_keeps_its_connection(server: _Server, backend: OpenAIBackend) -> None:
+@pytest.mark.parametrize(("status", "closed"), [(404, 0), (400, 3), (422, 3)])
+def test_a_refusal_that_may_be_unasked_closes_its_connection(
+    server: _Server, backend: OpenAIBackend, status: int, closed: int
+) -> None:
     with pytest.raises(BackendError):
         ids(backend, 1)
-    refused = _Behind.serve
+    before, refused = server.accepted, _Behind.serve
 
     def refuse(handler: _Behind, body: dict[str, Any]) -> None:
-        handler.send_json(400, {"error": "no"})
+        handler.send_json(status, {"error": "no"})
 
     try:
         _Behind.serve = refuse  # type: ignore[method-assign]
         for number in range(3):
-            with pytest.raises(BackendError):
+            with pytest.raises(ModelError):
                 ids(backend, number)
     finally:
         _Behind.serve = refused  # type: ignore[method-assign]
-
-    assert server.accepted == 2
+    assert server.accepted - before == max(1, closed)
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 200 OK\r\n", None])

@@ -72,6 +72,7 @@ class TooLargeError(Exception):
     """A body is longer than what is read of it."""
 
 
+_MISSING_ROUTE = (404, 405, 501)
 _CLOSED_CONNECTIONS = 2  # that a request may meet one after the other
 
 
@@ -156,10 +157,12 @@ class HttpClient:
                 yield response
             finally:
                 raw.close()  # no effect on a connection whose response was read to the end
-        except Exception:
+        except Exception as error:
             # A refusal, too: a proxy sends one (408) when a connection was idle for too long, and
-            # it is read as the answer to the request that crosses it.
-            carrier.close()
+            # it is read as the answer to the request that crosses it. But nobody says unasked that
+            # a route is missing.
+            if not (isinstance(error, StatusError) and error.status in _MISSING_ROUTE):
+                carrier.close()
             raise
         finally:
             carrier.give_back()
