@@ -44,7 +44,7 @@ def choose(
     if large_capabilities.in_process:
         apart, where = False, "the large model runs in this process, where its stream pauses"
     if setting != "auto":
-        _check(setting, small_capabilities, apart=apart, where=where)
+        _check(setting, small_capabilities, small.label, apart=apart, where=where)
         return setting, "asked for"
     if small_capabilities.in_process:
         return "in_process", "the small model runs in this process: its stream pauses at every step"
@@ -59,7 +59,9 @@ def choose(
     return "fused", "the small model streams log-probabilities: one request until it is unsure"
 
 
-def _check(setting: Strategy, small: Capabilities, *, apart: bool | None, where: str) -> None:
+def _check(
+    setting: Strategy, small: Capabilities, label: str, *, apart: bool | None, where: str
+) -> None:
     """Refuse a strategy that these models cannot follow."""
     if setting == "in_process" and not small.in_process:
         raise ConfigError(
@@ -69,8 +71,8 @@ def _check(setting: Strategy, small: Capabilities, *, apart: bool | None, where:
     streams = small.streamed_logprobs or not small.top_logprobs
     if setting in ("fused", "overlap") and not streams:
         raise ConfigError(
-            f"strategy {setting!r} needs log-probabilities in the small model's stream, and this "
-            "server sends none: use 'two_request' or 'auto'"
+            f"strategy {setting!r} needs log-probabilities in the small model's stream, and "
+            f"{label} sends none: use 'two_request' or 'auto'"
         )
     if setting == "overlap" and apart is False:
         raise ConfigError(
