@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.strict_json import plain, well_formed
-from glimp_integrations.trace.files import write
+from glimp_integrations.strict_json import plain
+from glimp_integrations.trace.files import complaint_of_file, write
 
 __all__ = [
     "PREFIX",
@@ -115,7 +115,7 @@ class Calibration(_Stored):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise ConfigError(
-                f"{str(path)!r} is not a calibration file: {_complaint(error)}; "
+                f"{str(path)!r} is not a calibration file: {complaint_of_file(error)}; "
                 "make one with `glimp calibrate`"
             ) from None
 
@@ -128,16 +128,6 @@ class Calibration(_Stored):
         data = plain(self.model_dump(mode="json"))
         text = json.dumps(data, indent=1, ensure_ascii=False) + "\n"
         write(path, text, "the calibration")
-
-
-def _complaint(error: ValidationError) -> str:
-    """The first field that is wrong, its value, and what was expected."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"])) or "the file"
-    if first["type"] in ("missing", "json_invalid"):
-        return f"{where}: {first['msg']}"
-    value = well_formed(repr(first["input"]))
-    return f"{where} is {value[:60]}: {first['msg']}"
 
 
 class _Calibrated(float):

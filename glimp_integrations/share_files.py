@@ -6,9 +6,6 @@ The file holds numbers only: H in nats of the last steps, by place, and who wrot
 from __future__ import annotations
 
 import json
-import os
-import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,8 +15,7 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.method.large_share import LargeShare
 from glimp_integrations.method.policy import Place, RoutingPolicy
 from glimp_integrations.method.rule import name_of
-from glimp_integrations.strict_json import well_formed
-from glimp_integrations.trace.files import write
+from glimp_integrations.trace.files import complaint_of_file, write
 
 __all__ = ["load_share", "save_share"]
 
@@ -55,19 +51,7 @@ def save_share(policy: RoutingPolicy, path: str | Path) -> None:
         )
     state = policy.__getstate__()
     text = json.dumps({"format": 1, **state, "share": float(policy.share)}, allow_nan=False)
-    # Two threads, or two processes, that save at once do not write into each other's file.
-    unfinished = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
-    try:
-        write(unfinished, text + "\n", "what the wanted share has learned")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise ConfigError(
-            f"what the wanted share has learned cannot be written to {path}: {error.strerror}. "
-            "Choose a file in a folder that exists, may be written to and has room"
-        ) from error
-    finally:
-        with suppress(OSError, ValueError):
-            os.unlink(unfinished)
+    write(path, text + "\n", "what the wanted share has learned")
 
 
 def load_share(path: str | Path) -> LargeShare:
@@ -88,18 +72,9 @@ def load_share(path: str | Path) -> LargeShare:
         learned = _Learned.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(
-            f"{str(path)!r} is not a file of save_share(): {_complaint(error)}; delete it and "
-            "begin anew with large_share=0.25"
+            f"{str(path)!r} is not a file of save_share(): {complaint_of_file(error)}; delete "
+            "it and begin anew with large_share=0.25"
         ) from None
     policy = LargeShare(learned.share, learned.prior)
     policy.seen = learned.seen
     return policy
-
-
-def _complaint(error: ValidationError) -> str:
-    """The first place that is wrong, its value, and what was expected."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"])) or "the file"
-    if first["type"] in ("missing", "json_invalid"):
-        return f"{where}: {first['msg']}"
-    return f"{where} is {well_formed(repr(first['input']))[:60]}: {first['msg']}"

@@ -85,7 +85,6 @@ class _Account:
 
     routed: deque[Outcome] = field(default_factory=_window)
     alone: deque[Outcome] = field(default_factory=_window)
-    calls: int = 0
     verdict: Route | None = None
     until_trial: int = _FIRST_TRIAL
     between_trials: int = _FIRST_TRIAL
@@ -108,7 +107,6 @@ class Accounts:
         """
         with self._lock:
             account = self._accounts.setdefault(kind, _Account())
-            account.calls += 1
             if account.verdict is None:
                 return self._learn(account)
             account.until_trial -= 1

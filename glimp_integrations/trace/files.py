@@ -21,7 +21,7 @@ from glimp_integrations.strict_json import well_formed
 from glimp_integrations.trace.records import FORMAT, Record, TraceData
 from glimp_integrations.whole_files import write_whole
 
-__all__ = ["Saved", "decode", "first_complaint", "load", "parse", "write"]
+__all__ = ["Saved", "complaint_of_file", "decode", "first_complaint", "load", "parse", "write"]
 
 RecordClass = TypeVar("RecordClass", bound=Record)
 
@@ -240,6 +240,15 @@ def first_complaint(error: ValidationError, *, skip: int = 0) -> str:
     if first["type"] == "missing":
         return f"{field} is missing"
     return f"{field} is {_short(first['input'])}: {first['msg']}"
+
+
+def complaint_of_file(error: ValidationError) -> str:
+    """The first complaint about a whole file: the place, its value, and what was expected."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"])) or "the file"
+    if first["type"] in ("missing", "json_invalid"):
+        return f"{where}: {first['msg']}"
+    return f"{where} is {well_formed(repr(first['input']))[:60]}: {first['msg']}"
 
 
 def _is_threshold(value: float | str | None) -> bool:

@@ -276,7 +276,7 @@ class TestFiles:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("os.replace", full)
-        with pytest.raises(ConfigError, match=r"share\.json\S*: No space left on device"):
+        with pytest.raises(ConfigError, match=r"share\.json: No space left on device"):
             save_share(LargeShare(0.5), path)
         assert path.read_text() == before
         assert [file.name for file in tmp_path.iterdir()] == ["share.json"]
