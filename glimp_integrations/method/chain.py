@@ -168,7 +168,7 @@ class Chain:
     @property
     def can_close(self) -> bool:
         """Whether the thinking may be ended here, and an answer follows."""
-        return self._answer_is_separate
+        return self.phase == "thinking" or (self.phase == "chain" and self.plan.forced is not None)
 
     @property
     def schema(self) -> Mapping[str, Any] | None:
@@ -428,16 +428,11 @@ class Chain:
             self._enter_answer(self.plan.forced)
         elif end in ("tool_call", "json"):
             self._enter_answer(self.plan.constraint_after(trigger))
-        elif self._answer_is_separate:
+        elif self.can_close:
             self._enter_answer_after_chain(by_model=False)
         else:
             self._enter("done")
         return held_back
-
-    @property
-    def _answer_is_separate(self) -> bool:
-        """Whether an answer follows where the chain is ended for it."""
-        return self.phase == "thinking" or (self.phase == "chain" and self.plan.forced is not None)
 
     def _enter_answer_after_chain(self, *, by_model: bool) -> None:
         if self.phase == "thinking":

@@ -189,22 +189,17 @@ class OpenAIBackend(Endpoint):
         found, known = await copy._discover(), self._capabilities
         # One odd reply, to a question that calls share, would spoil all of them. If it lasts, the
         # next one is believed.
-        self._doubted = (
-            not self._doubted and known is not None and self._is_poorer(found, copy.server)
-        )
-        self._stale = self._doubted
-        if self._doubted and known is not None:
+        if known and not self._doubted and self._is_poorer(found, known, copy.server):
+            self._doubted = self._stale = True
             return known
+        self._doubted = self._stale = False
         for name in _FOUND_OUT:
             setattr(self, name, getattr(copy, name))
         self._capabilities = found
         return found
 
-    def _is_poorer(self, found: Capabilities, server: ServerProfile) -> bool:
+    def _is_poorer(self, found: Capabilities, known: Capabilities, server: ServerProfile) -> bool:
         """Whether less was found out than is known."""
-        known = self._capabilities
-        if known is None:
-            return False
         return (
             (server is GENERIC and self.server is not GENERIC)
             or (found.template is None and known.template is not None)
