@@ -142,6 +142,18 @@ def test_prompt_wrapped_in_a_template(
         assert part in str(error)
 
 
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+def test_conversation_rendered_to_nothing(
+    serve: Serve, connect: Connect, routed: Routed, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(engine=engine)
+    monkeypatch.setattr(server, "render" if engine == "llama.cpp" else "detokenize", lambda *_: "")
+    error = failure(routed(connect(server)), BackendError)
+    assert "prompt is ''" in str(error)
+    sent = [seen.body["prompt"] for seen in server.seen("/v1/completions")]
+    assert "" not in sent  # from nothing, a model writes anything
+
+
 def test_no_logprobs_as_small_model(serve: Serve, connect: Connect, routed: Routed) -> None:
     server = serve(CHAIN, logprobs=0)
     error = failure(routed(connect(server)), UnsuitableEndpointError)

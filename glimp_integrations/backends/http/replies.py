@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     TypeAdapter,
     ValidationError,
     with_config,
@@ -128,6 +129,10 @@ def checked(value: Any, shape: type[T]) -> T:
 @cache
 def _adapter(shape: Any) -> TypeAdapter[Any]:
     return TypeAdapter(shape)
+
+
+# No template renders a conversation to nothing. From an empty prompt a model writes anything.
+WrittenText = Annotated[str, StringConstraints(min_length=1)]
 
 
 def _text_or_none(value: Any) -> Any:
@@ -366,7 +371,7 @@ class TokenStrings(TypedDict, total=False):
 class Prompt(TypedDict):
     """The reply of ``POST /apply-template`` (llama.cpp) and of ``POST /detokenize`` (vLLM)."""
 
-    prompt: str
+    prompt: WrittenText
 
 
 class DetokenizedText(TypedDict):
@@ -403,7 +408,7 @@ class OllamaShow(TypedDict, total=False):
 class OllamaDebug(TypedDict, total=False):
     """The rendered prompt in a reply of ``POST /api/chat``."""
 
-    rendered_template: str | None
+    rendered_template: WrittenText | None
 
 
 @_open
@@ -433,5 +438,5 @@ class TgiToken(TypedDict):
 class TgiPrompt(TypedDict):
     """The reply of TGI's ``POST /chat_tokenize``."""
 
-    templated_text: str
+    templated_text: WrittenText
     tokenize_response: list[TgiToken]
