@@ -16,45 +16,18 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Literal
+
+from glimp_integrations.method.cost_ratio import Outcome, Ratio, Route, money_ratio, time_ratio
 
 __all__ = ["ROUTED", "Accounts", "Outcome", "Plan", "Route"]
 
-Route = Literal["routed", "large_alone"]
-"""Whether both models write a call, or the large one writes all of it."""
-
-_REMEMBERED = 12  # calls of a kind, routed and alone each
-_CLEAR = 0.1  # what a first comparison of few calls has to differ by
-_LEARNING = 8  # calls of a kind, after which the comparison stands whatever it says
-_DEARER, _CHEAPER = 1.02, 0.97  # to change over, and back: not at every breath of the machine
+_REMEMBERED = 24  # calls of a kind, routed and alone each
+_FEWEST = 4  # routed calls of a kind, before which nothing is said; half as many alone
+_LEARNING = 24  # calls of a kind, after which the ratio stands, however unsure
+_CHEAPER = 0.97  # to change back: not at every breath of the machine
 _FIRST_TRIAL, _LAST_TRIAL = 16, 128  # calls between trials of the other way; doubled each time
 _CONVINCING = 3  # trials that routing has to win before calls are routed again
 _NOTICED = 1.0  # seconds; below this nothing is compared
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one call took.
-
-    Attributes:
-        route: How it was written.
-        seconds: From the first request to the last token.
-        tokens: Of the reply, reasoning included.
-        prompt: Length of the prompt, in any one unit.
-        writing: Seconds and tokens of the large model after the first token of its steps.
-        cost: In the currency of the prices; ``None``: no prices.
-        alone_cost: What the large model alone would have cost; ``None``: likewise.
-        large_share: The large model's share of the steps that were decided, 0 to 1.
-    """
-
-    route: Route
-    seconds: float
-    tokens: int
-    prompt: int
-    writing: tuple[float, int] = (0.0, 0)
-    cost: float | None = None
-    alone_cost: float | None = None
-    large_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +102,13 @@ class Accounts:
         """What routed calls took, over what the large model alone would have; ``None``: unknown."""
         with self._lock:
             account = self._accounts.get(kind)
-            return None if account is None else self._ratio(account)
+            ratio = None if account is None else self._ratio(account)
+            return None if ratio is None else ratio.value
 
     # -- inside ------------------------------------------------------------------------------
 
     def _learn(self, account: _Account) -> Plan:
+        """Both ways in turn, until it is clear which takes less."""
         routed, alone = len(account.routed), len(account.alone)
         waits = sum(outcome.seconds for outcome in account.routed) < _NOTICED
         if routed < 2 or waits or self._has_prices(account) or routed <= alone + 1:
@@ -164,50 +139,45 @@ class Accounts:
 
     def _judge(self, account: _Account) -> None:
         ratio = self._ratio(account)
-        if ratio is None or len(account.routed) < 2:
+        if ratio is None:
             return
-        if account.verdict is None:
-            # Two of each at least: one call may be anything.
-            enough = self._has_prices(account) or len(account.alone) > 1
-            clear = enough and abs(ratio - 1) > _CLEAR
-            if clear or len(account.routed) + len(account.alone) >= _LEARNING:
-                account.verdict = "routed" if ratio <= 1 else "large_alone"
-        elif account.verdict == "routed" and ratio > _DEARER:
-            account.verdict = "large_alone"
-        elif account.verdict == "large_alone" and self._pays_by_now(account):
-            account.verdict = "routed"
+        verdict = self._verdict(account, ratio)
+        if verdict is None or verdict == account.verdict:
+            return
+        if account.verdict == "large_alone":
             while len(account.routed) > _CONVINCING:
                 account.routed.popleft()
-        else:
-            return
+        account.verdict = verdict
         account.until_trial = account.between_trials = _FIRST_TRIAL
+
+    def _verdict(self, account: _Account, ratio: Ratio) -> Route | None:
+        """What an account says by now; ``None``: nothing yet, or nothing new."""
+        if account.verdict == "routed":
+            return "large_alone" if ratio.loses else None
+        if account.verdict == "large_alone":
+            return "routed" if self._pays_by_now(account) else None
+        few = len(account.routed) < _FEWEST
+        few |= not self._has_prices(account) and 2 * len(account.alone) < _FEWEST
+        calls = len(account.routed) + len(account.alone)
+        if few or not (ratio.loses or ratio.wins or calls >= _LEARNING):
+            return None
+        return "routed" if ratio.value <= 1 else "large_alone"
 
     def _pays_by_now(self, account: _Account) -> bool:
         """Whether the last trials say so. They are rare, and older ones are of another time."""
         last = self._ratio(account, latest=1)
-        if last is not None and last < _CHEAPER:
+        if last is not None and last.value < _CHEAPER:
             account.until_trial = min(account.until_trial, 1)  # look again at once
         few = self._ratio(account, latest=_CONVINCING)
-        return few is not None and few < _CHEAPER
+        return few is not None and few.value < _CHEAPER
 
-    def _ratio(self, account: _Account, latest: int = _REMEMBERED) -> float | None:
+    def _ratio(self, account: _Account, latest: int = _REMEMBERED) -> Ratio | None:
         routed = list(account.routed)[-latest:]
-        if not routed:
+        if routed and self._has_prices(account):
+            return money_ratio(routed)
+        if sum(outcome.seconds for outcome in routed) < _NOTICED:
             return None
-        if self._has_prices(account):
-            alone = sum(outcome.alone_cost or 0.0 for outcome in routed)
-            return sum(outcome.cost or 0.0 for outcome in routed) / alone if alone else None
-        took = sum(outcome.seconds for outcome in routed)
-        if not account.alone or took < _NOTICED:
-            return None
-        seconds = sum(wrote for wrote, _ in self._writing)
-        tokens = sum(written for _, written in self._writing)
-        token = seconds / tokens if tokens else 0.0
-        # What is not writing is reading: as long as the prompt is.
-        reading = sum(max(0.0, o.seconds - token * o.tokens) for o in account.alone)
-        reading /= max(1, sum(outcome.prompt for outcome in account.alone))
-        alone = sum(reading * o.prompt + token * o.tokens for o in routed)
-        return took / alone if alone else None
+        return time_ratio(routed, account.alone, self._writing)
 
     @staticmethod
     def _has_prices(account: _Account) -> bool:
@@ -215,9 +185,10 @@ class Accounts:
 
     def _words(self, account: _Account) -> str:
         ratio = self._ratio(account)
+        value = 0.0 if ratio is None else ratio.value
         what = "money" if self._has_prices(account) else "time"
         calls = len(account.routed)
-        return f"routing took {ratio or 0.0:.2f} times the large model's {what} in {calls} calls"
+        return f"routing took {value:.2f} times the large model's {what} in {calls} calls"
 
     @staticmethod
     def _cause(account: _Account) -> str:
