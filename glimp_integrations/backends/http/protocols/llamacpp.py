@@ -10,14 +10,14 @@ Sources: llama.cpp ``tools/server/README.md`` ("POST /completion": ``stop``, ``r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from glimp_integrations.backends.base import Report
 from glimp_integrations.backends.http.chunks import note_counts, note_usage
 from glimp_integrations.backends.http.protocols.base import ChunkParser, RequestContext, choice_of
 from glimp_integrations.backends.http.protocols.completions import Completions
-from glimp_integrations.backends.http.replies import NativeChunk
+from glimp_integrations.backends.http.replies import NativeChunk, ReplyError
 
 __all__ = ["LlamaCpp"]
 
@@ -47,13 +47,17 @@ class LlamaCpp(Completions):
         return body
 
     def parser(self, context: RequestContext) -> ChunkParser:
-        return _NativeParser() if context.request.stop else super().parser(context)
+        stop = context.request.stop
+        return NativeParser(stop) if stop else super().parser(context)
 
 
-class _NativeParser(ChunkParser):
+class NativeParser(ChunkParser):
     """Parses ``POST /completion``; choices also carry token ids and the stop string."""
 
     shape = NativeChunk
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = stop
 
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
         note_usage(chunk, report)
@@ -65,4 +69,7 @@ class _NativeParser(ChunkParser):
         finish = _ENDS.get(chunk.get("stop_type") or "") if chunk.get("stop") else None
         choice = choice_of(chunk.get("content") or "", None, finish)
         stop = chunk.get("stopping_word") or ""
+        if stop not in self._stop and (stop or finish == "stop_string"):
+            # It stands for text that was cut off, so a wrong one would become a part of the reply.
+            raise ReplyError(f"stopping_word is {stop!r}, which is none of the request's `stop`")
         return [{**choice, "ids": chunk.get("tokens") or [], "stop_string": stop}]
