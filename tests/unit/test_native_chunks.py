@@ -18,7 +18,7 @@ def test_the_stop_string_is_given_back() -> None:
 
 @pytest.mark.parametrize("word", ["\n", "\ufffd", "", None])
 def test_a_stop_string_that_nobody_asked_for_becomes_no_text(word: str | None) -> None:
-    with pytest.raises(ReplyError, match="stopping_word is .*none of the request's `stop`"):
+    with pytest.raises(ReplyError, match=r"stopping_word is .*none of the request's `stop`"):
         NativeParser(["\n\n", "</think>"]).choices({**END, "stopping_word": word}, Report())
 
 
