@@ -1,0 +1,1 @@
+"""Models of random weights in the shapes of real pairs: what routing takes on a card."""
