@@ -71,17 +71,13 @@ def _length(message: Mapping[str, Any]) -> int:
 def outcome_of(call: Call, result: RoutedAnswer) -> Outcome:
     """What a call took."""
     steps = result.trace.steps
-    own = [s for s in steps if s.author == "large" and s.tokens > 1 and s.first_token_seconds]
     return Outcome(
         route="routed" if call.large_alone is None else "large_alone",
         # Not the whole call: loading a model at the first one says nothing about the next.
         seconds=sum(step.seconds for step in steps),
         tokens=sum(step.tokens for step in steps),
         prompt=prompt_length(call),
-        writing=(
-            sum(step.seconds - (step.first_token_seconds or 0.0) for step in own),
-            sum(step.tokens - 1 for step in own),
-        ),
+        writing=result.trace.writing("large"),
         cost=result.trace.cost,
         alone_cost=result.trace.large_alone_cost,
         large_share=result.trace.large_step_share,

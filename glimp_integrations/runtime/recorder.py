@@ -124,12 +124,10 @@ class Recorder:
         )
         if len(self._records) <= step.index:
             self._records.append(record)
-            if step.tokens > 1 and self._first is not None:
-                seconds, tokens = self._writing.get(step.author, (0.0, 0))
-                self._writing[step.author] = (
-                    seconds + record.seconds - self._first,
-                    tokens + step.tokens - 1,
-                )
+            seconds, tokens = record.writing
+            if tokens:
+                before = self._writing.get(step.author, (0.0, 0))
+                self._writing[step.author] = (before[0] + seconds, before[1] + tokens)
         return record
 
     def result(self) -> RoutedAnswer:

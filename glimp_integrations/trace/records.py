@@ -109,6 +109,17 @@ class StepRecord(Record):
         return self.entropy is not None or self.policy is not None
 
     @property
+    def writing(self) -> tuple[float, int]:
+        """Seconds from its first token to its end, and the tokens written in them.
+
+        What came before the first token is waiting and reading. ``(0.0, 0)`` where the step shows
+        no speed of writing: it has one token, or its author failed before any.
+        """
+        if self.first_token_seconds is None or self.tokens < 2:
+            return 0.0, 0
+        return self.seconds - self.first_token_seconds, self.tokens - 1
+
+    @property
     def level(self) -> float:
         """The threshold as a number of nats; NaN where there was none."""
         return math.nan if self.threshold is None else float(self.threshold)
@@ -243,6 +254,11 @@ class TraceData(Record):
     def tokens(self, author: Author) -> int:
         """Kept tokens written by one model."""
         return sum(step.tokens for step in self.steps if step.author == author)
+
+    def writing(self, author: Author) -> tuple[float, int]:
+        """The sums of :attr:`StepRecord.writing` over the steps of one model."""
+        parts = [step.writing for step in self.steps if step.author == author]
+        return sum(seconds for seconds, _ in parts), sum(tokens for _, tokens in parts)
 
     @property
     def discarded_tokens(self) -> int:
