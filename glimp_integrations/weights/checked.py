@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from glimp_integrations.weights.catalog import WeightFile
+from glimp_integrations.whole_files import write_whole
 
 __all__ = ["Identity", "identity_of", "is_known", "remember", "sha256_of"]
 
@@ -57,15 +56,7 @@ def remember(path: Path, identity: Identity) -> None:
     """
     _remembered[path] = identity
     with suppress(OSError):
-        # Under a new name first, so that no half of a note is read and no link is followed.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as note:
-                json.dump(identity, note)
-            os.chmod(name, 0o644)  # as other users of the folder have to read it
-            os.replace(name, _note_of(path))
-        except OSError:
-            os.unlink(name)
+        write_whole(_note_of(path), json.dumps(identity).encode(), follow_links=False)
 
 
 def _note_of(path: Path) -> Path:

@@ -31,6 +31,11 @@ def stopped(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
 def half(path: Path, _: Any) -> NoReturn:
     """A disk that takes the beginning, where the text goes straight into the file."""
     path.write_bytes(b"{")
@@ -101,6 +106,30 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 
 @posix
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_replaced_where_none_may_be_followed(tmp_path: Path, exists: bool) -> None:
+    target, link = tmp_path / "target", tmp_path / "t.json"
+    if exists:
+        target.write_bytes(b"precious")
+        target.chmod(0o600)
+    link.symlink_to(target)
+    write_whole(link, b"new", follow_links=False)
+    assert not link.is_symlink() and link.read_bytes() == b"new"
+    assert target.exists() == exists and (not exists or target.read_bytes() == b"precious")
+    assert stat.S_IMODE(link.stat().st_mode) == 0o666 & ~umask()
+    write_whole(link, b"newer", follow_links=False)
+    assert link.read_bytes() == b"newer"
+
+
+@posix
+def test_a_folder_is_no_file_to_replace(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path / "folder", b"x", follow_links=False)
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@posix
 def test_what_is_no_plain_file_is_written_in_place(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -126,6 +155,9 @@ def test_a_folder_that_takes_no_other_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         os, "open", lambda p, *a, **k: refuse() if str(p).endswith(".part") else real(p, *a, **k)
     )
+    with pytest.raises(PermissionError):
+        write_whole(path, b"half of it", follow_links=False)
+    assert path.read_bytes() == b"old"
     write_whole(path, b"new")
     assert path.read_bytes() == b"new"
     with pytest.raises(PermissionError):

@@ -142,10 +142,10 @@ class TestCachedFile:
     def test_a_folder_that_cannot_be_written_serves_all_the_same(
         self, cached: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
     ):
-        def read_only(**place: Any) -> NoReturn:
+        def read_only(*_: Any, **options: Any) -> NoReturn:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        monkeypatch.setattr("tempfile.mkstemp", read_only)
+        monkeypatch.setattr(checked, "write_whole", read_only)
         assert [ensure(FILE, quiet=True) for _ in range(3)] == [cached] * 3
         assert hashed == [cached]
 
@@ -180,6 +180,21 @@ class TestLinks:
         os.mkfifo(victim.with_name("pipe"))
         with pytest.raises(ConfigError, match="no plain file"):
             disk.open_part(victim.with_name("pipe"))
+
+    def test_a_note_that_is_a_link_is_replaced(
+        self, cached: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+    ):
+        victim = cached.with_name("victim")
+        victim.write_bytes(b"precious")
+        note = cached.with_name("tiny.gguf.sha256.json")
+        note.symlink_to(victim)
+        ensure(FILE, quiet=True)
+        assert victim.read_bytes() == b"precious"
+        assert not note.is_symlink() and json.loads(note.read_bytes())["sha256"] == FILE.sha256
+        next_start(monkeypatch)
+        ensure(FILE, quiet=True)
+        assert hashed == [cached]
+        assert set(os.listdir(cached.parent)) == {cached.name, note.name, victim.name}
 
     @pytest.mark.usefixtures("from_hub")
     def test_a_lock_that_is_a_link_is_refused(self, victim: Path):
