@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from copy import deepcopy
 from typing import Any, Self
@@ -11,6 +11,7 @@ from glimp_integrations import io_loop
 from glimp_integrations.backends.base import Backend, Message
 from glimp_integrations.backends.model_strings import resolve
 from glimp_integrations.calibrated_threshold import CalibratedShare, Conditions
+from glimp_integrations.callers import Line, users_line
 from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.conversation.prompt import TEXT, build
 from glimp_integrations.conversation.text_agents import read_by_marks
@@ -22,7 +23,7 @@ from glimp_integrations.method.priors import prior_of, scaled
 from glimp_integrations.method.rule import Threshold
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.runtime import pair_info
-from glimp_integrations.runtime.call import Call, hooked
+from glimp_integrations.runtime.call import Call, Events, hooked
 from glimp_integrations.runtime.failures import asked
 from glimp_integrations.runtime.loop import route
 from glimp_integrations.runtime.measuring import conditions
@@ -156,13 +157,15 @@ class GlimpRouter:
             UnsuitableEndpointError: A server lacks what routing needs.
             BackendError: A model failed; ``.partial`` holds what was written.
         """
-        return io_loop.call(lambda: result_of(self._events(messages, changes, output)()))
+        events = self._events(messages, changes, output)
+        return io_loop.call(lambda: result_of(events()))
 
     async def arun(
         self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any
     ) -> RoutedAnswer:
         """Asynchronous :meth:`run`. Cancelling it stops the models."""
-        return await io_loop.acall(lambda: result_of(self._events(messages, changes, output)()))
+        events = self._events(messages, changes, output)
+        return await io_loop.acall(lambda: result_of(events()))
 
     def stream(
         self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any
@@ -172,13 +175,13 @@ class GlimpRouter:
         Closing the iterator stops the models.
         """
         # No generator itself: context variables (tracing spans) are those of this call.
-        return io_loop.iterate(lambda: self._events(messages, changes, output)())
+        return io_loop.iterate(self._events(messages, changes, output))
 
     def astream(
         self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any
     ) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`stream`."""
-        return io_loop.aiterate(lambda: self._events(messages, changes, output)())
+        return io_loop.aiterate(self._events(messages, changes, output))
 
     def pair_info(self) -> pair_info.PairInfo:
         """What both models have in common; they are asked, and loaded, by the first call.
@@ -289,11 +292,19 @@ class GlimpRouter:
         await self.aclose()
 
     def _events(
+        self, messages: str | Sequence[Message], changes: dict[str, Any], output: OutputSpec
+    ) -> Events:
+        """The events of a call that is made now; it is checked where it runs."""
+        line = users_line()
+        return lambda: self._checked(messages, changes, output, line)()
+
+    def _checked(
         self,
         messages: str | Sequence[Message],
         changes: dict[str, Any],
         output: OutputSpec,
-    ) -> Callable[[], AsyncGenerator[Event, None]]:
+        line: Line,
+    ) -> Events:
         checked = check_messages(messages)
         settings = self.settings
         if fixed := sorted(FIXED & set(changes)):
@@ -303,7 +314,8 @@ class GlimpRouter:
             changes = {**changes, "untagged_answer": "whole"}
         if changes:
             settings = settings.changed(changes)
-        call = Call(settings, self.small, self.large, checked, output, self.policy_of(settings))
+        policy = self.policy_of(settings)
+        call = Call(settings, self.small, self.large, checked, output, line, policy)
         return hooked(call, lambda: route(call, self.speed, self.accounts))
 
 

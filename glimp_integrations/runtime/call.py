@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from glimp_integrations.backends.base import Backend, Message
+from glimp_integrations.callers import Line
 from glimp_integrations.method.accounts import ROUTED, Plan
 from glimp_integrations.method.policy import Author, RoutingPolicy
 from glimp_integrations.output.spec import OutputSpec
@@ -27,6 +28,7 @@ class Call:
         large: The large model.
         messages: The conversation, checked.
         output: What is asked for besides text.
+        line: The user's line that made the call.
         policy: Decides who writes a step; ``None``: the settings' threshold.
         plan: Whether it is routed at all, and why.
     """
@@ -36,6 +38,7 @@ class Call:
     large: Backend
     messages: Sequence[Message]
     output: OutputSpec
+    line: Line
     policy: RoutingPolicy | None = None
     plan: Plan = ROUTED
 

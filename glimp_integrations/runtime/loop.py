@@ -66,7 +66,7 @@ async def route(
     if plan is not None:
         call = replace(call, plan=plan)
         if plan.warning:
-            warnings.warn(plan.warning, RoutingCostWarning, stacklevel=2)
+            warnings.warn_explicit(plan.warning, RoutingCostWarning, *call.line)
     try:
         ready = await _prepared(call, speed)
         try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.method.accounts import Accounts, Outcome, Plan
 from langchain_glimp import ChatGlimpRouter
+from llamaindex_glimp import GlimpRouterLLM
 
 KIND = "text, prompts up to 1000 characters #abcd"
 
@@ -291,6 +293,11 @@ def called(one: Any, times: int) -> list[Any]:
         return [one.run("q") for _ in range(times)]
 
 
+async def drained(events: AsyncIterator[object]) -> None:
+    async for _ in events:
+        pass
+
+
 def streamed(one: GlimpRouter) -> tuple[str, RoutedAnswer]:
     *events, last = one.stream("q")
     return "".join(getattr(event, "text", "") for event in events), last.result
@@ -337,6 +344,28 @@ class TestRouter:
             answers = [streamed(one) for _ in range(9)]
         assert {text for text, _ in answers} == {"Think a.\n\nThen b.\n\n4"}
         assert [result.trace.route for _, result in answers[6:]] == ["large_alone"] * 3
+
+    @pytest.mark.parametrize(
+        ("make", "ask"),
+        [
+            (GlimpRouter, lambda one: one.run("q")),
+            (GlimpRouter, lambda one: asyncio.run(one.arun("q"))),
+            (GlimpRouter, lambda one: [*one.stream("q")]),
+            (GlimpRouter, lambda one: asyncio.run(drained(one.astream("q")))),
+            (ChatGlimpRouter, lambda one: one.invoke("q")),
+            (ChatGlimpRouter, lambda one: [*one.stream("q")]),
+            (ChatGlimpRouter, lambda one: asyncio.run(one.ainvoke("q"))),
+            (GlimpRouterLLM, lambda one: one.complete("q")),
+            (GlimpRouterLLM, lambda one: [*one.stream_complete("q")]),
+        ],
+        ids=itertools.count(),
+    )
+    def test_the_warning_names_the_users_line(self, make: Any, ask: Any) -> None:
+        one = losing(make=make)
+        with pytest.warns(RoutingCostWarning) as told:
+            [ask(one) for _ in range(7)]
+        lines = [(w.filename, w.lineno) for w in told if w.category is RoutingCostWarning]
+        assert lines == [(__file__, ask.__code__.co_firstlineno)]
 
     def test_kinds_are_told_apart(self) -> None:
         one = losing()
