@@ -5,10 +5,14 @@ from __future__ import annotations
 import typer
 
 from glimp_integrations import io_loop
+from glimp_integrations.backends.base import Backend
 from glimp_integrations.backends.http.check import EndpointReport
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.model_strings import parse
-from glimp_integrations.errors import ConfigError
+from glimp_integrations.conversation.earlier_reasoning import PROBE, name_in
+from glimp_integrations.conversation.messages import check_messages
+from glimp_integrations.conversation.prompt import build
+from glimp_integrations.errors import ConfigError, GlimpError
 from glimp_integrations.router import GlimpRouter
 from glimp_integrations.runtime.strategy import choose
 
@@ -52,10 +56,23 @@ def _examine(model: str, role: str, *, must_serve: bool) -> bool:
         return True  # a model of this process has nothing to check, but its speed is measured
     try:
         report = io_loop.call(backend.check)
+        _print(report)
+        if report.reached:
+            typer.echo(io_loop.call(lambda: _earlier_reasoning(backend)))
     finally:
         backend.close()
-    _print(report)
     return report.usable_as_small if role == "small" else report.usable_as_large
+
+
+async def _earlier_reasoning(backend: Backend) -> str:
+    """Whether ``keep_reasoning`` has an effect with this model, in words."""
+    try:
+        prompt = await build(backend, check_messages(PROBE))
+    except GlimpError as error:
+        return f"earlier reasoning (keep_reasoning): {error}"
+    if name_in(prompt.text) is None:
+        return "earlier reasoning: not read, so keep_reasoning has no effect"
+    return f"earlier reasoning: read as {backend.reasoning_name} (see keep_reasoning)"
 
 
 def _measure(small: str, large: str) -> None:

@@ -10,10 +10,12 @@ import pytest
 from real_templates import Templated, source
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 from glimp_integrations import io_loop
 from glimp_integrations.backends import chat_templates
 from glimp_integrations.backends.http.protocols.chat import header
+from glimp_integrations.cli.app import app
 from glimp_integrations.conversation import prompt
 from glimp_integrations.conversation.earlier_reasoning import NAMES, PROBE
 from glimp_integrations.conversation.messages import check_messages
@@ -89,3 +91,30 @@ def test_services_that_continue_a_chat_are_given_none() -> None:
     for messages in (LOOP, PROBE):
         line = header(messages, thinks=True)
         assert not any(word in line for word in (THOUGHT, "thought", *NAMES))
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "told"),
+    [
+        ("Qwen3.5-4B", "reasoning", "earlier reasoning: read as reasoning (see keep_reasoning)"),
+        ("Qwen3.5-4B", "thoughts", "earlier reasoning: not read, so keep_reasoning has no effect"),
+    ],
+)
+def test_glimp_check_says_whether_the_model_reads_it(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, takes: str, told: str
+) -> None:
+    async def shows_tools(_: Any) -> bool:  # the fake server passes no tools to its template
+        return True
+
+    monkeypatch.setattr(prompt, "shows_tools", shows_tools)
+    server = serve(engine="vllm")
+    renders(server, name, takes)
+    result = CliRunner().invoke(app, ["check", "large", server.model_string])
+    assert told in result.output.splitlines(), result.output
+
+
+def test_glimp_check_asks_no_server_that_was_not_reached(unused_tcp_port: int) -> None:
+    result = CliRunner().invoke(
+        app, ["check", "large", f"openai:m@http://127.0.0.1:{unused_tcp_port}/v1"]
+    )
+    assert "earlier reasoning" not in result.output

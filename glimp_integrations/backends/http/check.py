@@ -55,6 +55,11 @@ class EndpointReport:
     results: list[ProbeResult] = field(default_factory=list)
 
     @property
+    def reached(self) -> bool:
+        """Whether the server is there and serves the model."""
+        return any(r.probe == "P0 identity" and r.verdict != "fail" for r in self.results)
+
+    @property
     def usable_as_large(self) -> bool:
         """Whether the endpoint can continue exact text."""
         return all(r.verdict != "fail" for r in self.results if r.probe != "P2 logprobs")
