@@ -222,6 +222,12 @@ class RoutingSettings(BaseModel):
         description="Most tokens of the answer. Where a model does not think in tags, the whole "
         "reply is the chain, and this limits the reply.",
     )
+    max_completion_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most kept tokens of reasoning and answer together, as in OpenAI's API; None: "
+        "only the two limits above. A quarter is kept for the answer, if it may take that much.",
+    )
     answer_by: Literal["large", "small", "router"] = Field(
         default="large",
         description="Who writes after the end of thinking; 'router': step by step, decided by H as "

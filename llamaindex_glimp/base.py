@@ -139,6 +139,7 @@ class GlimpRouterLLM(Serializable, ToolCalling, StructuredPrediction):
         window = self.context_window or (info and info.context_window) or DEFAULT_CONTEXT_WINDOW
         tagged = info.thinks_in_tags if info and self.think_tags is None else self.think_tags
         reply = self.max_tokens + (self.max_thinking_tokens if tagged else 0)
+        reply = min(reply, self.max_completion_tokens or reply)
         calls = self.is_function_calling_model
         if calls is None and info is not None:
             authors = {"small", "large"} if self.answer_by == "router" else {self.answer_by}

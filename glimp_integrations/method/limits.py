@@ -23,6 +23,8 @@ class LimitSettings(Protocol):
     @property
     def max_tokens(self) -> int: ...
     @property
+    def max_completion_tokens(self) -> int | None: ...
+    @property
     def answer_marker(self) -> str | None: ...
 
 
@@ -63,12 +65,12 @@ class Limits:
     @property
     def room(self) -> int:
         """Tokens that this phase may still take."""
-        return max(0, min(self._budget - self._in_phase, self._window_left))
+        return max(0, min(self._budget - self._in_phase, self._reply_left, self._window_left))
 
     @property
     def budget_is_spent(self) -> bool:
-        """Whether the phase's own budget is used up, and not only the context window."""
-        return self._in_phase >= self._budget
+        """Whether a budget of the caller is used up, and not only the context window."""
+        return self._in_phase >= self._budget or self._reply_left <= 0
 
     def step_room(self, used: int) -> int:
         """Tokens that the running step may still take.
@@ -87,6 +89,18 @@ class Limits:
             # The whole reply is the chain, and max_tokens is what a caller limits a reply with.
             return min(settings.max_thinking_tokens, settings.max_tokens)
         return settings.max_thinking_tokens if self.phase == "chain" else settings.max_tokens
+
+    @property
+    def _reply_left(self) -> int:
+        """What is left of the limit on reasoning and answer together."""
+        limit = self.settings.max_completion_tokens
+        if limit is None:
+            return self._budget
+        left = limit - self.total
+        if self.phase == "thinking" or (self.phase == "chain" and self.answer_follows):
+            # As much is kept for the answer as it may take at most, or a quarter.
+            return left - min(self.settings.max_tokens, max(1, limit // 4))
+        return left
 
     @property
     def _window_left(self) -> int:

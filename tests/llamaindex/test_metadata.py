@@ -125,6 +125,7 @@ def test_the_smaller_window_counts(small: Any, large: Any, expected: int) -> Non
         ((PLAIN, PLAIN), {"think_tags": ("<a>", "</a>")}, 10240),
         ((TAGGED, TAGGED), {"max_tokens": 100, "max_thinking_tokens": 1000}, 1100),
         ((TAGGED, TAGGED), {"max_thinking_tokens": 100_000}, 16384),
+        ((TAGGED, TAGGED), {"max_tokens": 100, "max_completion_tokens": 500}, 500),
         ((TAGGED, TAGGED), {"context_window": 1000}, 500),
     ],
 )
