@@ -145,6 +145,7 @@ class BackendError(ModelError):
         retry_after: Seconds that the server asks clients to wait (``Retry-After``); ``None``: it
             did not say. The request is repeated after that time, unless it is longer than
             ``retries.LONGEST_WAIT`` or the request's timeout.
+        timed_out: Whether the model did not answer within ``timeout``.
     """
 
     def __init__(
@@ -157,9 +158,11 @@ class BackendError(ModelError):
         context_full: bool = False,
         status: int | None = None,
         retry_after: float | None = None,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(message, model=model, url=url)
         self.retryable = retryable
         self.context_full = context_full
         self.status = status
         self.retry_after = retry_after
+        self.timed_out = timed_out

@@ -141,7 +141,9 @@ def _translate(error: Exception, target: _Target) -> Exception:
         return _translate_status(error, target)
     if isinstance(error, TimeoutError):
         return target.failure(
-            "did not answer in time: raise `timeout`, or check the server's load", retryable=True
+            "did not answer in time: raise `timeout`, or check the server's load",
+            retryable=True,
+            timed_out=True,
         )
     text = target.shown(error)
     if isinstance(error, aiohttp.ClientConnectorError):
