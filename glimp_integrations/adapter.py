@@ -17,7 +17,7 @@ from glimp_integrations.strict_json import plain
 from glimp_integrations.trace.records import Usage
 from glimp_integrations.trace.trace import RoutedAnswer, finish_reason
 
-__all__ = ["RECORD", "RoutedModel", "finish_reason", "record", "token_usage"]
+__all__ = ["RECORD", "RoutedModel", "finish_reason", "output_spec", "record", "token_usage"]
 
 RECORD = "glimprouter"
 """The key under which replies carry their :func:`record`."""
@@ -103,13 +103,20 @@ class RoutedModel(RoutingSettings):
         changes = {name: value for name, value in given.items() if name not in OUTPUT_ARGUMENTS}
         if stop is not None:
             changes["stop"] = stop
-        return changes, _output_spec(
+        return changes, output_spec(
             {name: given[name] for name in OUTPUT_ARGUMENTS if name in given}
         )
 
 
-def _output_spec(given: Mapping[str, Any]) -> OutputSpec:
-    """What a reply has to be, from OpenAI's arguments; ``None`` means that one was not given."""
+def output_spec(given: Mapping[str, Any]) -> OutputSpec:
+    """What a reply has to be, from OpenAI's arguments; ``None`` means that one was not given.
+
+    Args:
+        given: Any of :data:`OUTPUT_ARGUMENTS`.
+
+    Raises:
+        ConfigError: The response format or the tools are malformed.
+    """
     arguments = {name: value for name, value in given.items() if value is not None}
     schema = _response_format(arguments.pop("response_format", None))
     return OutputSpec(**{**schema, **arguments})

@@ -20,6 +20,10 @@ HEAVY = [
     "reasoning_gym",
     "math_verify",
     "opentelemetry",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+    "pydantic_settings",
 ]
 ALLOWED = {
     # langsmith, which LangChain brings, imports OpenTelemetry's SDK where it is installed.

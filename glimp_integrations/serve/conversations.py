@@ -1,0 +1,140 @@
+"""Conversations while they run: a place, the router, what is counted, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from glimp_integrations.errors import GlimpError
+from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.router import GlimpRouter
+from glimp_integrations.serve.errors import ApiError, api_error, shutting_down
+from glimp_integrations.serve.keys import Client
+from glimp_integrations.serve.limits import Places
+from glimp_integrations.serve.metrics import LastHour, Metrics
+from glimp_integrations.trace.events import Event, Finished, StepDone, TextDelta
+from glimp_integrations.trace.trace import RoutedAnswer
+
+__all__ = ["Asked", "Conversations"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a client asks.
+
+    Attributes:
+        client: Who.
+        messages: The conversation.
+        output: What the reply has to be.
+        changes: Routing settings of this call.
+        result: The result, when there is one.
+        spent: Tokens that the steps so far took, as far as they are known.
+    """
+
+    client: Client
+    messages: list[dict[str, Any]]
+    output: OutputSpec
+    changes: dict[str, Any]
+    result: RoutedAnswer | None = None
+    spent: int = field(default=0, init=False)
+
+
+class Conversations:
+    """All conversations of a server.
+
+    Args:
+        router: Answers.
+        places: How many run.
+        metrics: Counts.
+        last_hour: Likewise.
+    """
+
+    def __init__(
+        self, router: GlimpRouter, places: Places, metrics: Metrics, last_hour: LastHour
+    ) -> None:
+        self._router = router
+        self.places = places
+        self._metrics, self._last_hour = metrics, last_hour
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended = False
+        self.last_token = -float("inf")
+
+    async def events(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        """The events of a conversation. Closing the generator stops both models.
+
+        Raises:
+            ApiError: It failed.
+        """
+        async with self._running(asked):
+            events = self._router.astream(asked.messages, asked.output, **asked.changes)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, TextDelta):
+                        self.last_token = time.monotonic()
+                    elif isinstance(event, StepDone):
+                        step = event.record
+                        asked.spent += step.tokens + step.discarded_tokens
+                        asked.spent += step.prefilled_tokens or 0
+                    elif isinstance(event, Finished):
+                        self._finished(asked, event.result)
+                    yield event
+
+    def close(self) -> None:
+        """Take no more conversations; those that run go on."""
+        self.places.close()
+
+    def end(self) -> None:
+        """End those that still run; their clients get an error."""
+        self._ended = True
+        for task in self._tasks:
+            task.cancel()
+
+    @asynccontextmanager
+    async def _running(self, asked: Asked) -> AsyncIterator[None]:
+        """Around a conversation: its place, its account, and errors as clients get them."""
+        task = asyncio.current_task()
+        assert task is not None  # coroutines run in tasks
+        began = time.monotonic()
+        self._tasks.add(task)
+        try:
+            async with self.places.place():
+                self._metrics.waited(time.monotonic() - began)
+                yield
+        except ApiError:
+            raise
+        except GlimpError as error:
+            if isinstance(partial := error.partial, RoutedAnswer):
+                self._metrics.reply(partial.trace, partial.usage, complete=False)
+                asked.spent = partial.usage.total_tokens
+            raise api_error(error) from None
+        except asyncio.CancelledError:
+            if not self._ended:
+                raise
+            task.uncancel()
+            raise shutting_down() from None
+        except Exception as error:
+            # Not its text, which may quote the conversation.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("%s while a conversation was answered\n%s", type(error).__name__, frames)
+            raise ApiError(
+                500, "an error inside the server; its log says where", code="internal_error"
+            ) from None
+        finally:
+            self._tasks.discard(task)
+            if asked.result is None:
+                asked.client.charge(asked.spent)
+
+    def _finished(self, asked: Asked, result: RoutedAnswer) -> None:
+        asked.result = result
+        self.last_token = time.monotonic()
+        self._metrics.reply(result.trace, result.usage, complete=True)
+        self._last_hour.reply(result.trace)
+        asked.client.charge(result.usage.total_tokens)

@@ -1,0 +1,53 @@
+"""What is answered where a request was refused, failed, or has nobody who waits for it."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from glimp_integrations.serve.access_log import details
+from glimp_integrations.serve.errors import ApiError
+
+__all__ = ["api_error_response", "client_gone", "http_error_response", "unexpected"]
+
+_log = logging.getLogger(__name__)
+
+
+async def api_error_response(request: Request, error: Exception) -> Response:
+    """A refused or failed request."""
+    assert isinstance(error, ApiError)
+    details(request.scope)["error"] = error.code
+    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
+
+
+async def http_error_response(request: Request, error: Exception) -> Response:
+    """No such route, or not with this method."""
+    assert isinstance(error, HTTPException)
+    routes = "/v1/chat/completions, /v1/models, /health, /ready, /metrics"
+    known = ApiError(
+        error.status_code,
+        f"{error.detail}: this server has {routes}",
+        code="method_not_allowed" if error.status_code == 405 else "not_found",
+    )
+    response = await api_error_response(request, known)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def client_gone(request: Request, _: Exception) -> Response:
+    """The client closed its connection: nobody reads this, but the log has it."""
+    details(request.scope)["error"] = "client_gone"
+    return Response(status_code=499)
+
+
+async def unexpected(request: Request, error: Exception) -> Response:
+    """A fault of this package."""
+    # Not its text, which may quote the conversation.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s while a request was answered\n%s", type(error).__name__, frames)
+    failure = ApiError(500, "an error inside the server; its log says where", code="internal_error")
+    return await api_error_response(request, failure)

@@ -1,0 +1,148 @@
+"""Server-sent events of a reply, and work that ends when its client is gone.
+
+Format: WHATWG, HTML, section 9.2.6, as OpenAI's API uses it: one ``data:`` line a chunk, and
+``[DONE]`` at the end. An error in the middle of a stream is a ``data:`` line with an ``error``, and
+the stream ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from glimp_integrations.serve.errors import ApiError, shutting_down
+from glimp_integrations.serve.replies import Chunks
+from glimp_integrations.trace.events import Event
+
+__all__ = ["ClientGoneError", "Stream", "while_connected"]
+
+T = TypeVar("T")
+
+DONE = b"data: [DONE]\n\n"
+_KEEPALIVE = b": the models are at work\n\n"
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection; nobody reads what would be answered."""
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that is cancelled when the client closes the connection.
+
+    The request's body has to be read before.
+
+    Raises:
+        ClientGoneError: The client is gone, and the work has ended.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGoneError
+    finally:
+        gone.cancel()
+        await _stopped(task)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stopped(task: asyncio.Future[Any]) -> None:
+    """Cancel work, and wait for its end."""
+    if not task.done():
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+class Stream:
+    """The body of a streamed reply.
+
+    Args:
+        events: What is answered.
+        chunks: Makes JSON of it.
+        keepalive: Seconds of silence after which a comment is sent.
+        failed: Called with an error that ends the stream after its beginning.
+    """
+
+    def __init__(
+        self,
+        events: AsyncGenerator[Event, None],
+        chunks: Chunks,
+        *,
+        keepalive: float,
+        failed: Callable[[ApiError], None],
+    ) -> None:
+        self._chunks, self._keepalive, self._failed = chunks, keepalive, failed
+        self._items: asyncio.Queue[Event | ApiError | None] = asyncio.Queue()  # None: the end
+        self._begun: list[Event | None] = []
+        self._task = asyncio.create_task(self._read(events))
+
+    async def begin(self) -> None:
+        """Wait for the first event, for a while, so that what fails at once has a status.
+
+        Raises:
+            ApiError: The conversation failed before it began.
+        """
+        with suppress(TimeoutError):
+            item = await self._next()
+            if isinstance(item, ApiError):
+                raise item
+            self._begun.append(item)
+
+    async def body(self) -> AsyncGenerator[bytes, None]:
+        """Server-sent events. Closing the iterator stops both models."""
+        try:
+            yield _event(self._chunks.first())
+            while True:
+                try:
+                    item = self._begun.pop() if self._begun else await self._next()
+                except TimeoutError:
+                    yield _KEEPALIVE
+                    continue
+                if item is None:
+                    yield DONE
+                    return
+                if isinstance(item, ApiError):
+                    self._failed(item)
+                    yield _event(json.dumps(item.body, ensure_ascii=False).encode())
+                    return
+                for chunk in self._chunks.of(item):
+                    yield _event(chunk)
+        finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop both models, and wait for it."""
+        await _stopped(self._task)
+
+    async def _next(self) -> Event | ApiError | None:
+        if not self._items.empty():
+            return self._items.get_nowait()
+        async with asyncio.timeout(self._keepalive):
+            return await self._items.get()
+
+    async def _read(self, events: AsyncGenerator[Event, None]) -> None:
+        last: ApiError | None = shutting_down()  # what a reader gets of a task that is cancelled
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    self._items.put_nowait(event)
+            last = None
+        except ApiError as error:
+            last = error
+        finally:
+            self._items.put_nowait(last)
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"

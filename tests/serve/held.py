@@ -1,0 +1,60 @@
+"""Models that stop in the middle until a test lets them go on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from scripts import Listening, pair
+
+from glimp_integrations.backends.base import Report, Request, Token
+
+
+class Held(Listening):
+    """Streams that wait at a token.
+
+    Attributes:
+        free: Set: nothing waits.
+        waiting: How many streams wait.
+        cancelled: How many were closed while they waited.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.free = threading.Event()
+        self.waiting = self.cancelled = 0
+
+    async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
+        async with aclosing(super().generate(request, report)) as tokens:  # type: ignore[type-var]
+            async for token in tokens:
+                yield token
+                await self._wait()
+
+    async def _wait(self) -> None:
+        self.waiting += 1
+        try:
+            while not self.free.is_set():
+                await asyncio.sleep(0.002)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.waiting -= 1
+
+
+def held_pair() -> dict[str, Any]:
+    """A pair whose large model waits after its first token."""
+    models = pair("It", " is", " four", ".")
+    return {**models, "large": pair("It", " is", " four", ".", kind=Held)["large"]}
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for something that another thread does."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.002)
