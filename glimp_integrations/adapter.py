@@ -12,7 +12,7 @@ from glimp_integrations.method.rule import name_of
 from glimp_integrations.output.json_schema import ANY_OBJECT
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.router import FIXED, GlimpRouter
-from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.settings import RoutingSettings, nested
 from glimp_integrations.strict_json import plain
 from glimp_integrations.trace.records import Usage
 from glimp_integrations.trace.trace import RoutedAnswer, finish_reason
@@ -96,8 +96,9 @@ class RoutedModel(RoutingSettings):
         """
         unknown = sorted(set(given) - PER_CALL - self._output_arguments)
         if unknown:
+            shown = ", ".join(f"{name!r}{nested(given[name])}" for name in unknown)
             raise ConfigError(
-                f"unknown argument {', '.join(map(repr, unknown))} for {type(self).__name__}; a "
+                f"unknown argument {shown} for {type(self).__name__}; a "
                 f"call can change: {', '.join(sorted(PER_CALL | self._output_arguments))}"
             )
         changes = {name: value for name, value in given.items() if name not in OUTPUT_ARGUMENTS}

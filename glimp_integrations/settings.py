@@ -33,12 +33,14 @@ from glimp_integrations.trace.records import ModelUsage, Usage
 from glimp_integrations.unicode_text import check_text
 
 __all__ = [
+    "FURTHER_SAMPLING",
     "PLACES",
     "KeepReasoning",
     "Price",
     "Prices",
     "RoutingSettings",
     "Strategy",
+    "nested",
     "stops_of",
     "with_passwords",
 ]
@@ -48,6 +50,9 @@ KeepReasoning = Literal["tool_loop", "never", "always"]
 
 PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
 """Environment variables that name the models."""
+
+FURTHER_SAMPLING = ("top_k", "min_p", "presence_penalty", "repetition_penalty")
+"""Settings of sampling that not every model has."""
 
 
 MOST_PER_MILLION = 10**9
@@ -253,6 +258,33 @@ class RoutingSettings(BaseModel):
         default=0.6, ge=0, allow_inf_nan=False, description="Sampling temperature; 0: greedy."
     )
     top_p: float = Field(default=0.95, gt=0, le=1, description="Nucleus sampling.")
+    top_k: int | None = Field(
+        default=None,
+        ge=1,
+        description="Sample from so many of the likeliest tokens. None: from all, or (a model of "
+        "this process) as many as its generation config says.",
+    )
+    min_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Sample from tokens at least so likely, relative to the likeliest. None: no "
+        "such limit, or as above.",
+    )
+    presence_penalty: float | None = Field(
+        default=None,
+        ge=-2,
+        le=2,
+        description="Taken off the logit of each token that was written already; against loops. "
+        "None: 0.",
+    )
+    repetition_penalty: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Divides the logit of each token that is in the text already (multiplies it "
+        "where it is negative); 1 does nothing. None: 1, or as above.",
+    )
     seed: int | None = Field(
         default=None,
         description="Sampling seed; each request of a call uses the next number. None: random.",
@@ -421,6 +453,13 @@ class RoutingSettings(BaseModel):
         return self
 
     @property
+    def further_sampling(self) -> dict[str, Any]:
+        """Those of :data:`FURTHER_SAMPLING` that are set."""
+        return {
+            name: value for name in FURTHER_SAMPLING if (value := getattr(self, name)) is not None
+        }
+
+    @property
     def routes(self) -> bool:
         """Whether steps are glimpsed at and decided on."""
         if self.large_share is not None or self.policy is not None:
@@ -502,10 +541,23 @@ def stops_of(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def nested(value: Any) -> str:
+    """What to do with an argument such as ``extra_body={"top_k": 20}``; empty for any other."""
+    inner = value if isinstance(value, Mapping) else {}
+    own = [str(name) for name in inner if name in RoutingSettings.model_fields]
+    if not own:
+        return ""
+    given = ", ".join(f"{name}=..." for name in own)
+    return (
+        f" (what is in it is a setting of its own here: give {given}; other fields go to the "
+        "backend: OpenAIBackend(..., extra_body={...}))"
+    )
+
+
 def _explain(item: Any) -> str:
     name = ".".join(str(part) for part in item["loc"]) or "settings"
     if item["type"] == "extra_forbidden":
-        return f"unknown setting {name!r}; see RoutingSettings for the names"
+        return f"unknown setting {name!r}{nested(item['input'])}; see RoutingSettings for the names"
     if "key" in name or item["type"] == "missing":
         return f"{name}: {item['msg']}"
     return f"{name}: {item['msg']} (got {item['input']!r})"

@@ -63,6 +63,13 @@ class Request:
         temperature: Sampling temperature; 0 means greedy decoding.
         top_p: Nucleus sampling: sample from the likeliest tokens that together have this
             probability.
+        top_k: Sample from so many of the likeliest tokens; ``None``: as if it were not there. This
+            and the next three are only set for backends that name them in
+            ``Capabilities.sampling``.
+        min_p: Sample from tokens at least so likely, relative to the likeliest; likewise.
+        presence_penalty: Taken off the logits of tokens that were written already; likewise.
+        repetition_penalty: Divides positive and multiplies negative logits of tokens that are in
+            the text already; likewise.
         seed: Sampling seed; ``None`` for none.
         distribution_only: Only the distribution of the next token matters; the token itself is
             not used. Some servers need to be asked differently to show the distribution where the
@@ -89,6 +96,10 @@ class Request:
     logprobs: int = 0
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
     seed: int | None = None
     distribution_only: bool = False
     timeout: float | None = None
@@ -98,6 +109,11 @@ class Request:
     stop: tuple[str, ...] = ()
     sure: bool = False
     notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def penalises(self) -> bool:
+        """Whether tokens of the text so far are made less or more likely."""
+        return self.presence_penalty not in (None, 0) or self.repetition_penalty not in (None, 1)
 
 
 @dataclass(slots=True)
@@ -142,6 +158,10 @@ class Capabilities:
         supports_schema: Whether it supports ``Request.schema``: constrains a text to a JSON schema.
         supports_stop: Whether it supports ``Request.stop``: ends a stream after one of these
             texts, with the whole text of its last token.
+        sampling: Which of ``top_k``, ``min_p``, ``presence_penalty`` and ``repetition_penalty`` of
+            a request it follows. The router refuses a setting that a model lacks.
+        raw_under_penalties: Whether log-probabilities are those of the model itself where a request
+            has penalties. If not, the router measures the entropy with requests of their own.
         device: Name of the device it computes on, if known. Two backends on one device slow each
             other down when they compute at the same time, so the router avoids that.
         template: Source of the chat template, to find think tags in; ``None`` if it is not shown.
@@ -159,6 +179,8 @@ class Capabilities:
     drafts: bool = False
     supports_schema: bool = False
     supports_stop: bool = False
+    sampling: frozenset[str] = frozenset()
+    raw_under_penalties: bool = False
     device: str | None = None
     template: str | None = None
     weights: str | None = None

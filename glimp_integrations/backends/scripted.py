@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from glimp_integrations.backends.base import (
@@ -22,6 +22,7 @@ from glimp_integrations.backends.base import (
     Token,
 )
 from glimp_integrations.errors import BackendError
+from glimp_integrations.settings import FURTHER_SAMPLING
 
 __all__ = ["ScriptedBackend", "ScriptedToken", "uniform"]
 
@@ -82,6 +83,7 @@ class ScriptedBackend(Backend):
         top_logprobs: How many log-probabilities it can return; 0 for none.
         template: Source of the chat template that it reports.
         supports_schema: Whether it reports that it follows schemas. The script has to do so.
+        sampling: Which further sampling settings it reports to follow. The script has to do so.
 
     Attributes:
         requests: All requests so far.
@@ -103,6 +105,7 @@ class ScriptedBackend(Backend):
         top_logprobs: int = 20,
         template: str | None = None,
         supports_schema: bool = False,
+        sampling: Collection[str] = FURTHER_SAMPLING,
     ) -> None:
         self.name = name
         self._next = script if callable(script) else _follow(script)
@@ -116,6 +119,7 @@ class ScriptedBackend(Backend):
         self._top = top_logprobs
         self._template = template
         self._supports_schema = supports_schema
+        self._sampling = frozenset(sampling)
         self._generated = 0
         self.requests: list[Request] = []
         self.closed_early = 0
@@ -126,6 +130,8 @@ class ScriptedBackend(Backend):
             top_logprobs=self._top,
             streamed_logprobs=self._top > 0,
             supports_schema=self._supports_schema,
+            sampling=self._sampling,
+            raw_under_penalties=True,
             template=self._template,
         )
 

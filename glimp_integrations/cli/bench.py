@@ -53,7 +53,9 @@ def start(
     )
     for note in items.notes:
         _say(note)
-    plan = BenchPlan(items, parsed, settings, concurrency, measure_every)
+    # Settings that are not given stay out: older results do not have them.
+    given = {name: value for name, value in settings.items() if value is not None}
+    plan = BenchPlan(items, parsed, given, concurrency, measure_every)
     pair, opened = _pair(small, large, concurrency)
     try:
         with GlimpRouter(*pair) as router, Store(out, manifest_of(plan, router), _say) as store:

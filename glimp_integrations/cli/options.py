@@ -16,13 +16,17 @@ __all__ = [
     "MaxCost",
     "MaxLargeTokens",
     "MaxTokens",
+    "MinP",
+    "PresencePenalty",
     "Prices",
+    "RepetitionPenalty",
     "Role",
     "Route",
     "Small",
     "Strategy",
     "Temperature",
     "Threshold",
+    "TopK",
 ]
 
 
@@ -91,6 +95,21 @@ Strategy = Annotated[
     ),
 ]
 Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy decoding.")]
+TopK = Annotated[
+    int | None, typer.Option(help="Sample from so many of the likeliest tokens; by default all.")
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(help="Sample from tokens at least so likely, relative to the likeliest."),
+]
+PresencePenalty = Annotated[
+    float | None,
+    typer.Option(help="Against loops: taken off the logit of each token written already, -2 to 2."),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(help="Against loops: divides the logit of each token in the text already; 1: no."),
+]
 MaxTokens = Annotated[int, typer.Option(help="Largest number of tokens in the answer.")]
 AnswerFormat = Annotated[
     str,

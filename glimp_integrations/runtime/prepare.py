@@ -8,7 +8,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -29,6 +29,12 @@ from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.runtime.recorder import Recorder
 from glimp_integrations.runtime.reply_events import ReplyEvents
 from glimp_integrations.runtime.request_stream import RequestStream, Sampling
+from glimp_integrations.runtime.sampling import (
+    check_sampling,
+    fields_for,
+    glimpse_alone,
+    hides_entropy,
+)
 from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.runtime.strategy import choose
 from glimp_integrations.settings import RoutingSettings
@@ -89,10 +95,14 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
     CALL_LIMITS.set((settings.timeout, settings.max_retries))
     answers, measuring = _measured(call, await ask_both(call))
     only = answers.only
+    check_sampling(call, answers)
     small, large = (answers.of[author].capabilities for author in call.models)
     # A model that failed has shown nothing of what the strategy asks of it.
     asked_for = settings.strategy if only is None else "auto"
-    strategy = choose(asked_for, call.small, call.large, small, large, speed)
+    if measuring.glimpses and hides_entropy(settings, small):
+        strategy = glimpse_alone(asked_for, call.small)
+    else:
+        strategy = choose(asked_for, call.small, call.large, small, large, speed)
     _check_prefix_cache(settings, small, large)
     draft = None if only is not None else _draft(call, answers)
     tags = _think_tags(settings, answers)
@@ -219,7 +229,9 @@ def _streams(
             backend=backend,
             prefix=answers.of[author].prompt.prefix(own),
             think_end_tag=own[1] if own else "",
-            sampling=sampling,
+            sampling=replace(
+                sampling, further=fields_for(settings, answers.of[author].capabilities)
+            ),
             top_logprobs=measuring.k,
             draft=draft if author == "large" else None,
         )

@@ -30,6 +30,7 @@ class Sampling:
     Attributes:
         temperature: 0 is greedy.
         top_p: Nucleus sampling.
+        further: The fields of a request that not every model has, as far as they are set.
         timeout: Seconds without a token; ``None``: no limit.
         max_retries: Attempts after a failed one.
         sure: A policy may want to know how sure each token was.
@@ -43,6 +44,7 @@ class Sampling:
     max_retries: int
     next_seed: Callable[[], int | None]
     sure: bool = False
+    further: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -122,6 +124,7 @@ class RequestStream:
             logprobs=self.top_logprobs if logprobs else 0,
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
+            **self.sampling.further,
             seed=self.sampling.next_seed(),
             distribution_only=distribution_only,
             timeout=self.sampling.timeout,

@@ -160,6 +160,8 @@ class _CallRecord:
         request: dict[str, Any] = {
             "gen_ai.request.temperature": settings.temperature,
             "gen_ai.request.top_p": settings.top_p,
+            "gen_ai.request.top_k": settings.top_k,
+            "gen_ai.request.presence_penalty": settings.presence_penalty,
             "gen_ai.request.max_tokens": settings.max_tokens,
             "gen_ai.request.seed": settings.seed,
             "gen_ai.request.stop_sequences": settings.stop,
@@ -168,6 +170,8 @@ class _CallRecord:
             "glimprouter.large.model": call.large.name,
             "glimprouter.threshold": float(settings.threshold),
             "glimprouter.glimpse": settings.glimpse,
+            "glimprouter.min_p": settings.min_p,
+            "glimprouter.repetition_penalty": settings.repetition_penalty,
             "glimprouter.random_share": settings.random_share,
         }
         if self.captures:

@@ -23,6 +23,7 @@ from tiny import (
     model,
     on_loop,
     shared,
+    spelled,
     tokenizer,
 )
 
@@ -408,3 +409,111 @@ def test_measuring_a_closed_model_fails_and_does_not_hang(make, own_thread):
     # The logits are still there: either answer will do, but it must be one.
     with suppress(BackendError):
         assert on_loop(measured) >= 0
+
+
+class TestSettingsOfTheRequest:
+    """``top_k``, ``min_p`` and the penalties, as settings and not as the backend's options."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"top_k": 3},
+            {"min_p": 0.3},
+            {"repetition_penalty": 1.7},
+            {"top_k": 5, "min_p": 0.05, "repetition_penalty": 1.2},
+        ],
+        ids=str,
+    )
+    def test_it_is_what_generate_draws_with_these_numbers(self, make, fields):
+        request = {"temperature": 1.3, "top_p": 1.0, "seed": 5}
+        text = generate(make(), PROMPT, COUNT, **request, **fields).text
+        state = torch.random.get_rng_state()
+        torch.manual_seed(5)
+        options = {"do_sample": True, "temperature": 1.3, "top_p": 1.0, **fields}
+        expected = bare(shared(), tokenizer(), prompt_ids(), COUNT, **options)
+        torch.random.set_rng_state(state)
+        assert text == expected
+        assert text != generate(make(), PROMPT, COUNT, **request).text
+
+    def test_they_go_before_the_backends_and_the_models_own(self, make):
+        backend = make(configured(top_k=1), generation={"repetition_penalty": 1.8})
+        request = {"temperature": 1.0, "seed": 2}
+        own = generate(backend, PROMPT, COUNT, top_k=50, repetition_penalty=1.0, **request).text
+        assert own == generate(make(), PROMPT, COUNT, **request).text
+
+    def test_greedy_text_knows_no_top_k_and_min_p(self, make):
+        text = generate(make(), PROMPT, COUNT, top_k=3, min_p=0.9).text
+        assert text == generate(make(), PROMPT, COUNT).text
+
+    def test_a_repetition_penalty_changes_greedy_text(self, make):
+        text = generate(make(), PROMPT, COUNT, repetition_penalty=1.8).text
+        assert text == bare(shared(), tokenizer(), prompt_ids(), COUNT, repetition_penalty=1.8)
+
+    def test_a_presence_penalty_is_taken_off_what_was_written(self, make):
+        # By hand: greedy, with 2 off every token that was generated.
+        ids, written = prompt_ids(), []
+        for _ in range(COUNT):
+            logits = shared()(torch.tensor([[*ids, *written]])).logits[0, -1].clone()
+            logits[sorted(set(written))] -= 2.0
+            written.append(int(logits.argmax()))
+        answer = generate(make(), PROMPT, COUNT, presence_penalty=2.0)
+        assert answer.text == spelled(tokenizer(), ids, written[: len(answer.tokens)])
+        assert answer.text != generate(make(), PROMPT, COUNT).text
+
+    def test_the_prompt_does_not_count_for_presence(self, make):
+        one = generate(make(), PROMPT, 1, presence_penalty=2.0)
+        assert one.text == generate(make(), PROMPT, 1).text
+
+    def test_shares_of_the_first_token_are_those_of_the_likeliest_five(self, make):
+        logits = shared()(torch.tensor([prompt_ids()])).logits[0, -1].double()
+        kept = logits.softmax(-1).topk(5)
+        backend = make()
+        drawn = [
+            generate(backend, PROMPT, 1, temperature=1.0, top_k=5, seed=s).text for s in range(300)
+        ]
+        shares = {
+            spelled(tokenizer(), prompt_ids(), [int(token)]): float(p / kept.values.sum())
+            for token, p in zip(kept.indices, kept.values, strict=True)
+        }
+        assert set(drawn) <= set(shares)
+        for text, share in shares.items():
+            spread = 4.5 * math.sqrt(share * (1 - share) / len(drawn))
+            assert abs(drawn.count(text) / len(drawn) - share) <= spread + 1e-9
+
+    def test_h_is_of_the_models_own_distribution(self, make):
+        more = {"top_k": 2, "min_p": 0.5, "presence_penalty": 2.0, "repetition_penalty": 1.9}
+
+        async def entropies(**fields: Any) -> list[float]:
+            answer = await agenerate(
+                make(), PROMPT, 1, logprobs=20, temperature=0.5, seed=1, **fields
+            )
+            return [await token.entropy_fn("full", 20) for token in answer.tokens]
+
+        assert on_loop(lambda: entropies(**more)) == on_loop(entropies)
+
+    @pytest.mark.parametrize("draft", ["prompt_lookup", "llama"])
+    @pytest.mark.parametrize("chosen", [{}, {"temperature": 1.2, "top_k": 1, "min_p": 0.1}])
+    def test_drafts_change_nothing(self, make, draft, chosen):
+        # Of one token, the drawn one is certain: then sampled texts can be compared, too.
+        fields = {"presence_penalty": 1.5, "repetition_penalty": 1.1, "seed": 3, **chosen}
+        helper = draft if draft == "prompt_lookup" else make(draft, seed=5)
+        plain = generate(make(), PROMPT, COUNT, **fields).text
+        assert generate(make(), PROMPT, COUNT, draft=helper, **fields).text == plain
+        assert plain != generate(make(), PROMPT, COUNT).text
+
+    @pytest.mark.parametrize("draft", ["prompt_lookup", "llama"])
+    def test_drafted_tokens_are_drawn_as_often(self, make, draft):
+        fields = {"temperature": 1.2, "top_k": 4, "presence_penalty": 1.0}
+        helper = draft if draft == "prompt_lookup" else make(draft, seed=5)
+        shares = []
+        for helping in (None, helper):
+            backend = make()
+            drawn = [
+                generate(backend, PROMPT, 4, seed=s, draft=helping, **fields).tokens[-1].text
+                for s in range(250)
+            ]
+            shares.append({text: drawn.count(text) / len(drawn) for text in set(drawn)})
+        for text in shares[0] | shares[1]:
+            one, other = (share.get(text, 0.0) for share in shares)
+            mean = (one + other) / 2
+            assert abs(one - other) <= 4.5 * math.sqrt(2 * mean * (1 - mean) / 250) + 1e-9

@@ -22,6 +22,7 @@ from glimp_integrations.backends.base import (
 )
 from glimp_integrations.backends.chat_templates import THINKING
 from glimp_integrations.errors import BackendError, ConfigError
+from glimp_integrations.settings import FURTHER_SAMPLING
 
 if TYPE_CHECKING:
     from glimp_integrations.backends.hf.engine import Engine, MakeDrafter
@@ -36,7 +37,7 @@ class HuggingFaceBackend(Backend):
     KV caches are kept from step to step and from call to call, so a model that takes over reads
     only what is new. H is computed from the whole vocabulary, on the model's device, at the
     beginning of steps only. Sampling follows the model's ``generation_config``; the router's
-    temperature and top_p override it. ``timeout`` does not apply, because nothing here waits for a
+    settings override it. ``timeout`` does not apply, because nothing here waits for a
     network.
 
     Args:
@@ -157,6 +158,8 @@ class HuggingFaceBackend(Backend):
             in_process=True,
             drafts=True,
             supports_schema=True,
+            sampling=frozenset(FURTHER_SAMPLING),
+            raw_under_penalties=True,
             device=engine.runner.thread.name,
             template=template if isinstance(template, str) else None,
             weights=engine.weights,

@@ -120,6 +120,10 @@ class Engine:
             request.seed,
             self._generation,
             await self._grammar(request.schema),
+            top_k=request.top_k,
+            min_p=request.min_p,
+            repetition_penalty=request.repetition_penalty,
+            presence_penalty=request.presence_penalty,
         )
         return Stream(list(ids), request.max_tokens, options, make_drafter, measured=request.sure)
 

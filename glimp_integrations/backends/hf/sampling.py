@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from glimp_integrations.backends.hf.grammar import GrammarMatcher
 from glimp_integrations.method.entropy import Estimator, estimate
@@ -34,6 +35,11 @@ class SamplingOptions:
         seed: The seed of this request's own random numbers; ``None``: a fresh one.
         generation: Further fields of ``GenerationConfig``, which override the model's own.
         grammar: The grammar that the text has to follow, if there is one.
+        top_k: Sample from so many tokens; this and the next three: ``None`` for what
+            ``generation`` or the model's own config says.
+        min_p: Sample from tokens at least so likely, relative to the likeliest.
+        repetition_penalty: Of tokens in the prompt or the text.
+        presence_penalty: Of generated tokens; no field of ``GenerationConfig``.
     """
 
     temperature: float
@@ -41,6 +47,31 @@ class SamplingOptions:
     seed: int | None
     generation: Mapping[str, Any]
     grammar: GrammarMatcher | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+class PresencePenalty(LogitsProcessor):
+    """Takes a penalty off the logits of tokens that were generated already.
+
+    As vLLM does it (``SamplingParams.presence_penalty``): the prompt does not count. transformers
+    has no such processor.
+
+    Args:
+        penalty: What is taken off; below 0 it is added.
+        prompt_length: Tokens of the prompt.
+    """
+
+    def __init__(self, penalty: float, prompt_length: int) -> None:
+        self._penalty = penalty
+        self._prompt_length = prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores after the penalty; ``input_ids`` and ``scores`` have one row for each text."""
+        written = input_ids[:, self._prompt_length :]
+        return scores.scatter(1, written, scores.gather(1, written) - self._penalty)
 
 
 class Sampler:
@@ -70,8 +101,12 @@ class Sampler:
             "do_sample": self._is_random,
             "num_beams": 1,
         }
+        if options.repetition_penalty is not None:
+            fields["repetition_penalty"] = float(options.repetition_penalty)
         if self._is_random:
             fields |= {"temperature": options.temperature, "top_p": options.top_p}
+            further = {"top_k": options.top_k, "min_p": options.min_p}
+            fields |= {name: value for name, value in further.items() if value is not None}
         else:
             # Fields of sampling would be reported as ignored; the neutral values are silent.
             fields |= {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": None}
@@ -81,12 +116,16 @@ class Sampler:
             arguments.update(prepared)
             return input_ids
 
+        own = LogitsProcessorList()
+        if options.presence_penalty:
+            own.append(PresencePenalty(options.presence_penalty, len(ids)))
         prompt = torch.tensor([ids], device=model.device)
         model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=max_tokens,
             custom_generate=take_over,
+            logits_processor=own,
             **fields,
         )
         self.config: Any = arguments["generation_config"]

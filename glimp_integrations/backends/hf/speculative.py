@@ -86,7 +86,7 @@ class SmallModel:
         self._shares_pool = tokenizers is None and small.thread is runner.thread
         self._config = copy.deepcopy(stream.sampler.config)
         # Drafts are greedy, because the likeliest token is the one most often accepted.
-        self._config.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50)
+        self._config.update(do_sample=False, temperature=1.0, top_p=1.0, top_k=50, min_p=None)
         self._generator: Any = None
         self._ids: list[int] = []
 

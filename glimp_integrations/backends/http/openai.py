@@ -262,9 +262,11 @@ class OpenAIBackend(Endpoint):
                 # The route for stop strings is hidden, and nothing was generated: go on without.
                 self._capabilities = replace(capabilities, supports_stop=False)
         request = replace(request, stop=())
-        processed = self.server.logprobs_mode == "processed"
-        if processed and request.logprobs > 0 and request.temperature > 0:
-            stream = self._distribution_only(request, report)
+        processed = self.server.logprobs_mode == "processed" and request.temperature > 0
+        penalised = request.penalises and not self.server.raw_under_penalties
+        if request.logprobs > 0 and (processed or penalised):
+            plain = replace(request, presence_penalty=None, repetition_penalty=None)
+            stream = self._distribution_only(plain, report)
         else:
             stream = self._tokens(request, report)
         async with aclosing(stream) as tokens:
@@ -399,8 +401,9 @@ class OpenAIBackend(Endpoint):
     ) -> AsyncGenerator[Token, None]:
         """The raw distributions of a server whose log-probabilities depend on the sampling.
 
-        It shows raw ones only for greedy decoding. The greedy token is not the one to write at
-        this temperature, so the tokens come without text, and the stream counts as cut off.
+        It shows raw ones only for greedy decoding, or without penalties. The token of such a
+        request is not the one to write, so the tokens come without text, and the stream counts as
+        cut off.
         """
         async with aclosing(self._tokens(request, report)) as tokens:
             async for token in tokens:
@@ -431,6 +434,8 @@ class OpenAIBackend(Endpoint):
             streamed_logprobs=streamed and self.server.logprobs_mode != "processed",
             supports_schema=self.server.schema_field is not None,
             supports_stop=self.server.supports_stop,
+            sampling=frozenset(self.server.sampling),
+            raw_under_penalties=self.server.raw_under_penalties,
             device=self._device,
             template=template,
             logprobs_refusal=refusal,

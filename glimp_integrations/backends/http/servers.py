@@ -7,7 +7,13 @@ API, Tokenizer API, structured outputs); SGLang ``entrypoints/openai/protocol.py
 TGI ``docs/openapi.json`` and ``router/src/validation.rs``; the request and response types of the
 SDKs together 3.1, fireworks-ai 1.2, mistralai 3.7 and openrouter 1.3; DeepSeek API docs "Create
 Chat Completion", "Chat Prefix Completion", "Thinking Mode"; OpenRouter docs "Streaming" (which
-providers stop when a stream is cancelled).
+providers stop when a stream is cancelled); LM Studio docs "OpenAI Compatibility, Chat Completions"
+(supported payload parameters); LiteLLM docs "Provider-specific Params".
+
+Where penalties act: vLLM ``v1/sample/sampler.py`` (raw log-probabilities are taken first); SGLang
+0.5.23 ``ModelRunner._preprocess_logits``, which changes the logits that log-probabilities are made
+of; TGI ``utils/tokens.py`` (``HeterogeneousNextTokenChooser``), likewise; llama.cpp observed with
+the server of xllamacpp 2026.10.
 """
 
 from __future__ import annotations
@@ -18,9 +24,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from glimp_integrations.backends.base import StreamEnd
+from glimp_integrations.backends.base import Request, StreamEnd
 from glimp_integrations.output.json_schema import for_llguidance
 from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
+from glimp_integrations.settings import FURTHER_SAMPLING
 
 __all__ = [
     "GENERIC",
@@ -28,6 +35,7 @@ __all__ = [
     "SERVERS",
     "ServerProfile",
     "hosted_at",
+    "sampling_fields",
     "schema_fields",
 ]
 
@@ -38,6 +46,10 @@ _NO_PENALTIES = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
 _NEUTRAL = {"min_p": 0.0, "repetition_penalty": 1.0, **_NO_PENALTIES}
 # llama.cpp and Ollama, which is built on it, name one field differently.
 _NEUTRAL_LLAMA_CPP = {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, **_NO_PENALTIES}
+_SAMPLING = {name: name for name in FURTHER_SAMPLING}
+_SAMPLING_LLAMA_CPP = {**_SAMPLING, "repetition_penalty": "repeat_penalty"}
+# They choose among tokens at random, of which greedy decoding has only one.
+_RANDOM_ONLY = ("top_k", "min_p")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,11 @@ class ServerProfile:
             started otherwise; they are scaled back. ``"processed"``: the one after temperature,
             top-k and top-p. That cannot be undone, so log-probabilities come from a greedy
             request of their own, whose token is not used.
+        sampling: Which further sampling settings it has (a name in ``settings.FURTHER_SAMPLING``),
+            and its own name for each.
+        raw_under_penalties: Whether log-probabilities stay those of the model where penalties
+            change what is drawn. If not, or if it is not known, they come from a request without
+            penalties, whose token is not used.
         ends: How each ``finish_reason`` says that the sequence ended. Any other one is a failure.
         supports_stop: Whether a stream can end itself after a stop string and still report its
             exact tokens (see ``stop_strings``).
@@ -102,6 +119,8 @@ class ServerProfile:
     schema_field: Literal["json_schema", "json_schema_text", "structured_outputs"] | None = None
     max_logprobs: int = 1000
     logprobs_mode: Literal["raw", "temperature", "processed"] = "raw"
+    sampling: Mapping[str, str] = field(default_factory=dict)
+    raw_under_penalties: bool = False
     ends: Mapping[str, StreamEnd] = field(default_factory=lambda: _PLAIN_ENDS)
     supports_stop: bool = False
     stop_field: str | None = None
@@ -118,7 +137,7 @@ class ServerProfile:
     requires_provider: bool = False
 
 
-GENERIC = ServerProfile(name="generic")
+GENERIC = ServerProfile(name="generic", sampling={"presence_penalty": "presence_penalty"})
 
 LLAMA_CPP = ServerProfile(
     name="llama.cpp",
@@ -138,6 +157,8 @@ LLAMA_CPP = ServerProfile(
     renders="apply-template",
     token_per_chunk=True,
     schema_field="json_schema",
+    sampling=_SAMPLING_LLAMA_CPP,
+    raw_under_penalties=True,
     ends={**_PLAIN_ENDS, "stop_string": "stop_string"},
     supports_stop=True,
     cancels=True,
@@ -162,6 +183,8 @@ VLLM = ServerProfile(
     distribution_body={"return_tokens_as_token_ids": True},
     renders="tokenize",
     schema_field="structured_outputs",
+    sampling=_SAMPLING,
+    raw_under_penalties=True,
     stop_field="stop_reason",
     cancels=True,
 )
@@ -172,6 +195,7 @@ SGLANG = ServerProfile(
     body={"top_k": -1, **_NEUTRAL, "skip_special_tokens": False},
     schema_field="json_schema_text",
     logprobs_mode="temperature",
+    sampling=_SAMPLING,
     stop_field="matched_stop",
     cancels=True,
 )
@@ -183,6 +207,8 @@ OLLAMA = ServerProfile(
     # "options" of the request; they override those of the Modelfile.
     body=_NEUTRAL_LLAMA_CPP,
     max_logprobs=20,
+    sampling=_SAMPLING_LLAMA_CPP,
+    raw_under_penalties=True,  # they come from llama.cpp's server
     cached_path=(),
     cancels=True,
     url="http://127.0.0.1:11434",
@@ -195,6 +221,7 @@ TGI = ServerProfile(
     token_per_chunk=True,
     max_logprobs=5,
     logprobs_mode="processed",
+    sampling={"top_k": "top_k", "repetition_penalty": "repetition_penalty"},
     ends={"eos_token": "eos", "stop_sequence": "eos", "length": "length"},
     stop_field="finish_reason",
     cached_path=(),
@@ -206,6 +233,7 @@ TOGETHER = ServerProfile(
     stream_options={},
     window_field="context_length",
     max_logprobs=20,
+    sampling=_SAMPLING,
     ends={"stop": "eos", "eos": "eos", "length": "length"},
     stop_field="finish_reason",
     cached_path=("usage", "cached_tokens"),
@@ -221,6 +249,7 @@ FIREWORKS = ServerProfile(
     stream_options={},
     window_field="context_length",
     max_logprobs=5,
+    sampling=_SAMPLING,
     cancels=True,
     url="https://api.fireworks.ai/inference/v1",
     hosts=("api.fireworks.ai",),
@@ -232,6 +261,7 @@ DEEPSEEK = ServerProfile(
     protocol="chat",
     seed_field=None,
     max_logprobs=0,
+    sampling={"presence_penalty": "presence_penalty"},
     cached_path=("usage", "prompt_cache_hit_tokens"),
     cancels=True,
     url="https://api.deepseek.com/beta",
@@ -253,6 +283,7 @@ MISTRAL = ServerProfile(
     seed_field="random_seed",
     window_field="max_context_length",
     max_logprobs=0,
+    sampling={name: name for name in FURTHER_SAMPLING if name != "min_p"},
     ends={"stop": "eos", "length": "length", "model_length": "context"},
     cancels=False,
     url="https://api.mistral.ai/v1",
@@ -270,6 +301,7 @@ OPENROUTER = ServerProfile(
     stream_options={},
     window_field="context_length",
     max_logprobs=0,
+    sampling=_SAMPLING,
     url="https://openrouter.ai/api/v1",
     hosts=("openrouter.ai",),
     key="OPENROUTER_API_KEY",
@@ -277,6 +309,15 @@ OPENROUTER = ServerProfile(
     thinking_body={False: {"reasoning": {"effort": "none"}}},
     requires_provider=True,
 )
+
+LM_STUDIO = ServerProfile(
+    name="lmstudio",
+    owned_by="organization_owner",
+    sampling={name: own for name, own in _SAMPLING_LLAMA_CPP.items() if name != "min_p"},
+)
+
+# It passes on whatever it does not know, so what has an effect is up to the server behind it.
+LITELLM = ServerProfile(name="litellm", sampling=_SAMPLING)
 
 SERVERS = {
     server.name: server
@@ -291,6 +332,8 @@ SERVERS = {
         DEEPSEEK,
         MISTRAL,
         OPENROUTER,
+        LM_STUDIO,
+        LITELLM,
         GENERIC,
     )
 }
@@ -310,6 +353,16 @@ def hosted_at(url: str) -> ServerProfile | None:
     except ValueError:  # not a URL, which is reported later
         return None
     return next((server for server in SERVERS.values() if host in server.hosts), None)
+
+
+def sampling_fields(server: ServerProfile, request: Request) -> dict[str, Any]:
+    """The request's further sampling settings in the server's words; empty where none is set."""
+    return {
+        own: value
+        for name, own in server.sampling.items()
+        if (value := getattr(request, name)) is not None
+        and (request.temperature > 0 or name not in _RANDOM_ONLY)
+    }
 
 
 def schema_fields(server: ServerProfile, schema: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from glimp_integrations.backends.http.protocols.base import (
 )
 from glimp_integrations.backends.http.protocols.completions import listed_entry, window_of
 from glimp_integrations.backends.http.replies import ListedModel
-from glimp_integrations.backends.http.servers import ServerProfile
+from glimp_integrations.backends.http.servers import ServerProfile, sampling_fields
 from glimp_integrations.errors import ConfigError
 
 __all__ = ["Chat", "Echo", "Turn", "header"]
@@ -77,7 +77,8 @@ class Chat(Protocol):
         if request.seed is not None and server.seed_field is not None:
             body[server.seed_field] = request.seed
         thinking = server.thinking_body.get(turn.thinks, {})
-        return {**body, **server.body, **thinking, **context.extra_body}
+        own = {**server.body, **sampling_fields(server, request)}
+        return {**body, **own, **thinking, **context.extra_body}
 
     def parser(self, context: RequestContext) -> ChunkParser:
         return _Parser(Turn.read(context.request.prompt), context.server)

@@ -24,7 +24,11 @@ from glimp_integrations.backends.http.replies import (
     TokenPieces,
     TokenStrings,
 )
-from glimp_integrations.backends.http.servers import ServerProfile, schema_fields
+from glimp_integrations.backends.http.servers import (
+    ServerProfile,
+    sampling_fields,
+    schema_fields,
+)
 from glimp_integrations.errors import UnsuitableEndpointError
 from glimp_integrations.method.tokens import count_of
 
@@ -55,7 +59,7 @@ class Completions(Protocol):
         }
         if server.stream_options:
             body["stream_options"] = dict(server.stream_options)
-        body |= {**server.body, **context.extra_body}
+        body |= {**server.body, **sampling_fields(server, request), **context.extra_body}
         if request.distribution_only:
             body |= server.distribution_body
         body |= schema_fields(server, request.schema)

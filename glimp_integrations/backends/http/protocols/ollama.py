@@ -32,6 +32,7 @@ from glimp_integrations.backends.http.replies import (
     OllamaPrompt,
     OllamaShow,
 )
+from glimp_integrations.backends.http.servers import sampling_fields
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.method.tokens import count_of
 
@@ -54,6 +55,7 @@ class Ollama(Protocol):
         request = context.request
         options: dict[str, Any] = {
             **context.server.body,
+            **sampling_fields(context.server, request),
             "num_predict": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,

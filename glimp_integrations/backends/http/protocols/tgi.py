@@ -8,6 +8,7 @@ Sources: TGI ``docs/openapi.json`` (``GenerateParameters``, ``StreamResponse``, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from glimp_integrations.backends.base import Message, Rendered, Report
@@ -27,6 +28,7 @@ from glimp_integrations.backends.http.replies import (
     TgiPrompt,
     TgiToken,
 )
+from glimp_integrations.backends.http.servers import sampling_fields
 from glimp_integrations.errors import UnsuitableEndpointError
 
 __all__ = ["Tgi"]
@@ -50,7 +52,10 @@ class Tgi(Protocol):
         }
         # TGI reports log-probabilities of the distribution that it samples from. Only greedy
         # decoding leaves it as the model made it, so requests for log-probabilities are greedy.
-        if request.temperature > 0 and not request.logprobs:
+        if request.logprobs:
+            request = replace(request, temperature=0.0)
+        parameters |= sampling_fields(context.server, request)
+        if request.temperature > 0:
             parameters |= {"do_sample": True, "temperature": request.temperature}
             if request.top_p < 1:
                 parameters["top_p"] = request.top_p
