@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -334,8 +335,10 @@ class RoutingSettings(BaseModel):
         "None: no limit.",
     )
     max_retries: int = Field(default=2, ge=0, description="Attempts after a failed request.")
-    prices: Prices | None = Field(
-        default=None, description="Prices of both models, for costs in the trace."
+    prices: Prices | Literal["auto"] | None = Field(
+        default=None,
+        description="Prices of both models, for costs in the trace. 'auto': those that hosted "
+        "services charge, where the package genai-prices knows them.",
     )
     api_key: SecretStr | None = Field(
         default_factory=lambda: (
@@ -422,6 +425,21 @@ class RoutingSettings(BaseModel):
         number: float | None = handler(value)
         return number
 
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _prices_are_known_or_looked_up(cls, value: Any) -> Any:
+        if value is not None and not isinstance(value, str):
+            # Here, because a mistake in it would be told together with "should be 'auto'".
+            return Prices.model_validate(value)
+        if value not in (None, "auto"):
+            raise ValueError("give Prices(small=Price(...), large=Price(...)), or 'auto'")
+        if value == "auto" and find_spec("genai_prices") is None:
+            raise ConfigError(
+                "prices='auto' needs genai-prices: pip install 'glimp-integrations[prices]', or "
+                "give prices=Prices(small=Price(...), large=Price(...)), per million tokens"
+            )
+        return value
+
     @field_validator("policy")
     @classmethod
     def _policy_decides(cls, value: Any) -> Any:
@@ -458,6 +476,11 @@ class RoutingSettings(BaseModel):
         return {
             name: value for name in FURTHER_SAMPLING if (value := getattr(self, name)) is not None
         }
+
+    @property
+    def known_prices(self) -> Prices | None:
+        """The prices; ``None`` without any, and while they are to be looked up."""
+        return self.prices if isinstance(self.prices, Prices) else None
 
     @property
     def routes(self) -> bool:

@@ -88,7 +88,8 @@ class LangChainRouted(RoutedModel):
     @property
     def lc_attributes(self) -> dict[str, Any]:
         """Fields whose stored value differs from the field's own."""
-        prices = {} if self.prices is None else {"prices": self.prices.model_dump()}
+        known = self.known_prices
+        prices = {} if known is None else {"prices": known.model_dump()}
         # Infinity has no JSON. It is stored as a text, which loading reads.
         numbers = {name: plain(getattr(self, name)) for name in ("threshold", "timeout")}
         return prices | {name: text for name, text in numbers.items() if isinstance(text, str)}

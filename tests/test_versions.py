@@ -17,7 +17,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 # What users install; torch's floor is not tested.
-EXTRAS = ("langchain", "llamaindex", "hf", "llamacpp", "bench", "otel")
+EXTRAS = ("langchain", "llamaindex", "hf", "llamacpp", "bench", "otel", "prices")
 DECLARED = [
     Requirement(text)
     for text in [

@@ -11,6 +11,7 @@ import typer
 from glimp_integrations._version import __version__
 from glimp_integrations.cli.options import (
     AnswerFormat,
+    AskPrices,
     Deadline,
     FirstLargeSteps,
     Large,
@@ -80,7 +81,7 @@ def ask(
     max_large_tokens: MaxLargeTokens = None,
     max_cost: MaxCost = None,
     deadline: Deadline = None,
-    prices: Prices = None,
+    prices: AskPrices = None,
     trace: Annotated[str | None, typer.Option(help="Save the trace to this JSON file.")] = None,
 ) -> None:
     """Answer a question and show each step as it is written, coloured by its author."""

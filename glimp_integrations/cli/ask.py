@@ -18,18 +18,21 @@ def run(question: str, trace: str | None, prices: str | None = None, **options: 
     Args:
         question: The question.
         trace: A file for the trace; ``None``: it is not saved.
-        prices: Of both models; see :func:`~glimp_integrations.bench.summary.parse_prices`.
+        prices: Of both models: ``"auto"``, or as
+            :func:`~glimp_integrations.bench.summary.parse_prices` reads them.
         **options: Settings of the router; ``None``: the default.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if prices is not None:
+    if prices == "auto":
+        given["prices"] = prices
+    elif prices is not None:
         from glimp_integrations.bench.summary import parse_prices
 
         given["prices"] = parse_prices(prices)
     elif "max_cost" in given:
         raise ConfigError(
             f"--max-cost {given['max_cost']:g} needs the models' prices: add --prices "
-            "SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT (per million tokens)"
+            "SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT (per million tokens), or auto"
         )
     with GlimpRouter(**given) as router:
         by_threshold = router.settings.large_share is None

@@ -9,6 +9,7 @@ import typer
 
 __all__ = [
     "AnswerFormat",
+    "AskPrices",
     "Deadline",
     "FirstLargeSteps",
     "Large",
@@ -86,6 +87,13 @@ Route = Annotated[
 Prices = Annotated[
     str | None,
     typer.Option(help="Prices per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON."),
+]
+AskPrices = Annotated[
+    str | None,
+    typer.Option(
+        help="Prices per million tokens: SMALL_IN,SMALL_OUT,LARGE_IN,LARGE_OUT, or JSON; auto: "
+        "those that hosted services charge."
+    ),
 ]
 Strategy = Annotated[
     str,

@@ -24,6 +24,7 @@ from glimp_integrations.output.constraints import Plan, make_plan
 from glimp_integrations.runtime.ask_models import Answers, ask_both
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.failures import stand_in
+from glimp_integrations.runtime.list_prices import with_list_prices
 from glimp_integrations.runtime.measuring import Measuring, plan_measuring
 from glimp_integrations.runtime.model_stream import ModelStream
 from glimp_integrations.runtime.recorder import Recorder
@@ -94,6 +95,10 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
     settings = call.settings
     CALL_LIMITS.set((settings.timeout, settings.max_retries))
     answers, measuring = _measured(call, await ask_both(call))
+    if settings.prices == "auto":
+        # Now that the models are known. Its data take a moment to import.
+        call = await asyncio.to_thread(with_list_prices, call)
+        settings = call.settings
     only = answers.only
     check_sampling(call, answers)
     small, large = (answers.of[author].capabilities for author in call.models)
@@ -272,7 +277,7 @@ def _policy(call: Call) -> RoutingPolicy:
 
 
 def _budgets(settings: RoutingSettings) -> Budgets:
-    prices = settings.prices
+    prices = settings.known_prices
     return Budgets(
         settings.max_large_tokens,
         settings.max_cost,

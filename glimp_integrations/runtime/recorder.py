@@ -64,7 +64,7 @@ class Recorder:
     def spent(self) -> Spent:
         """What the call has taken so far, open requests included."""
         small, large = (self._usage_so_far(author) for author in self.streams)
-        prices = self.settings.prices
+        prices = self.settings.known_prices
         return Spent(
             large_tokens=large.output_tokens,
             cost=None if prices is None else prices.of(Usage(small=small, large=large)),
@@ -195,7 +195,7 @@ class Recorder:
         ]
 
     def _costs(self, usage: Usage, written: int) -> tuple[float | None, float | None]:
-        prices = self.settings.prices
+        prices = self.settings.known_prices
         if prices is None:
             return None, None
         alone = ModelUsage(input_tokens=self.prompt_tokens or 0, output_tokens=written)
