@@ -166,10 +166,10 @@ class RoutingSettings(BaseModel):
         description="So many steps at the start of a chain of thought are the large model's.",
     )
     route: Literal["always", "when_it_pays"] = Field(
-        default="always",
-        description="'always': every call is routed, as in the paper. 'when_it_pays': the router "
-        "keeps account of what routed calls of a kind take, and lets the large model work alone "
-        "where it would take less, in money if prices are given and in seconds if not.",
+        default="when_it_pays",
+        description="'when_it_pays': the router keeps account of what routed calls of a kind "
+        "take, and lets the large model work alone where it would take less, in money if prices "
+        "are given and in seconds if not. 'always': every call is routed, as in the paper.",
     )
     max_large_tokens: int | None = Field(
         default=None,

@@ -432,5 +432,5 @@ class TestRouter:
         assert one.run("q").trace.route_reason == "not enough calls of this kind to compare"
 
 
-def test_by_default_every_call_is_routed() -> None:
-    assert GlimpRouter(model(), model()).settings.route == "always"
+def test_by_default_calls_are_routed_where_it_pays() -> None:
+    assert GlimpRouter(model(), model()).settings.route == "when_it_pays"

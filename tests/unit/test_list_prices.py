@@ -22,6 +22,7 @@ from glimp_integrations.backends import (
 )
 from glimp_integrations.cli.ask import run as ask
 from glimp_integrations.conversation.prompt import TEXT
+from glimp_integrations.callers import users_line
 from glimp_integrations.runtime import list_prices
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.list_prices import list_price
@@ -63,7 +64,7 @@ def served(name: str, kind: str, url: str) -> OpenAIBackend:
 
 def resolved(small: Any, large: Any, **options: Any) -> Prices | None:
     settings = RoutingSettings(prices="auto", **options)
-    call = Call(settings, small, large, [], TEXT)
+    call = Call(settings, small, large, [], TEXT, users_line())
     return list_prices.with_list_prices(call).settings.known_prices
 
 
