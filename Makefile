@@ -38,7 +38,7 @@ DEMO := $(VENV)/.demo
 # The site needs neither torch nor a framework.
 DOCS := $(VENV)/.docs
 
-.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-endurance test-pythons package lock resolve bench-speed vllm check docs docs-serve clean
+.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-endurance test-pythons test-clients package lock resolve bench-speed vllm check docs docs-serve clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -90,6 +90,9 @@ test-pythons: $(STAMP) ## The fast tests on every Python from 3.11 that is here
 
 package: $(STAMP) ## Build wheel and sdist, check them, install them and ask a question
 	@$(BIN)/python tools/package.py
+
+test-clients: $(STAMP) ## glimp serve with the clients of LangChain, LlamaIndex and LiteLLM, in an environment of their own
+	@$(BIN)/nox -s clients
 
 lock: $(STAMP) ## Renew requirements-dev.lock, the versions developers share
 	@$(BIN)/python tools/versions.py lock requirements-dev.lock

@@ -1,6 +1,7 @@
-"""The fast tests on each Python version: ``make test-pythons``, or ``nox -s fast-3.12`` alone.
+"""The fast tests on each Python version, ``make test-pythons``; other clients, ``make test-clients``.
 
-Nothing here needs torch or weights. A Python that is not installed is skipped, and nox says so.
+``nox -s fast-3.12`` runs one alone. Nothing here needs torch or weights. A Python that is not
+installed is skipped, and nox says so.
 """
 
 import glob
@@ -9,6 +10,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"  # pip, with the index and certificates it is set to
 nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["fast"]
 nox.options.reuse_existing_virtualenvs = True
 
 FAST = ["tests/unit", "tests/langchain", "tests/llamaindex", *sorted(glob.glob("tests/test_*.py"))]
@@ -20,3 +22,11 @@ def fast(session: nox.Session) -> None:
     session.install("--quiet", "--editable", ".[langchain,llamaindex,bench,otel,test]")
     marks = "not bundled and not serial and not slow"
     session.run("pytest", "--quiet", "--numprocesses=auto", "-m", marks, *FAST, *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """``glimp serve`` and other people's clients, with OpenAI's package of the second major."""
+    session.install("--quiet", "--editable", ".[serve,test]")
+    session.install("--quiet", "langchain-openai", "litellm", "llama-index-llms-openai-like")
+    session.run("pytest", "--quiet", "--numprocesses=auto", "tests/serve", *session.posargs)
