@@ -1,5 +1,6 @@
-"""The fast tests on each Python version, ``make test-pythons``; other clients, ``make test-clients``.
+"""The fast tests on each Python version (``make test-pythons``), and other clients.
 
+``make test-clients`` runs the latter.
 ``nox -s fast-3.12`` runs one alone. Nothing here needs torch or weights. A Python that is not
 installed is skipped, and nox says so.
 """

@@ -10,11 +10,11 @@ import httpx
 import openai
 import pytest
 from scripts import pair, tells_a_secret
-from serve.conftest import ANSWER, QUESTION, Serve, Served
-from serve.held import Held, held_pair, until
 
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.errors import BackendError, UnsuitableEndpointError
+from serve.conftest import ANSWER, QUESTION, Serve, Served
+from serve.held import Held, held_pair, until
 
 BODY = {"model": "glimp", "messages": QUESTION}
 

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from serve.conftest import QUESTION, Serve
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.serve.config import ServeConfig
 from glimp_integrations.serve.keys import KeyEntry, Keys, read_keys
 from glimp_integrations.serve.limits import Rate
+from serve.conftest import QUESTION, Serve
 
 ANNA, BERT = "anna-anna-anna-anna", "bert-bert-bert-bert"
 FILE = f"""

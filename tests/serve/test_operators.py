@@ -14,8 +14,6 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from scripts import pair, tells_a_secret
-from serve.conftest import ANSWER, QUESTION, Serve
-from serve.held import held_pair, until
 from wire.fake_server import THINKING_TEMPLATE, FakeServer
 from wire.helpers import THOUGHT, THOUGHT_ANSWER
 
@@ -23,6 +21,8 @@ from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.errors import BackendError
 from glimp_integrations.serve import readiness
 from glimp_integrations.serve.metrics import LastHour
+from serve.conftest import ANSWER, QUESTION, Serve
+from serve.held import held_pair, until
 
 PRICES = {"small": {"input": 1, "output": 2}, "large": {"input": 10, "output": 20}}
 KEY = "the-key-the-key-the-key"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import httpx
 import openai
 import pytest
 from scripts import pair
+
 from serve.conftest import QUESTION, Serve, Served
 
 BODY = {"model": "glimp", "messages": QUESTION}
@@ -156,6 +158,17 @@ def test_another_type_than_json_is_refused(served: Served) -> None:
 def test_other_host_names_are_refused(served: Served) -> None:
     assert post(served, BODY, host="evil.example").status_code == 400
     assert post(served, BODY, host="localhost:1234").status_code == 200
+
+
+def test_the_other_kind_of_local_address(serve: Serve) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    served = serve(host="::1")
+    assert served.url.startswith("http://[::1]:")
+    assert served.ask().choices[0].message.content == "It is four."
 
 
 def test_pages_of_other_origins_are_told_nothing(served: Served) -> None:

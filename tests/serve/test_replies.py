@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from real_templates import TemplatedTurns, source
 from scripts import CALL, answer, bound, demanded, of_own_accord, pair, tokens
+
 from serve.conftest import ANSWER, QUESTION, Serve
 
 REASONING = "First.\n\nThen.\n"
