@@ -68,6 +68,8 @@ class AccessLog:
         write: Writes a line; ``None``: there is no log.
         paths: Paths that are shown; others may hold anything.
         done: Called with what the line says.
+        unexpected: Answers where an exception that nobody expected came out of the application.
+            It ends here: a server would log its text, which may quote a conversation.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class AccessLog:
         write: Callable[[str], None] | None,
         paths: frozenset[str],
         done: Callable[[dict[str, Any]], None],
+        unexpected: Callable[[Scope, Exception], ASGIApp],
     ) -> None:
         self._app, self._write, self._paths, self._done = app, write, paths, done
+        self._unexpected = unexpected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -86,12 +90,12 @@ class AccessLog:
         began, now = time.monotonic(), datetime.now(UTC)
         request_id = f"req_{uuid.uuid4().hex}"
         status = _GONE
-        complete = False
+        begun = complete = False
 
         async def sending(message: Message) -> None:
-            nonlocal status, complete
+            nonlocal status, begun, complete
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 message["headers"] = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode()),
@@ -103,6 +107,10 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, sending)
+        except Exception as error:
+            answer = self._unexpected(scope, error)
+            if not begun:
+                await answer(scope, receive, sending)
         finally:
             path = scope["path"]
             line = {

@@ -42,7 +42,8 @@ PAGES = Path(__file__).parent / "pages"
 _PAGE_HEADERS = {
     # Scripts and styles of this server only, and nothing is sent anywhere else.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
@@ -98,7 +99,11 @@ class Application:
         shown = frozenset(path for path, _, _ in routes)
         middleware = [
             Middleware(
-                AccessLog, write=writer(self.config.access_log), paths=shown, done=self._count
+                AccessLog,
+                write=writer(self.config.access_log),
+                paths=shown,
+                done=self._count,
+                unexpected=unexpected,
             )
         ]
         if self.config.is_local:
@@ -114,7 +119,6 @@ class Application:
                 HTTPException: http_error_response,
                 ClientGoneError: client_gone,
                 ClientDisconnect: client_gone,
-                Exception: unexpected,
             },
             lifespan=self._lifespan,
         )

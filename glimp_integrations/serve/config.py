@@ -24,6 +24,7 @@ from glimp_integrations.settings import RoutingSettings
 __all__ = ["ServeConfig"]
 
 _MIB = 1024 * 1024
+_DECIDING = frozenset({"large_share", "threshold"})
 
 
 class ServeConfig(BaseSettings):
@@ -113,6 +114,10 @@ class ServeConfig(BaseSettings):
         """
         given = {name: value for name, value in options.items() if value is not None}
         content = {} if file is None else _read(file)
+        if _DECIDING & set(given.get("routing", ())) and isinstance(content.get("routing"), dict):
+            # An option takes the place of whatever the file says about who decides.
+            kept = {k: v for k, v in content["routing"].items() if k not in _DECIDING}
+            content = {**content, "routing": kept}
 
         class Source(cls):  # type: ignore[misc, valid-type]
             @classmethod

@@ -8,6 +8,7 @@ import traceback
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from glimp_integrations.serve.access_log import details
 from glimp_integrations.serve.errors import ApiError
@@ -44,10 +45,10 @@ async def client_gone(request: Request, _: Exception) -> Response:
     return Response(status_code=499)
 
 
-async def unexpected(request: Request, error: Exception) -> Response:
-    """A fault of this package."""
-    # Not its text, which may quote the conversation.
+def unexpected(scope: Scope, error: Exception) -> Response:
+    """A fault of this package. The log gets its place; its text may quote a conversation."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     _log.error("%s while a request was answered\n%s", type(error).__name__, frames)
     failure = ApiError(500, "an error inside the server; its log says where", code="internal_error")
-    return await api_error_response(request, failure)
+    details(scope)["error"] = failure.code
+    return JSONResponse(failure.body, status_code=failure.status, headers=failure.headers)

@@ -56,6 +56,11 @@ def test_options_win_over_the_environment_over_the_file(
     assert "secret-secret" not in repr(config)
 
 
+def test_an_option_replaces_what_the_file_says_about_who_decides(file: Path) -> None:
+    config = ServeConfig.load(file, routing={"large_share": 0.3})
+    assert config.settings().large_share == 0.3
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

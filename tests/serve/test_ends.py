@@ -131,6 +131,34 @@ def test_a_deputy_finishes_the_reply(serve: Serve) -> None:
     assert served.ask().choices[0].message.content == "It is four."
 
 
+@pytest.mark.parametrize("place", ["completion", "Chunks.of", "ChatRequest.conversation"])
+def test_a_fault_of_the_server_tells_no_text(
+    serve: Serve,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    words = " ".join(["words", "of", "a", "prompt"])  # not in the code that the log shows
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(words)
+
+    target = f"glimp_integrations.serve.completions.{place}"
+    monkeypatch.setattr(target, property(broken) if "conversation" in place else broken)
+    served = serve()
+    if place == "Chunks.of":
+        address, body = f"{served.url}/chat/completions", {**BODY, "stream": True}
+        with pytest.raises(httpx.RemoteProtocolError):  # the connection is closed in the middle
+            httpx.post(address, json=body)
+    else:
+        with pytest.raises(openai.InternalServerError) as raised:
+            served.ask()
+        assert raised.value.code == "internal_error"
+    until(lambda: "RuntimeError while a request was answered" in caplog.text)
+    assert words not in caplog.text
+    assert served.application.conversations.places.running == 0
+
+
 # -- clients that go -----------------------------------------------------------------------------
 
 

@@ -57,7 +57,10 @@ class Seen:
 
     def ask(self) -> None:
         self.page.click("#ask")
-        self.page.wait_for_function("document.querySelector('#totals').textContent")
+        until(lambda: self.text("#totals"))
+
+    def text(self, selector: str) -> str:
+        return self.page.text_content(selector) or ""
 
 
 @pytest.mark.parametrize(("scheme", "width"), list(product(SCHEMES, WIDTHS)))
@@ -68,7 +71,7 @@ def test_steps_have_the_colour_of_their_author(
     size = {"width": width, "height": 900}
     seen = Seen(chromium, served, viewport=size, color_scheme=scheme)
     page = seen.page
-    page.wait_for_function("document.querySelector('#served').textContent.includes('tiny')")
+    until(lambda: "tiny" in seen.text("#served"))
     seen.ask()
     steps = page.eval_on_selector_all(
         ".step",
@@ -78,9 +81,9 @@ def test_steps_have_the_colour_of_their_author(
     assert "First." in steps[0][1] and "H = 0.10" in steps[0][1]
     assert steps[2][1] == f"It is {HOSTILE}."
     assert steps[0][2] != steps[1][2]
-    assert "3 steps" in page.text_content("#totals")  # type: ignore[operator]
-    page.wait_for_function("document.querySelector('#replies').textContent === '1'")
-    assert page.text_content("#share") == "80.0 %"
+    assert "3 steps" in seen.text("#totals")
+    until(lambda: seen.text("#replies") == "1")
+    assert seen.text("#share") == "80.0 %"
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
     wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert (seen.complaints, seen.others, page.title()) == ([], [], "glimp serve")
@@ -93,7 +96,7 @@ def test_a_server_with_keys_asks_for_one(chromium: Browser, serve: Serve) -> Non
     seen.page.wait_for_selector("#key", state="visible")
     seen.page.fill("#key", KEY)
     seen.ask()
-    assert seen.page.text_content("#answer") == "It is four."
+    assert seen.text("#answer") == "It is four."
     assert KEY not in seen.page.content()
 
 
@@ -109,12 +112,11 @@ def test_stop_stops_the_models(chromium: Browser, serve: Serve) -> None:
     large.free.set()
     seen.page.wait_for_selector("#ask:not([disabled])")
     seen.ask()
-    assert seen.page.text_content("#error") == ""
+    assert seen.text("#error") == ""
 
 
 def test_refusals_are_shown(chromium: Browser, serve: Serve) -> None:
     seen = Seen(chromium, serve(allow={"deadline": True}))
     seen.page.fill("#threshold", "2")
     seen.page.click("#ask")
-    seen.page.wait_for_function("document.querySelector('#error').textContent")
-    assert "glimp.threshold" in seen.page.text_content("#error")  # type: ignore[operator]
+    until(lambda: "glimp.threshold" in seen.text("#error"))
