@@ -20,9 +20,9 @@ from glimp_integrations.backends import (
     OpenAIBackend,
     ScriptedBackend,
 )
+from glimp_integrations.callers import users_line
 from glimp_integrations.cli.ask import run as ask
 from glimp_integrations.conversation.prompt import TEXT
-from glimp_integrations.callers import users_line
 from glimp_integrations.runtime import list_prices
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.list_prices import list_price
