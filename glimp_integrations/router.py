@@ -46,7 +46,8 @@ class GlimpRouter:
 
     Args:
         small: A backend, a model string such as ``"llamacpp:/models/small.gguf"``, or ``None``.
-        large: Likewise. With neither, the bundled models (fetched on first use).
+        large: Likewise. With neither, those that the environment names, or the bundled models
+            (fetched on first use).
         settings: Ready settings instead of keyword arguments.
         **options: Fields of :class:`RoutingSettings`.
 
@@ -67,7 +68,9 @@ class GlimpRouter:
         **options: Any,
     ) -> None:
         if settings is None:
-            settings = RoutingSettings(small=small, large=large, **options)
+            named = {"small": small, "large": large}
+            options |= {role: model for role, model in named.items() if model is not None}
+            settings = RoutingSettings(**options)
         self.settings = settings
         self._pair = resolve(settings.small, settings.large, settings.api_key)
         self.known_info: pair_info.PairInfo | None = None

@@ -148,6 +148,13 @@ def test_half_a_pair_names_what_is_missing(given: str, missing: str) -> None:
         resolve(**{given: "openai:m@http://host/v1"})
 
 
+def test_the_core_uses_the_models_of_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for role in ("SMALL", "LARGE"):
+        monkeypatch.setenv(f"GLIMP_{role}", f"openai:{role}@http://127.0.0.1:9/v1")
+    router = GlimpRouter()
+    assert (router.small.name, router.large.name) == ("SMALL", "LARGE")
+
+
 def test_neither_model_is_the_bundled_models_once_per_process() -> None:
     pair = resolve()
     assert (pair.small, pair.large) == bundled_models() == bundled_models()
