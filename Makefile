@@ -45,7 +45,7 @@ help: ## Show the targets
 
 demo: $(DEMO) ## Watch the bundled models answer a question through LangChain
 	@echo "== fetching the bundled models (1.6 GB, once)"
-	@$(BIN)/glimp pull
+	@$(BIN)/glimp pull bundled
 	@echo "== asking it through LangChain"
 	@$(BIN)/python examples/langchain/demo.py
 
@@ -53,7 +53,7 @@ test: test-highest test-lowest ## Run the test suite, on the highest and the low
 
 test-highest: $(STAMP) ## The whole suite on what pip install gives today (fetches the bundled models once)
 	@echo "== fetching the bundled models (1.6 GB, once)"
-	@$(BIN)/glimp pull
+	@$(BIN)/glimp pull bundled
 	@echo "== testing, highest versions"
 	@$(PYTEST_HIGHEST) $(SIDE_BY_SIDE) $(COVERAGE)
 	@echo "== testing, highest versions: the bundled models, and what runs alone"
@@ -68,7 +68,7 @@ test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the low
 	@$(PYTEST_LOWEST) --quiet -m "serial and not slow" $(LOWEST_ALONE)
 
 test-slow: $(STAMP) ## Run the longer proofs
-	@$(BIN)/glimp pull
+	@$(BIN)/glimp pull bundled
 	$(PYTEST_HIGHEST) -m slow -s
 	$(PYTEST_HIGHEST) --numprocesses auto -m "hypothesis and not slow" --hypothesis-profile long
 
@@ -101,7 +101,7 @@ resolve: $(STAMP) ## Do both ends of all versions resolve, and do tests and user
 	@$(BIN)/python tools/versions.py check
 
 bench-speed: $(STAMP) ## Measure speed: the pair here, the laboratory, the client (an hour)
-	@$(BIN)/glimp pull
+	@$(BIN)/glimp pull bundled
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.lab.run --steps 175 --answer-tokens 600
 	$(BIN)/python -m benchmarks.lab.crowd

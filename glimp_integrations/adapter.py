@@ -37,7 +37,7 @@ class RoutedModel(RoutingSettings):
     """Which of :data:`OUTPUT_ARGUMENTS` a call may ask for."""
 
     _router: GlimpRouter | None = PrivateAttr(default=None)
-    _models: tuple[Any, Any, Any] = PrivateAttr(default=(None, None, None))
+    _models: tuple[Any, ...] = PrivateAttr(default=(None, None, None, None))
 
     def model_post_init(self, context: Any, /) -> None:
         super().model_post_init(context)
@@ -47,12 +47,12 @@ class RoutedModel(RoutingSettings):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         # Both hold models with their keys; the router is made anew.
-        private = {"_router": None, "_models": (None, None, None)}
+        private = {"_router": None, "_models": (None, None, None, None)}
         kept = {**(state["__pydantic_private__"] or {}), **private}
         return {**state, "__pydantic_private__": kept}
 
     def _make_router(self) -> GlimpRouter:
-        self._models = self.small, self.large, self.api_key
+        self._models = self.small, self.large, self.pair, self.api_key
         self._router = GlimpRouter(settings=self)
         return self._router
 
@@ -61,7 +61,7 @@ class RoutedModel(RoutingSettings):
         """The router that does the work, with the settings as they are now."""
         # A copy (model_copy, configurable fields) brings the original's router along, and models
         # may be assigned.
-        kept, models = self._router, (self.small, self.large, self.api_key)
+        kept, models = self._router, (self.small, self.large, self.pair, self.api_key)
         same = all(one is other for one, other in zip(self._models, models, strict=True))
         return kept if kept is not None and kept.settings is self and same else self._make_router()
 

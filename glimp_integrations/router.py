@@ -35,7 +35,7 @@ from glimp_integrations.unicode_text import check_text
 
 __all__ = ["FIXED", "GlimpRouter", "result_of"]
 
-FIXED = frozenset({"small", "large", "api_key"})
+FIXED = frozenset({"small", "large", "pair", "api_key"})
 """Settings that belong to the router; all others may change from call to call."""
 
 
@@ -72,7 +72,7 @@ class GlimpRouter:
             options |= {role: model for role, model in named.items() if model is not None}
             settings = RoutingSettings(**options)
         self.settings = settings
-        self._pair = resolve(settings.small, settings.large, settings.api_key)
+        self._pair = resolve(settings.small, settings.large, settings.api_key, settings.pair)
         self.known_info: pair_info.PairInfo | None = None
         self.speed: PairSpeed | None = None
         self._shares: dict[float, LargeShare] = {}

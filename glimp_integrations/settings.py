@@ -35,12 +35,14 @@ from glimp_integrations.unicode_text import check_text
 
 __all__ = [
     "FURTHER_SAMPLING",
+    "PAIR_VARIABLE",
     "PLACES",
     "KeepReasoning",
     "Price",
     "Prices",
     "RoutingSettings",
     "Strategy",
+    "named_twice",
     "nested",
     "stops_of",
     "with_passwords",
@@ -51,6 +53,8 @@ KeepReasoning = Literal["tool_loop", "never", "always"]
 
 PLACES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE"}
 """Environment variables that name the models."""
+PAIR_VARIABLE = "GLIMP_PAIR"
+"""The environment variable that names both at once."""
 
 FURTHER_SAMPLING = ("top_k", "min_p", "presence_penalty", "repetition_penalty")
 """Settings of sampling that not every model has."""
@@ -125,8 +129,8 @@ class RoutingSettings(BaseModel):
 
     ``small`` and ``large`` take a backend object or a model string such as
     ``"openai:Qwen/Qwen3-32B@http://gpu2:8000/v1"``, ``"ollama:qwen3:4b"``,
-    ``"llamacpp:/models/small.gguf"`` or ``"hf:Qwen/Qwen3-0.6B"``; with neither named, the
-    bundled models are used.
+    ``"llamacpp:/models/small.gguf"`` or ``"hf:Qwen/Qwen3-0.6B"``; ``pair`` names both at once, such
+    as ``"qwen3-0.6b+8b"``. With nothing named, the bundled models are used.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -139,6 +143,12 @@ class RoutingSettings(BaseModel):
     large: Any = Field(
         default_factory=lambda: os.environ.get(PLACES["large"]) or None,
         description="Large model, likewise; by default the environment's GLIMP_LARGE, else None.",
+    )
+    pair: str | None = Field(
+        default_factory=lambda: os.environ.get(PAIR_VARIABLE) or None,
+        description="Both models by the name of a pair that `glimp pull --list` shows, instead of "
+        "'small' and 'large'; by default the environment's GLIMP_PAIR, else None. The sampling "
+        "that the makers of its models advise becomes the default.",
     )
     threshold: float = Field(
         default=1.0,
@@ -470,6 +480,50 @@ class RoutingSettings(BaseModel):
             )
         return self
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Settle who names the models, and take over what is advised for them.
+
+        Raises:
+            ConfigError: Two names of one rank, or a pair that does not exist.
+        """
+        super().model_post_init(context)
+        # Here and not in a validator, which would come after the adapters have made their router.
+        self._let_one_name_the_models()
+        if self.pair is not None:
+            self._take_advice(self.pair)
+
+    def _let_one_name_the_models(self) -> None:
+        """An argument comes before the environment; two names of one rank are a mistake."""
+        fields, given = self.__dict__, self.model_fields_set
+        named = [role for role in PLACES if fields[role] is not None]
+        if self.pair is None or not named:
+            return
+        if "pair" in given:
+            if both := [role for role in named if role in given]:
+                raise named_twice(self.pair, both)
+            fields.update(small=None, large=None)
+        elif given & set(named):
+            fields.update(pair=None)
+        else:
+            variables = " and ".join(PLACES[role] for role in named)
+            raise ConfigError(
+                f"the environment names models twice: {PAIR_VARIABLE} is {self.pair!r}, and "
+                f"{variables} is set as well; unset one, or name the models in the call"
+            )
+
+    def _take_advice(self, name: str) -> None:
+        """Make what the makers of a pair advise the default of what nobody said."""
+        from glimp_integrations.weights.pairs import find_pair
+
+        given = self.model_fields_set
+        pair = find_pair(name, "pair" if "pair" in given else PAIR_VARIABLE)
+        # Not among the fields that were set, so that they are defaults in every other respect.
+        self.__dict__.update(
+            (setting, value)
+            for setting, value in pair.sampling.items()
+            if setting in type(self).model_fields and setting not in given
+        )
+
     @property
     def further_sampling(self) -> dict[str, Any]:
         """Those of :data:`FURTHER_SAMPLING` that are set."""
@@ -544,6 +598,14 @@ class RoutingSettings(BaseModel):
         if value and not all(value):
             raise ValueError("an empty stop string would end every reply at once; leave it out")
         return value
+
+
+def named_twice(pair: str, roles: Iterable[str]) -> ConfigError:
+    """The error where a pair is named, and models besides it."""
+    return ConfigError(
+        f"pair={pair!r} names both models, and {' and '.join(roles)} as well: give the pair, or "
+        "small=... and large=..."
+    )
 
 
 def with_passwords(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ __all__ = ["Serializable"]
 
 _DECIDING = frozenset({"threshold", "large_share", "policy"})
 """Settings of which one is given; another one replaces it."""
+_MODELS = frozenset({"pair", *PLACES})
+"""Likewise: both models by one name, or each by its own."""
 
 
 class Serializable(RoutedModel, BaseComponent):
@@ -49,8 +51,9 @@ class Serializable(RoutedModel, BaseComponent):
         Raises:
             ConfigError: A setting has an unknown name or an impossible value.
         """
-        if _DECIDING & set(kwargs):
-            data = {name: value for name, value in data.items() if name not in _DECIDING}
+        for alternatives in (_DECIDING, _MODELS):
+            if alternatives & set(kwargs):
+                data = {name: value for name, value in data.items() if name not in alternatives}
         return super().from_dict(with_passwords({**data, **kwargs}))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -38,6 +38,40 @@ CLOCK = {
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 
 
+# -- which models they have -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [GlimpRouter, ChatGlimpRouter, LangChainText, GlimpRouterLLM])
+def test_each_takes_a_pair_by_its_name(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(**given: Any) -> tuple[str, str]:
+        router = kind(**given)
+        router = getattr(router, "router", router)
+        return router.small.name, router.large.name
+
+    qwen, r1 = "qwen3-0.6b+8b", "r1-1.5b+7b"
+    assert names(pair=qwen) == ("Qwen3-0.6B-Q8_0", "Qwen3-8B-Q4_K_M")
+    monkeypatch.setenv("GLIMP_PAIR", r1)
+    assert names()[0] == "DeepSeek-R1-Distill-Qwen-1.5B-Q4_K_M"
+    assert names(pair=qwen) == ("Qwen3-0.6B-Q8_0", "Qwen3-8B-Q4_K_M")
+    own = [ScriptedBackend([]) for _ in range(2)]
+    assert names(small=own[0], large=own[1]) == (own[0].name, own[1].name)
+    monkeypatch.setenv("GLIMP_SMALL", "openai:S@http://127.0.0.1:9/v1")
+    with pytest.raises(ConfigError, match="names models twice"):
+        names()
+    assert names(pair=qwen) == ("Qwen3-0.6B-Q8_0", "Qwen3-8B-Q4_K_M")
+    with pytest.raises(ConfigError, match="names both models"):
+        names(pair=qwen, small=own[0])
+
+
+@pytest.mark.parametrize("kind", [ChatGlimpRouter, LangChainText, GlimpRouterLLM])
+def test_a_pair_that_is_assigned_is_used_from_then_on(kind: Any) -> None:
+    llm = kind(pair="qwen3-0.6b+8b")
+    assert llm.router is llm.router
+    llm.pair = "r1-1.5b+7b"
+    assert llm.router.large.name == "DeepSeek-R1-Distill-Qwen-7B-Q4_K_M"
+    assert llm.router is llm.router
+
+
 # -- what each of them says ------------------------------------------------------------------
 
 

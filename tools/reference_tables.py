@@ -26,7 +26,12 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
 MARKER = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 # Settings whose default comes from the environment.
-VARIABLES = {"small": "GLIMP_SMALL", "large": "GLIMP_LARGE", "api_key": "GLIMP_API_KEY"}
+VARIABLES = {
+    "small": "GLIMP_SMALL",
+    "large": "GLIMP_LARGE",
+    "pair": "GLIMP_PAIR",
+    "api_key": "GLIMP_API_KEY",
+}
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

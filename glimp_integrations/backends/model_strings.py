@@ -1,11 +1,11 @@
 """From the two models in the settings to backends.
 
-Each model is a backend or a model string. If neither is given, it is the bundled models.
+Each model is a backend or a model string, or both are a pair of the catalogue. If nothing is given,
+it is the bundled models.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import re
@@ -18,8 +18,12 @@ from pydantic import SecretStr
 from glimp_integrations.backends.base import Backend
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.redact import has_user_info, public_model_string
+from glimp_integrations.settings import named_twice
 
-__all__ = ["Pair", "bundled_models", "parse", "resolve"]
+__all__ = ["Pair", "bundled_models", "catalogue_models", "parse", "resolve"]
+
+_BUNDLED = "bundled"
+"""The pair that is used where nothing is named."""
 
 _EXAMPLES = (
     "'openai:MODEL@http://HOST:PORT/v1', 'llamacpp:/PATH/TO/MODEL.gguf', "
@@ -45,19 +49,30 @@ class Pair:
     owned: list[Backend] = field(default_factory=list)
 
 
-def resolve(small: Any = None, large: Any = None, api_key: SecretStr | None = None) -> Pair:
+def resolve(
+    small: Any = None,
+    large: Any = None,
+    api_key: SecretStr | None = None,
+    pair: str | None = None,
+) -> Pair:
     """Turn the two models of the settings into backends. This loads nothing yet.
 
     Args:
         small: A backend, a model string, or ``None``.
-        large: Likewise. If neither is given, it is the bundled models.
+        large: Likewise. If neither is given, it is the pair, or else the bundled models.
         api_key: API key for the servers that model strings name.
+        pair: The name of a pair of the catalogue.
 
     Raises:
-        ConfigError: Only one model is named, or a model string is invalid.
+        ConfigError: Only one model is named, a pair besides a model, a model string is invalid, or
+            there is no such pair.
     """
-    if small is None and large is None:
-        return Pair(*bundled_models())
+    named = [role for role, model in (("small", small), ("large", large)) if model is not None]
+    if pair is not None and named:
+        raise named_twice(pair, named)
+    if not named:
+        models = catalogue_models(pair or _BUNDLED)
+        return Pair(*models, [] if pair in (None, _BUNDLED) else list(models))
     if small is None or large is None:
         missing = "small" if small is None else "large"
         raise ConfigError(
@@ -173,21 +188,18 @@ def _server(kind: str, rest: str, key: SecretStr | None) -> Backend | None:
 
 
 @functools.cache
+def catalogue_models(pair: str) -> tuple[Backend, Backend]:
+    """The models of a pair. All routers of a process share them, so they are loaded only once.
+
+    Raises:
+        ConfigError: There is no such pair.
+    """
+    from glimp_integrations.backends.pair_models import models_of
+    from glimp_integrations.weights.pairs import find_pair
+
+    return models_of(find_pair(pair))
+
+
 def bundled_models() -> tuple[Backend, Backend]:
-    """The bundled models. All routers of a process share them, so they are loaded only once."""
-    from glimp_integrations.backends.llamacpp import LlamaCppBackend
-    from glimp_integrations.weights import catalog
-
-    class BundledModel(LlamaCppBackend):
-        """A bundled model, whose weights are downloaded on first use."""
-
-        def __init__(self, file: catalog.WeightFile) -> None:
-            super().__init__(file.filename, name=f"{file.model}-Q4_K_M")
-            self._file = file
-
-        async def _locate(self) -> Path:
-            from glimp_integrations.weights import ensure
-
-            return await asyncio.to_thread(ensure, self._file)
-
-    return BundledModel(catalog.SMALL), BundledModel(catalog.LARGE)
+    """The models of the bundled pair."""
+    return catalogue_models(_BUNDLED)

@@ -20,6 +20,7 @@ from glimp_integrations.cli.options import (
     MaxLargeTokens,
     MaxTokens,
     MinP,
+    Pair,
     PresencePenalty,
     Prices,
     RepetitionPenalty,
@@ -66,12 +67,13 @@ def ask(
     ],
     small: Small = None,
     large: Large = None,
+    pair: Pair = None,
     threshold: Threshold = None,
     large_share: LargeShare = None,
     first_large_steps: FirstLargeSteps = 0,
     route: Route = None,
     strategy: Strategy = "auto",
-    temperature: Temperature = 0.6,
+    temperature: Temperature = None,
     top_k: TopK = None,
     min_p: MinP = None,
     presence_penalty: PresencePenalty = None,
@@ -93,6 +95,7 @@ def ask(
         prices,
         small=small,
         large=large,
+        pair=pair,
         threshold=threshold,
         large_share=large_share,
         first_large_steps=first_large_steps,
@@ -112,11 +115,25 @@ def ask(
 
 
 @app.command()
-def pull() -> None:
-    """Download the bundled models once (1.6 GB)."""
-    from glimp_integrations.cli.pull import run
+def pull(
+    pair: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name of the pair; by default the one of GLIMP_PAIR, else the bundled models "
+            "(1.6 GB)."
+        ),
+    ] = None,
+    list: Annotated[
+        bool, typer.Option("--list", help="Download nothing; show all pairs and what they take.")
+    ] = False,
+) -> None:
+    """Download a pair of models once, or list the pairs."""
+    from glimp_integrations.cli import pull as command
 
-    run()
+    if list:
+        command.list_pairs()
+    else:
+        command.run(pair)
 
 
 @app.command()
@@ -129,13 +146,14 @@ def check(
         ),
     ],
     models: Annotated[
-        list[str], typer.Argument(help="Models, e.g. openai:NAME@http://host:8000/v1.")
-    ],
+        list[str] | None, typer.Argument(help="Models, e.g. openai:NAME@http://host:8000/v1.")
+    ] = None,
+    pair: Pair = None,
 ) -> None:
     """Check whether servers can be used as the small or the large model, and how fast they are."""
     from glimp_integrations.cli.check import run
 
-    run(models, role.value)
+    run(models or [], role.value, pair)
 
 
 @app.command()
@@ -170,6 +188,7 @@ def calibrate(
     format: AnswerFormat = "boxed",
     small: Small = None,
     large: Large = None,
+    pair: Pair = None,
     threshold: Annotated[float, typer.Option(help="First guess of the threshold, in nats.")] = 1.0,
     first_large_steps: FirstLargeSteps = 0,
     estimator: Annotated[
@@ -183,7 +202,7 @@ def calibrate(
             "that is not formatting."
         ),
     ] = "first_token",
-    temperature: Temperature = 0.6,
+    temperature: Temperature = None,
     top_k: TopK = None,
     min_p: MinP = None,
     presence_penalty: PresencePenalty = None,
@@ -207,6 +226,7 @@ def calibrate(
         concurrency=concurrency,
         small=small,
         large=large,
+        pair=pair,
         threshold=threshold,
         first_large_steps=first_large_steps,
         entropy_estimator=estimator,
@@ -248,6 +268,7 @@ def bench(
     ] = "1.0",
     small: Small = None,
     large: Large = None,
+    pair: Pair = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -272,7 +293,13 @@ def bench(
             help="Largest number of tokens in the reasoning of models that think in tags."
         ),
     ] = 8192,
-    temperature: Temperature = 0.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Sampling temperature. By default what the makers of the pair advise, else 0, "
+            "which is greedy decoding."
+        ),
+    ] = None,
     top_k: TopK = None,
     min_p: MinP = None,
     presence_penalty: PresencePenalty = None,
@@ -308,6 +335,7 @@ def bench(
         thresholds=thresholds,
         small=small,
         large=large,
+        pair=pair,
         out=out or Path(f"bench-{Path(task).stem.replace(':', '-')}"),
         format=format,
         question_column=question_column,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,7 +17,12 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.router import GlimpRouter
 from glimp_integrations.settings import Prices, RoutingSettings
 
+if TYPE_CHECKING:
+    from glimp_integrations.weights.pairs import ModelPair, PairModel
+
 __all__ = ["report", "start"]
+
+_GREEDY = 0.0
 
 
 def start(
@@ -29,6 +34,7 @@ def start(
     thresholds: str,
     small: str | None,
     large: str | None,
+    pair: str | None,
     out: Path,
     format: str,
     question_column: str,
@@ -53,12 +59,13 @@ def start(
     )
     for note in items.notes:
         _say(note)
+    models, advised, opened = _models(small, large, pair, concurrency)
     # Settings that are not given stay out: older results do not have them.
     given = {name: value for name, value in settings.items() if value is not None}
-    plan = BenchPlan(items, parsed, given, concurrency, measure_every)
-    pair, opened = _pair(small, large, concurrency)
+    settings = {"temperature": _GREEDY, **advised, **given}
+    plan = BenchPlan(items, parsed, settings, concurrency, measure_every)
     try:
-        with GlimpRouter(*pair) as router, Store(out, manifest_of(plan, router), _say) as store:
+        with GlimpRouter(*models) as router, Store(out, manifest_of(plan, router), _say) as store:
             try:
                 with Bars() as bars:
                     run(plan, router, store, bars)
@@ -91,40 +98,49 @@ def _report(store: Store, prices: Prices | None) -> None:
     write_report(store, prices, Console())
 
 
-def _pair(
-    small: str | None, large: str | None, concurrency: int
-) -> tuple[tuple[Backend | str | None, Backend | str | None], Sequence[Backend]]:
-    """The small and the large model, and those of them that have to be closed afterwards.
+def _models(
+    small: str | None, large: str | None, pair: str | None, concurrency: int
+) -> tuple[tuple[Any, Any], dict[str, Any], Sequence[Backend]]:
+    """The small and the large model; the sampling advised for them; and what is to be closed.
 
     GGUF files get no cache of earlier prompts, because those would be the prompts of other arms.
     """
-    settings = RoutingSettings(**{k: v for k, v in (("small", small), ("large", large)) if v})
+    named = {"small": small, "large": large, "pair": pair}
+    settings = RoutingSettings(**{name: model for name, model in named.items() if model})
     models = [settings.small, settings.large]
     opened: list[Backend] = []
     if models == [None, None]:
-        from glimp_integrations.weights.catalog import PAIR
+        from glimp_integrations.weights.pairs import BUNDLED, find_pair
 
-        # Files of the bundled models are fetched by the backend that is closed below.
-        models = [_gguf(None, file, concurrency) for file in PAIR]
-        opened = list(models)
-    else:
-        for place, model in enumerate(models):
-            if isinstance(model, str) and model.startswith("llamacpp:"):
-                models[place] = _gguf(model.removeprefix("llamacpp:"), None, concurrency)
-                opened.append(models[place])
-    return (models[0], models[1]), opened
+        chosen = find_pair(settings.pair or BUNDLED.name)
+        opened = [_of_pair(chosen, model, concurrency) for model in chosen.models]
+        advised = {name: getattr(settings, name, None) for name in chosen.sampling}
+        known = {name: value for name, value in advised.items() if value is not None}
+        return (opened[0], opened[1]), known, opened
+    for place, model in enumerate(models):
+        if isinstance(model, str) and model.startswith("llamacpp:"):
+            path = Path(os.path.expanduser(model.removeprefix("llamacpp:")))
+            models[place] = _gguf(path, None, 8192, concurrency)
+            opened.append(models[place])
+    return (models[0], models[1]), {}, opened
 
 
-def _gguf(path: str | None, file: Any, concurrency: int) -> Backend:
-    from glimp_integrations.backends.llamacpp import LlamaCppBackend
+def _of_pair(pair: ModelPair, model: PairModel, concurrency: int) -> Backend:
     from glimp_integrations.weights import ensure
 
+    path = ensure(model.file, command=pair.pull_command)
+    return _gguf(path, model.file.name, pair.context_window, concurrency)
+
+
+def _gguf(path: Path, name: str | None, context_window: int, concurrency: int) -> Backend:
+    from glimp_integrations.backends.llamacpp import LlamaCppBackend
+
     return LlamaCppBackend(
-        Path(os.path.expanduser(path)) if path else ensure(file),
-        name=None if path else f"{file.model}-Q4_K_M",
+        path,
+        name=name,
         prompt_cache_mib=0,
         parallel=concurrency,
-        context_window=8192 * concurrency,
+        context_window=context_window * concurrency,
     )
 
 

@@ -38,7 +38,7 @@ def run(
         precision: The largest half width of the share's interval.
         concurrency: How many prompts are answered at the same time.
         seed: The seed of the shuffling.
-        **options: Settings of the router.
+        **options: Settings of the router; ``None``: the default.
     """
     if held_out < 0 or held_out >= len(prompts):
         raise ConfigError(
@@ -47,7 +47,8 @@ def run(
     random.Random(seed).shuffle(prompts)  # noqa: S311
     used, kept_back = prompts[: len(prompts) - held_out], prompts[len(prompts) - held_out :]
     runs = out.with_name(out.name + ".runs.jsonl")
-    with GlimpRouter(**options) as router, _progress() as progress:
+    given = {name: value for name, value in options.items() if value is not None}
+    with GlimpRouter(**given) as router, _progress() as progress:
         calibration = calibrate(
             router,
             used,

@@ -27,8 +27,25 @@ _SPEEDS = {
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skipped": "dim"}
 
 
-def run(models: list[str], role: str) -> None:
-    """Check each endpoint; the exit code is 1 if one of them cannot play its part."""
+def run(models: list[str], role: str, pair: str | None = None) -> None:
+    """Check each endpoint; the exit code is 1 if one of them cannot play its part.
+
+    Args:
+        models: Model strings.
+        role: The part they should play: small, large or pair.
+        pair: The name of a pair in place of models. Its models run in this process, so that only
+            their speed is measured.
+    """
+    if pair is not None:
+        if role != "pair" or models:
+            raise ConfigError(
+                f"--pair {pair} names both models: write `glimp check pair --pair {pair}`"
+            )
+        _measure(GlimpRouter(pair=pair))
+        typer.secho("usable as pair", fg="green")
+        return
+    if not models:
+        raise ConfigError(f"no model to check as {role}: name it, or for pairs give --pair NAME")
     roles = [role] * len(models)
     if role == "pair":
         if len(models) != 2:
@@ -43,7 +60,7 @@ def run(models: list[str], role: str) -> None:
         typer.secho(f"not usable as {role}{'' if role == 'pair' else ' model'}", fg="red")
         raise typer.Exit(1)
     if role == "pair":
-        _measure(*models)
+        _measure(GlimpRouter(*models))
     typer.secho(f"usable as {role}{'' if role == 'pair' else ' model'}", fg="green")
 
 
@@ -75,13 +92,13 @@ async def _earlier_reasoning(backend: Backend) -> str:
     return f"earlier reasoning: read as {backend.reasoning_name} (see keep_reasoning)"
 
 
-def _measure(small: str, large: str) -> None:
+def _measure(router: GlimpRouter) -> None:
     """Print how long tokens and requests take, and the strategy that follows from it."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    with GlimpRouter(small, large) as router, console.status("measuring both models"):
+    with router, console.status("measuring both models"):
         speed = router.measure()
         strategy, reason = io_loop.call(lambda: _chosen(router))
     table = Table(title="milliseconds, nothing else running", title_justify="left")

@@ -18,6 +18,7 @@ __all__ = [
     "MaxLargeTokens",
     "MaxTokens",
     "MinP",
+    "Pair",
     "PresencePenalty",
     "Prices",
     "RepetitionPenalty",
@@ -47,6 +48,13 @@ Small = Annotated[
     ),
 ]
 Large = Annotated[str | None, typer.Option(help="Large model, in the same form.")]
+Pair = Annotated[
+    str | None,
+    typer.Option(
+        help="Both models by the name of a pair, such as qwen3-0.6b+8b; `glimp pull --list` shows "
+        "all of them."
+    ),
+]
 Threshold = Annotated[
     str | None,
     typer.Option(
@@ -102,7 +110,13 @@ Strategy = Annotated[
         "time, not what is written."
     ),
 ]
-Temperature = Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy decoding.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        help="Sampling temperature; 0 is greedy decoding. By default what the makers of the pair "
+        "advise, else 0.6."
+    ),
+]
 TopK = Annotated[
     int | None, typer.Option(help="Sample from so many of the likeliest tokens; by default all.")
 ]

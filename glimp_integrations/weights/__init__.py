@@ -1,4 +1,4 @@
-"""The bundled models' weights: what they are, where they come from, where they are kept."""
+"""Weights: what they are, where they come from, where they are kept."""
 
 from __future__ import annotations
 

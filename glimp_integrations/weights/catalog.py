@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["LARGE", "PAIR", "SMALL", "TINY", "WeightFile", "Wheels"]
+__all__ = ["LARGE", "SMALL", "TINY", "WeightFile", "Wheels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +94,3 @@ TINY = WeightFile(
     verified=True,
 )
 """Not one of the bundled models. It has the tokenizer of another family, which tests need."""
-
-PAIR = (SMALL, LARGE)

@@ -32,7 +32,9 @@ RUN_ELSEWHERE = {
     "how-to/llamaindex.md 3": "tests/bundled/test_llamaindex_conformance.py",
     **{f"how-to/policies.md {number}": "tests/unit/test_policies.py" for number in range(1, 6)},
     "how-to/telemetry.md 1": "tests/test_telemetry.py",
-    "how-to/local-models.md 1": "tests/bundled/test_hf_real_weights.py",  # needs models of a hub
+    # Need models of a hub.
+    "how-to/local-models.md 1": "tests/test_both_adapters.py",
+    "how-to/local-models.md 2": "tests/bundled/test_hf_real_weights.py",
 }
 """Blocks that need what this file has not, and the tests that do the same."""
 SAME = {"index.md 1": "README.md 1"}

@@ -67,6 +67,20 @@ def test_a_stored_model_names_its_class_and_holds_plain_data(kind: Any) -> None:
     json.dumps(stored)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pair_is_stored_by_its_name(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = kind(pair="qwen3-0.6b+8b", max_tokens=7)
+    stored = dumpd(llm)
+    assert stored["kwargs"]["pair"] == "qwen3-0.6b+8b"
+    monkeypatch.setenv("GLIMP_SMALL", SMALL)
+    monkeypatch.setenv("GLIMP_LARGE", LARGE)
+    again = restored(stored)
+    assert settings_of(again) == settings_of(llm)
+    assert again.identity == llm.identity
+    assert again.pair_name == "Qwen3-0.6B-Q8_0+Qwen3-8B-Q4_K_M"
+    assert again.router.small is llm.router.small
+
+
 def test_the_bundled_models_stay_the_bundled_models() -> None:
     stored = dumpd(ChatGlimpRouter(max_tokens=5))
     assert {"small", "large"}.isdisjoint(stored["kwargs"])

@@ -96,6 +96,24 @@ def test_the_bundled_models_stay_the_bundled_models(
     assert again.pair_name == llm.pair_name
 
 
+@pytest.mark.parametrize("way", STORED)
+def test_a_pair_is_stored_by_its_name(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = GlimpRouterLLM(pair="qwen3-0.6b+8b", temperature=0.2)
+    monkeypatch.setenv("GLIMP_SMALL", SMALL)
+    monkeypatch.setenv("GLIMP_LARGE", LARGE)
+    again = way(llm)
+    assert (again.pair, again.small, again.large) == ("qwen3-0.6b+8b", None, None)
+    assert again.identity == llm.identity
+    assert again.router.small is llm.router.small
+
+
+def test_other_models_replace_stored_ones() -> None:
+    pair, models = "qwen3-0.6b+8b", {"small": SMALL, "large": LARGE}
+    of_pair, of_models = GlimpRouterLLM(pair=pair).to_dict(), GlimpRouterLLM(**models).to_dict()
+    assert GlimpRouterLLM.from_dict(of_models, pair=pair).pair_name.startswith("Qwen3-0.6B")
+    assert GlimpRouterLLM.from_dict(of_pair, **models).pair_name == "S+L"
+
+
 def test_a_stored_llm_names_its_class_and_holds_plain_data() -> None:
     stored = GlimpRouterLLM(small=SMALL, large=LARGE).to_dict()
     assert stored["class_name"] == "glimprouter_llm"

@@ -14,8 +14,8 @@ from wire.fake_server import FakeServer
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GLIMP_SMALL", "GLIMP_LARGE", "GLIMP_API_KEY", "GLIMP_HOME", "GLIMP_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("SMALL", "LARGE", "PAIR", "API_KEY", "HOME", "OFFLINE"):
+        monkeypatch.delenv(f"GLIMP_{name}", raising=False)
 
 
 @pytest.fixture(autouse=True)
