@@ -1,0 +1,1 @@
+"""Which signal should decide who writes the next step? See ``benchmarks/signals/__main__.py``."""
