@@ -17,7 +17,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,6 +42,8 @@ console = Console(width=110)
 
 Values = dict[Place, list[float]]
 """H in nats by place."""
+WORDINGS = ("", "Answer in one sentence.", "Be precise.", "Please be brief.", "Say it plainly.")
+"""Added to a question that is asked again, so that it is another one."""
 
 
 class Collecting:
@@ -48,19 +51,38 @@ class Collecting:
 
     Args:
         threshold: In nats.
+        enough: Glimpsed steps, after which nothing more is asked; ``None``: there is no such limit.
     """
 
     name = "threshold"
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, enough: int | None = None) -> None:
         self.decide = Threshold(threshold).decide
+        self.enough = enough
         self.seen: Values = {}
+
+    def asked(self, questions: Sequence[Any], task: str) -> Iterator[Any]:
+        """The questions with a progress bar, until enough was seen."""
+        return takewhile(self._goes_on, track(questions, task, console=console))
+
+    def forget(self) -> None:
+        """Begin again with nothing seen."""
+        self.seen.clear()
+
+    def _goes_on(self, _: Any) -> bool:
+        return self.enough is None or sum(map(len, self.seen.values())) < self.enough
 
     def learn(self, steps: Sequence[WrittenStep]) -> None:
         """A reply is over; these are its steps."""
         for step in steps:
             if step.entropy is not None:
                 self.seen.setdefault(step.place, []).append(step.entropy)
+
+
+def in_rounds(questions: Sequence[str], n: int) -> list[str]:
+    """``n`` questions: all of them, then all in other words, as long as there are such."""
+    rounds = (f"{question} {words}".rstrip() for words in WORDINGS for question in questions)
+    return [question for question, _ in zip(rounds, range(n), strict=False)]
 
 
 def settings_of(policy: Collecting) -> dict[str, Any]:
@@ -87,7 +109,7 @@ def answer(
     small, large = (LlamaCppBackend(ensure(f), prompt_cache_mib=0, parallel=1) for f in PAIR)
     own = {"temperature": 0, "untagged_answer": "whole", **settings, **settings_of(policy)}
     router = GlimpRouter(small, large, **own)
-    for item in track(task.items, name[:20], console=console):
+    for item in policy.asked(task.items, name[:20]):
         router.run(task.messages(item))
     small.close(), large.close()
 
@@ -105,9 +127,10 @@ def rag(policy: Collecting, n: int, _: int) -> None:
         index = program.opened(client, program.passages(14_000), console)
         own = {"max_tokens": 128, **settings_of(policy)}
         engine = benchmark.engine_of(program, index, 3, **own)
-        policy.seen.clear()  # of the greeting that loads the models
-        for item in track(benchmark.all_questions()[:n], "rag", console=console):
-            engine.query(item["question"])
+        policy.forget()  # the greeting that loads the models
+        questions = in_rounds([item["question"] for item in benchmark.all_questions()], n)
+        for question in policy.asked(questions, "rag"):
+            engine.query(question)
         client.close()
 
 
@@ -116,8 +139,9 @@ def agents(policy: Collecting, n: int, _: int) -> None:
     from benchmarks import agents as benchmark
 
     agent = benchmark.agent_of(**settings_of(policy))
-    for question in track(benchmark.QUESTIONS[:n], "agents", console=console):
-        benchmark.ask(agent, "routed", question)
+    questions = in_rounds([question.text for question in benchmark.QUESTIONS], n)
+    for text in policy.asked(questions, "agents"):
+        benchmark.ask(agent, "routed", benchmark.Question(text, "", 0))
 
 
 PAIR = (SMALL, LARGE)
