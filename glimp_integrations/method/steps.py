@@ -82,8 +82,11 @@ class Step:
 
     @property
     def sure_share(self) -> float | None:
-        """Share of sure tokens, 0 to 1; ``None``: it is known of none."""
-        return self.sure / self.measured if self.measured else None
+        """Share of sure tokens, 0 to 1; ``None``: it is known of fewer than half of them.
+
+        After a glimpse that was a request of its own, only the step's first token is known.
+        """
+        return self.sure / self.measured if 2 * self.measured > self.tokens else None
 
     def measure(self, token: Token) -> None:
         """Count how sure a token was, if it tells."""

@@ -86,7 +86,7 @@ class StepRecord(Record):
     sure_share: float | None = Field(
         default=None,
         description="Share of its tokens, 0 to 1, at whose place the likeliest token had more than "
-        "0.95; None: they came without log-probabilities.",
+        "0.95; None: fewer than half came with log-probabilities.",
     )
     discarded_tokens: int = Field(description="Tokens generated for this step and thrown away.")
     requests: int = Field(description="Requests to both models for this step.")

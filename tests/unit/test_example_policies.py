@@ -195,7 +195,7 @@ class TestModelsInThisProcess:
         assert set(Looks.found) == {None}
 
     def test_how_sure_a_step_was_comes_from_either(self):
-        step = written("small", sure=None)
+        step = replace(written("small", sure=None), tokens=4)
         for token in (
             Token("a", sure=True),
             Token("b"),
@@ -204,3 +204,9 @@ class TestModelsInThisProcess:
         ):
             step.measure(token)
         assert (step.measured, step.sure, step.sure_share) == (3, 2, pytest.approx(2 / 3))
+
+    def test_one_token_does_not_speak_for_a_step(self):
+        # After a glimpse that was a request of its own, the rest comes without log-probabilities.
+        step = written("small", sure=None)
+        step.measure(Token("a", sure=True))
+        assert (step.tokens, step.measured, step.sure_share) == (10, 1, None)
