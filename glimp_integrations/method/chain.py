@@ -470,6 +470,13 @@ class Chain:
         if reason in ("tool_call", "json"):
             self._enter_answer(self.plan.constraint_after(trigger))
             return ""
+        if reason == "think_end":
+            stop = self._reason_to_stop("length")
+            if stop is None:
+                self._text.end_thinking(by_model=True)
+                self._enter_answer(None)
+                return ""
+            reason = stop
         suffix = ""
         if constraint is not None and constraint.schema is not None and reason == "eos":
             # The grammar ended the text: it is complete, and gets its suffix. Unless it has to be
@@ -517,6 +524,9 @@ class Chain:
         if constraint is not None and constraint.schema is not None:
             return {}  # the grammar ends it; a stop string inside would break it
         ends: dict[str, Terminator] = {}
+        if phase == "answer" and constraint is None:
+            # A model whose thinking was closed for it may go on thinking, and close it itself.
+            ends.update(dict.fromkeys(self.think_end_tags, "think_end"))
         # Where a constrained answer comes later, the chain is not the visible reply.
         if phase == "answer" or self.plan.forced is None:
             ends.update(dict.fromkeys(self.settings.stop or (), "stop"))
