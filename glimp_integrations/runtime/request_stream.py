@@ -201,6 +201,9 @@ class RequestStream:
         if tokens is not None:
             with ignored(self.backend, "closing a stream"):
                 await tokens.aclose()
+            if self.report.ended is None:
+                # What the server has written ahead is thrown away.
+                self.counters.discarded += self.arrivals.uncounted(self.report.completion_tokens)
             self.counters.add(self.report, self.arrivals.tokens)
 
     async def prefill(self, context: Text) -> None:

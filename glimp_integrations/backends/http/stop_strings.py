@@ -13,12 +13,16 @@ reports even where it holds back their text.
 Text that could become a stop string is held back too, and where a stream reaches its limit of
 tokens just then, the server never shows it. The token ``":\n"`` as the last one of a step is put
 together in the same way.
+
+Near the limit, a token waits for the next one: were ``"."`` passed on alone, the router would end
+the step at its cap, and never read the rest of ``".\n\n"``.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.backends.http.protocols.base import ModelEndpoint
@@ -28,6 +32,9 @@ __all__ = ["generate"]
 
 _INCOMPLETE = "\ufffd"
 """What stands for half a character."""
+_NEAR_LIMIT = 4
+"""The router may end a step so many tokens before the limit of a request: the most that it asks for
+beyond a cap, to complete a character."""
 
 
 async def generate(
@@ -51,6 +58,7 @@ async def generate(
     shown_text, shown_ids = "", list[int]()  # the last text that was shown, and its ids
     hidden_ids = list[int]()  # ids since then, of which no text was shown yet
     count, stop_string = 0, ""
+    held: Token | None = None  # shown, and perhaps not all of its text
     async with aclosing(endpoint.completion(request, report)) as choices:
         async for choice in choices:
             stop_string = choice["stop_string"] or stop_string
@@ -60,11 +68,21 @@ async def generate(
                 # A character of several tokens comes with the id of its last token only. The
                 # server's total counts all of them, so the count is taken from there.
                 before, count = count, max(count, report.completion_tokens or 0)
-                yield Token(text, multi_token=len(shown_ids) != 1, count=count - before)
+                if held is not None:
+                    yield held
+                held = Token(text, multi_token=len(shown_ids) != 1, count=count - before)
+                if count < request.max_tokens - _NEAR_LIMIT:
+                    yield held
+                    held = None
     if report.ended == "stop_string" or (report.ended == "length" and hidden_ids):
         # The stop string may begin inside the last token that was shown, so the rest of the text
         # is found by comparing with that token's whole text.
         rest = await _removed_text(endpoint, stop_string, shown_text, [*shown_ids, *hidden_ids])
+        if held is not None and not hidden_ids:
+            yield replace(held, text=held.text + rest)
+            return
+        if held is not None:
+            yield held
         if not rest:
             return
         rest_count = max(0, (report.completion_tokens or 0) - count)
@@ -78,6 +96,8 @@ async def generate(
                 yield Token(text)
         else:
             yield Token(rest, multi_token=len(hidden_ids) > 1, count=rest_count)
+    elif held is not None:
+        yield held
 
 
 async def _last_texts(endpoint: ModelEndpoint, ids: list[int], length: int) -> list[str]:
