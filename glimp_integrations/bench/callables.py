@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any
 
 from glimp_integrations.bench.formats import Format
-from glimp_integrations.bench.grading import Reference
+from glimp_integrations.bench.grading import by_reference
 from glimp_integrations.bench.imports import imported
 from glimp_integrations.bench.tasks import Grade, Item, Scorer, Task, unique
 from glimp_integrations.errors import ConfigError
@@ -46,7 +46,7 @@ def load_callable(name: str, *, n: int | None, style: Format) -> Task:
     if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping):
         raise ConfigError(f"task {name!r} returned a {type(rows).__name__}; expected items")
     items = [_item(row, str(number)) for number, row in enumerate(islice(rows, n), 1)]
-    scorer = _by_reference(style, items, name) if score is None else _by_function(score)
+    scorer = _by_answers(style, items, name) if score is None else _by_function(score)
     return Task(name, unique(items, f"task {name!r}"), style, scorer, {"callable": name})
 
 
@@ -90,14 +90,14 @@ def _by_function(score: Callable[[Item, str], Any]) -> Scorer:
     return scorer
 
 
-def _by_reference(style: Format, items: Iterable[Item], name: str) -> Scorer:
+def _by_answers(style: Format, items: Iterable[Item], name: str) -> Scorer:
     for item in items:
         if item.answer is None:
             raise ConfigError(
                 f"task {name!r}: item {item.id} has no answer, and there is no score to grade by; "
                 "return (items, score)"
             )
-    return lambda item, reply: Reference(item.answer or "").grade(reply, style)
+    return by_reference(style)
 
 
 def _short(value: Any) -> str:

@@ -12,6 +12,8 @@ from glimp_integrations.errors import ConfigError
 __all__ = ["FORMATS", "Format", "boxed", "named_format"]
 
 _STEPS = "Think step by step, in short paragraphs separated by blank lines."
+# The sentence that the model cards of DeepSeek-R1 and Qwen3 ask to be put into the prompt.
+_CARD = "Please reason step by step, and put {} within \\boxed{{}}."
 # Braces may nest: \boxed{\frac{1}{2}}.
 _BOXED = regex.compile(r"\\boxed\s*\{((?:[^{}]|\{(?1)\})*)\}")
 
@@ -68,6 +70,10 @@ FORMATS: dict[str, Callable[[], Format]] = {
     "boxed": lambda: Format(
         "boxed", f"\n\n{_STEPS} Put the final answer in \\boxed{{}}.", None, boxed
     ),
+    "card": lambda: Format("card", f"\n\n{_CARD.format('your final answer')}", None, boxed),
+    "letter": lambda: Format(
+        "letter", f"\n\n{_CARD.format('the letter of your choice')}", None, boxed
+    ),
     "tags": lambda: Format(
         "tags", f"\n\n{_STEPS} End with the final answer in <answer></answer>.", None, _tagged
     ),
@@ -78,9 +84,10 @@ FORMATS: dict[str, Callable[[], Format]] = {
     ),
     "plain": lambda: Format("plain", "", None, _nothing, marks=False),
 }
-"""By name: ``boxed`` and ``tags`` ask for a marked answer, ``gym`` is reasoning-gym's own system
-prompt, ``steps`` only asks to think step by step, ``short`` asks for the bare answer, ``plain``
-adds nothing."""
+"""By name: ``boxed`` and ``tags`` ask for a marked answer, ``card`` does as the cards of reasoning
+models advise, ``letter`` asks for the letter of one of several choices, ``gym`` is reasoning-gym's
+own system prompt, ``steps`` only asks to think step by step, ``short`` asks for the bare answer,
+``plain`` adds nothing."""
 
 
 def named_format(name: str) -> Format:

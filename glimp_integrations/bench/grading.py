@@ -7,16 +7,26 @@ marks, spaces or full stop around it.
 
 from __future__ import annotations
 
+import re
 import threading
 import unicodedata
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from glimp_integrations.bench.formats import Format
-from glimp_integrations.bench.tasks import Grade
+from glimp_integrations.bench.tasks import Grade, Item, Scorer
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["Reference", "is_number", "normalise", "parse_maths", "same_maths"]
+__all__ = [
+    "Reference",
+    "by_reference",
+    "by_whole_number",
+    "is_number",
+    "normalise",
+    "parse_maths",
+    "same_maths",
+    "whole_number",
+]
 
 _SECONDS = 5
 # Characters. Replies are much shorter; this bounds the time of regular expressions.
@@ -101,3 +111,44 @@ class Reference:
         return Grade(
             float(same_maths(self.maths, answer)), str(answer[-1]) if answer else None, is_marked
         )
+
+
+def by_reference(style: Format) -> Scorer:
+    """Grades by the item's answer; every answer is parsed once."""
+    references: dict[str, Reference] = {}
+
+    def score(item: Item, reply: str) -> Grade:
+        if item.id not in references:
+            references[item.id] = Reference(item.answer or "")
+        return references[item.id].grade(reply, style)
+
+    return score
+
+
+def whole_number(text: str) -> int | None:
+    r"""The whole number that a text is: ``025``, ``1,000``, ``\text{ 25 }``, ``$25$``, ``25.``."""
+    plain = re.sub(r"\\(?:text|textbf|mathbf|mathrm|boldsymbol)\s*\{([^{}]*)\}", r"\1", text)
+    plain = re.sub(r"[\s$]|\\[,!;: ]|(?<=\d),(?=\d{3})", "", plain)
+    found = re.fullmatch(r"([+-]?\d{1,30})(?:\.0*)?", plain, re.ASCII)
+    return int(found[1]) if found else None
+
+
+def by_whole_number(style: Format) -> Scorer:
+    r"""Grades answers that are whole numbers, as those of the AIME, by what the reply marks.
+
+    Leading zeros do not matter. What is marked and no number as it stands (``m + n = 25``,
+    ``\frac{50}{2}``) is compared by math-verify. A reply without a mark is wrong: numbers of a
+    chain of thought that was cut off are not its answer.
+    """
+    fallback = by_reference(style)
+
+    def score(item: Item, reply: str) -> Grade:
+        marked = style.find(reply)
+        if marked is None and style.marks:
+            return Grade(0.0, None, marked=False)
+        number = whole_number(reply if marked is None else marked)
+        if number is None:
+            return fallback(item, reply)
+        return Grade(float(number == whole_number(item.answer or "")), str(number))
+
+    return score

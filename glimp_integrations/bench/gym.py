@@ -11,6 +11,7 @@ from typing import Any
 
 from glimp_integrations.bench.formats import Format
 from glimp_integrations.bench.grading import Reference, is_number
+from glimp_integrations.bench.known_datasets import KNOWN
 from glimp_integrations.bench.options import read_options
 from glimp_integrations.bench.tasks import RECOMMENDED, Grade, Item, Task
 from glimp_integrations.errors import ConfigError
@@ -42,10 +43,11 @@ def load_family(name: str, *, n: int, seed: int, style: Format) -> Task:
     family, _, text = name.partition(":")
     options = read_options(f"task {name!r}", text)
     if family not in DATASETS:
-        near = difflib.get_close_matches(family, DATASETS, 3) or RECOMMENDED[:6]
+        near = difflib.get_close_matches(family, [*KNOWN, *DATASETS], 3) or RECOMMENDED[:6]
         raise ConfigError(
-            f"no task {family!r}: neither a file, nor MODULE:FUNCTION, nor a family of "
-            f"reasoning-gym; did you mean {', '.join(near)}?"
+            f"no task {family!r}: neither a file, nor MODULE:FUNCTION, nor a dataset "
+            f"({', '.join(KNOWN)}, hf:NAME), nor a family of reasoning-gym; did you mean "
+            f"{', '.join(near)}?"
         )
     fields = {field.name for field in dataclasses.fields(DATASETS[family][1])} - {"seed", "size"}
     if wrong := sorted(set(options) - fields):

@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from glimp_integrations.bench.formats import Format
-from glimp_integrations.bench.grading import Reference
-from glimp_integrations.bench.tasks import Grade, Item, Task, unique
+from glimp_integrations.bench.grading import by_reference
+from glimp_integrations.bench.tasks import Item, Task, unique
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["LONGEST_LINE", "cell_of", "filled_lines", "load_file", "row_of"]
+__all__ = [
+    "LONGEST_LINE",
+    "answer_of",
+    "cell_of",
+    "filled_lines",
+    "load_file",
+    "question_of",
+    "row_of",
+]
 
 LONGEST_LINE = 2_000_000
 """In bytes. A question must fit a context window; a longer line means another kind of file."""
@@ -38,15 +46,8 @@ def load_file(path: Path, *, n: int | None, style: Format, question: str, answer
         items.append(_item(row_of(line, path, number), path, number, question, answer))
     if n is not None and len(items) < n:
         notes.append(f"{path.name}: {len(items)} questions, fewer than the {n} asked for")
-    references: dict[str, Reference] = {}
-
-    def score(item: Item, reply: str) -> Grade:
-        if item.id not in references:
-            references[item.id] = Reference(item.answer or "")
-        return references[item.id].grade(reply, style)
-
     identity = {"file": path.name, "question": question, "answer": answer}
-    return Task(path.stem, unique(items, str(path)), style, score, identity, notes)
+    return Task(path.stem, unique(items, str(path)), style, by_reference(style), identity, notes)
 
 
 def filled_lines(path: Path, n: int | None, notes: list[str]) -> Iterator[tuple[int, bytes]]:
@@ -140,16 +141,41 @@ def cell_of(row: dict[str, Any], column: str, option: str, path: Path, number: i
 def _item(row: dict[str, Any], path: Path, number: int, question: str, answer: str) -> Item:
     text = cell_of(row, question, "--question-column", path, number)
     expected = cell_of(row, answer, "--answer-column", path, number)
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"{path}, line {number}: {question!r} is {text!r}; expected a text")
-    is_finite = isinstance(expected, str | int) or (
-        isinstance(expected, float) and math.isfinite(expected)
-    )
-    if isinstance(expected, bool) or not is_finite:
-        raise ConfigError(
-            f"{path}, line {number}: {answer!r} is {expected!r}; expected a text or a number"
-        )
-    if isinstance(expected, str) and not expected.strip():
-        raise ConfigError(f"{path}, line {number}: {answer!r} is blank; there is nothing to grade")
+    place = f"{path}, line {number}"
     rest = {key: value for key, value in row.items() if key not in (question, answer)}
-    return Item(str(row.get("id", number)), text, str(expected), rest)
+    return Item(
+        str(row.get("id", number)),
+        question_of(text, question, place),
+        answer_of(expected, answer, place),
+        rest,
+    )
+
+
+def question_of(value: Any, column: str, place: str) -> str:
+    """A question as it stands in a column.
+
+    Args:
+        value: The cell.
+        column: Its column, for an error.
+        place: The file and the line, for an error.
+
+    Raises:
+        ConfigError: It is no text, or blank.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{place}: {column!r} is {value!r}; expected a text")
+    return value
+
+
+def answer_of(value: Any, column: str, place: str) -> str:
+    """A reference answer as it stands in a column, as text; arguments as above.
+
+    Raises:
+        ConfigError: It is neither a text nor a number, or blank.
+    """
+    is_finite = isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, bool) or not is_finite:
+        raise ConfigError(f"{place}: {column!r} is {value!r}; expected a text or a number")
+    if isinstance(value, str) and not value.strip():
+        raise ConfigError(f"{place}: {column!r} is blank; there is nothing to grade")
+    return str(value)

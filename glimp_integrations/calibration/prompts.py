@@ -19,7 +19,7 @@ _FAMILIES = {"gsm": "gsm_symbolic"}
 
 
 def read(
-    name: str, *, n: int | None, column: str, seed: int = 0, style: str = "boxed"
+    name: str, *, n: int | None, column: str, seed: int = 0, style: str | None = None
 ) -> list[Prompt]:
     """Prompts by name.
 
@@ -29,7 +29,7 @@ def read(
         n: The number of prompts; ``None``: all of a file, 60 of a task.
         column: The column of a ``.jsonl`` file.
         seed: The seed of a task's generator.
-        style: How a task asks for the answer; see ``bench.formats``.
+        style: How a task asks for the answer, see ``bench.formats``; ``None``: as it needs it.
 
     Raises:
         ConfigError: There is no such file or task, or a line is not a prompt.

@@ -185,7 +185,7 @@ def calibrate(
         int | None,
         typer.Option(help="Number of prompts; by default all of a file, or 60 of a task."),
     ] = None,
-    format: AnswerFormat = "boxed",
+    format: AnswerFormat = None,
     small: Small = None,
     large: Large = None,
     pair: Pair = None,
@@ -247,12 +247,15 @@ def bench(
         str,
         typer.Option(
             help="The questions: a puzzle family of reasoning-gym, a .jsonl file of questions and "
-            "answers, or MODULE:FUNCTION."
+            "answers, a dataset (aime24, aime25, gpqa-diamond, math-500, hf:DATASET[:CONFIG], "
+            "hf:FOLDER), or MODULE:FUNCTION."
         ),
     ] = "gsm_symbolic",
     n: Annotated[
         int | None,
-        typer.Option(help="Number of questions; by default all of a file, or 30 of a family."),
+        typer.Option(
+            help="Number of questions; by default all of a file or dataset, or 30 of a family."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the questions and of sampling.")] = 7,
     arms: Annotated[
@@ -279,13 +282,38 @@ def bench(
         Path | None,
         typer.Option(help="Run nothing; write the table and the plots of this folder again."),
     ] = None,
-    format: AnswerFormat = "boxed",
+    format: AnswerFormat = None,
     question_column: Annotated[
-        str, typer.Option(help="Column of a .jsonl file that has the questions.")
-    ] = "question",
+        str | None,
+        typer.Option(
+            help="Column of a .jsonl file or dataset that has the questions; by default question, "
+            "or that of a known dataset."
+        ),
+    ] = None,
     answer_column: Annotated[
-        str, typer.Option(help="Column of a .jsonl file that has the answers.")
-    ] = "answer",
+        str | None,
+        typer.Option(help="Column that has the right answers; by default answer, likewise."),
+    ] = None,
+    choice_columns: Annotated[
+        str,
+        typer.Option(
+            help="Columns of a dataset that have the wrong choices, separated by commas, where its "
+            "questions are multiple choice."
+        ),
+    ] = "",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split of a dataset; by default that of a known dataset, the only one, or test."
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Revision of a dataset on the hub; by default the one pinned for a known dataset, "
+            "else the newest."
+        ),
+    ] = None,
     max_tokens: MaxTokens = 1024,
     max_thinking_tokens: Annotated[
         int,
@@ -340,6 +368,9 @@ def bench(
         format=format,
         question_column=question_column,
         answer_column=answer_column,
+        choice_columns=choice_columns,
+        split=split,
+        revision=revision,
         settings={
             "temperature": temperature,
             "top_k": top_k,

@@ -36,9 +36,12 @@ def start(
     large: str | None,
     pair: str | None,
     out: Path,
-    format: str,
-    question_column: str,
-    answer_column: str,
+    format: str | None,
+    question_column: str | None,
+    answer_column: str | None,
+    choice_columns: str,
+    split: str | None,
+    revision: str | None,
     settings: dict[str, Any],
     concurrency: int,
     measure_every: int,
@@ -56,6 +59,9 @@ def start(
         format=format,
         question_column=question_column,
         answer_column=answer_column,
+        choice_columns=[column.strip() for column in choice_columns.split(",") if column.strip()],
+        split=split,
+        revision=revision,
     )
     for note in items.notes:
         _say(note)

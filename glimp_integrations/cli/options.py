@@ -134,6 +134,9 @@ RepetitionPenalty = Annotated[
 ]
 MaxTokens = Annotated[int, typer.Option(help="Largest number of tokens in the answer.")]
 AnswerFormat = Annotated[
-    str,
-    typer.Option(help="How the answer is asked for: boxed, tags, gym, steps, short or plain."),
+    str | None,
+    typer.Option(
+        help="How the answer is asked for: boxed, card, letter, tags, gym, steps, short or plain; "
+        "by default as a known dataset needs it, else boxed."
+    ),
 ]
