@@ -75,6 +75,7 @@ class _Line(BaseModel):
 class _Work(_Line):
     arm: ArmName
     item: Text
+    repeat: int = Field(default=1, strict=True, ge=1, le=1_000_000)
     digest: Text
     settings: Text
     seconds: Seconds

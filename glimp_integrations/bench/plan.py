@@ -17,6 +17,10 @@ from glimp_integrations.router import GlimpRouter
 
 __all__ = ["BenchPlan", "manifest_of", "settings_hash"]
 
+SEEDS_APART = 100_000
+"""Between the seeds of two repeats. Each request of a call uses the next number, so that repeats
+closer together would draw with each other's numbers."""
+
 
 @dataclass(frozen=True)
 class BenchPlan:
@@ -31,6 +35,7 @@ class BenchPlan:
         measure_every: After how many answers the pair's speed is measured again, for rho (it takes
             some 400 tokens of each model); 0: never. Where several items are answered at once, it
             is measured before and after all of them.
+        repeats: How often every arm answers every item, each time with another seed.
     """
 
     task: Task
@@ -38,20 +43,26 @@ class BenchPlan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     concurrency: int = 1
     measure_every: int = 40
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ConfigError(f"concurrency is {self.concurrency}; at least 1")
         if self.measure_every < 0:
             raise ConfigError(f"measure_every is {self.measure_every}; 0 for never, or more")
+        if self.repeats < 1:
+            raise ConfigError(f"repeats are {self.repeats}; at least 1")
 
-    def settings_of(self, arm: Arm) -> dict[str, Any]:
-        """All settings of an arm.
+    def settings_of(self, arm: Arm, repeat: int = 1) -> dict[str, Any]:
+        """All settings of an arm, for one of the repeats.
 
         Without think tags, the whole reply of a model is graded. Calls are routed even where that
         does not pay, because whether it does is the question; ``route`` can be set in an arm.
         """
-        return {"untagged_answer": "whole", "route": "always", **self.settings, **arm.settings}
+        settings = {"untagged_answer": "whole", "route": "always", **self.settings, **arm.settings}
+        if settings.get("seed") is not None:
+            settings["seed"] += (repeat - 1) * SEEDS_APART
+        return settings
 
     def hash_of(self, arm: Arm) -> str:
         """A short fingerprint of an arm's settings, the same in every process and release."""

@@ -104,6 +104,15 @@ def _print_table(summary: Summary, console: Console) -> None:
     if len(shown) < len(telling):
         missing = ", ".join(COLUMNS[i] for i in telling if i not in shown)
         console.print(f"more in report.md: {missing}", style="dim", highlight=False)
+    if summary.repeats > 1:
+        console.print(_repeats_note(summary), style="dim", highlight=False)
+
+
+def _repeats_note(summary: Summary) -> str:
+    return (
+        f"{summary.repeats} repeats of every item, each with another seed: accuracy is their mean "
+        "(pass@1), and its interval allows for answers to one item being alike."
+    )
 
 
 def _table(summary: Summary, cells: list[list[str]], shown: list[int]) -> Table:
@@ -133,7 +142,8 @@ def markdown(summary: Summary) -> str:
         "|" + "---|" + "---:|" * (len(COLUMNS) - 1),
         *("| " + " | ".join(map(_cell, row)) + " |" for row in rows(summary)),
         "",
-        "| arms | items | difference, points | 95 % | McNemar p | "
+        *_repeats(summary),
+        f"| arms | items | difference, points | 95 % | {summary.test} p | "
         f"{'ideal time' if summary.by_ideal else 'time'} ratio | 95 % |",
         "|---|---:|---:|---:|---:|---:|---:|",
         *(_comparison(pair, summary.time_of(pair)) for pair in summary.comparisons),
@@ -149,6 +159,29 @@ def markdown(summary: Summary) -> str:
             f"{1000 * large.prefill:.1f}.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _repeats(summary: Summary) -> list[str]:
+    """The accuracy of every repeat, where there are several."""
+    if summary.repeats == 1:
+        return []
+    numbers = range(1, summary.repeats + 1)
+    rows = []
+    for arm in summary.arms:
+        each = [arm.of_repeat(number) for number in numbers]
+        shares = [
+            f"{100 * sum(a.right for a in some) / len(some):.1f}" if some else "" for some in each
+        ]
+        mean = f"{100 * arm.accuracy.value:.2f}" if arm.n else ""
+        rows.append([arm.name, mean, *shares])
+    return [
+        _repeats_note(summary),
+        "",
+        f"| arm | pass@1, % | {' | '.join(f'repeat {number}' for number in numbers)} |",
+        "|---|" + "---:|" * (1 + summary.repeats),
+        *("| " + " | ".join(map(_cell, row)) + " |" for row in rows),
+        "",
+    ]
 
 
 def _comparison(pair: Comparison, time: Interval) -> str:

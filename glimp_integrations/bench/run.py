@@ -12,15 +12,18 @@ from typing import Any
 from glimp_integrations.bench.arms import Arm
 from glimp_integrations.bench.plan import BenchPlan, manifest_of
 from glimp_integrations.bench.progress import ProgressObserver
+from glimp_integrations.bench.records import Place, Records
 from glimp_integrations.bench.schedule import Slots, rounds
 from glimp_integrations.bench.store import Store
 from glimp_integrations.bench.tasks import Item
-from glimp_integrations.errors import ConfigError, GlimpError, UnsuitableEndpointError
+from glimp_integrations.errors import GlimpError, UnsuitableEndpointError
 from glimp_integrations.router import GlimpRouter
-from glimp_integrations.trace.trace import RoutedAnswer, Trace
+from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["BenchPlan", "arun", "evict_prompts", "manifest_of", "run"]
 
+Job = tuple[Arm, Item, int]
+"""Who answers what, and which repeat it is."""
 FAILURES_IN_A_ROW = 5
 """After this many the bench stops: with a server that is gone, every item left would fail."""
 
@@ -35,7 +38,7 @@ def run(
 async def arun(
     plan: BenchPlan, router: GlimpRouter, store: Store, observer: ProgressObserver | None = None
 ) -> None:
-    """Answer every item in every arm that has no result in the store yet.
+    """Answer every item in every arm, in every repeat, where the store has no result yet.
 
     Arms take turns item by item, because a shared machine gets slower and faster in the course of
     hours. Neighbouring arms are at different items, so that no arm finds the prompt of another in
@@ -83,77 +86,32 @@ class _Bench:
         self.failures = 0
         self.ready = False
         self.routers: dict[str, GlimpRouter] = {}
-        self.items = {item.id: item for item in plan.task.items}
-        self.done: dict[tuple[str, str], Mapping[str, Any]] = {}
-        self.ungraded: dict[tuple[str, str], Mapping[str, Any]] = {}
-        self._read_store()
-
-    def _read_store(self) -> None:
-        for line in self.store.lines:
-            if line.get("kind") not in ("answer", "ungraded"):
-                continue
-            item = self.items.get(line["item"])
-            if item is not None and item.digest != line["digest"]:
-                raise ConfigError(
-                    f"{self.store.folder} has an answer to another question called "
-                    f"{line['item']!r}: the questions have changed. Choose another --out"
-                )
-            place = line["arm"], line["item"]
-            if line["kind"] == "answer":
-                self.done[place] = line
-            else:
-                self.ungraded[place] = line
+        self.records = Records(plan, store)
+        self.items = self.records.items
 
     def share_for(self, arm: Arm) -> float | None:
-        """The share of steps that a random arm sends to the large model.
-
-        It is read from the store, else counted from the answers of the routed arm; ``None``: that
-        arm sent no step, or every step, to the large model.
-        """
-        for stored in self.store.lines:
-            if stored.get("kind") == "share" and stored["arm"] == arm.name:
-                return float(stored["share"])
-        steps = large = 0
-        for (name, item), line in self.done.items():
-            if name == arm.like and item in self.items:
-                decided = [s for s in Trace.model_validate(line["trace"]).steps if s.decided]
-                steps += len(decided)
-                large += sum(s.author == "large" for s in decided)
-        if not 0 < large < steps:
-            self.observer.say(
-                f"{arm.like} sent {large} of {steps} decided steps to the large model, so "
-                f"random routing has nothing to choose: {arm.name} is left out"
-            )
-            return None
-        self.store.add(
-            {
-                "kind": "share",
-                "arm": arm.name,
-                "share": large / steps,
-                "large_steps": large,
-                "steps": steps,
-            }
-        )
-        return large / steps
+        """The share of a random arm, see :meth:`Records.share_for`."""
+        return self.records.share_for(arm, self.observer.say)
 
     async def phase(self, arms: Sequence[Arm]) -> None:
-        self._check_hashes(arms)
+        self.records.check_settings(arms)
         names = {arm.name: arm for arm in arms}
-        self.observer.arms(
-            {name: [self._stored_grade(name, item) for item in self.items] for name in names}
-        )
-        jobs = [
-            (names[arm], self.items[item])
-            for arm, item in rounds(list(names), list(self.items))
-            if (arm, item) not in self.done
+        # All items once before any of them again: a bench that is stopped has whole repeats.
+        asked = [(item, r) for r in range(1, self.plan.repeats + 1) for item in self.items]
+        grade = self.records.grade
+        self.observer.arms({name: [grade((name, *one)) for one in asked] for name in names})
+        jobs: list[Job] = [
+            (names[arm], self.items[item], repeat)
+            for arm, (item, repeat) in rounds(list(names), asked)
+            if (arm, item, repeat) not in self.records.done
         ]
         if not jobs:
             return
         await self._warm_up()
         if self.plan.concurrency == 1:
-            for arm, item in jobs:
+            for job in jobs:
                 await self._measure_when_due()
-                await self._one(arm, item)
+                await self._one(*job)
             await self._measure(last=True)
         else:
             # Nothing else may run during a measurement, so it is done before and after.
@@ -161,12 +119,12 @@ class _Bench:
             await self._concurrently(jobs)
             await self._measure(last=True)
 
-    async def _concurrently(self, jobs: Sequence[tuple[Arm, Item]]) -> None:
+    async def _concurrently(self, jobs: Sequence[Job]) -> None:
         waiting = iter(jobs)
 
         async def worker() -> None:
-            for arm, item in waiting:
-                await self._one(arm, item)
+            for job in waiting:
+                await self._one(*job)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -181,20 +139,6 @@ class _Bench:
         if arm.name not in self.routers:
             self.routers[arm.name] = self.router.fresh()
         return self.routers[arm.name]
-
-    def _stored_grade(self, arm: str, item: str) -> bool | None:
-        line = self.done.get((arm, item))
-        return None if line is None else line["right"]
-
-    def _check_hashes(self, arms: Sequence[Arm]) -> None:
-        for arm in arms:
-            mine = self.plan.hash_of(arm)
-            for (name, _), line in [*self.done.items(), *self.ungraded.items()]:
-                if name == arm.name and line["settings"] != mine:
-                    raise ConfigError(
-                        f"{self.store.folder} has answers of {name!r} with other settings; "
-                        "choose another --out"
-                    )
 
     async def _warm_up(self) -> None:
         """Load both models before the first measured answer."""
@@ -224,18 +168,21 @@ class _Bench:
         self.slots.forget()
         self.store.add({"kind": "speed", "at": _now(), "speed": asdict(speed)})
 
-    async def _one(self, arm: Arm, item: Item) -> None:
-        if (answer := self.ungraded.get((arm.name, item.id))) is not None:
+    async def _one(self, arm: Arm, item: Item, repeat: int) -> None:
+        place: Place = (arm.name, item.id, repeat)
+        if (answer := self.records.ungraded.get(place)) is not None:
             self._graded(answer, item)
             return
-        settings = self.plan.settings_of(arm)
+        settings = self.plan.settings_of(arm, repeat)
         if self.plan.concurrency == 1 and self.slots.may_know(item.id):
             await evict_prompts(self.router)
             self.slots.forget()
-        self.observer.doing(f"{arm.name}, {item.id}")
+        again = f", repeat {repeat}" if self.plan.repeats > 1 else ""
+        self.observer.doing(f"{arm.name}, {item.id}{again}")
         base = {
             "arm": arm.name,
             "item": item.id,
+            "repeat": repeat,
             "digest": item.digest,
             "settings": self.plan.hash_of(arm),
             "at": _now(),
@@ -269,7 +216,7 @@ class _Bench:
         """Whether an arm cannot be asked at all, rather than a single answer of it failed."""
         partial = error.partial
         written = partial is not None and bool(partial.reasoning or partial.answer)
-        return not written and not any(name == arm.name for name, _ in self.done)
+        return not written and not self.records.has_any(arm.name)
 
     def _graded(self, line: Mapping[str, Any], item: Item) -> None:
         """Grade an answer and store it; where the grader fails, store it without a grade."""
@@ -286,8 +233,7 @@ class _Bench:
             "marked": grade.marked,
         }
         stored = {**{k: v for k, v in line.items() if k != "error"}, "kind": "answer", **fields}
-        self.store.add(stored)
-        self.done[stored["arm"], stored["item"]] = stored
+        self.records.add(stored)
         self.observer.answered(stored["arm"], right=grade.right)
 
     def _failed(self, base: Mapping[str, Any], error: GlimpError, seconds: float) -> None:

@@ -8,13 +8,17 @@ prompt for free. In round i, arm k is at item i - k.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from glimp_integrations.trace.trace import Trace
 
 __all__ = ["Slots", "rounds"]
 
 
-def rounds(arms: Sequence[str], items: Sequence[str]) -> Iterator[tuple[str, str]]:
+One = TypeVar("One")
+
+
+def rounds(arms: Sequence[str], items: Sequence[One]) -> Iterator[tuple[str, One]]:
     """Every pair of an arm and an item once; each arm is one item later than the arm before it.
 
     So no two neighbours share an item. A model that several arms in a row do not use may still

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from glimp_integrations.bench.stats import Interval, McNemar, compare_right, ratio, wilson
+from glimp_integrations.bench.figures import Answer, ArmFigures, Comparison
+from glimp_integrations.bench.records import Place, place_of
+from glimp_integrations.bench.stats import (
+    Interval,
+    compare_repeated,
+    compare_right,
+    pass_rate,
+    ratio,
+)
 from glimp_integrations.bench.store import Store
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.runtime.speed import PairSpeed, median
@@ -21,92 +29,7 @@ from glimp_integrations.trace.trace import Trace
 
 __all__ = ["Answer", "ArmFigures", "Comparison", "Summary", "parse_prices", "summarise"]
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of one arm.
-
-    Attributes:
-        seconds: The time from the question to the end of the answer.
-        ideal: The least seconds that its decisions take on this pair; ``None``: the speed was not
-            measured.
-    """
-
-    item: str
-    right: bool
-    score: float
-    marked: bool
-    seconds: float
-    ideal: float | None
-    trace: Trace
-    usage: Usage
-
-
-@dataclass(frozen=True)
-class ArmFigures:
-    """One row of the table.
-
-    Attributes:
-        accuracy: The share of right answers, with Wilson's interval.
-        seconds: The mean of an item.
-        ideal: The mean of the least seconds that the decisions take, one answer at a time; ``None``
-            without measured speed.
-        rho: Measured over ideal time, all items together; ``None`` without measured speed, and
-            where several items were answered at a time.
-        large_share: The large model's share of kept tokens.
-        step_share: The large model's share of the steps that a policy decided on; ``None``: it
-            decided on none.
-        threshold: In nats; ``None``: no threshold decided.
-        cached: The mean number of prompt tokens that were in a cache at the first step. If it is
-            larger in one arm than in another, their times are not comparable. ``None``: the
-            servers do not report it.
-        cost: The cost of all answers, in the prices' currency; ``None`` without prices.
-    """
-
-    name: str
-    kind: str
-    threshold: float | None
-    share: float | None
-    answers: Sequence[Answer]
-    errors: int
-    accuracy: Interval
-    seconds: float
-    ideal: float | None
-    small_tokens: int
-    large_tokens: int
-    discarded: int
-    requests: int
-    large_share: float
-    step_share: float | None
-    unmarked: int
-    cached: float | None
-    rho: float | None
-    cost: float | None
-
-    @property
-    def n(self) -> int:
-        """The number of answers."""
-        return len(self.answers)
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two arms on the items both have answered.
-
-    Attributes:
-        right: McNemar's test and the difference of accuracies, first minus second.
-        time: Seconds of the first over seconds of the second.
-        ideal: The same ratio of ideal seconds; ``None`` without measured speed.
-        cost: The cost of the first over that of the second; ``None`` without prices.
-    """
-
-    first: str
-    second: str
-    n: int
-    right: McNemar
-    time: Interval
-    ideal: Interval | None
-    cost: float | None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -137,6 +60,16 @@ class Summary:
     def seconds_of(self, arm: ArmFigures) -> float:
         """An arm's mean seconds, ideal ones where arms are compared by these."""
         return arm.ideal if self.by_ideal and arm.ideal is not None else arm.seconds
+
+    @property
+    def repeats(self) -> int:
+        """How often items were answered, at most."""
+        return max((answer.repeat for arm in self.arms for answer in arm.answers), default=1)
+
+    @property
+    def test(self) -> str:
+        """What the p values are of."""
+        return "McNemar" if self.repeats == 1 else "sign-flip"
 
     def arm(self, name: str) -> ArmFigures | None:
         """An arm's row by name."""
@@ -180,25 +113,26 @@ def summarise(store: Store, prices: Prices | None = None) -> Summary:
     """Figures of everything in a bench folder."""
     speeds = [PairSpeed.of(line["speed"]) for line in store.lines if line["kind"] == "speed"]
     speed = median(speeds) if speeds else None
-    answers: dict[str, dict[str, Answer]] = {}
-    failed: dict[tuple[str, str], int] = {}
+    answers: dict[str, dict[tuple[str, int], Answer]] = {}
+    failed: set[Place] = set()
     shares: dict[str, float] = {}
     concurrency = 1
     for line in store.lines:
         if line["kind"] == "answer":
-            answers.setdefault(line["arm"], {})[line["item"]] = _answer(line, speed)
-            failed.pop((line["arm"], line["item"]), None)
+            place = place_of(line)
+            answers.setdefault(place[0], {})[place[1:]] = _answer(line, speed)
+            failed.discard(place)
             concurrency = max(concurrency, line["concurrency"])
         elif line["kind"] == "error":
-            failed[line["arm"], line["item"]] = 1
+            failed.add(place_of(line))
         elif line["kind"] == "share":
             shares[line["arm"]] = line["share"]
-    names = sorted({*answers, *(arm for arm, _ in failed)}, key=_rank)
+    names = sorted({*answers, *(place[0] for place in failed)}, key=_rank)
     arms = [
         _figures(
             name,
             list(answers.get(name, {}).values()),
-            sum(arm == name for arm, _ in failed),
+            sum(place[0] == name for place in failed),
             shares.get(name),
             prices,
             alone=concurrency == 1,
@@ -245,6 +179,7 @@ def _answer(line: Mapping[str, Any], speed: PairSpeed | None) -> Answer:
         ideal=None if speed is None else speed.ideal(trace),
         trace=trace,
         usage=Usage.model_validate(line["usage"]),
+        repeat=line.get("repeat", 1),
     )
 
 
@@ -275,7 +210,7 @@ def _figures(
         share=number if kind == "random" and number is not None else share,
         answers=answers,
         errors=errors,
-        accuracy=wilson(sum(a.right for a in answers), len(answers)),
+        accuracy=pass_rate(list(_by_item(answers, lambda a: a.right).values())),
         seconds=seconds / len(answers) if answers else math.nan,
         ideal=ideal / len(answers) if ideal else None,
         small_tokens=small,
@@ -307,23 +242,43 @@ def _cached(trace: Trace) -> float | None:
 def _compare(
     first: str,
     second: str,
-    one: Mapping[str, Answer],
-    two: Mapping[str, Answer],
+    one: Mapping[tuple[str, int], Answer],
+    two: Mapping[tuple[str, int], Answer],
     prices: Prices | None,
 ) -> Comparison:
-    shared = [item for item in one if item in two]
-    a, b = [one[item] for item in shared], [two[item] for item in shared]
+    shared = [place for place in one if place in two]
+    a, b = [one[place] for place in shared], [two[place] for place in shared]
     cost = None
     if prices is not None:
         paid = [sum(prices.of(x.usage) for x in side) for side in (a, b)]
         cost = paid[0] / paid[1] if paid[1] else None
-    ideals = [[x.ideal for x in side if x.ideal is not None] for side in (a, b)]
+    right = [list(_by_item(side, lambda x: x.right).values()) for side in (a, b)]
+    n = len(right[0])
+    seconds = [_totals(side, lambda x: x.seconds) for side in (a, b)]
+    ideals = [_totals(side, lambda x: x.ideal) for side in (a, b)]
     return Comparison(
         first,
         second,
-        len(shared),
-        compare_right([x.right for x in a], [x.right for x in b]),
-        ratio([x.seconds for x in a], [x.seconds for x in b]),
-        ratio(*ideals) if shared and all(len(side) == len(shared) for side in ideals) else None,
+        n,
+        compare_right(*([answer for (answer,) in side] for side in right))
+        if n == len(shared)
+        else compare_repeated(*right),
+        ratio(*seconds),
+        ratio(*ideals) if shared and all(len(side) == n for side in ideals) else None,
         cost,
     )
+
+
+def _by_item(answers: Iterable[Answer], value: Callable[[Answer], T]) -> dict[str, list[T]]:
+    """A value of every answer, by item."""
+    values: dict[str, list[T]] = {}
+    for answer in answers:
+        values.setdefault(answer.item, []).append(value(answer))
+    return values
+
+
+def _totals(answers: Iterable[Answer], seconds: Callable[[Answer], float | None]) -> list[float]:
+    """The sum of every item; items without a figure are left out."""
+    items = _by_item(answers, seconds).values()
+    known = [[one for one in item if one is not None] for item in items]
+    return [sum(some) for some, item in zip(known, items, strict=True) if len(some) == len(item)]

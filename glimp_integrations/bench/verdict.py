@@ -31,7 +31,7 @@ def _of_one(summary: Summary, arm: ArmFigures, large: ArmFigures | None) -> str:
         parts.append(
             f"{_time(summary, against)} and is {_points(difference)} the large model "
             f"alone in accuracy ({_interval(difference)} points, "
-            f"McNemar p = {against.right.p:.2g}, {against.n} items)"
+            f"{summary.test} p = {against.right.p:.2g}, {against.n} items)"
         )
         if against.cost is not None:
             parts.append(f"costs {100 * against.cost:.0f} % of it")

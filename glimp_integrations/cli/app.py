@@ -347,6 +347,13 @@ def bench(
             "is no rho)."
         ),
     ] = 40,
+    repeat: Annotated[
+        int,
+        typer.Option(
+            help="How often every arm answers every question, each time with another seed; the "
+            "table has the mean."
+        ),
+    ] = 1,
     prices: Prices = None,
 ) -> None:
     """Compare the small model, the large model, routing and a random baseline on one task."""
@@ -384,6 +391,7 @@ def bench(
         },
         concurrency=concurrency,
         measure_every=measure_every,
+        repeat=repeat,
         prices=prices,
     )
 

@@ -45,6 +45,7 @@ def start(
     settings: dict[str, Any],
     concurrency: int,
     measure_every: int,
+    repeat: int,
     prices: str | None,
 ) -> None:
     """Run a bench, or go on with one, and then write its report."""
@@ -69,7 +70,12 @@ def start(
     # Settings that are not given stay out: older results do not have them.
     given = {name: value for name, value in settings.items() if value is not None}
     settings = {"temperature": _GREEDY, **advised, **given}
-    plan = BenchPlan(items, parsed, settings, concurrency, measure_every)
+    plan = BenchPlan(items, parsed, settings, concurrency, measure_every, repeat)
+    if repeat > 1 and any(plan.settings_of(arm).get("temperature") == 0 for arm in parsed):
+        _say(
+            f"--repeat {repeat} at temperature 0 asks for the same answer {repeat} times; "
+            "reasoning models are sampled, as with --temperature 0.6"
+        )
     try:
         with GlimpRouter(*models) as router, Store(out, manifest_of(plan, router), _say) as store:
             try:

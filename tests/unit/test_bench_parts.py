@@ -15,7 +15,14 @@ from glimp_integrations.bench import load_task, parse_arms
 from glimp_integrations.bench.arms import Arm
 from glimp_integrations.bench.formats import boxed
 from glimp_integrations.bench.question_files import LONGEST_LINE
-from glimp_integrations.bench.stats import compare_right, difference, ratio, wilson
+from glimp_integrations.bench.stats import (
+    compare_repeated,
+    compare_right,
+    difference,
+    pass_rate,
+    ratio,
+    wilson,
+)
 from glimp_integrations.bench.summary import parse_prices
 from glimp_integrations.bench.tasks import Grade
 from glimp_integrations.calibration.prompts import read
@@ -269,3 +276,44 @@ def test_time_ratios_are_paired() -> None:
 def test_an_arm_is_what_it_says() -> None:
     assert Arm("routed@1", "routed", {"threshold": 1.0}).threshold == 1.0
     assert parse_arms("small")[0].threshold is None
+
+
+def test_repeats_of_an_item_tell_less_than_other_items() -> None:
+    # One answer an item: Wilson's interval as it is.
+    assert pass_rate([[True]] * 81 + [[False]] * 182) == wilson(81, 263)
+    # Repeats that are all alike: what the items tell. Repeats that are independent: all answers.
+    alike = pass_rate([[True] * 4] * 12 + [[False] * 4] * 18)
+    items = wilson(12, 30)
+    assert (alike.value, alike.low, alike.high) == pytest.approx((0.4, items.low, items.high))
+    mixed = pass_rate([[True, False, True, False]] * 30)
+    answers = wilson(60, 120)
+    assert (mixed.low, mixed.high) == pytest.approx((answers.low, answers.high))
+    between = pass_rate([[True] * 4] * 10 + [[True, False, False, True]] * 10 + [[False] * 4] * 10)
+    # By hand: MSB = 20/29, MSW = 10/90, so the correlation is 0.5655 and 120 answers are 44.5.
+    assert between.high - between.low == pytest.approx(0.2819, abs=1e-4)
+    # Where nothing varies, nothing is known of the correlation: as few as possible.
+    assert pass_rate([[True] * 4] * 5).low == pytest.approx(wilson(5, 5).low)
+    uneven = pass_rate([[True], [False, False], [True, True]])
+    assert uneven.value == 3 / 5 and 0 < uneven.low < 3 / 5 < uneven.high < 1
+    assert math.isnan(pass_rate([]).value)
+    assert pass_rate([[True, False]]).value == 0.5
+
+
+def test_repeated_items_are_compared_by_their_shares() -> None:
+    # One answer an item: McNemar's exact test.
+    first = [[True]] * 2 + [[False]] * 19
+    second = [[True], [False]] + [[True]] * 7 + [[False]] * 12
+    test = compare_repeated(first, second)
+    assert (test.only_first, test.only_second) == (1, 7)
+    assert test.p == pytest.approx(2 * (1 + 8) / 2**8)
+    few = compare_repeated([[True, True], [True, False], [True, True]], [[False, True]] * 3)
+    # Differences 1/2, 0, 1/2: of the 8 ways, 2 have a sum as large and 2 one as small.
+    assert few.p == pytest.approx(0.5)
+    assert (few.only_first, few.only_second, few.difference.value) == (2, 0, pytest.approx(1 / 3))
+    assert few.difference.low < 0 < few.difference.high
+    same = compare_repeated([[True, False]] * 3, [[False, True]] * 3)
+    assert same.p == 1.0 and same.difference.value == 0.0
+    # Four times the same answers are no more evidence than once.
+    once = [True] * 9 + [False] * 5, [True] * 3 + [False] * 11
+    often = compare_repeated(*([[one] * 4 for one in side] for side in once))
+    assert often.p == pytest.approx(compare_right(*once).p)

@@ -13,6 +13,7 @@ from rich.console import Console
 from glimp_integrations import ConfigError
 from glimp_integrations.bench import Store
 from glimp_integrations.bench.report import markdown, write_report
+from glimp_integrations.bench.stats import wilson
 from glimp_integrations.bench.summary import Summary, summarise
 from glimp_integrations.bench.verdict import verdict
 from glimp_integrations.runtime.speed import ModelSpeed, PairSpeed
@@ -199,3 +200,40 @@ def test_a_second_request_of_the_first_step_is_no_cache(tmp_path: Path) -> None:
         store.add(answer)
     arm = summarise(Store(tmp_path)).arm("routed@1")
     assert arm is not None and arm.cached == 5
+
+
+def test_repeats_are_averaged_and_fit_a_terminal(tmp_path: Path) -> None:
+    manifest = {"task": "aime24", "small_model": "S", "large_model": "L", "settings": {}}
+    chosen = {"large": (12, 15, 12, 15), "routed@1": (15, 18, 18, 15)}
+    with Store(tmp_path, manifest) as store:
+        for arm, wins in chosen.items():
+            for repeat, right in enumerate(wins, 1):
+                for i in range(30):
+                    one = line(arm, i, right=i < right, seconds=2.0 if arm == "large" else 1.0)
+                    store.add({**one, "repeat": repeat})
+        summary = summarise(store)
+    large, routed = summary.arms
+    assert (large.n, large.accuracy.value, routed.accuracy.value) == (120, 0.45, 0.55)
+    # Most items are always right or always wrong: little more is known than from one repeat.
+    width = large.accuracy.high - large.accuracy.low
+    once, all_of_them = wilson(14, 30), wilson(54, 120)
+    assert all_of_them.high - all_of_them.low < width < once.high - once.low
+    compared = summary.between("routed@1", "large")
+    assert compared is not None and compared.n == 30
+    assert compared.time.value == pytest.approx(0.5)
+    text = markdown(summary)
+    assert "| arm | pass@1, % | repeat 1 | repeat 2 | repeat 3 | repeat 4 |" in text
+    assert "| large | 45.00 | 40.0 | 50.0 | 40.0 | 50.0 |" in text
+    assert "sign-flip p" in text and "McNemar" not in text
+    console = Console(record=True, width=80)
+    write_report(Store(tmp_path), None, console)
+    shown = console.export_text()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "54/120" in shown and "45 %" in shown and "4 repeats of every item" in shown
+    assert "sign-flip p = " in shown
+
+
+def test_without_repeats_the_report_says_nothing_of_them(tmp_path: Path) -> None:
+    summary = made(tmp_path, {"large": 3, "routed@1": 2}, {"large": 4.0, "routed@1": 2.0})
+    text = markdown(summary)
+    assert "repeat" not in text and "pass@1" not in text and "McNemar p" in text

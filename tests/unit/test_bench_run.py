@@ -17,6 +17,7 @@ from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.bench import BenchPlan, Grade, Item, Store, Task, parse_arms, run
 from glimp_integrations.bench.formats import named_format
+from glimp_integrations.bench.plan import SEEDS_APART
 from glimp_integrations.bench.progress import ProgressObserver
 from glimp_integrations.bench.run import manifest_of
 from glimp_integrations.bench.schedule import rounds
@@ -326,3 +327,49 @@ def _controls(routed: str) -> list[Any]:
     from glimp_integrations.bench import Arm
 
     return [Arm(f"random({routed})", "random", {"threshold": 2.9}, like=routed)]
+
+
+def test_repeats_have_other_seeds_and_add_to_what_is_there(tmp_path: Path) -> None:
+    seeded = {"temperature": 0.0, "seed": 7}
+    once = bench(tmp_path, plan("small,routed", 2, settings=seeded))
+    router = pair()
+    lines = bench(tmp_path, plan("small,routed", 2, settings=seeded, repeats=3), router)
+    assert lines[: len(once)] == once
+    counts = Counter((x["arm"], x["item"], x["repeat"]) for x in lines)
+    assert set(counts.values()) == {1}
+    arms, items = ("small", "routed@1"), ("q0", "q1")
+    assert set(counts) == set(itertools.product(arms, items, (1, 2, 3)))
+    seeds = {r.seed for r in router.small.requests if "Question" in r.prompt}
+    assert {s // SEEDS_APART for s in seeds} == {1, 2}, seeds
+    assert {x["settings"] for x in lines if x["arm"] == "small"} == {once[0]["settings"]}
+    # All of the second repeat of an arm before its third: a stopped bench has whole repeats.
+    assert [x["repeat"] for x in lines if x["arm"] == "small"] == [1, 1, 2, 2, 3, 3]
+    summary = summarise(Store(tmp_path))
+    assert summary.repeats == 3 and [a.n for a in summary.arms] == [6, 6]
+    comparison = summary.between("routed@1", "small")
+    assert comparison is not None and comparison.n == 2
+
+
+def test_lines_of_before_there_were_repeats_are_of_the_first(tmp_path: Path) -> None:
+    lines = bench(tmp_path, plan("small", 2))
+    path = tmp_path / "results.jsonl"
+    old = [{k: v for k, v in line.items() if k != "repeat"} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    again = bench(tmp_path, plan("small", 2, repeats=2))
+    assert again[:2] == old and [x["repeat"] for x in again[2:]] == [2, 2]
+
+
+def test_a_repeat_that_failed_is_tried_again(tmp_path: Path) -> None:
+    settings = {"temperature": 0.0}
+    failing = GlimpRouter(model(name="S", fail_after=14, failures=1), model(name="L"))
+    lines = bench(tmp_path, plan("small", 2, settings=settings, repeats=2), failing)
+    (failed,) = [x for x in lines if x["kind"] == "error"]
+    assert summarise(Store(tmp_path)).arms[0].errors == 1
+    again = bench(tmp_path, plan("small", 2, settings=settings, repeats=2))
+    assert (again[-1]["item"], again[-1]["repeat"]) == (failed["item"], failed["repeat"])
+    assert summarise(Store(tmp_path)).arms[0].errors == 0
+
+
+def test_impossible_repeats_are_named() -> None:
+    with pytest.raises(ConfigError, match="repeats are 0; at least 1"):
+        plan(repeats=0)
