@@ -8,8 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 
 from glimp_integrations.serve.limits import Places
 from glimp_integrations.trace.records import ModelUsage, TraceData, Usage
@@ -28,7 +34,7 @@ class Metrics:
         places: Whose running and waiting conversations are shown.
     """
 
-    content_type = CONTENT_TYPE_PLAIN_0_0_4
+    content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, places: Places) -> None:
         own = self._registry = CollectorRegistry()

@@ -44,6 +44,7 @@ class Server(uvicorn.Server):
                 port=own.port,
                 access_log=False,
                 log_config=None,
+                ws="none",
                 lifespan="on",
                 server_header=False,
                 proxy_headers=False,
