@@ -192,16 +192,20 @@ class RequestStream:
             while (more := await self._arrived()) is not None:
                 self.counters.discarded += more.count
             ended = None if self.arrivals.overrun else self.report.ended
-        await self.close()
+        await self.close(read_to_end=ended not in (None, "length"))
         self.ended = None if ended == "length" else ended
 
-    async def close(self) -> None:
-        """Cancel the request if it still runs, and count it."""
+    async def close(self, *, read_to_end: bool = False) -> None:
+        """Cancel the request if it still runs, and count it.
+
+        Args:
+            read_to_end: The tokens that did not arrive one by one are somebody else's to count.
+        """
         tokens, self._tokens = self._tokens, None
         if tokens is not None:
             with ignored(self.backend, "closing a stream"):
                 await tokens.aclose()
-            if self.report.ended is None:
+            if not read_to_end:
                 # What the server has written ahead is thrown away.
                 self.counters.discarded += self.arrivals.uncounted(self.report.completion_tokens)
             self.counters.add(self.report, self.arrivals.tokens)
@@ -248,7 +252,7 @@ class RequestStream:
 
     async def _end(self) -> None:
         self.ended = "length" if self.arrivals.overrun else self.report.ended or "eos"
-        await self.close()
+        await self.close(read_to_end=True)
 
     async def _wait_or_raise(self, error: BackendError, received: int) -> None:
         """Wait before another attempt, or raise if there is none."""
