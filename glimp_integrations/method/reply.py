@@ -33,8 +33,10 @@ class Reply:
     @property
     def answer(self) -> str:
         """The visible reply."""
-        answer = "".join(s.text for s in self.chain.steps if self.kind_of(s) == "answer")
-        return answer.lstrip() if self.chain.separated else answer
+        steps = [s for s in self.chain.steps if self.kind_of(s) == "answer"]
+        answer = "".join(s.text for s in steps)
+        # Words before a call that a chain without tags made have no tag in front of them.
+        return answer.lstrip() if steps and steps[0].is_answer and self.chain.separated else answer
 
     @property
     def undecided(self) -> bool:

@@ -281,3 +281,12 @@ def test_pieces_of_any_size_propose_alike(begun: str, before: str, sizes: list[i
         return steps(result, "author", "text", "end")
 
     assert outcome(sizes) == outcome([1])
+
+
+def test_words_before_a_call_are_the_same_streamed_and_not() -> None:
+    """Also the white space in front of them, as no tag stands before it."""
+    model = says(("", f" Let me look.<tool_call>\n{WEATHER}\n</tool_call>"))
+    form = OutputSpec(TOOLS, strict=False)
+    result, events = ask(model, model, form, threshold=-1.0, untagged_answer="whole")
+    assert [(call.name, call.arguments) for call in result.tool_calls] == PARIS
+    assert result.answer == told(events, "answer") == " Let me look."
