@@ -20,7 +20,7 @@ import regex
 
 __all__ = ["Cut", "Scanner", "Terminator"]
 
-Terminator = Literal["think_end", "stop", "trigger"]
+Terminator = Literal["think_start", "think_end", "stop", "trigger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Cut:
         end: Why the step ends here; ``None`` if it goes on.
         truncated: Text of the piece lies after the end and was dropped, so the model that wrote it
             is no longer at the point where the kept text ends.
-        trigger: What began the call, or the JSON, that the step ends at.
+        trigger: What began the call, or the JSON, that the step ends at; or the think start tag.
     """
 
     shown: str
@@ -183,7 +183,7 @@ class Scanner:
             kept=len(text) - (len(window) - hit.start),
             end=hit.end,
             truncated=hit.start + len(hit.text) < len(window),
-            trigger=hit.text if hit.end == "trigger" else "",
+            trigger=hit.text if hit.end in ("trigger", "think_start") else "",
         )
 
     def _delimiter_length(self) -> int:

@@ -67,6 +67,8 @@ class Chain:
         plan: The shape of the answer.
         think_end_tags: What ends the thinking: those of both models, each of which may end it;
             empty for models that do not think in tags.
+        think_start_tags: What opens the think block, which is open before the chain begins. One
+            that a model writes itself is not shown.
         window: Tokens that fit after the prompt in the smaller of the two context windows;
             ``None``: unknown.
         forced: The one model that can still write; ``None``: both can.
@@ -86,6 +88,7 @@ class Chain:
     settings: ChainSettings
     plan: AnswerPlan
     think_end_tags: tuple[str, ...] = ()
+    think_start_tags: tuple[str, ...] = ()
     window: int | None = None
     forced: Author | None = None
     forced_reason: str = "the other model failed"
@@ -226,7 +229,7 @@ class Chain:
             end, discarded = self._end_at_trigger(step, cut.trigger)
             shown += self._end_step(end, cut.trigger)
         elif cut.end is not None:
-            shown += self._end_step(cut.end)
+            shown += self._end_step(cut.end, cut.trigger)
         elif token.text and not token.pending and self.step_room <= 0:
             # A step is never cut in the middle of a character, because the next author continues
             # text, not bytes. Nor at an end of sequence (which has no text): that comes next, and
@@ -413,6 +416,8 @@ class Chain:
         """
         step = self.steps[-1]
         step.end = end
+        if end == "think_start":
+            self._text.add(trigger)  # whoever wrote it goes on behind it
         self._scanner.end_step()
         reason = self._reason_to_stop(end)
         if reason is None:
@@ -516,17 +521,24 @@ class Chain:
             self.plan.trigger if phase == "chain" or free else None,
         )
 
+    @property
+    def _think_tags(self) -> dict[str, Terminator]:
+        return {
+            **dict.fromkeys(self.think_start_tags, "think_start"),
+            **dict.fromkeys(self.think_end_tags, "think_end"),
+        }
+
     def _terminators(self, phase: Phase) -> dict[str, Terminator]:
         """Texts that end the phase, and are not part of it."""
         if phase == "thinking":
-            return dict.fromkeys(self.think_end_tags, "think_end")
+            return self._think_tags
         constraint = self._constraint
         if constraint is not None and constraint.schema is not None:
             return {}  # the grammar ends it; a stop string inside would break it
         ends: dict[str, Terminator] = {}
         if phase == "answer" and constraint is None:
             # A model whose thinking was closed for it may go on thinking, and close it itself.
-            ends.update(dict.fromkeys(self.think_end_tags, "think_end"))
+            ends.update(self._think_tags)
         # Where a constrained answer comes later, the chain is not the visible reply.
         if phase == "answer" or self.plan.forced is None:
             ends.update(dict.fromkeys(self.settings.stop or (), "stop"))

@@ -30,6 +30,7 @@ StopReason = Literal[
 
 StepEnd = Literal[
     "delimiter",
+    "think_start",
     "think_end",
     "eos",
     "length",

@@ -118,6 +118,7 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
         settings,
         plan,
         think_end_tags=tuple(dict.fromkeys(own[1] for own in tags.values() if own)),
+        think_start_tags=tuple(dict.fromkeys(own[0] for own in tags.values() if own)),
         window=answers.window,
         forced=only,
         forced_reason=call.large_alone or "the other model failed",

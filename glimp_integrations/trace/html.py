@@ -40,13 +40,14 @@ _HEAD = 600
 _ROOM = 1.15
 """Height of the chart, as a multiple of its highest value: above the highest bar is a gap."""
 _REASONS = {
+    "think_start": "begin of thinking",
     "think_end": "end of thinking",
     "eos": "end of the text",
     "context_full": "full context",
     "call_proposed": "a tool call, for the large model to decide on",
 }
 # Usual ends of a step, which are not shown.
-_USUAL = {"delimiter", "eos", "think_end", "stop"}
+_USUAL = {"delimiter", "eos", "think_start", "think_end", "stop"}
 
 
 def page(trace: TraceData, title: str = "GlimpRouter trace") -> str:

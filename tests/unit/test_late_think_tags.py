@@ -1,4 +1,4 @@
-"""A think end tag in the answer: a model whose thinking was closed for it closes it itself."""
+"""Think tags that stand where nobody waits for them: none of them is shown."""
 
 from __future__ import annotations
 
@@ -63,3 +63,29 @@ def test_tags_without_end_end_the_reply() -> None:
     assert result.answer == ""
     assert result.trace.answer_stop == "repeated_step"
     assert len(result.trace.steps) < 5
+
+
+def test_a_block_that_is_opened_twice_is_one_block() -> None:
+    """Also where the tag comes in pieces, and the models' texts are the same behind it."""
+    twice = script(
+        "<th",
+        "ink>",
+        "\n",
+        ("One", 0.1),
+        ".\n\n",
+        "Two.",
+        "</think>",
+        "\n\n",
+        "4",
+        "<think>",
+        ".",
+        "",
+    )
+    pair = router(model(twice), model(twice))
+    events = list(pair.stream("hi"))
+    result = result_of(events)
+    assert (result.reasoning, result.answer) == ("\nOne.\n\nTwo.", "4.")
+    assert shown(events) == result.reasoning + result.answer
+    assert [step.end for step in result.trace.steps] == [
+        "think_start", "delimiter", "think_end", "think_start", "eos",
+    ]  # fmt: skip
