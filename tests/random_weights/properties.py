@@ -51,9 +51,10 @@ def check(case: Case, events: list[Event]) -> None:
     resolved = "".join(e.text for e in events if isinstance(e, KindResolved))
     if not case.output.tools:
         assert undecided == resolved
-    # No tag, and no half character that the vocabulary did not have.
-    for tag in TAGS:
-        assert tag not in result.reasoning and tag not in result.answer
+    # No tag.
+    if case.thinks:  # with thinking switched off, a tag is a text like any other
+        for tag in TAGS:
+            assert tag not in result.reasoning and tag not in result.answer
     # Reasoning and answer partition the steps and their tokens.
     tokens: Counter[str] = Counter()
     of_kind = {"reasoning": "", "answer": ""}
@@ -69,7 +70,7 @@ def check(case: Case, events: list[Event]) -> None:
     discarded = sum(step.discarded_tokens for step in trace.steps)
     if case.tidy:
         assert usage.output_tokens == kept + discarded
-    else:  # of a character of several tokens, not each has to arrive
+    else:  # of a character of several tokens, a server shows one
         assert usage.output_tokens >= kept
     assert usage.small.requests + usage.large.requests == trace.requests
     assert usage.cached_tokens <= usage.input_tokens

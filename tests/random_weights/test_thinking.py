@@ -100,3 +100,19 @@ def test_a_forced_call_comes_after_the_thinking(transformers: Models) -> None:
     (call,) = result.tool_calls
     assert call.name == "get_weather" and set(call.arguments) == {"city", "days"}
     assert result.reasoning and not result.answer.strip()
+
+
+@pytest.mark.parametrize(
+    "sampling", [{"top_k": 1}, {"presence_penalty": 2.0, "repetition_penalty": 3.0, "top_k": 1}]
+)
+def test_sampling_reaches_both_models_and_leaves_h_alone(
+    models: Models, sampling: dict[str, Any]
+) -> None:
+    router = GlimpRouter(*models.pair("both"), strategy="two_request", seed=1)
+    limits = {"max_thinking_tokens": 24, "max_step_tokens": 8, "max_tokens": 8}
+    hot = {**limits, "temperature": 2.0, "top_p": 1.0}
+    plain, greedy = router.run("hi", **hot), router.run("hi", **limits, temperature=0)
+    chosen = router.run("hi", **hot, **sampling)
+    assert chosen.trace.steps[0].entropy == pytest.approx(plain.trace.steps[0].entropy, abs=1e-3)
+    assert (chosen.reasoning == greedy.reasoning) == (len(sampling) == 1)
+    assert chosen.reasoning != plain.reasoning
