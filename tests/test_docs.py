@@ -15,6 +15,8 @@ import yaml
 
 from glimp_integrations import RoutingSettings
 from glimp_integrations.backends import Capabilities
+from glimp_integrations.bench import parse_arms
+from glimp_integrations.bench.known_datasets import KNOWN
 from glimp_integrations.cli.app import app
 from glimp_integrations.method.steps import StepEnd, StopReason
 from langchain_glimp import ChatGlimpRouter
@@ -209,12 +211,34 @@ class TestPages:
         replaced = ["embedded pair", "short form", "by lot", "laboratory", "keep_warm", "flavour="]
         assert [word for word in replaced if word in text] == []
 
+    def test_commands_have_the_options_that_they_are_shown_with(self, page: Path) -> None:
+        commands = typer.main.get_command(app).commands
+        text = re.sub(r"\\\n\s*", " ", text_of(page))
+        for name, rest in re.findall(r"^ *(?:\S+/)?glimp ([a-z]+) (.*)$", text, re.MULTILINE):
+            known = {option for param in commands[name].params for option in param.opts}
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, rest
+
     def test_names_files_that_exist(self, page: Path) -> None:
         folders = (
             "glimp_integrations|langchain_glimp|llamaindex_glimp|benchmarks|examples|tests|tools"
         )
         names = re.findall(rf"(?:{folders})/[\w./-]*[\w/]", text_of(page))
         assert [n for n in names if "NAME" not in n and not (ROOT / n).exists()] == []
+
+
+def test_the_paper_is_repeated_with_tasks_and_arms_that_there_are() -> None:
+    page = text_of(DOCS / "how-to" / "repeat-the-paper.md")
+    for name, source in KNOWN.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` | "))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        named = [source.path, source.config, source.split]
+        assert re.findall(r"`([^`]+)`", cells[1]) == [part for part in named if part]
+        assert cells[2:4] == [str(source.rows), f"`{source.format}`"]
+    (loop,) = re.findall("for task in (.*); do", page)
+    assert set(loop.split()) <= set(KNOWN)
+    (arms,) = re.findall(r"--arms (\S+)", page)
+    kinds = [arm.kind for arm in parse_arms(arms)]
+    assert kinds == ["small", "large", "routed", "routed", "random", "random"]
 
 
 def test_architecture_names_the_rooms_as_they_are() -> None:
