@@ -108,7 +108,7 @@ def test_a_forced_call_comes_after_the_thinking(transformers: Models) -> None:
 def test_sampling_reaches_both_models_and_leaves_h_alone(
     models: Models, sampling: dict[str, Any]
 ) -> None:
-    router = GlimpRouter(*models.pair("both"), strategy="two_request", seed=1)
+    router = GlimpRouter(*models.pair("both"), strategy="two_request", route="always", seed=1)
     limits = {"max_thinking_tokens": 24, "max_step_tokens": 8, "max_tokens": 8}
     hot = {**limits, "temperature": 2.0, "top_p": 1.0}
     plain, greedy = router.run("hi", **hot), router.run("hi", **limits, temperature=0)
