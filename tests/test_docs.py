@@ -220,7 +220,8 @@ class TestPages:
 
     def test_names_files_that_exist(self, page: Path) -> None:
         folders = (
-            "glimp_integrations|langchain_glimp|llamaindex_glimp|benchmarks|examples|tests|tools"
+            "glimp_integrations|langchain_glimp|llamaindex_glimp|"
+            "benchmarks|deploy|examples|tests|tools"
         )
         names = re.findall(rf"(?:{folders})/[\w./-]*[\w/]", text_of(page))
         assert [n for n in names if "NAME" not in n and not (ROOT / n).exists()] == []
