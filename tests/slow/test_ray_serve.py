@@ -1,0 +1,194 @@
+"""``deploy/ray`` on a real local Ray: replicas, streams, clients that go, a full queue.
+
+tests/deploy/test_ray_files.py builds the application without a cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+from deploy.files import DEPLOY
+from serve.conftest import QUESTION
+from serve.held import until
+from wire.fake_server import THINKING_TEMPLATE, FakeServer, Fault
+from wire.helpers import THOUGHT, THOUGHT_ANSWER
+
+RAY_SERVE = Path(sys.executable).with_name("serve")
+KEY = "k" * 40
+START_SECONDS = 180
+REPLICA = "ServeReplica:glimp:Glimp"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not RAY_SERVE.exists(), reason="Ray is not installed (extra ray)"),
+]
+
+
+@dataclass
+class Cluster:
+    """A running Ray with the application; its models are ``small`` and ``large``."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    small: FakeServer
+    large: FakeServer
+
+    def client(self, key: str = KEY) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def replicas(self) -> int:
+        """Processes that Ray runs replicas in."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return sum(REPLICA in " ".join(child.cmdline()) for child in children)
+
+
+def files(folder: Path, port: int, small: FakeServer, large: FakeServer) -> Path:
+    """The recipe with addresses and paths of this test."""
+    config = folder / "serve.toml"
+    text = (DEPLOY / "ray" / "serve.toml").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith(("small", "large ="))]
+    lines += [
+        f'small = "openai:fake-model@{small.url}"',
+        f'large = "openai:fake-model@{large.url}"',
+    ]
+    keys = folder / "keys.toml"
+    keys.write_text(f'[[api_keys]]\nname = "test"\nkey = "{KEY}"\n')
+    text = "\n".join(lines).replace("/etc/glimp/keys.toml", str(keys)) + "\ntemperature = 0\n"
+    text = text.replace("max_running = 32", "max_running = 2")
+    config.write_text(text.replace("max_waiting = 128", "max_waiting = 0"))
+    recipe = (DEPLOY / "ray" / "serve.yaml").read_text(encoding="utf-8")
+    for old, new in {
+        "host: 0.0.0.0": "host: 127.0.0.1",
+        "port: 8000": f"port: {port}",
+        "/etc/glimp/serve.toml": str(config),
+        "max_replicas: 8": "max_replicas: 2",
+        "num_cpus: 1": "num_cpus: 0.5",
+    }.items():
+        assert recipe.count(old) == 1, old
+        recipe = recipe.replace(old, new)
+    path = folder / "serve.yaml"
+    path.write_text(recipe)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("ray")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    models: dict[str, Any] = {"template": THINKING_TEMPLATE}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": "local",
+    }
+    with (
+        # Ray's sockets have to have short paths.
+        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as place,
+        FakeServer(THOUGHT, **models) as small,
+        FakeServer(THOUGHT, **models) as large,
+    ):
+        log = folder / "ray.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [str(RAY_SERVE), "run", str(files(folder, port, small, large))],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment, "RAY_TMPDIR": place},
+                cwd=folder,
+            )
+        running = Cluster(f"http://127.0.0.1:{port}", process, small, large)
+        try:
+            until(lambda: process.poll() is not None or _ready(running), START_SECONDS)
+            assert process.poll() is None, log.read_text()[-3000:]
+            yield running
+        finally:
+            own = psutil.Process(process.pid).children(recursive=True) if _lives(process) else []
+            process.terminate()
+            try:
+                process.wait(60)
+            finally:
+                for child in own:
+                    if child.is_running():
+                        child.kill()
+                process.kill()
+                process.wait()
+
+
+def _lives(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
+
+
+def _ready(cluster: Cluster) -> bool:
+    try:
+        ready = httpx.get(f"{cluster.url}/ready", timeout=10).status_code == 200
+    except httpx.HTTPError:
+        return False
+    return ready and cluster.replicas() == 2
+
+
+def test_replies_and_streams(cluster: Cluster) -> None:
+    with cluster.client() as client:
+        reply = client.chat.completions.create(model="glimp", messages=QUESTION)  # type: ignore
+        assert reply.choices[0].message.content == THOUGHT_ANSWER
+        chunks = list(
+            client.chat.completions.create(model="glimp", messages=QUESTION, stream=True)  # type: ignore
+        )
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert "".join(delta.content or "" for delta in deltas) == THOUGHT_ANSWER
+    assert len(chunks) > 5
+
+
+def test_keys_are_asked_for(cluster: Cluster) -> None:
+    assert httpx.get(f"{cluster.url}/v1/models").status_code == 401
+    with cluster.client("x" * 40) as client, pytest.raises(openai.AuthenticationError):
+        client.models.list()
+
+
+def test_names_of_other_hosts_are_let_in(cluster: Cluster) -> None:
+    asked = httpx.get(f"{cluster.url}/health", headers={"host": "llm.example.com"})
+    assert asked.json() == {"status": "ok"}
+
+
+def test_a_client_that_goes_stops_the_model_and_a_full_queue_says_so(cluster: Cluster) -> None:
+    cluster.small.faults.append(Fault("hang", tokens=1, chat_only=True))
+    try:
+        with httpx.Client(
+            base_url=cluster.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60
+        ) as client:
+            body = {"model": "glimp", "messages": QUESTION, "stream": True}
+            request = client.build_request("POST", "/v1/chat/completions", json=body)
+            held: list[httpx.Response] = []
+            # Two replicas with two places each.
+            for _ in range(5):
+                held.append(client.send(request, stream=True))
+                if held[-1].status_code == 429:
+                    break
+                until(lambda: cluster.small.active == len(held))
+            refused = held[-1]
+            refused.read()
+            assert refused.status_code == 429 and int(refused.headers["retry-after"]) > 0
+            assert refused.json()["error"]["code"] == "too_many_conversations"
+            assert cluster.small.active == len(held) - 1 > 1
+            for response in held:
+                response.close()
+            until(lambda: cluster.small.active == 0)
+    finally:
+        cluster.small.faults.clear()
+    with cluster.client() as client:
+        reply = client.chat.completions.create(model="glimp", messages=QUESTION)  # type: ignore
+        assert reply.choices[0].message.content == THOUGHT_ANSWER
