@@ -38,7 +38,7 @@ DEMO := $(VENV)/.demo
 # The site needs neither torch nor a framework.
 DOCS := $(VENV)/.docs
 
-.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-endurance test-pythons test-clients package lock resolve bench-speed vllm check docs docs-serve clean
+.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-endurance test-pythons test-clients package lock resolve bench-speed vllm litellm check docs docs-serve clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -111,6 +111,9 @@ vllm: $(STAMP) ## Install the real vLLM beside it, serve the pair's weights and 
 	$(BIN)/python -m benchmarks.real_vllm install
 	$(BIN)/python -m benchmarks.real_vllm convert
 	$(BIN)/python -m benchmarks.real_vllm prove
+
+litellm: $(STAMP) ## Install LiteLLM's proxy beside it, for the slow test of deploy/litellm
+	@$(BIN)/python tools/litellm_proxy.py
 
 check: $(STAMP) ## Lint, format, types and layers
 	$(BIN)/ruff check .
