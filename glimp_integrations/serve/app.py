@@ -17,12 +17,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from glimp_integrations._version import __version__
+from glimp_integrations.openai_api.errors import ApiError
+from glimp_integrations.openai_api.replies import model_card, models_list
 from glimp_integrations.router import GlimpRouter
 from glimp_integrations.serve.access_log import AccessLog, writer
 from glimp_integrations.serve.completions import Completions, check_model
 from glimp_integrations.serve.config import ServeConfig
 from glimp_integrations.serve.conversations import Conversations
-from glimp_integrations.serve.errors import ApiError
 from glimp_integrations.serve.failures import (
     api_error_response,
     client_gone,
@@ -32,7 +33,6 @@ from glimp_integrations.serve.failures import (
 from glimp_integrations.serve.limits import Places
 from glimp_integrations.serve.metrics import LastHour, Metrics
 from glimp_integrations.serve.readiness import Readiness
-from glimp_integrations.serve.replies import model_card, models_list
 from glimp_integrations.serve.streaming import ClientGoneError
 from glimp_integrations.settings import RoutingSettings
 

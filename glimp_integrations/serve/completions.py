@@ -8,15 +8,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from glimp_integrations.openai_api.allowed import Allowed
+from glimp_integrations.openai_api.errors import ApiError
+from glimp_integrations.openai_api.replies import Chunks, ReplyHead, completion, reply_headers
+from glimp_integrations.openai_api.requests import ChatRequest
 from glimp_integrations.router import result_of
 from glimp_integrations.serve.access_log import details
-from glimp_integrations.serve.allowed import Allowed
 from glimp_integrations.serve.config import ServeConfig
 from glimp_integrations.serve.conversations import Asked, Conversations
-from glimp_integrations.serve.errors import ApiError
 from glimp_integrations.serve.keys import Keys
-from glimp_integrations.serve.replies import Chunks, ReplyHead, completion, reply_headers
-from glimp_integrations.serve.requests import ChatRequest
 from glimp_integrations.serve.streaming import Stream, while_connected
 
 __all__ = ["Completions", "check_model"]

@@ -17,7 +17,7 @@ from pydantic_settings import (
 )
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.serve.allowed import DEFAULT_ALLOWED, Allowed, Bounds
+from glimp_integrations.openai_api.allowed import DEFAULT_ALLOWED, Allowed, Bounds
 from glimp_integrations.serve.keys import KeyEntry, Keys, read_keys
 from glimp_integrations.settings import RoutingSettings
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glimp_integrations.errors import GlimpError
+from glimp_integrations.openai_api.errors import ApiError, api_error, shutting_down
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.router import GlimpRouter
-from glimp_integrations.serve.errors import ApiError, api_error, shutting_down
 from glimp_integrations.serve.keys import Client
 from glimp_integrations.serve.limits import Places
 from glimp_integrations.serve.metrics import LastHour, Metrics

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+from glimp_integrations.openai_api.errors import ApiError
 from glimp_integrations.serve.access_log import details
-from glimp_integrations.serve.errors import ApiError
 
 __all__ = ["api_error_response", "client_gone", "http_error_response", "unexpected"]
 

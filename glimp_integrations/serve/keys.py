@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.serve.errors import ApiError, overloaded
+from glimp_integrations.openai_api.errors import ApiError, overloaded
 from glimp_integrations.serve.limits import Rate
 
 __all__ = ["Client", "KeyEntry", "Keys", "read_keys"]

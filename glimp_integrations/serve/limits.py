@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from glimp_integrations.serve.errors import overloaded, shutting_down
+from glimp_integrations.openai_api.errors import overloaded, shutting_down
 
 __all__ = ["Places", "Rate"]
 

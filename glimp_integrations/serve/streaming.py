@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from glimp_integrations.serve.errors import ApiError, shutting_down
-from glimp_integrations.serve.replies import Chunks
+from glimp_integrations.openai_api.errors import ApiError, shutting_down
+from glimp_integrations.openai_api.replies import Chunks
 from glimp_integrations.trace.events import Event
 
 __all__ = ["ClientGoneError", "Stream", "while_connected"]

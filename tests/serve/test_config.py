@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from glimp_integrations import serve as package
 from glimp_integrations.cli.app import app
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.serve.allowed import DEFAULT_ALLOWED, Allowed, Bounds
+from glimp_integrations.openai_api.allowed import DEFAULT_ALLOWED, Allowed, Bounds
 from glimp_integrations.serve.config import ServeConfig
 from glimp_integrations.settings import RoutingSettings
 
