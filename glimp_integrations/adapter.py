@@ -17,7 +17,15 @@ from glimp_integrations.strict_json import plain
 from glimp_integrations.trace.records import Usage
 from glimp_integrations.trace.trace import RoutedAnswer, finish_reason
 
-__all__ = ["RECORD", "RoutedModel", "finish_reason", "output_spec", "record", "token_usage"]
+__all__ = [
+    "RECORD",
+    "RoutedModel",
+    "finish_reason",
+    "output_spec",
+    "record",
+    "shaping",
+    "token_usage",
+]
 
 RECORD = "glimprouter"
 """The key under which replies carry their :func:`record`."""
@@ -76,15 +84,8 @@ class RoutedModel(RoutingSettings):
 
         JSON data, for tracers and caches.
         """
-        shaping = set(RoutingSettings.model_fields) - FIXED - _NOT_SHAPING
-        policy = self.policy
-        return {
-            "small": self.router.small.label,
-            "large": self.router.large.label,
-            **{name: plain(getattr(self, name)) for name in sorted(shaping)},
-            # Policies of one name may decide differently; what they are made of, their repr says.
-            "policy": None if policy is None else f"{name_of(policy)}: {policy!r}",
-        }
+        models = {"small": self.router.small.label, "large": self.router.large.label}
+        return {**models, **shaping(self)}
 
     def call_changes(
         self, stop: str | Sequence[str] | None, given: Mapping[str, Any]
@@ -107,6 +108,17 @@ class RoutedModel(RoutingSettings):
         return changes, output_spec(
             {name: given[name] for name in OUTPUT_ARGUMENTS if name in given}
         )
+
+
+def shaping(settings: RoutingSettings) -> dict[str, Any]:
+    """All settings but the models that shape a reply, as JSON data."""
+    names = set(RoutingSettings.model_fields) - FIXED - _NOT_SHAPING
+    policy = settings.policy
+    return {
+        **{name: plain(getattr(settings, name)) for name in sorted(names)},
+        # Policies of one name may decide differently; what they are made of, their repr says.
+        "policy": None if policy is None else f"{name_of(policy)}: {policy!r}",
+    }
 
 
 def output_spec(given: Mapping[str, Any]) -> OutputSpec:

@@ -7,7 +7,9 @@ clients go by.
 
 from __future__ import annotations
 
+import logging
 import math
+import traceback
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,9 +23,20 @@ from glimp_integrations.errors import (
     PartialAnswer,
     UnsuitableEndpointError,
 )
+from glimp_integrations.openai_api.tokens import tokens_by_model
 from glimp_integrations.strict_json import plain
 
-__all__ = ["ApiError", "api_error", "from_validation", "invalid", "overloaded", "shutting_down"]
+__all__ = [
+    "ApiError",
+    "api_error",
+    "from_validation",
+    "internal_error",
+    "invalid",
+    "overloaded",
+    "shutting_down",
+]
+
+_log = logging.getLogger(__name__)
 
 
 class ApiError(Exception):
@@ -93,6 +106,8 @@ class ApiError(Exception):
                 "reasoning_content": self.partial.reasoning,
                 "content": self.partial.answer,
                 "usage": token_usage(self.partial.usage),
+                "tokens": tokens_by_model(self.partial.trace, self.partial.usage),
+                "cost": self.partial.trace.cost,
             }
         return {"error": plain(error)}
 
@@ -116,6 +131,19 @@ def shutting_down(partial: PartialAnswer | None = None) -> ApiError:
         retry_after=1,
         partial=partial,
     )
+
+
+def internal_error(error: Exception, doing: str) -> ApiError:
+    """A fault of this package; the log gets its place.
+
+    Args:
+        error: What was raised.
+        doing: What was being done, in words.
+    """
+    # Not its text, which may quote the conversation.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s while %s\n%s", type(error).__name__, doing, frames)
+    return ApiError(500, "an internal error; the log says where", code="internal_error")
 
 
 def from_validation(error: ValidationError) -> ApiError:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from glimp_integrations.adapter import finish_reason, record, token_usage
+from glimp_integrations.openai_api.tokens import tokens_by_model
 from glimp_integrations.strict_json import plain, well_formed
 from glimp_integrations.trace.events import (
     Event,
@@ -143,6 +144,7 @@ def summary(result: RoutedAnswer, *, trace: bool = False) -> dict[str, Any]:
         "large_share": own.large_share,
         "large_step_share": own.large_step_share,
         "steps": len(own.steps),
+        "tokens": tokens_by_model(own, result.usage),
         "cost": own.cost,
         "large_alone_cost": own.large_alone_cost,
         "seconds": own.seconds,

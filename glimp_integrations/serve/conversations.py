@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-import traceback
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from glimp_integrations.errors import GlimpError
-from glimp_integrations.openai_api.errors import ApiError, api_error, shutting_down
+from glimp_integrations.openai_api.errors import ApiError, api_error, internal_error, shutting_down
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.router import GlimpRouter
 from glimp_integrations.serve.keys import Client
@@ -22,8 +20,6 @@ from glimp_integrations.trace.events import Event, Finished, StepDone, TextDelta
 from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["Asked", "Conversations"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -121,12 +117,7 @@ class Conversations:
             task.uncancel()
             raise shutting_down() from None
         except Exception as error:
-            # Not its text, which may quote the conversation.
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("%s while a conversation was answered\n%s", type(error).__name__, frames)
-            raise ApiError(
-                500, "an error inside the server; its log says where", code="internal_error"
-            ) from None
+            raise internal_error(error, "a conversation was answered") from None
         finally:
             self._tasks.discard(task)
             if asked.result is None:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
-
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from glimp_integrations.openai_api.errors import ApiError
+from glimp_integrations.openai_api.errors import ApiError, internal_error
 from glimp_integrations.serve.access_log import details
 
 __all__ = ["api_error_response", "client_gone", "http_error_response", "unexpected"]
-
-_log = logging.getLogger(__name__)
 
 
 async def api_error_response(request: Request, error: Exception) -> Response:
@@ -47,8 +42,6 @@ async def client_gone(request: Request, _: Exception) -> Response:
 
 def unexpected(scope: Scope, error: Exception) -> Response:
     """A fault of this package. The log gets its place; its text may quote a conversation."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s while a request was answered\n%s", type(error).__name__, frames)
-    failure = ApiError(500, "an error inside the server; its log says where", code="internal_error")
+    failure = internal_error(error, "a request was answered")
     details(scope)["error"] = failure.code
     return JSONResponse(failure.body, status_code=failure.status, headers=failure.headers)

@@ -106,6 +106,7 @@ def test_a_failure_in_the_middle_says_what_was_written(serve: Serve) -> None:
     told: Any = raised.value.body
     assert told["partial"]["reasoning_content"] == "First.\n\nThen.\n"
     assert told["partial"]["usage"]["completion_tokens"] > 0
+    assert told["partial"]["tokens"]["small"]["kept"] > 0
     assert "error.partial" in told["message"]
 
 

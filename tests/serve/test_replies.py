@@ -56,6 +56,10 @@ def test_a_reply(serve: Serve) -> None:
     assert usage.completion_tokens_details.reasoning_tokens == 5
     assert usage.prompt_tokens_details.cached_tokens == 0
     assert reply.glimp["large_share"] == 0.8
+    taken = reply.glimp["tokens"]
+    assert taken["large"]["kept"] / (taken["small"]["kept"] + taken["large"]["kept"]) == 0.8
+    for kind, total in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
+        assert taken["small"][kind] + taken["large"][kind] == total
 
 
 def test_a_stream_holds_the_same(serve: Serve) -> None:
