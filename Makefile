@@ -64,7 +64,7 @@ test-fast: $(STAMP) ## In less than a minute: what needs no model and no server
 
 test-lowest: $(LOWEST_STAMP) ## What needs neither torch nor weights, on the lowest versions allowed
 	@echo "== testing, lowest versions"
-	@$(PYTEST_LOWEST) $(SIDE_BY_SIDE) $(ONCE) $(FAST) tests/wire tests/serve
+	@$(PYTEST_LOWEST) $(SIDE_BY_SIDE) $(ONCE) $(FAST) tests/wire tests/serve tests/batch
 	@$(PYTEST_LOWEST) --quiet -m "serial and not slow" $(LOWEST_ALONE)
 
 test-slow: $(STAMP) ## Run the longer proofs

@@ -27,6 +27,7 @@ HEAVY = [
     "uvicorn",
     "prometheus_client",
     "pydantic_settings",
+    "ray",
 ]
 ALLOWED = {
     # langsmith, which LangChain brings, imports OpenTelemetry's SDK where it is installed.
@@ -36,6 +37,7 @@ ALLOWED = {
 CLASSES = {
     "glimp_integrations": "GlimpRouter",
     "glimp_integrations.backends": "OpenAIBackend",
+    "glimp_integrations.batch": "run",
     "glimp_integrations.bench": "load_task",
     "langchain_glimp": "ChatGlimpRouter",
     "llamaindex_glimp": "GlimpRouterLLM",

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from glimp_integrations.bench.lines import check_line, check_manifest
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.manifests import differences
 from glimp_integrations.strict_json import plain
 from glimp_integrations.whole_files import write_whole
 
@@ -136,15 +137,10 @@ class Store:
             self._store_manifest(json.dumps(mine, indent=1, ensure_ascii=False))
             return mine
         stored = _read_manifest(self.folder)
-        differing = [
-            f"{name} is {_short(stored.get(name))} there and {_short(mine.get(name))} now"
-            for name in sorted({*stored, *mine})
-            if stored.get(name) != mine.get(name)
-        ]
-        if differing:
+        if differing := differences(stored, mine):
             raise ConfigError(
-                f"{self.folder} holds results of another bench: {'; '.join(differing)}. Choose "
-                "another --out, or the same options to go on"
+                f"{self.folder} holds results of another bench: {differing}. Choose another "
+                "--out, or the same options to go on"
             )
         return stored
 
@@ -225,8 +221,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         )
     named: dict[str, Any] = plain(stored)
     return named
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."

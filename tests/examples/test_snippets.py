@@ -161,6 +161,16 @@ class TestGettingStarted:
         saved = (tmp_path / "trace.json").read_text(encoding="utf-8")
         assert Trace.from_json(saved) == space["result"].trace
 
+    def test_a_file_of_requests(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        page = (ROOT / "docs" / "how-to" / "batch.md").read_text(encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
+        (asked,) = re.findall(r"^\{\"custom_id.*$", page, re.MULTILINE)
+        (tmp_path / "in.jsonl").write_text(asked + "\n", encoding="utf-8")
+        assert run("how-to/batch.md 1", namespace()).startswith("1 0 ")
+        line = json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8"))
+        assert line["custom_id"] == "q1"
+        assert "391" in line["response"]["body"]["choices"][0]["message"]["content"]
+
     def test_events_without_a_framework(self) -> None:
         printed = run("getting-started/without-a-framework.md 2", namespace())
         assert re.search(r"\[(small|large), H = \d", printed)
