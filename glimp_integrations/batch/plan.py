@@ -28,6 +28,9 @@ class BatchPlan:
         concurrency: Requests that run at a time; on a cluster: in each actor.
         retry_failed: Whether requests that failed in an earlier run are asked again.
         max_line_bytes: Longest request, in bytes.
+        ray_address: Ray cluster that does the work: its address, ``"auto"`` for the one this
+            machine belongs to, ``"local"`` for a new one on this machine. ``None``: no cluster.
+        ray_actors: How many actors there, each with a router.
 
     Raises:
         ConfigError: A value is impossible.
@@ -40,10 +43,14 @@ class BatchPlan:
     concurrency: int = 8
     retry_failed: bool = False
     max_line_bytes: int = 4 * 1024 * 1024
+    ray_address: str | None = None
+    ray_actors: int = 1
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ConfigError(f"concurrency is {self.concurrency}; at least one request must run")
+        if self.ray_actors < 1:
+            raise ConfigError(f"ray_actors is {self.ray_actors}; at least one must do the work")
         if self.max_line_bytes < 1024:
             raise ConfigError(
                 f"max_line_bytes is {self.max_line_bytes}; give 1024 at least, a short request"

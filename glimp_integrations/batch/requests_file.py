@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -34,11 +34,13 @@ class BatchRequest:
         custom_id: What its result is found by.
         digest: 96 bits of what it says and of its id: another request has another one.
         body: JSON of what ``/v1/chat/completions`` takes.
+        start: Where its line begins, in bytes.
     """
 
     custom_id: str
     digest: int
     body: bytes
+    start: int = 0
 
     @property
     def id(self) -> str:
@@ -117,6 +119,26 @@ class RequestsFile:
             if request is not None:
                 yield request
 
+    def at(self, starts: Iterable[int]) -> Iterator[BatchRequest]:
+        """The requests whose lines begin at these places.
+
+        Raises:
+            ConfigError: As above.
+        """
+        with _readable(self.path) as file:
+            for start in starts:
+                file.seek(start)
+                request = None
+                for raw in read_lines(file, self._most):
+                    # Lines before it are not counted here; only the first may have a mark.
+                    found = replace(raw, number=1 if start == 0 else 2, start=start)
+                    with suppress(_MistakeError):
+                        request = self._request(found)
+                    break
+                if request is None:
+                    self.refuse_change(f"the line at byte {start:,}")
+                yield request
+
     def refuse_change(self, what: str) -> NoReturn:
         """Refuse a file that is not what it was when it was checked.
 
@@ -169,7 +191,8 @@ class RequestsFile:
             )
         text = json.dumps(body, sort_keys=True, separators=(",", ":"))
         digest = hashlib.blake2b(json.dumps(custom_id).encode() + text.encode(), digest_size=12)
-        return BatchRequest(custom_id, int.from_bytes(digest.digest()), text.encode())
+        number = int.from_bytes(digest.digest())
+        return BatchRequest(custom_id, number, text.encode(), raw.start)
 
     def _line_of(self, custom_id: str) -> int:
         """The first line with an id, which is read again: line numbers are not kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 
 from glimp_integrations.batch.answering import Answering, Outcome
@@ -12,14 +12,12 @@ from glimp_integrations.batch.plan import BatchPlan, manifest_of
 from glimp_integrations.batch.progress import BatchObserver
 from glimp_integrations.batch.requests_file import BatchRequest, RequestsFile
 from glimp_integrations.batch.results_file import ResultsFile
-from glimp_integrations.batch.totals import Result, Totals
-from glimp_integrations.errors import ModelError
+from glimp_integrations.batch.tally import Tally
+from glimp_integrations.batch.totals import Totals
+from glimp_integrations.errors import ConfigError
 from glimp_integrations.router import GlimpRouter
 
 __all__ = ["run"]
-
-FAILURES_IN_A_ROW = 16
-"""After so many failures of the models, or twice as many as run at a time, a batch stops."""
 
 
 def run(
@@ -35,7 +33,8 @@ def run(
 
     Args:
         plan: What is asked, and how.
-        router: Answers; ``None``: one is made of the plan's settings, and closed at the end.
+        router: Answers; ``None``: one is made of the plan's settings, and closed at the end. On a
+            cluster every actor makes its own of these settings.
         observer: Is told how it goes.
         totals: Is kept up to date while it runs; also at Ctrl-C it says what there is.
 
@@ -50,6 +49,7 @@ def run(
     observer = observer or BatchObserver()
     totals = Totals(0) if totals is None else totals
     requests = RequestsFile(plan.requests, plan.model_name, plan.max_line_bytes)
+    answer_on_cluster = None if plan.ray_address is None else _cluster()
     observer.doing(f"checking {plan.requests.name}")
     digests: dict[str, int | None] = dict(requests.check())
     totals.requests = len(digests)
@@ -58,14 +58,32 @@ def run(
         assert pair is not None
         observer.doing("loading both models")
         pair.pair_info()
-        with ResultsFile(plan.results, manifest_of(plan, pair), observer.say) as results:
+        manifest = manifest_of(plan, pair)
+        if made is not None and plan.ray_address is not None:
+            made.close()  # each actor has its own
+        with ResultsFile(plan.results, manifest, observer.say) as results:
             observer.doing(f"reading {plan.results.name}")
             results.read(digests, totals, retry_failed=plan.retry_failed)
             observer.doing("answering")
             observer.progress(totals)
-            work = _Work(plan, Answering(pair, plan.model_name), results, totals, observer)
-            asyncio.run(work.do(pending(requests, digests)))
+            asked = pending(requests, digests)
+            if answer_on_cluster is not None:
+                tally = Tally(totals, plan.concurrency * plan.ray_actors)
+                answer_on_cluster(plan, requests, asked, results, tally, observer)
+            else:
+                work = _Work(plan, Answering(pair, plan.model_name), results, totals, observer)
+                asyncio.run(work.do(asked))
     return totals
+
+
+def _cluster() -> Callable[..., None]:
+    try:
+        from glimp_integrations.batch.ray import answer_on_cluster
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"a cluster needs {error.name}: pip install 'glimp-integrations[ray]'"
+        ) from None
+    return answer_on_cluster
 
 
 def pending(requests: RequestsFile, digests: dict[str, int | None]) -> Iterator[BatchRequest]:
@@ -85,41 +103,6 @@ def pending(requests: RequestsFile, digests: dict[str, int | None]) -> Iterator[
         if known != request.digest:
             requests.refuse_change(f"the request {request.custom_id!a}")
         yield request
-
-
-class Tally:
-    """Counts what comes of requests, and stops a batch whose models are gone.
-
-    Args:
-        totals: Sums.
-        at_a_time: How many requests run at a time.
-    """
-
-    def __init__(self, totals: Totals, at_a_time: int) -> None:
-        self.totals = totals
-        self._most = max(FAILURES_IN_A_ROW, 2 * at_a_time)
-        self._in_a_row = 0
-
-    def add(self, line: bytes, status: int) -> None:
-        """Count a result that is stored."""
-        self.totals.add(Result.model_validate_json(line))
-        if status == 200:
-            self._in_a_row = 0
-        elif status >= 500:  # what was wrong with a request says nothing about the models
-            self._in_a_row += 1
-
-    def stop_if_models_are_gone(self, message: str) -> None:
-        """Stop after many failures without an answer between them.
-
-        Raises:
-            ModelError: There were many.
-        """
-        if self._in_a_row >= self._most:
-            raise ModelError(
-                f"stopped, as {self._in_a_row} requests in a row failed; the last: {message}. What "
-                "was answered is kept. When the models are well again, the same command with "
-                "--retry-failed goes on"
-            )
 
 
 class _Work:

@@ -559,6 +559,17 @@ def batch(
     max_line_bytes: Annotated[int, typer.Option(help="Longest line of the requests, in bytes.")] = 4
     * 1024
     * 1024,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Ray cluster that does the work: HOST:PORT, auto for the one this machine belongs "
+            "to, local for a new one on this machine."
+        ),
+    ] = None,
+    ray_actors: Annotated[
+        int,
+        typer.Option(help="How many actors there, each with --concurrency requests at a time."),
+    ] = 1,
 ) -> None:
     """Answer a file of requests in OpenAI's batch format, or go on with it."""
     from glimp_integrations.cli.batch import start
@@ -578,6 +589,8 @@ def batch(
         concurrency=concurrency,
         retry_failed=retry_failed,
         max_line_bytes=max_line_bytes,
+        ray_address=ray,
+        ray_actors=ray_actors,
     )
 
 
