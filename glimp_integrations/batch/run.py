@@ -51,7 +51,7 @@ def run(
     requests = RequestsFile(plan.requests, plan.model_name, plan.max_line_bytes)
     answer_on_cluster = None if plan.ray_address is None else _cluster()
     observer.doing(f"checking {plan.requests.name}")
-    digests: dict[str, int | None] = dict(requests.check())
+    digests = requests.check()
     totals.requests = len(digests)
     made = GlimpRouter(settings=plan.settings) if router is None else None
     with made or nullcontext(router) as pair:
