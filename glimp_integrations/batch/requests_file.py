@@ -65,7 +65,7 @@ class RequestsFile:
         self.path = path
         self._model_name, self._most = model_name, max_line_bytes
 
-    def check(self, read: Callable[[int], None] = lambda count: None) -> dict[str, int]:
+    def check(self) -> dict[str, int | None]:
         """Read the whole file, and refuse it if a line is broken or an id is there twice.
 
         Returns:
