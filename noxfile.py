@@ -20,7 +20,7 @@ FAST = ["tests/unit", "tests/langchain", "tests/llamaindex", *sorted(glob.glob("
 @nox.session(python=["3.11", "3.12", "3.13"])
 def fast(session: nox.Session) -> None:
     """What needs no model and no server."""
-    session.install("--quiet", "--editable", ".[langchain,llamaindex,bench,otel,test]")
+    session.install("--quiet", "--editable", ".[langchain,llamaindex,bench,otel,prices,test]")
     marks = "not bundled and not serial and not slow"
     session.run("pytest", "--quiet", "--numprocesses=auto", "-m", marks, *FAST, *session.posargs)
 
