@@ -169,6 +169,9 @@ def test_a_server_that_hides_the_route_is_closed_instead(
     backend = OpenAIBackend(base_url=f"{small.url}/v1", api_key=small._api_key())
     assert io_loop.call(backend.capabilities).supports_stop
     begin, count = cut(whole, ".")
+    # Other conversations may have taken the prompt's place in the cache. Read anew, all at once, it
+    # gives log-probabilities that differ in the last digits, and its first two tokens are close.
+    written(small, prompt_of(small), most=1)
     tokens, report = written(backend, prompt_of(small), ".", most=count + 4)
     assert "".join(t.text for t in tokens).startswith(begin)
     assert (sum(t.count for t in tokens), report.ended) == (count + 4, "length")
