@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from glimp_integrations.batch.totals import Totals
+from glimp_integrations.counting_bars import counting_bars
 
 __all__ = ["Bar", "BatchObserver"]
 
@@ -24,25 +25,7 @@ class Bar(BatchObserver):
     """A rich progress bar."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
+        self._progress = counting_bars()
         self._task = self._progress.add_task("", total=None, note="")
 
     def __enter__(self) -> Bar:

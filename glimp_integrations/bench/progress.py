@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from glimp_integrations.counting_bars import counting_bars
+
 __all__ = ["Bars", "ProgressObserver"]
 
 
@@ -36,25 +38,7 @@ class Bars(ProgressObserver):
     """A rich progress bar for every arm, with its right answers so far."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
+        self._progress = counting_bars()
         self._tasks: dict[str, Any] = {}
         self._right: dict[str, list[int]] = {}
         self._now = self._progress.add_task("", total=None, note="")
