@@ -9,6 +9,7 @@ import typer
 
 from glimp_integrations.batch import BatchPlan, Totals, run
 from glimp_integrations.batch.progress import Bar
+from glimp_integrations.cli.saying import say
 from glimp_integrations.settings import RoutingSettings
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ def start(routing: dict[str, Any], prices: str | None, **fields: Any) -> None:
         if totals.requests:
             _show(totals)
     if stopped:
-        _say(f"stopped; every finished answer is in {plan.results}. The same command goes on.")
+        say(f"stopped; every finished answer is in {plan.results}. The same command goes on.")
         raise typer.Exit(stopped)
     if totals.failed:
-        _say(f"{totals.failed:,} requests failed; with --retry-failed they are asked again.")
+        say(f"{totals.failed:,} requests failed; with --retry-failed they are asked again.")
         raise typer.Exit(1)
 
 
@@ -80,7 +81,3 @@ def _table(totals: Totals) -> Table:
     for model, of in (("small", totals.small), ("large", totals.large)):
         table.add_row(model, *(f"{n:,}" for n in (of.kept, of.input, of.cached, of.output)))
     return table
-
-
-def _say(text: str) -> None:
-    typer.secho(text, fg="yellow", err=True)

@@ -13,6 +13,7 @@ from glimp_integrations.backends.base import Backend
 from glimp_integrations.bench import BenchPlan, Store, load_task, parse_arms, run
 from glimp_integrations.bench.progress import Bars
 from glimp_integrations.bench.run import manifest_of
+from glimp_integrations.cli.saying import say
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.router import GlimpRouter
 from glimp_integrations.settings import Prices, RoutingSettings
@@ -65,24 +66,24 @@ def start(
         revision=revision,
     )
     for note in items.notes:
-        _say(note)
+        say(note)
     models, advised, opened = _models(small, large, pair, concurrency)
     # Settings that are not given stay out: older results do not have them.
     given = {name: value for name, value in settings.items() if value is not None}
     settings = {"temperature": _GREEDY, **advised, **given}
     plan = BenchPlan(items, parsed, settings, concurrency, measure_every, repeat)
     if repeat > 1 and any(plan.settings_of(arm).get("temperature") == 0 for arm in parsed):
-        _say(
+        say(
             f"--repeat {repeat} at temperature 0 asks for the same answer {repeat} times; "
             "reasoning models are sampled, as with --temperature 0.6"
         )
     try:
-        with GlimpRouter(*models) as router, Store(out, manifest_of(plan, router), _say) as store:
+        with GlimpRouter(*models) as router, Store(out, manifest_of(plan, router), say) as store:
             try:
                 with Bars() as bars:
                     run(plan, router, store, bars)
             except KeyboardInterrupt:
-                _say(f"stopped; everything finished is in {out}. The same command goes on.")
+                say(f"stopped; everything finished is in {out}. The same command goes on.")
                 raise typer.Exit(130) from None
             finally:
                 if any(line["kind"] == "answer" for line in store.lines):
@@ -96,7 +97,7 @@ def report(out: Path, prices: str | None) -> None:
     """Write the table and the plots of a folder again."""
     from glimp_integrations.bench.summary import parse_prices
 
-    store = Store(out, say=_say)
+    store = Store(out, say=say)
     if not any(line["kind"] == "answer" for line in store.lines):
         raise ConfigError(f"{out} holds no answers yet")
     _report(store, parse_prices(prices) if prices else None)
@@ -166,7 +167,3 @@ def _numbers(text: str) -> list[float]:
     if not numbers:
         raise ConfigError("thresholds are empty; give at least one, in nats")
     return numbers
-
-
-def _say(text: str) -> None:
-    typer.secho(text, fg="yellow", err=True)

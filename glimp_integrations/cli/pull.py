@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from glimp_integrations.cli.saying import say
 from glimp_integrations.settings import PAIR_VARIABLE
 from glimp_integrations.weights import ensure, pairs
 from glimp_integrations.weights.download import bytes_there, check_room_for
@@ -32,12 +33,12 @@ def run(name: str | None = None) -> None:
     pair = pairs.find_pair(name or os.environ.get(PAIR_VARIABLE) or pairs.BUNDLED.name, named_by)
     free = free_memory()
     if free is not None and free < pair.memory:
-        _say(f"{pair.name} takes {pair.memory:,} bytes of memory, and here {free:,} are free now")
+        say(f"{pair.name} takes {pair.memory:,} bytes of memory, and here {free:,} are free now")
     check_room_for(model.file for model in pair.models)
     for model in pair.models:
         typer.echo(f"{model.file.model}: {ensure(model.file, command=pair.pull_command)}")
     if pair is not pairs.BUNDLED:
-        _say(f'use it: pair="{pair.name}", --pair {pair.name}, or {PAIR_VARIABLE}={pair.name}')
+        say(f'use it: pair="{pair.name}", --pair {pair.name}, or {PAIR_VARIABLE}={pair.name}')
 
 
 def list_pairs() -> None:
@@ -90,7 +91,3 @@ def _fetched(pair: pairs.ModelPair) -> str:
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
-
-
-def _say(text: str) -> None:
-    typer.secho(text, fg="yellow", err=True)
