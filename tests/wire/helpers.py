@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from glimp_integrations import io_loop
@@ -92,3 +97,30 @@ def chain_of(error: BaseException | None) -> list[BaseException]:
             errors.append(item)
             todo += [item.__cause__, item.__context__]
     return errors
+
+
+def started_together(script: str, signs: Sequence[Path], go: Path) -> list[tuple[str, str]]:
+    """Run a script in several processes, each with a file of its own to make when it is ready.
+
+    Args:
+        script: Python; makes the file that ``sys.argv[1]`` names, then waits for ``go``.
+        signs: The files, one for each process.
+        go: Made when all of them are there.
+
+    Returns:
+        What each process printed, and its errors.
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(sign)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for sign in signs
+    ]
+    give_up = time.monotonic() + 60.0
+    while not all(sign.exists() for sign in signs) and time.monotonic() < give_up:
+        time.sleep(0.01)
+    go.touch()
+    return [process.communicate(timeout=60) for process in processes]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from glimp_integrations import BackendError
 from glimp_integrations.weights import ensure, home, wheels
 from glimp_integrations.weights.download import bytes_there
 from wire.fake_hub import PINNED, FakeHub, made_up, point_to
+from wire.helpers import started_together
 
 TOKEN = "hf_secretsecretsecret"
 SMALL, SMALL_DATA = made_up("Little", 3000)
@@ -203,20 +201,7 @@ def test_two_processes_at_once_fetch_once(
     monkeypatch.setenv("HF_ENDPOINT", hub.root)
     go, ready = tmp_path / "go", [tmp_path / f"ready{number}" for number in range(2)]
     script = _PROCESS.format(tests=str(Path(__file__).parents[1]), go=str(go))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(sign)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for sign in ready
-    ]
-    give_up = time.monotonic() + 60.0
-    while not all(sign.exists() for sign in ready) and time.monotonic() < give_up:
-        time.sleep(0.01)
-    go.touch()
-    results = [process.communicate(timeout=60) for process in processes]
+    results = started_together(script, ready, go)
     assert [out.strip() for out, _ in results] == ["5000"] * 2, results
     assert hub.downloads() == [LARGE.filename]
     assert in_models() == [LARGE.filename]

