@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from glimp_integrations.unicode_text import shortened
+
 __all__ = ["differences"]
 
 
@@ -24,5 +26,4 @@ def differences(stored: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return shortened(json.dumps(value, ensure_ascii=False), 80)

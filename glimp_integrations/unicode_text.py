@@ -1,4 +1,6 @@
-"""Texts that UTF-8 cannot write: halves of UTF-16 characters, as wrong decoding leaves them.
+"""Texts that UTF-8 cannot write, or that are too long for a message.
+
+The former hold halves of UTF-16 characters, as wrong decoding leaves them.
 
 Python strings may hold such *lone surrogates* (Unicode 15, section 3.8, D72 to D75); no tokenizer,
 no server and no JSON document can.
@@ -12,7 +14,7 @@ from typing import Any
 
 from glimp_integrations.errors import ConfigError
 
-__all__ = ["check_text", "without_surrogates"]
+__all__ = ["check_text", "shortened", "without_surrogates"]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN = 12  # characters on either side, in messages
@@ -63,3 +65,8 @@ def _in_words(where: str, text: str, position: int) -> str:
         "encoding, or put U+FFFD in its place: "
         "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
     )
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters, for messages; what is cut off ends in three dots."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."

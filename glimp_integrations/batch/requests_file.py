@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 from glimp_integrations.batch.lines import RawLine, read_lines
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.strict_json import has_lone_surrogate
+from glimp_integrations.unicode_text import shortened
 
 __all__ = ["BatchRequest", "RequestsFile"]
 
@@ -225,8 +226,7 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _short(value: Any) -> str:
-    text = "missing" if value is None else ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened("missing" if value is None else ascii(value), 60)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from glimp_integrations.bench.grading import by_reference
 from glimp_integrations.bench.imports import imported
 from glimp_integrations.bench.tasks import Grade, Item, Scorer, Task, unique
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.unicode_text import shortened
 
 __all__ = ["load_callable"]
 
@@ -101,5 +102,4 @@ def _by_answers(style: Format, items: Iterable[Item], name: str) -> Scorer:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    return shortened(repr(value), 120)

@@ -12,6 +12,7 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.openai_api.allowed import Allowed
 from glimp_integrations.openai_api.errors import api_error, from_validation, invalid
 from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.unicode_text import shortened
 
 __all__ = ["ChatRequest"]
 
@@ -234,5 +235,4 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return shortened(repr(value), 80)

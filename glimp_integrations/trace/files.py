@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.strict_json import well_formed
 from glimp_integrations.trace.records import FORMAT, Record, TraceData
+from glimp_integrations.unicode_text import shortened
 from glimp_integrations.whole_files import write_whole
 
 __all__ = ["Saved", "complaint_of_file", "decode", "first_complaint", "load", "parse", "write"]
@@ -259,8 +260,7 @@ def _is_threshold(value: float | str | None) -> bool:
 
 
 def _short(value: object) -> str:
-    text = well_formed(repr(value))
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(well_formed(repr(value)), 60)
 
 
 def _kind_of(value: object) -> str:
