@@ -23,6 +23,7 @@ from glimp_integrations.method.large_share import FIRST_GUESS, quantile
 from glimp_integrations.method.policy import Glimpse, Glimpsed, Place, StepStart, Write
 from glimp_integrations.method.priors import prior_of, scaled
 from glimp_integrations.method.rule import Threshold
+from glimp_integrations.weights import SMALL
 from langchain_glimp import ChatGlimpRouter
 from llamaindex_glimp import GlimpRouterLLM
 
@@ -246,6 +247,15 @@ def test_a_quantile_lies_among_the_values(ordered: list[float], level: float) ->
 class TestPriors:
     def test_an_unknown_model_has_none(self) -> None:
         assert prior_of("a model that nobody measured") == {}
+
+    @pytest.mark.parametrize("share", SHARES)
+    def test_the_bundled_small_model_begins_with_what_was_measured(self, share: float) -> None:
+        prior = prior_of(SMALL.model)
+        policy = LargeShare(share, prior)
+        assert set(prior) == {"first", "later", "after_tool"}
+        for place, values in prior.items():
+            above = sum(h > policy.bound(place) for h in values)
+            assert above / len(values) == pytest.approx(share, abs=0.05), place
 
     @pytest.mark.parametrize("share", SHARES)
     def test_a_calibration_says_where_routing_begins(self, share: float) -> None:
