@@ -13,7 +13,6 @@ from langchain_core.load import dumpd
 from scripts import SPOKEN
 
 from glimp_integrations import ConfigError, GlimpRouter, Prices, RoutingSettings
-from glimp_integrations import settings as settings_module
 from glimp_integrations.backends import (
     HuggingFaceBackend,
     LlamaCppBackend,
@@ -26,6 +25,7 @@ from glimp_integrations.conversation.prompt import TEXT
 from glimp_integrations.runtime import list_prices
 from glimp_integrations.runtime.call import Call
 from glimp_integrations.runtime.list_prices import list_price
+from glimp_integrations.settings import prices as price_settings
 from langchain_glimp import ChatGlimpRouter
 
 MISTRAL = "https://api.mistral.ai/v1"
@@ -205,7 +205,7 @@ def test_a_call_may_ask_for_it() -> None:
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(price_settings, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'glimp-integrations\[prices\]'"):
         RoutingSettings(prices="auto")
 
