@@ -199,6 +199,10 @@ class Response:
         self._raw = raw
         self.distrust = carrier.close
         self._connections = connections
+        self._over = False
+        self._failure: Exception | None = None
+        self._salvaged: Iterator[bytes] = iter(())  # came before the failure
+        self._pieces: Iterator[bytes] = iter(())  # of the last packet
         coding = raw.headers.get("Content-Encoding", "").strip().lower()
         self._window = _CODINGS.get(coding)
         self._unpacker = None if self._window is None else zlib.decompressobj(self._window)
@@ -206,32 +210,47 @@ class Response:
             raise ValueError(f"the body is encoded as {coding[:40]!r}, which was not asked for")
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes, unpacked. Pieces are not empty.
+        """The body as it comes, unpacked. Pieces are not empty; for errors see :meth:`next`."""
+        while data := await self.next():
+            yield data
+
+    async def next(self) -> bytes:
+        """The next piece of the body, unpacked; empty at its end.
 
         Raises:
             aiohttp.ClientError: The connection broke.
             zlib.error: It cannot be unpacked.
         """
-        async for data in self._packets():
-            for piece in self._unpacked(data):
-                if piece:
-                    yield piece
-                    # Many pieces of one packet must not keep the loop from other calls.
-                    if self._unpacker is not None:
-                        await asyncio.sleep(0)
-        self._connections.given_back(self._raw)
+        data = await (self._packet() if self._unpacker is None else self._piece())
+        if not data and not self._over:
+            self._over = True
+            self._connections.given_back(self._raw)
+        return data
 
-    async def _packets(self) -> AsyncGenerator[bytes, None]:
-        content = self._raw.content
-        try:
-            async for data in content.iter_any():
-                yield data
-        except Exception:
-            # The HTTP library forgets what came before a failure and was not read yet, and has no
-            # public way to it. A whole answer may be in it.
-            for data in getattr(content, "_buffer", ()):
-                yield data
-            raise
+    async def _packet(self) -> bytes:
+        if self._failure is None:
+            try:
+                return await self._raw.content.readany()
+            except Exception as error:
+                # The HTTP library forgets what came before a failure and was not read yet, and has
+                # no public way to it. A whole answer may be in it.
+                self._failure = error
+                self._salvaged = iter(tuple(getattr(self._raw.content, "_buffer", ())))
+        for data in self._salvaged:
+            return data
+        raise self._failure
+
+    async def _piece(self) -> bytes:
+        # Many pieces of one packet must not keep the loop from other calls.
+        await asyncio.sleep(0)
+        while True:
+            for piece in self._pieces:
+                if piece:
+                    return piece
+            data = await self._packet()
+            if not data:
+                return b""
+            self._pieces = self._unpacked(data)
 
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
         if self._unpacker is None or self._window is None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ from glimp_integrations.backends.http.client import HttpClient
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.errors import describe, speaks_of_context
 from glimp_integrations.backends.http.event_stream import Decoder, EventStream, JsonLines
-from glimp_integrations.backends.http.protocols.base import Protocol, RequestContext
+from glimp_integrations.backends.http.protocols.base import ChunkParser, Protocol, RequestContext
 from glimp_integrations.backends.http.replies import checked, parse
 from glimp_integrations.backends.http.sending import RequestLimits, as_json, sent
 from glimp_integrations.backends.http.servers import ServerProfile
@@ -64,51 +63,22 @@ class CompletionStream:
     async def choices(self) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of the stream, up to its end, which is written into the report.
 
+        A stream that has not ended where it says so, or that is left before, may have been the
+        response to another request. Nothing that comes on its connection can be trusted.
+
         Raises:
             BackendError: The request failed, or the stream did.
             ReplyError: A chunk is of another shape than the protocol's.
         """
-        report, clock = self.report, self._clock
-        most = self.context.request.max_tokens
-        parser = self.protocol.parser(self.context)
-        async with aclosing(self._events()) as events:
-            async for event in events:
-                begun = time.monotonic()
-                chunk = self._checked(parse(event), parser.shape)
-                before = report.completion_tokens
-                choices = parser.choices(chunk, report)
-                _drop_impossible(report, before, most)
-                # A flood of events that say nothing takes no time to wait for.
-                clock.spend(time.monotonic() - begun)
-                for choice in choices:
-                    self._finish = choice.get("finish_reason") or self._finish
-                    if shows_progress(choice):
-                        clock.reset()
-                    yield choice
-                if (report.completion_tokens or 0) > (before or 0):
-                    clock.reset(at_most=most)
-        for choice in parser.rest():
-            yield choice
-        self._note_end()
-
-    def _has_ended(self) -> bool:
-        return self.server.ends.get(self._finish or "") is not None
-
-    async def _events(self) -> AsyncGenerator[bytes, None]:
-        """The events of the stream as the server sent them; closes the stream in any case.
-
-        A stream that has not ended where it says so, or that is left before, may have been the
-        response to another request. Nothing that comes on its connection can be trusted.
-        """
         client, report, clock = self.client, self.report, self._clock
+        parser = self.protocol.parser(self.context)
+        decoder: Decoder = JsonLines() if self.protocol.json_lines else EventStream()
         body = as_json(self.protocol.body(self.context))
-        seconds = clock.seconds
-        limits = RequestLimits(seconds, self.context.request.max_retries)
+        limits = RequestLimits(clock.seconds, self.context.request.max_retries)
         # Opening the stream is retried in ``sent``, as often as allowed. If that fails, the router
         # must not start again. Once the stream is open, only the router can retry it, because it
         # knows which text to keep.
         report.retried, complete = True, False
-        decoder: Decoder = JsonLines() if self.protocol.json_lines else EventStream()
         try:
             async with sent(
                 lambda: client.request("POST", self.target, seconds=limits.seconds, body=body),
@@ -117,16 +87,11 @@ class CompletionStream:
                 report.retried = False
                 self.connections.make_ready()
                 try:
-                    async with aclosing(response.chunks()) as chunks:
-                        while not decoder.done and (data := await clock.wait(anext(chunks, b""))):
-                            begun = time.monotonic()
-                            for event in decoder.feed(data):
-                                clock.spend(time.monotonic() - begun)
-                                yield event
-                                begun = time.monotonic()
-                            clock.spend(time.monotonic() - begun)
-                    for event in decoder.rest():
-                        yield event
+                    while not decoder.done and (data := await clock.wait(response.next())):
+                        for choice in self._read(decoder.feed(data), parser):
+                            yield choice
+                    for choice in self._read(decoder.rest(), parser):
+                        yield choice
                     complete = True
                     if decoder.done:
                         await response.drain()
@@ -134,16 +99,44 @@ class CompletionStream:
                     if not self._has_ended():
                         response.distrust()
         finally:
+            clock.close()
             if not complete:
                 self.connections.make_ready()
+        for choice in parser.rest():
+            yield choice
+        self._note_end()
 
-    def _checked(self, chunk: Any, shape: type[T]) -> T:
-        """A chunk, if it is of this shape and not an error.
+    def _read(self, events: Iterator[bytes], parser: ChunkParser) -> Iterator[dict[str, Any]]:
+        """The choices of some events. Reading takes time; what the reader does meanwhile is its."""
+        clock, report, most = self._clock, self.report, self.context.request.max_tokens
+        # A flood of events that say nothing takes no time to wait for.
+        begun = time.monotonic()
+        for event in events:
+            before = report.completion_tokens
+            choices = parser.choices(self._chunk(event, parser.shape), report)
+            _drop_impossible(report, before, most)
+            for choice in choices:
+                self._finish = choice.get("finish_reason") or self._finish
+                clock.spend(time.monotonic() - begun)
+                if shows_progress(choice):
+                    clock.reset()
+                yield choice
+                begun = time.monotonic()
+            if (report.completion_tokens or 0) > (before or 0):
+                clock.reset(at_most=most)
+        clock.spend(time.monotonic() - begun)
+
+    def _has_ended(self) -> bool:
+        return self.server.ends.get(self._finish or "") is not None
+
+    def _chunk(self, event: bytes, shape: type[T]) -> T:
+        """The chunk that an event holds, if it is of this shape and not an error.
 
         Raises:
             BackendError: It is an error.
             ReplyError: It is of another shape.
         """
+        chunk = parse(event)
         if not isinstance(chunk, dict) or not chunk.get("error"):
             return checked(chunk, shape)
         label, name, url = self.names

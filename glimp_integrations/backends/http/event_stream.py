@@ -97,6 +97,22 @@ class EventStream(Decoder):
         self._size = 0
 
     @override
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        # What servers send nearly always, at a tenth of the work: whole events of one line.
+        usual = data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data
+        if not usual or self._buffer or self._data or len(data) > MAX_EVENT_BYTES:
+            yield from super().feed(data)
+            return
+        self._begun = True
+        for event in data[:-2].split(b"\n\n"):
+            if self.done:
+                return
+            for line in event.split(b"\n"):
+                self.line(line)
+            if (document := self._dispatch()) is not None:
+                yield document
+
+    @override
     def line(self, line: bytes) -> bytes | None:
         if not line:
             return self._dispatch()

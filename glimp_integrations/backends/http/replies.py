@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
     with_config,
 )
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from glimp_integrations.method.tokens import count_of
@@ -83,7 +84,13 @@ def parse(data: bytes) -> Any:
     if len(data) > _MOST_PARTS and sum(map(data.count, (b",", b"[", b"{"))) > _MOST_PARTS:
         raise ReplyError(f"it has more than {_MOST_PARTS:,} parts")
     try:
-        value = json.loads(data.decode("utf-8-sig"))
+        try:
+            # Four times as quick as Python's own, which is for a line per token half of the work.
+            value = from_json(data)
+        except ValueError:
+            # A mark at the beginning, half a pair of surrogates; or it is broken, and the other
+            # reader says where in words that people know.
+            value = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ReplyError(f"it is not UTF-8 at byte {error.start}") from None
     except RecursionError:
