@@ -73,10 +73,14 @@ class Arrivals:
         most = self._possible + min(_MOST_AHEAD, self.limit) - self.tokens
         count = min(1 if count is None else count, max(most, 0))
         self.tokens += count
+        logprobs = token.logprobs
+        numbers = logprobs is None or set(map(type, logprobs)) == {float}
+        if numbers and text == token.text and count == token.count and not self._half:
+            return token  # nothing has to be put right
         return replace(
             token,
             text=text,
-            logprobs=None if token.logprobs is None else tuple(map(_number, token.logprobs)),
+            logprobs=None if logprobs is None else tuple(map(_number, logprobs)),
             pending=token.pending or bool(self._half),
             count=count,
         )

@@ -21,8 +21,7 @@ __all__ = ["asked", "ignored", "stand_in"]
 _log = logging.getLogger(__name__)
 
 
-@contextmanager
-def asked(role: Author, backend: Backend) -> Iterator[None]:
+class asked:  # noqa: N801 - used as a function is: with asked(role, backend)
     """Errors that leave this block are a ``GlimpError``, and name the model and its role.
 
     Cancellation and other exceptions that are no ``Exception`` pass as they are.
@@ -35,19 +34,29 @@ def asked(role: Author, backend: Backend) -> Iterator[None]:
         BackendError: An exception of any other kind was raised: a fault in the backend's code, or
             in this package's.
     """
-    try:
-        yield
-    except ModelError as error:
-        error.role = role
-        error.model = error.model or backend.name
-        error.url = error.url or backend.url
-        raise
-    except GlimpError:
-        raise
-    except Exception as error:
-        failure = _unexpected(error, backend)
-        failure.role = role
-        raise failure from error
+
+    # A class, because every token is waited for in such a block, and a generator takes as long as
+    # reading the token's text.
+    __slots__ = ("_backend", "_role")
+
+    def __init__(self, role: Author, backend: Backend) -> None:
+        self._role = role
+        self._backend = backend
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, ModelError):
+            error.role = self._role
+            error.model = error.model or self._backend.name
+            error.url = error.url or self._backend.url
+        elif isinstance(error, Exception) and not isinstance(error, GlimpError):
+            failure = _unexpected(error, self._backend)
+            failure.role = self._role
+            raise failure from error
 
 
 @contextmanager

@@ -100,18 +100,18 @@ def _single(text: str, entry: _Entry) -> Token:
 def _entries(choice: Mapping[str, Any], k: int, *, by_text: bool = False) -> list[_Entry]:
     logprobs, beside = choice.get("logprobs"), choice.get("top_logprobs")
     named = _named_by_text if by_text else _named
-    if isinstance(logprobs, int | float) and isinstance(beside, Mapping):
+    if isinstance(beside, dict) and isinstance(logprobs, int | float):
         return [_Entry(choice.get("text") or "", None, named(beside, k))]
-    if not isinstance(logprobs, Mapping):
+    if not isinstance(logprobs, dict):
         return []
     if logprobs.get("content"):
         return [_chat_entry(item, k) for item in logprobs["content"]]
     texts = logprobs.get("tokens") or []
     tops = logprobs.get("top_logprobs") or [None] * len(texts)
-    if isinstance(tops, Mapping):  # Together sends no list for a single token
+    if isinstance(tops, dict):  # Together sends no list for a single token
         tops = [tops]
     return [
-        _Entry(text, None, named(top, k) if isinstance(top, Mapping) else None)
+        _Entry(text, None, named(top, k) if isinstance(top, dict) else None)
         for text, top in zip(texts, tops, strict=False)
     ]
 
@@ -164,7 +164,9 @@ def _named_by_text(tops: Mapping[str, Any], k: int) -> tuple[float, ...] | None:
 
 def _top(values: list[Any], k: int) -> tuple[float, ...] | None:
     """The k highest values; servers may send one more for the sampled token."""
-    numbers = [float(v) for v in values if _is_number(v)]
+    # Nearly always plain numbers, with none among them that is no number.
+    plain = set(map(type, values)) == {float} and not math.isnan(sum(values))
+    numbers = values if plain else [float(v) for v in values if _is_number(v)]
     return tuple(sorted(numbers, reverse=True)[:k]) if numbers and k else None
 
 
@@ -210,7 +212,7 @@ def note_usage(
             server does not report it.
     """
     usage = chunk.get("usage")
-    if isinstance(usage, Mapping):
+    if isinstance(usage, dict):
         note_counts(
             report,
             prompt_tokens=usage.get("prompt_tokens"),
@@ -218,10 +220,11 @@ def note_usage(
         )
     cached: Any = chunk if cached_path else None
     for name in cached_path:
-        cached = cached.get(name) if isinstance(cached, Mapping) else None
-    note_counts(report, cached_tokens=cached)
+        cached = cached.get(name) if isinstance(cached, dict) else None
+    if cached is not None:
+        note_counts(report, cached_tokens=cached)
     timings = chunk.get("timings")
-    if isinstance(timings, Mapping) and "predicted_n" in timings:  # llama.cpp, in every chunk
+    if isinstance(timings, dict) and "predicted_n" in timings:  # llama.cpp, in every chunk
         note_counts(
             report,
             completion_tokens=timings["predicted_n"],
@@ -246,6 +249,8 @@ def note_counts(report: Report, **counts: Any) -> None:
 
 def drop_unmeasurable(tokens: list[Token], k: int) -> list[Token]:
     """Drop log-probabilities that are fewer than k, or not those of the k likeliest tokens."""
+    if all(token.logprobs is None or measurable(token.logprobs, k) for token in tokens):
+        return tokens
     return [
         token
         if token.logprobs is None or measurable(token.logprobs, k)
@@ -259,7 +264,9 @@ def correct_count(tokens: list[Token], before: int | None, after: int | None) ->
     if len(tokens) != 1 or after is None:
         return tokens
     count = after - (before or 0)
-    return [replace(tokens[0], count=count)] if count > 0 else tokens
+    if count <= 0 or count == tokens[0].count:
+        return tokens
+    return [replace(tokens[0], count=count)]
 
 
 def discount_drafted(tokens: list[Token], ahead: int, *, same: bool) -> tuple[list[Token], int]:

@@ -170,9 +170,10 @@ class _Parser(ChunkParser):
     def choices(self, chunk: Mapping[str, Any], report: Report) -> list[dict[str, Any]]:
         note_usage(chunk, report, self._cached_path)
         finish = chunk.get("finish_reason")  # Together's SDK has it next to the choices
-        choices = [dict(choice) for choice in chunk.get("choices") or ()]
-        for choice in choices:
-            choice["finish_reason"] = choice.get("finish_reason") or finish
+        choices: list[dict[str, Any]] = chunk.get("choices") or []
+        if finish:
+            for choice in choices:
+                choice["finish_reason"] = choice.get("finish_reason") or finish
         return choices or ([{"text": "", "finish_reason": finish}] if finish else [])
 
 
