@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import regex
 
@@ -23,8 +23,7 @@ __all__ = ["Cut", "Scanner", "Terminator"]
 Terminator = Literal["think_start", "think_end", "stop", "trigger"]
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(NamedTuple):
     """What became of one piece of text.
 
     Attributes:

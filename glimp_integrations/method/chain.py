@@ -297,7 +297,7 @@ class Chain:
         """
         self.forced, self.forced_reason = author, reason
         self.plan = plan
-        self._limits.answer_follows = plan.forced is not None
+        self._limits.enter(self.phase, answer_follows=plan.forced is not None)
         step = self._running
         if step is None:
             return StepUpdate("", step_over=True, truncated=False)
@@ -509,8 +509,7 @@ class Chain:
         self._enter("answer")
 
     def _enter(self, phase: Phase) -> None:
-        self._limits.answer_follows = self.plan.forced is not None
-        self._limits.enter(phase)
+        self._limits.enter(phase, answer_follows=self.plan.forced is not None)
         self.phase = phase
         self.parts += 1
         self.separated = self.separated or phase == "answer"

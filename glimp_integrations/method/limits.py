@@ -50,12 +50,22 @@ class Limits:
     answer_follows: bool = False
     total: int = field(init=False, default=0)
     _in_phase: int = 0
+    # How many tokens of all phases there may be at this one's end: the same for all of its tokens,
+    # and looked at after each.
+    _most: int = field(init=False, default=0)
 
-    def enter(self, phase: Phase) -> None:
-        """A phase begins. A call that begins or ends inside the answer shares its budget."""
+    def enter(self, phase: Phase, *, answer_follows: bool) -> None:
+        """A phase begins. A call that begins or ends inside the answer shares its budget.
+
+        Args:
+            phase: What is written now; the same as before where only the next argument changes.
+            answer_follows: See the class.
+        """
         if phase != self.phase:
             self._in_phase = 0
-        self.phase = phase
+        self.phase, self.answer_follows = phase, answer_follows
+        left = min(self._budget - self._in_phase, self._reply_left, self._window_left)
+        self._most = self.total + left
 
     def count(self, tokens: int) -> None:
         """Count tokens that were kept; a negative number takes some back."""
@@ -65,7 +75,7 @@ class Limits:
     @property
     def room(self) -> int:
         """Tokens that this phase may still take."""
-        return max(0, min(self._budget - self._in_phase, self._reply_left, self._window_left))
+        return max(0, self._most - self.total)
 
     @property
     def budget_is_spent(self) -> bool:

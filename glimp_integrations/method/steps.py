@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from glimp_integrations.method.policy import Author, Place
 from glimp_integrations.method.tokens import Token
@@ -112,8 +112,7 @@ class Proposal:
     trigger: str
 
 
-@dataclass(frozen=True, slots=True)
-class StepUpdate:
+class StepUpdate(NamedTuple):
     """What a token changed.
 
     Attributes:

@@ -69,7 +69,9 @@ def count_of(value: Any) -> int | None:
 
     Some write whole numbers with a point: ``3.0`` is 3, and 2.5 is no number of tokens.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is int:
+        return value if 0 <= value <= _MOST_TOKENS else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if not 0 <= value <= _MOST_TOKENS or value != int(value):  # NaN is in no range
         return None

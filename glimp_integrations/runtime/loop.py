@@ -190,10 +190,11 @@ class _Loop:
         ready = self.ready
         if isinstance(action, Write):
             return action, None
-        async with ready.deadline():
-            glimpse = await ready.streams["small"].glimpse(
+        glimpse = await ready.in_time(
+            ready.streams["small"].glimpse(
                 ready.chain.context, ready.chain.room, ready.recorder.estimator, action
             )
+        )
         decision = ready.rule.action(replace(start, glimpse=glimpse))
         assert isinstance(decision, Write), "a policy is asked for one glimpse a step"
         # Whoever does not write stops: the small model's glimpsed stream, or (overlap) the large
@@ -227,13 +228,16 @@ class _Loop:
         # for the whole phase at once. Another asks for the step, and a few tokens more: a cap must
         # not fall inside a character, and the chain cuts after it.
         runs_on, undecided = self._runs_on(author), Reply(chain).undecided
-        stop = () if runs_on else chain.stop
+        stop, schema = () if runs_on else chain.stop, chain.schema
+
+        def room() -> int:
+            within_phase = chain.room
+            return (
+                within_phase if runs_on else min(within_phase, chain.step_room + _CHARACTER_TOKENS)
+            )
+
         while True:
-            room = chain.room
-            if not runs_on:
-                room = min(room, chain.step_room + _CHARACTER_TOKENS)
-            async with ready.deadline():
-                token = await stream.read(chain.context, room, chain.schema, stop)
+            token = await ready.in_time(stream.read(chain.context, room, schema, stop))
             ready.recorder.first_token()
             update = chain.take(token) if token is not None else chain.ended(*stream.take_end())
             for event in ready.reply.show(update.shown, step, undecided=undecided):

@@ -22,7 +22,7 @@ from glimp_integrations.method.policy import Glimpse, Glimpsed
 from glimp_integrations.method.tokens import Ended, Token
 from glimp_integrations.runtime.counters import Counters
 from glimp_integrations.runtime.failures import asked, ignored
-from glimp_integrations.runtime.request_stream import RequestStream, Text
+from glimp_integrations.runtime.request_stream import RequestStream, Room, Text
 
 __all__ = ["ModelStream"]
 
@@ -88,11 +88,14 @@ class ModelStream:
         def text_so_far(think_end_tag: str) -> str:
             return context(think_end_tag) + passed
 
+        def room_left() -> int:
+            return room
+
         while True:
             request = self.request
             if not request.is_open:
                 request.open(text_so_far, 1 if self.glimpse_alone else room, logprobs=True)
-            token = await request.next(text_so_far, room)
+            token = await request.next(text_so_far, room_left)
             if token is None and request.ended in _OVER:
                 return Glimpsed(tuple(entropies), probabilities)
             if token is None or not self._is_measurable(token):
@@ -119,7 +122,7 @@ class ModelStream:
     async def read(
         self,
         context: Text,
-        room: int,
+        room: Room,
         schema: Mapping[str, Any] | None = None,
         stop: tuple[str, ...] = (),
     ) -> Token | None:
@@ -127,7 +130,7 @@ class ModelStream:
 
         Args:
             context: See :data:`Text`.
-            room: Tokens at most, where a request is opened.
+            room: See :data:`Room`.
             schema: What the text has to follow from where the request is opened.
             stop: Nothing is wanted after these texts of a request that is opened.
 
@@ -149,7 +152,9 @@ class ModelStream:
         while True:
             if not request.is_open:
                 request.ended = None
-                request.open(context, room, logprobs=self.stream_logprobs, schema=schema, stop=stop)
+                request.open(
+                    context, room(), logprobs=self.stream_logprobs, schema=schema, stop=stop
+                )
             next_token = await request.next(context, room)
             # A stop text may stand where it ends no step: then the model goes on after it.
             if next_token is not None or request.ended != "stop_string":
@@ -256,7 +261,7 @@ class ModelStream:
         await self.cancel(discarded=token.count if token is not None else 0)
         request = self.request
         request.open(context, 1, logprobs=True, distribution_only=True)
-        token = await request.next(context, 1)
+        token = await request.next(context, lambda: 1)
         if token is None or not self._is_measurable(token):
             detail = f"returned {self._what_came(token)} for a token that was asked for alone"
             with asked(request.author, request.backend):

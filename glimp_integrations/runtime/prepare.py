@@ -7,10 +7,10 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from glimp_integrations.backends.base import CALL_LIMITS, Backend, Capabilities, Message
 from glimp_integrations.conversation.earlier_reasoning import kept
@@ -42,6 +42,8 @@ from glimp_integrations.settings import RoutingSettings
 
 __all__ = ["Prepared", "prepare", "within"]
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -65,11 +67,14 @@ class Prepared:
     reply: ReplyEvents
     plan_for: Callable[[Author], Plan]
 
-    def deadline(self) -> asyncio.Timeout:
-        """Around whatever waits for a model: raises ``TimeoutError`` when its time is over."""
-        chain = self.chain
-        wall = self.rule.budgets.wall(can_close=chain.can_close, constrained=chain.constrained)
-        return within(wall, self.recorder.started)
+    async def in_time(self, waiting: Awaitable[T]) -> T:
+        """Wait for a model; raises ``TimeoutError`` when the call's time is over."""
+        budgets, chain = self.rule.budgets, self.chain
+        if budgets.deadline is None:
+            return await waiting
+        wall = budgets.wall(can_close=chain.can_close, constrained=chain.constrained)
+        async with within(wall, self.recorder.started):
+            return await waiting
 
 
 def within(deadline: float | None, started: float) -> asyncio.Timeout:

@@ -17,10 +17,13 @@ from glimp_integrations.runtime.arrivals import Arrivals
 from glimp_integrations.runtime.counters import Counters
 from glimp_integrations.runtime.failures import asked, ignored
 
-__all__ = ["RequestStream", "Sampling", "Text"]
+__all__ = ["RequestStream", "Room", "Sampling", "Text"]
 
 Text = Callable[[str], str]
 """From a model's think end tag to the kept text; called only when a request is opened."""
+
+Room = Callable[[], int]
+"""Tokens at most; called only when a request is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class RequestStream:
                 "AsyncGenerator[Token, None]", self.backend.generate(request, self.report)
             )
 
-    async def next(self, context: Text, room: int) -> Token | None:
+    async def next(self, context: Text, room: Room) -> Token | None:
         """The next token; ``None`` at the end, and then :attr:`ended` says why.
 
         A request that fails is sent again from the text kept so far, which is exact: nothing that
@@ -164,7 +167,7 @@ class RequestStream:
                 await self._wait_or_raise(error, received)
                 self.open(
                     context,
-                    1 if self.single and not received else room,
+                    1 if self.single and not received else room(),
                     logprobs=self._logprobs,
                     distribution_only=self._distribution_only,
                     schema=self._schema,
