@@ -8,6 +8,9 @@
     budgets.py        what a call may take: tokens of the large model, money, time
     accounts.py       whether calls of a kind are routed at all
     chain.py          one question's chain of thought and answer, as a state machine
+    chain_state.py    what is known of a chain: its steps, its phase, what may follow
+    phases.py         what ends each phase of it, and what comes next
+    proposals.py      calls that the small model begins, and the large one decides on
     reply.py          which of its text is reasoning, and which the visible reply
     steps.py          what a chain consists of, and why steps end
     boundaries.py     where a step ends, in text that arrives in pieces

@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
-__all__ = ["COMPARED", "repeats"]
+from glimp_integrations.method.steps import Step
+
+__all__ = ["COMPARED", "in_circles", "repeats"]
 
 COMPARED = 4
 """Steps that are looked at."""
+
+# A step that ended like this says nothing about what its author would have written.
+_BROKEN_OFF = ("error", "call_proposed")
+
+
+def in_circles(steps: Sequence[Step]) -> bool:
+    """Whether the last step, which has just ended, only repeats what was written before it.
+
+    Reasoning and answer are apart, and steps that were broken off do not count.
+
+    Args:
+        steps: All steps, in order.
+    """
+    last = steps[-1]
+    if last.end in _BROKEN_OFF:
+        return False
+    texts = (
+        step.text
+        for step in reversed(steps)
+        if step.is_answer == last.is_answer and step.end not in _BROKEN_OFF
+    )
+    return repeats([*islice(texts, COMPARED)][::-1])
 
 
 def repeats(texts: Sequence[str]) -> bool:

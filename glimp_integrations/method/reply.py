@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from glimp_integrations.method.chain import Chain
+from glimp_integrations.method.chain_state import ChainState
 from glimp_integrations.method.steps import Step
 
 __all__ = ["Reply"]
@@ -23,7 +23,7 @@ class Reply:
         chain: What is written.
     """
 
-    chain: Chain
+    chain: ChainState
 
     @property
     def reasoning(self) -> str:

@@ -38,6 +38,12 @@ class SharedText:
         line_end = "" if by_model or self.read().endswith("\n") else "\n"
         self._parts += [line_end, _THINK_END, "\n\n"]
 
+    def end_chain(self) -> None:
+        """End a chain without tags: a blank line stands between it and the answer."""
+        text = self.read()
+        line_ends = len(text) - len(text.rstrip("\n"))
+        self.add("\n" * max(0, 2 - line_ends) if text.strip() else "")
+
     def read(self, think_end_tag: str = "") -> str:
         """The text as one model reads it.
 
