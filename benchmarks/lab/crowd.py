@@ -2,11 +2,14 @@
 
     python -m benchmarks.lab.crowd --json crowd.json --png crowd.png
     python -m benchmarks.lab.crowd --at-once 1 16 --arms abatch aiohttp
+    python -m benchmarks.lab.crowd --at-once 16 64 --arms core core-uvloop serve aiohttp
     python -m benchmarks.lab.crowd --read crowd.json --png crowd.png    # draw again
 
 Routed conversations against the servers' own throughput: the same number of tokens, streamed from
 the small and then from the large server by a client that routes nothing. Servers and client are
 processes of their own, and the CPU time of each is reported: servers in Python are a limit, too.
+In the arms named ``serve`` the models' client is a ``glimp serve`` in a process of its own, and
+what the bare client in front of it takes is shown apart ("counting").
 """
 
 from __future__ import annotations
@@ -30,14 +33,18 @@ from typing import Any
 import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from benchmarks.lab.crowd_arms import ARMS, Cell, Work, measure
+from benchmarks.lab.crowd_arms import ARMS, BY_DEFAULT
+from benchmarks.lab.crowd_cells import Cell, Work, against_aiohttp
+from benchmarks.lab.crowd_measure import cpu_of, measure
+from benchmarks.lab.descriptors import enough
 from benchmarks.lab.run import SETTINGS, free_port, ideal, wait_for
 from benchmarks.lab.script import Script, made_up
 from benchmarks.lab.server import Costs, LabServer, serve
 
 _READY_SECONDS = 120.0
+_SLOWEST = 50.0  # tokens a second; a run that is slower than that is given up
 
 
 @contextmanager
@@ -77,10 +84,11 @@ def _cell(arm: str, at_once: int, options: argparse.Namespace, scripts: list[Scr
         client.start()
         try:
             _hear(here, client)
-            before = [(_counts(url), _cpu(process)) for url, process in both]
+            before = [(_counts(url), cpu_of(process)) for url, process in both]
             here.send("go")
-            figures = _hear(here, client)
-            after = [(_counts(url), _cpu(process)) for url, process in both]
+            tokens = sum(len(script.tokens) for script in scripts[1 : at_once + 1])
+            figures = _hear(here, client, _READY_SECONDS + tokens / _SLOWEST)
+            after = [(_counts(url), cpu_of(process)) for url, process in both]
         finally:
             client.terminate()
             client.join()
@@ -100,12 +108,14 @@ def _cell(arm: str, at_once: int, options: argparse.Namespace, scripts: list[Scr
     )
 
 
-def _hear(connection: Connection, client: Any) -> Any:
+def _hear(connection: Connection, client: Any, seconds: float = _READY_SECONDS) -> Any:
     """The next message of the client; its failure is raised here."""
-    give_up = time.monotonic() + _READY_SECONDS
+    give_up = time.monotonic() + seconds
     while not connection.poll(0.1):
         if not client.is_alive() or time.monotonic() > give_up:
-            raise RuntimeError("the measured process ended, or sent nothing for 120 seconds")
+            raise RuntimeError(
+                f"the measured process ended, or sent nothing for {seconds:.0f} seconds"
+            )
     message = connection.recv()
     if isinstance(message, str) and message != "ready":
         raise RuntimeError(message)
@@ -115,11 +125,6 @@ def _hear(connection: Connection, client: Any) -> Any:
 def _counts(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(url.removesuffix("/v1") + "/counts", timeout=30) as answer:  # noqa: S310 - loopback
         return dict(json.load(answer))
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def _scripts(options: argparse.Namespace) -> list[Script]:
@@ -142,14 +147,16 @@ def _scripts(options: argparse.Namespace) -> list[Script]:
 def _table(cells: list[Cell], title: str) -> Table:
     shown = Table(
         "at once",
-        "arm",
+        Column("arm", no_wrap=True),
         "tokens/s",
         "x one",
         "x aiohttp",
         "p50 s",
         "p95 s",
         "CPU s / 1k\ntokens",
+        "CPU\nx aiohttp",
         "client\nCPU %",
+        "counting\nCPU %",
         "small\nCPU %",
         "large\nCPU %",
         "opened\nsmall, large",
@@ -158,20 +165,24 @@ def _table(cells: list[Cell], title: str) -> Table:
         title=title,
     )
     by_place = {(cell.arm, cell.at_once): cell for cell in cells}
+    ratios = {(ratio["arm"], ratio["at_once"]): ratio for ratio in against_aiohttp(cells)}
     for number in sorted({cell.at_once for cell in cells}):
         for cell in (c for c in cells if c.at_once == number):
-            one, own = by_place.get((cell.arm, 1)), by_place.get(("aiohttp", number))
+            one, ratio = by_place.get((cell.arm, 1)), ratios.get((cell.arm, number))
+            counting = cell.counting_cpu
             shares = [f"{100 * cpu / cell.seconds:.0f}" for cpu in cell.server_cpu]
             shown.add_row(
                 str(number),
                 cell.arm,
                 f"{cell.rate:,.0f}",
                 f"{cell.rate / one.rate:.1f}" if one else "",
-                f"{cell.rate / own.rate:.2f}" if own else "",
+                f"{ratio['rate']:.2f}" if ratio else "",
                 f"{cell.p50:.1f}",
                 f"{cell.p95:.1f}",
                 f"{cell.cpu_per_1000:.2f}",
+                f"{ratio['cpu']:.2f}" if ratio else "",
                 f"{100 * cell.client_cpu / cell.seconds:.0f}",
+                "" if counting is None else f"{100 * counting / cell.seconds:.0f}",
                 *shares,
                 ", ".join(map(str, cell.connections)),
                 ", ".join(map(str, cell.requests)),
@@ -182,6 +193,7 @@ def _table(cells: list[Cell], title: str) -> Table:
 
 
 def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    enough(max(options.at_once))
     scripts = _scripts(options)
     todo = [(number, arm) for number in sorted(options.at_once) for arm in options.arms]
     cells = []
@@ -212,6 +224,7 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         },
         "ideal_seconds": statistics.mean(bounds),
         "cells": [asdict(cell) for cell in cells],
+        "against_aiohttp": against_aiohttp(cells),
     }
 
 
@@ -220,7 +233,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--at-once", nargs="+", type=_positive, default=[1, 4, 16, 64])
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(BY_DEFAULT))
     parser.add_argument("--setting", choices=list(SETTINGS), default="a100")
     parser.add_argument("--strategy", default="auto", help="of the routed arms (default: auto)")
     parser.add_argument("--steps", type=_positive, default=10)
@@ -235,7 +248,7 @@ def main() -> None:
         from benchmarks.lab.crowd_plot import check
 
         check()  # before minutes of measuring, not after
-    console = Console(width=140)
+    console = Console(width=170)
     if options.read:
         figures = json.loads(options.read.read_text(encoding="utf-8"))
     else:

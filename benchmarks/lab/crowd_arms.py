@@ -1,161 +1,33 @@
-"""The arms of :mod:`benchmarks.lab.crowd`, and the process that one of them is measured in."""
+"""The arms of :mod:`benchmarks.lab.crowd`: who talks to the models.
+
+Routed: LangChain's ``abatch`` and ``batch``, the router in threads, its own async stream
+(``core``), and a bare client in front of ``glimp serve``. Not routed, streaming the same tokens: a
+bare aiohttp client and OpenAI's. What uvloop changes is in the arms named after it; see
+:mod:`benchmarks.lab.loops`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import statistics
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from functools import partial
 from typing import Any, Protocol
 
-import psutil
-
+from benchmarks.lab.crowd_cells import Arm, Reply, Run, Started, Work, question
+from benchmarks.lab.loops import Loops, choose
+from benchmarks.lab.loops import run as run_on
 from benchmarks.lab.run import TEMPLATE, THRESHOLD, _starts
 from benchmarks.lab.script import OPENED, Script
+from benchmarks.lab.serving import ServeProcess, bare_session
 
-__all__ = ["ARMS", "Work", "measure"]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one process is to do; ``scripts``: the first is for warming up."""
-
-    arm: str
-    at_once: int
-    small: str
-    large: str
-    strategy: str
-    scripts: Sequence[Script]
+__all__ = ["ARMS", "BY_DEFAULT", "count", "model_options", "routing_options"]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The figures of one arm at one number of concurrent conversations.
-
-    Attributes:
-        arm: Its name.
-        at_once: How many conversations run at the same time.
-        tokens: The tokens of all of them together.
-        seconds: From the first question to the last answer.
-        p50: Median seconds of a conversation.
-        p95: 95th percentile of them.
-        client_cpu: CPU seconds of the client.
-        server_cpu: CPU seconds of the small and the large server.
-        connections: Opened at the small and the large server, those of the warm-up left out.
-        requests: Completions at the small and the large server.
-        memory: Bytes by which the client's resident memory grew, at its highest.
-    """
-
-    arm: str
-    at_once: int
-    tokens: int
-    seconds: float
-    p50: float
-    p95: float
-    client_cpu: float
-    server_cpu: tuple[float, float]
-    connections: tuple[int, int]
-    requests: tuple[int, int]
-    memory: int
-
-    @property
-    def rate(self) -> float:
-        """Tokens a second."""
-        return self.tokens / self.seconds
-
-    @property
-    def cpu_per_1000(self) -> float:
-        """CPU seconds of the client for 1,000 tokens."""
-        return 1000 * self.client_cpu / self.tokens
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One conversation: its seconds, and its text; where nobody routes, its number of tokens."""
-
-    seconds: float
-    text: str | int
-
-
-Run = Callable[[Sequence[int]], list[Reply]]
-"""From numbers of scripts to the replies, all at once."""
-
-
-def measure(work: Work, pipe: Connection) -> None:
-    """Warm up, say "ready", wait for "go", talk, and send the figures."""
-    try:
-        run = ARMS[work.arm](work)
-        run([0])
-        gc.collect()
-        pipe.send("ready")
-        pipe.recv()
-        chains = range(1, work.at_once + 1)
-        with _Peak() as peak:
-            cpu, clock = time.process_time(), time.perf_counter()
-            replies = run(chains)
-            seconds, cpu = time.perf_counter() - clock, time.process_time() - cpu
-        _check(work, replies)
-        each = [one.seconds for one in replies]
-        twentieths = statistics.quantiles(each, n=20, method="inclusive") if each[1:] else each
-        pipe.send(
-            {
-                "tokens": sum(_count(work.scripts[chain]) for chain in chains),
-                "seconds": seconds,
-                "p50": statistics.median(each),
-                "p95": twentieths[-1],
-                "client_cpu": cpu,
-                "memory": peak.growth,
-            }
-        )
-    except BaseException as error:  # sent to the process that shows it
-        pipe.send(f"{work.arm}, {work.at_once} at once: {type(error).__name__}: {error}")
-        raise
-
-
-def _check(work: Work, replies: Sequence[Reply]) -> None:
-    """Check that every reply is what its script says."""
-    for chain, one in enumerate(replies, 1):
-        script = work.scripts[chain]
-        # Steps hold neither the tag nor the blank line after it.
-        steps = script.text.replace("</think>\n\n", "", 1)
-        whole: str | int = _count(script) if isinstance(one.text, int) else steps
-        if one.text != whole:
-            raise RuntimeError(f"conversation {chain} came to {one.text!r} instead of {whole!r}")
-
-
-class _Peak:
-    """The growth of resident memory at its highest, looked at 20 times a second."""
-
-    growth = 0
-
-    def __enter__(self) -> _Peak:
-        self._process = psutil.Process()
-        self._base = self._process.memory_info().rss
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self._note()
-
-    def _look(self) -> None:
-        while not self._over.wait(0.05):
-            self._note()
-
-    def _note(self) -> None:
-        self.growth = max(self.growth, self._process.memory_info().rss - self._base)
-
-
-def _count(script: Script) -> int:
+def count(script: Script) -> int:
+    """How many tokens a conversation has."""
     return sum(bool(token) for token in script.tokens)
 
 
@@ -171,27 +43,35 @@ def _shares(script: Script) -> tuple[int, int]:
     return counts["small"], counts["large"]
 
 
-def _question(chain: int) -> str:
-    return f"chain {chain}"
-
-
 # -- Routed ----------------------------------------------------------------------------------
+
+
+def model_options(small: str, large: str) -> dict[str, dict[str, Any]]:
+    """Arguments of ``OpenAIBackend`` for the servers at these addresses."""
+    return {
+        name: {
+            "model": name,
+            "base_url": url,
+            "server": "vllm",
+            "chat_template": TEMPLATE,
+            "device": url,
+        }
+        for name, url in (("small", small), ("large", large))
+    }
+
+
+def routing_options(strategy: str) -> dict[str, Any]:
+    """Routing settings besides the models."""
+    return {"strategy": strategy, "threshold": THRESHOLD, "route": "always", "temperature": 0}
 
 
 def _settings(work: Work) -> dict[str, Any]:
     from glimp_integrations.backends import OpenAIBackend
 
-    small, large = (
-        OpenAIBackend(name, base_url=url, server="vllm", chat_template=TEMPLATE, device=url)
-        for name, url in (("small", work.small), ("large", work.large))
-    )
+    models = model_options(work.small, work.large)
     return {
-        "small": small,
-        "large": large,
-        "strategy": work.strategy,
-        "threshold": THRESHOLD,
-        "route": "always",
-        "temperature": 0,
+        **{role: OpenAIBackend(**given) for role, given in models.items()},
+        **routing_options(work.strategy),
     }
 
 
@@ -205,7 +85,7 @@ def _abatch(work: Work) -> Run:
     model = ChatGlimpRouter(**_settings(work))
 
     def run(chains: Sequence[int]) -> list[Reply]:
-        messages = asyncio.run(model.abatch([_question(chain) for chain in chains]))
+        messages = asyncio.run(model.abatch([question(chain) for chain in chains]))
         return [_of_record(message.response_metadata["glimprouter"]) for message in messages]
 
     return run
@@ -219,7 +99,7 @@ def _batch(work: Work) -> Run:
     def run(chains: Sequence[int]) -> list[Reply]:
         # As many threads: LangChain's own number depends on the machine.
         width: Any = {"max_concurrency": len(chains)}
-        messages = model.batch([_question(chain) for chain in chains], width)
+        messages = model.batch([question(chain) for chain in chains], width)
         return [_of_record(message.response_metadata["glimprouter"]) for message in messages]
 
     return run
@@ -232,10 +112,56 @@ def _threads(work: Work) -> Run:
 
     def run(chains: Sequence[int]) -> list[Reply]:
         with ThreadPoolExecutor(len(chains)) as pool:
-            results = list(pool.map(router.run, map(_question, chains)))
+            results = list(pool.map(router.run, map(question, chains)))
         return [_of_record(result.trace.model_dump(mode="json")) for result in results]
 
     return run
+
+
+def _core(work: Work, loops: Loops = "plain") -> Run:
+    """The router's own stream, and nothing around it."""
+    from glimp_integrations import Finished, GlimpRouter
+
+    if loops != "plain":
+        choose(loops)
+    router = GlimpRouter(**_settings(work))
+
+    async def talk(chain: int) -> Reply:
+        started, steps = time.perf_counter(), ""
+        async for event in router.astream(question(chain)):
+            if isinstance(event, Finished):
+                steps = "".join(step.text for step in event.result.trace.steps)
+        return Reply(time.perf_counter() - started, steps)
+
+    async def gather(chains: Sequence[int]) -> list[Reply]:
+        return await asyncio.gather(*map(talk, chains))
+
+    return lambda chains: run_on(loops, gather(chains))
+
+
+# -- Behind glimp serve ----------------------------------------------------------------------
+
+
+def _serve(work: Work, loops: Loops = "plain") -> Started:
+    """A bare client that keeps what comes from ``glimp serve``, which is what is measured."""
+    models, routing = model_options(work.small, work.large), routing_options(work.strategy)
+    served = ServeProcess(models, routing, at_once=work.at_once, loops=loops)
+
+    async def gather(chains: Sequence[int]) -> list[Reply]:
+        async with bare_session() as session:
+
+            async def talk(chain: int) -> Reply:
+                started = time.perf_counter()
+                messages = [{"role": "user", "content": question(chain)}]
+                body = {"model": "glimp", "messages": messages, "stream": True}
+                async with session.post(f"{served.url}/chat/completions", json=body) as answer:
+                    answer.raise_for_status()
+                    parts = [part async for part in answer.content.iter_any()]
+                return Reply(time.perf_counter() - started, b"".join(parts))
+
+            return await asyncio.gather(*map(talk, chains))
+
+    return Started(lambda chains: asyncio.run(gather(chains)), served.process, closing(served))
 
 
 # -- The servers' own ------------------------------------------------------------------------
@@ -247,15 +173,19 @@ class Stream(Protocol):
     async def __call__(self, url: str, body: dict[str, Any]) -> int: ...
 
 
-def _own(work: Work, client: Callable[[], AbstractAsyncContextManager[Stream]]) -> Run:
+def _own(
+    work: Work,
+    client: Callable[[], AbstractAsyncContextManager[Stream]],
+    loops: Loops = "plain",
+) -> Run:
     """Each conversation's tokens, the small model's first, by a client that only counts."""
 
     async def talk(stream: Stream, chain: int) -> Reply:
         started, seen = time.perf_counter(), 0
-        prompt = f"<|im_start|>user\n{_question(chain)}<|im_end|>\n{OPENED}"
+        prompt = f"<|im_start|>user\n{question(chain)}<|im_end|>\n{OPENED}"
         small, large = _shares(work.scripts[chain])
-        for name, url, count in (("small", work.small, small), ("large", work.large, large)):
-            body = {"model": name, "prompt": prompt, "max_tokens": count, "temperature": 0}
+        for name, url, most in (("small", work.small, small), ("large", work.large, large)):
+            body = {"model": name, "prompt": prompt, "max_tokens": most, "temperature": 0}
             if name == "small":
                 body["logprobs"] = 20  # as the routed small model is asked
             seen += await stream(url, body)
@@ -265,16 +195,12 @@ def _own(work: Work, client: Callable[[], AbstractAsyncContextManager[Stream]]) 
         async with client() as stream:
             return await asyncio.gather(*(talk(stream, chain) for chain in chains))
 
-    return lambda chains: asyncio.run(gather(chains))
+    return lambda chains: run_on(loops, gather(chains))
 
 
 @asynccontextmanager
 async def _by_aiohttp() -> AsyncIterator[Stream]:
-    import aiohttp
-
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
-    ) as session:
+    async with bare_session() as session:
 
         async def stream(url: str, body: dict[str, Any]) -> int:
             seen = 0
@@ -307,10 +233,22 @@ async def _by_openai() -> AsyncIterator[Stream]:
         await client.close()
 
 
-ARMS: dict[str, Callable[[Work], Run]] = {
-    "abatch": _abatch,
-    "batch": _batch,
-    "threads": _threads,
-    "aiohttp": lambda work: _own(work, _by_aiohttp),
-    "openai": lambda work: _own(work, _by_openai),
+def _here(make: Callable[[Work], Run]) -> Arm:
+    """An arm in the measured process itself."""
+    return lambda work: Started(make(work))
+
+
+ARMS: dict[str, Arm] = {
+    "abatch": _here(_abatch),
+    "batch": _here(_batch),
+    "threads": _here(_threads),
+    "core": _here(_core),
+    "core-uvloop": _here(partial(_core, loops="uvloop")),
+    "serve": _serve,
+    "serve-standard": partial(_serve, loops="standard"),
+    "serve-uvloop": partial(_serve, loops="uvloop"),
+    "aiohttp": _here(partial(_own, client=_by_aiohttp)),
+    "aiohttp-uvloop": _here(partial(_own, client=_by_aiohttp, loops="uvloop")),
+    "openai": _here(partial(_own, client=_by_openai)),
 }
+BY_DEFAULT = ("abatch", "batch", "threads", "core", "serve", "aiohttp", "openai")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmarks.lab.crowd_arms import Cell
+    from benchmarks.lab.crowd_cells import Cell
 
 __all__ = ["check", "draw"]
 
@@ -15,6 +15,12 @@ _LOOKS = {
     "abatch": ("LangChain abatch", "#0072B2", "o", "-"),
     "batch": ("LangChain batch (threads)", "#56B4E9", "s", "-"),
     "threads": ("GlimpRouter.run in threads", "#009E73", "^", "-"),
+    "core": ("GlimpRouter.astream", "#CC79A7", "P", "-"),
+    "core-uvloop": ("GlimpRouter.astream, uvloop", "#CC79A7", "P", ":"),
+    "serve": ("glimp serve", "#E69F00", "X", "-"),
+    "serve-standard": ("glimp serve, uvicorn[standard]", "#E69F00", "X", "-."),
+    "serve-uvloop": ("glimp serve, all on uvloop", "#E69F00", "X", ":"),
+    "aiohttp-uvloop": ("aiohttp on uvloop, no routing", "#000000", "D", ":"),
     "aiohttp": ("servers' own: aiohttp, no routing", "#000000", "D", "--"),
     "openai": ("openai client, no routing", "#D55E00", "v", "--"),
 }

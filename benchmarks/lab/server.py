@@ -295,7 +295,8 @@ async def serve(servers: Sequence[LabServer], ports: Sequence[int]) -> None:
     for server, port in zip(servers, ports, strict=True):
         runner = web.AppRunner(server.app(), handler_cancellation=True, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
+        # All conversations of a crowd connect at the same moment.
+        await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
         runners.append(runner)
     try:
         await asyncio.Event().wait()
