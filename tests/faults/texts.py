@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["ASSISTANT", "CLOSE", "OPEN", "RightText", "draw_text", "lowered"]
+__all__ = ["ASSISTANT", "CLOSE", "OPEN", "RightText", "draw_alike", "draw_text", "lowered"]
 
 ASSISTANT = "<|assistant|>"
 """What every rendered prompt ends with."""
@@ -74,26 +74,39 @@ def lowered(text: str) -> str:
 
 def draw_text(draw: random.Random, question: str, answer_by: str) -> RightText:
     """A conversation of two to four steps, the first of which is sometimes hard."""
+    steps: list[tuple[bool, list[str]]] = []
+    for _ in range(draw.randint(2, 4)):
+        is_hard = draw.random() < 0.4
+        steps.append((is_hard, _words(draw, draw.randint(1, 5))))
+    return _made(question, steps, _words(draw, draw.randint(1, 6)), answer_by)
+
+
+def draw_alike(draw: random.Random, question: str) -> RightText:
+    """A conversation of five steps, two of them hard, with as many tokens as any other such one."""
+    steps = [(step in (1, 3), _words(draw, 7)) for step in range(5)]
+    return _made(question, steps, _words(draw, 14), "large")
+
+
+def _words(draw: random.Random, count: int) -> list[str]:
+    return [draw.choice(_WORDS) for _ in range(count)]
+
+
+def _made(
+    question: str, steps: list[tuple[bool, list[str]]], answer: list[str], answer_by: str
+) -> RightText:
     tokens: list[str] = []
     hard: set[int] = set()
-    authors: list[str] = []
-    count = draw.randint(2, 4)
-    for step in range(count):
-        is_hard = draw.random() < 0.4
-        authors.append("large" if is_hard else "small")
+    for number, (is_hard, words) in enumerate(steps):
         if is_hard:
             hard.add(len(tokens))
-        words = [draw.choice(_WORDS) for _ in range(draw.randint(1, 5))]
-        tokens += [f"{words[0]}s{step}", *(f" {word}" for word in words[1:])]
-        tokens.append(".\n" if step == count - 1 else ".\n\n")
-    reasoning = "".join(tokens)
-    words = [draw.choice(_WORDS) for _ in range(draw.randint(1, 6))]
-    answer = ["end", *(f" {word}" for word in words), "."]
+        tokens += [f"{words[0]}s{number}", *(f" {word}" for word in words[1:])]
+        tokens.append(".\n" if number == len(steps) - 1 else ".\n\n")
+    answers = ["end", *(f" {word}" for word in answer), "."]
     return RightText(
         question=question,
-        tokens=(*tokens, CLOSE, "\n\n", *answer),
+        tokens=(*tokens, CLOSE, "\n\n", *answers),
         hard=frozenset(hard),
-        authors=(*authors, answer_by),
-        reasoning=reasoning,
-        answer="".join(answer),
+        authors=(*("large" if is_hard else "small" for is_hard, _ in steps), answer_by),
+        reasoning="".join(tokens),
+        answer="".join(answers),
     )

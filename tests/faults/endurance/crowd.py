@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +15,8 @@ from glimp_integrations import Finished, GlimpRouter, RoutedAnswer
 from ..cases import ROLES, STRATEGIES, WAYS, Case, called
 from ..kinds import KINDS
 from ..proofs import Outcome, Streamed, verdict
-from ..server import Fault
 from ..texts import lowered
-from .servers import Servers
+from .holding import Holding, fault_of
 from .serving import shapes_of
 from .talks import question, talk
 
@@ -27,9 +24,6 @@ __all__ = ["KEY", "Conversation", "Crowd", "draw_conversation"]
 
 KEY = "sk-secret-endurance-0123456789"
 _LEFT = 0.04  # of the conversations are left before their end
-_SHOWN = 20  # failures are shown; all are counted
-_WIDTH = 400  # characters of their beginning and of their end
-_AFTERWARDS = ("closes afterwards", "unasked")  # happen to the next request on a connection
 _BEFORE = 2.0  # seconds for which a fault of nobody's request may be felt
 
 
@@ -82,119 +76,17 @@ def draw_conversation(seed: int, number: int, timeout: float, urls: dict[str, st
     return conversation
 
 
-@dataclass
-class _Told:
-    """A fault, or a pause of the machine, and when the client read of it."""
-
-    when: float
-    fact: dict[str, Any]
-
-
-@dataclass
-class Crowd:
-    """Conversations, so many at once, one after the other, and what came of them.
+@dataclass(kw_only=True)
+class Crowd(Holding):
+    """Conversations with one router.
 
     Attributes:
         router: Answers all of them.
-        servers: Tell which faults they fired.
-        seed: Decides the conversations.
-        timeout: Seconds to wait for a token.
-        started: How many conversations began.
-        ends: How they ended: ``right``, ``error``, ``went on``, ``left``, ``failed``, and so on.
-        kinds: Faults fired, by kind.
-        errors: Errors that callers got, by class.
-        failures: What was not as it must be, by name.
-        shown: Lines about the first failures.
-        fastest: Seconds of the quickest right conversation.
-        slowest: Seconds of the slowest one of all, and its number.
-        by_others: Conversations that felt another one's fault, as they may.
-        in_pauses: Conversations that a pause of the machine broke off.
-        show: Is called with a line about each of the first failures, when it is noticed.
     """
 
     router: GlimpRouter
-    servers: Servers
-    seed: int
-    timeout: float
-    started: int = 0
-    ends: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    shown: list[str] = field(default_factory=list)
-    fastest: float = float("inf")
-    slowest: tuple[float, int] = (0.0, -1)
-    by_others: int = 0
-    in_pauses: int = 0
-    show: Callable[[str], None] = lambda line: None
-    _open: dict[int, Conversation] = field(default_factory=dict)
-    _lately: deque[_Told] = field(default_factory=deque)
 
-    @property
-    def ended(self) -> int:
-        """How many conversations are over."""
-        return self.ends.total()
-
-    async def hold(self, at_once: int, seconds: float, *, first: int = 0) -> list[int]:
-        """Hold so many conversations at once for so long, and let those that run come to an end.
-
-        Returns:
-            Numbers of conversations of which nothing was heard any more.
-        """
-        until = time.monotonic() + seconds
-        self.started = first
-
-        async def one_after_the_other() -> None:
-            while time.monotonic() < until:
-                number, self.started = self.started, self.started + 1
-                await self._one(number)
-
-        workers = [asyncio.create_task(one_after_the_other()) for _ in range(at_once)]
-        patience = seconds + 60.0 + 10 * self.timeout
-        done, lost = await asyncio.wait(workers, timeout=patience)
-        for worker in done:
-            worker.result()
-        for worker in lost:
-            worker.cancel()
-        return sorted(self._open) if lost else []
-
-    def fail(self, what: str, details: str) -> None:
-        """Count a failure, and show it if it is one of the first."""
-        self.failures[what] += 1
-        if len(self.shown) < _SHOWN:
-            words = " ".join(details.split())
-            if len(words) > 2 * _WIDTH:
-                words = f"{words[:_WIDTH]} ... {words[-_WIDTH:]}"
-            self.shown.append(f"{what}: {words}")
-            self.show(self.shown[-1])
-
-    def listen(self) -> None:
-        """Read what the servers told."""
-        now = time.monotonic()
-        for fact in self.servers.told():
-            number, what = fact.get("number"), fact["what"]
-            if what in ("failure", "stray"):
-                self.fail(
-                    f"server: {what}", f"{fact['role']}, conversation {number}: {fact['text']}"
-                )
-                continue
-            if what == "pause":
-                self._lately.append(_Told(now, fact))
-                continue
-            self.kinds[fact["kind"]] += 1
-            if number in self._open:
-                self._open[number].faults[fact["role"]].append(_fault(fact))
-            if number is None or fact["kind"].startswith(_AFTERWARDS):
-                self._lately.append(_Told(now, fact))
-        longest = 60.0 + 10 * self.timeout
-        while self._lately and self._lately[0].when < now - longest:
-            self._lately.popleft()
-
-    def paused(self, seconds: float) -> None:
-        """Note that this process could do nothing for so long."""
-        self._lately.append(_Told(time.monotonic(), {"what": "pause", "seconds": seconds}))
-
-    async def _one(self, number: int) -> None:
+    async def one(self, number: int) -> None:
         case = draw_conversation(self.seed, number, self.timeout, self.servers.urls)
         self._open[number] = case
         streamed = Streamed()
@@ -261,7 +153,7 @@ class Crowd:
         own = sum(map(len, case.faults.values()))
         if outcome.failures and not outcome.hung:
             outcome = self._judged_again(case, result, streamed, began) or outcome
-        if outcome.failures and outcome.blames_healthy and self._was_paused(began):
+        if outcome.failures and outcome.blames_healthy and self.was_paused(began):
             self.in_pauses += 1
             outcome = Outcome("error")
         self.ends["hung" if outcome.hung else outcome.kind] += 1
@@ -286,26 +178,12 @@ class Crowd:
             if told.when > began - _BEFORE and told.fact["what"] == "fault"
         ]
         for role in ROLES:
-            case.faults[role] += [_fault(f) for f in shared if f["role"] == role]
+            case.faults[role] += [fault_of(f) for f in shared if f["role"] == role]
         outcome = _verdict(case, result, streamed)
         if outcome.failures:
             return None
         self.by_others += 1
         return outcome
-
-    def _was_paused(self, began: float) -> bool:
-        return any(
-            told.fact["what"] == "pause" and told.fact["seconds"] > self.timeout / 3
-            for told in self._lately
-            if told.when > began
-        )
-
-
-def _fault(fact: dict[str, Any]) -> Fault:
-    answer = KINDS[fact["kind"]].answer
-    return Fault(
-        fact["kind"], answer, fact["route"], place=fact["place"], value=fact["value"], fired=1
-    )
 
 
 def _verdict(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .crowd import Crowd
+from .holding import Holding
 from .measures import LONG_ENOUGH, MIB, Sample, line_through, settled
 
 __all__ = ["Report", "progress"]
@@ -14,7 +14,7 @@ __all__ = ["Report", "progress"]
 _MOST_PAUSED = 0.01  # of all conversations
 
 
-def progress(crowd: Crowd, samples: Sequence[Sample]) -> str:
+def progress(crowd: Holding, samples: Sequence[Sample]) -> str:
     """A line about now."""
     now = samples[-1]
     minutes, seconds = divmod(round(now.seconds), 60)
@@ -45,7 +45,7 @@ class Report:
     """
 
     at_once: int
-    crowd: Crowd
+    crowd: Holding
     samples: list[Sample]
     grown: list[str]
     lost: list[int]

@@ -121,7 +121,7 @@ async def _run(plan: Plan, servers: Servers, show: Callable[[str], None]) -> Rep
         temperature=0.0,
         think_tags=("<think>", "</think>"),
     )
-    crowd = Crowd(router, servers, plan.seed, plan.timeout, show=show)
+    crowd = Crowd(servers, plan.seed, plan.timeout, router=router, show=show)
     show(f"servers: small {shapes['small']}, large {shapes['large']}; {plan}")
     samples: list[Sample] = []
     began = time.monotonic()

@@ -9,21 +9,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import copy
-import json
-import os
 import random
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from ..kinds import KINDS, Kind
 from ..replies import SHAPES, Model
 from ..server import STREAMED, Fault, Server
 from ..texts import RightText
+from .pipes import tell
 from .talks import number_in, talk
 
-__all__ = ["shapes_of"]
+__all__ = ["FaultyServer", "kinds_of", "serve", "shapes_of"]
 
 _REST_SECONDS = 5.0
 _BEAT = 0.1
@@ -43,7 +43,7 @@ def kinds_of(only: str) -> dict[bool, list[Kind]]:
     """The kinds of faults by whether they are for streams, as often as they are drawn.
 
     Args:
-        only: What their names have to contain; empty for all of them.
+        only: What their names have to contain; empty for all of them. Several with commas.
 
     Raises:
         ValueError: There is no such kind.
@@ -52,7 +52,7 @@ def kinds_of(only: str) -> dict[bool, list[Kind]]:
         k
         for k in KINDS.values()
         for _ in range(k.share)
-        if only in k.name and k.name not in _UNTOLD
+        if any(part in k.name for part in only.split(",")) and k.name not in _UNTOLD
     ]
     routes = {
         True: [kind for kind in kinds if kind.where in ("any", "stream")],
@@ -61,11 +61,6 @@ def kinds_of(only: str) -> dict[bool, list[Kind]]:
     if not kinds:
         raise ValueError(f"no kind of fault has {only!r} in its name: see tests/faults/kinds.py")
     return routes
-
-
-def tell(**facts: Any) -> None:
-    """Write a line, whole, before anything else happens."""
-    os.write(sys.stdout.fileno(), json.dumps(facts).encode() + b"\n")
 
 
 class _Told(list[Any]):
@@ -108,9 +103,13 @@ class FaultyServer(Server):
         number = number_in(text)
         model = copy.copy(self.model)  # the ids of all texts are shared
         if number is not None:
-            model.text = talk(self.seed, number)[0]
+            model.text = self.text_of(number)
         model.strays = _Told(what="stray", role=self.role, number=number)
         return model, self._fault(path, number)
+
+    def text_of(self, number: int) -> RightText:
+        """What is written in a conversation."""
+        return talk(self.seed, number)[0]
 
     def _fault(self, path: str, number: int | None) -> Fault | None:
         count = self._counts.pop(number, 0)
@@ -145,10 +144,14 @@ async def _beat() -> None:
             tell(what="pause", seconds=took)
 
 
-async def _serve(seed: int, share: float, only: str) -> None:
+async def serve(make: Callable[[str, str], FaultyServer]) -> None:
+    """Serve both until the input ends.
+
+    Args:
+        make: Makes the server of a role; the second argument is where redirects point to.
+    """
     async with Server(Model("small", "generic", _NOBODY)) as elsewhere:
-        small = FaultyServer("small", seed, share, only, elsewhere.url)
-        large = FaultyServer("large", seed, share, only, elsewhere.url)
+        small, large = make("small", elsewhere.url), make("large", elsewhere.url)
         async with small, large:
             servers = {"small": small, "large": large}
             tell(what="urls", **{role: server.url for role, server in servers.items()})
@@ -173,4 +176,8 @@ if __name__ == "__main__":
     parser.add_argument("share", type=float)
     parser.add_argument("only")
     options = parser.parse_args()
-    asyncio.run(_serve(options.seed, options.share, options.only))
+
+    def faulty(role: str, elsewhere: str) -> FaultyServer:
+        return FaultyServer(role, options.seed, options.share, options.only, elsewhere)
+
+    asyncio.run(serve(faulty))

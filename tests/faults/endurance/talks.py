@@ -10,9 +10,9 @@ import random
 import re
 from functools import lru_cache
 
-from ..texts import RightText, draw_text
+from ..texts import RightText, draw_alike, draw_text
 
-__all__ = ["number_in", "question", "talk"]
+__all__ = ["alike", "number_in", "question", "talk"]
 
 _ANSWER_BY_SMALL = 0.2
 _NUMBER = re.compile(r"Conversation \d+/(\d+)\.|<b(\d+)>")
@@ -24,6 +24,13 @@ def talk(seed: int, number: int) -> tuple[RightText, str]:
     draw = random.Random(f"talk {seed}/{number}")
     answer_by = "small" if draw.random() < _ANSWER_BY_SMALL else "large"
     return draw_text(draw, f"Conversation {seed}/{number}.", answer_by), answer_by
+
+
+@lru_cache(512)
+def alike(seed: int, number: int) -> RightText:
+    """The right text of a conversation that takes as long as any other one."""
+    draw = random.Random(f"alike {seed}/{number}")
+    return draw_alike(draw, f"Conversation {seed}/{number}.")
 
 
 def question(seed: int, number: int) -> str:
