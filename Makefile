@@ -79,11 +79,13 @@ test-faults: $(STAMP) ## Thousands of calls to servers that fail in every way, a
 	@$(BIN)/python -m tests.faults $(SEED) -n $(N)
 
 # So long, so many conversations at once, such a share of faulty requests; SEED decides the rest.
+# With SERVE=1 they go through `glimp serve`, and FAULTS is the share of streams that servers kill.
 MINUTES ?= 30
 AT_ONCE ?= 64
-FAULTS ?= 0.02
-test-endurance: $(STAMP) ## Many conversations at once for half an hour over one pair, some requests failing: right, and no leaks
-	@$(BIN)/python -m tests.faults.endurance --minutes $(MINUTES) --at-once $(AT_ONCE) --faults $(FAULTS) --seed $(SEED)
+SERVE ?=
+FAULTS ?= $(if $(SERVE),0.01,0.02)
+test-endurance: $(STAMP) ## Many conversations at once for half an hour over one pair, some requests failing: right, and no leaks (SERVE=1: through glimp serve)
+	@$(BIN)/python -m tests.faults.endurance --minutes $(MINUTES) --at-once $(AT_ONCE) --faults $(FAULTS) --seed $(SEED) $(if $(SERVE),--serve)
 
 test-pythons: $(STAMP) ## The fast tests on every Python from 3.11 that is here
 	@PATH="$(subst $() ,:,$(wildcard $(HOME)/.pyenv/versions/3.1[1-9].*/bin)):$$PATH" $(BIN)/nox

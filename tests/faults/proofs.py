@@ -20,7 +20,7 @@ from .texts import CLOSE, lowered
 if TYPE_CHECKING:
     from .cases import Case
 
-__all__ = ["Outcome", "Streamed", "right", "verdict"]
+__all__ = ["Outcome", "Streamed", "right", "verdict", "written_by"]
 
 _EXPECTED = (BackendError, UnsuitableEndpointError, ConfigError)
 # Words that tell a reader what to do.
@@ -76,7 +76,7 @@ class Streamed:
         if isinstance(event, TextDelta):
             assert event.kind is not None, "think tags are given"
             self.texts[event.kind] += event.text
-            if not _written_by(event.author, event.text):
+            if not written_by(event.author, event.text):
                 self.authors_wrong = f"{event.text!r} by {event.author}"
 
 
@@ -175,7 +175,7 @@ def right(case: Case, result: RoutedAnswer, *, changed_hands: bool) -> str:
             f"{result.reasoning!r} {result.answer!r} in place of {text.reasoning!r} {text.answer!r}"
         )
     steps = result.trace.steps
-    if wrong := [s for s in steps if not _written_by(s.author, s.text)]:
+    if wrong := [s for s in steps if not written_by(s.author, s.text)]:
         return f"step {wrong[0].index} by {wrong[0].author}: {wrong[0].text!r}"
     authors = tuple(step.author for step in steps)
     if not changed_hands and authors != text.authors:
@@ -189,7 +189,7 @@ def _beginning(case: Case, partial: Any) -> str:
     begins = case.text.reasoning.startswith(reasoning) and case.text.answer.startswith(answer)
     if not begins or (answer and not whole):
         return f"{partial.reasoning!r} {partial.answer!r} of {case.text.reasoning!r}"
-    wrong = [s for s in partial.trace.steps if not _written_by(s.author, s.text)]
+    wrong = [s for s in partial.trace.steps if not written_by(s.author, s.text)]
     if wrong:
         return f"step {wrong[0].index} by {wrong[0].author}: {wrong[0].text!r}"
     return _strays(case)
@@ -200,6 +200,7 @@ def _strays(case: Case) -> str:
     return f"sent what belongs to no right text: {strays[0]!r}" if strays else ""
 
 
-def _written_by(author: str, text: str) -> bool:
+def written_by(author: str, text: str) -> bool:
+    """Whether this model may have written a text."""
     text = text.replace("<think>", "").replace(CLOSE, "")
     return not any(c.islower() if author == "large" else c.isupper() for c in text)

@@ -145,10 +145,16 @@ class Holding(ABC):
         """Note that this process could do nothing for so long."""
         self._lately.append(Told(time.monotonic(), {"what": "pause", "seconds": seconds}))
 
-    def was_paused(self, began: float) -> bool:
-        """Whether a pause since then may have broken a conversation off."""
+    def was_paused(self, began: float, longest: float | None = None) -> bool:
+        """Whether the machine stood still since then, longer than this.
+
+        Args:
+            began: By :func:`time.monotonic`.
+            longest: Seconds; ``None``: what may have broken a conversation off.
+        """
+        longest = self.timeout / 3 if longest is None else longest
         return any(
-            told.fact["what"] == "pause" and told.fact["seconds"] > self.timeout / 3
+            told.fact["what"] == "pause" and told.fact["seconds"] > longest
             for told in self._lately
             if told.when > began
         )

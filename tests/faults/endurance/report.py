@@ -42,6 +42,8 @@ class Report:
         state: What the servers told in the end.
         took: Seconds, the last conversation's end included.
         warnings: Of asyncio, and of what nobody closed.
+        further: What else was not as it must be.
+        rows: Further rows of the table.
     """
 
     at_once: int
@@ -54,6 +56,8 @@ class Report:
     state: dict[str, Any]
     took: float
     warnings: list[str] = field(default_factory=list)
+    further: list[str] = field(default_factory=list)
+    rows: dict[str, str] = field(default_factory=dict)
 
     def problems(self) -> list[str]:
         """All that was not as it must be; empty if the run held."""
@@ -74,7 +78,7 @@ class Report:
             found.append(f"{sum(running)} streams run on at the servers")
         if self.state["elsewhere"]:
             found.append(f"another host was asked: {self.state['elsewhere']} connections")
-        return found + self.grown
+        return found + self.further + self.grown
 
     @property
     def held(self) -> bool:
@@ -104,6 +108,7 @@ class Report:
             "slowest one": f"{crowd.slowest[0]:.1f} s (number {crowd.slowest[1]})",
             "left in the end": f"{len(self.tasks)} tasks, {self.descriptors_left} descriptors",
             "warnings": f"{len(self.warnings)}",
+            **self.rows,
         }
         lines = [f"{name:19} {value}" for name, value in rows.items()]
         lines += self._measured()

@@ -8,9 +8,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager
 
 from glimp_integrations import GlimpRouter, io_loop
 from glimp_integrations.backends.http import client, event_stream
@@ -21,38 +19,16 @@ from ..replies import TEMPLATE
 from ..report import tasks_left
 from .crowd import KEY, Crowd
 from .measures import Sample, grown, sample
-from .report import Report, progress
+from .plan import Plan, watched
+from .report import Report
+from .served_run import run_served
 from .servers import Servers
 from .serving import shapes_of
 
 __all__ = ["Plan", "run"]
 
-_BEAT, _PAUSE = 0.1, 0.5
 _REST_SECONDS = 5.0
 _LONGEST = 2 * 2**20
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is held.
-
-    Attributes:
-        seconds: For so long conversations begin.
-        at_once: So many at the same time.
-        faults: Share of the requests that get a fault.
-        seed: Decides conversations and faults.
-        timeout: Seconds to wait for a token.
-        every: Seconds between two samples.
-        only: What the names of the faults' kinds have to contain.
-    """
-
-    seconds: float
-    at_once: int = 64
-    faults: float = 0.02
-    seed: int = 1
-    timeout: float = 10.0
-    every: float = 10.0
-    only: str = ""
 
 
 def run(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Report:
@@ -62,6 +38,8 @@ def run(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Report:
         plan: What is held.
         show: Takes lines about the progress.
     """
+    if plan.serve:
+        return run_served(plan, show)
     with (
         Servers(plan.seed, plan.faults, plan.only) as servers,
         _noticed() as texts,
@@ -125,15 +103,8 @@ async def _run(plan: Plan, servers: Servers, show: Callable[[str], None]) -> Rep
     show(f"servers: small {shapes['small']}, large {shapes['large']}; {plan}")
     samples: list[Sample] = []
     began = time.monotonic()
-    watch = [
-        asyncio.create_task(_sampled(plan, crowd, samples, began, show)),
-        asyncio.create_task(_beats(crowd)),
-    ]
-    lost = await crowd.hold(plan.at_once, plan.seconds)
-    for task in watch:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    async with watched(plan, crowd, samples, sample, began, show):
+        lost = await crowd.hold(plan.at_once, plan.seconds)
     took = time.monotonic() - began
     crowd.listen()
     state = await asyncio.to_thread(servers.state)
@@ -163,26 +134,3 @@ async def _descriptors_left(before: Sample) -> int:
         if left <= 0 or time.monotonic() > until:
             return max(0, left)
         await asyncio.sleep(0.05)
-
-
-async def _sampled(
-    plan: Plan, crowd: Crowd, samples: list[Sample], began: float, show: Callable[[str], None]
-) -> None:
-    number = 0
-    while (number + 1) * plan.every <= plan.seconds + 0.01:
-        number += 1
-        await asyncio.sleep(max(0.0, began + number * plan.every - time.monotonic()))
-        crowd.listen()
-        samples.append(await sample(time.monotonic() - began))
-        show(progress(crowd, samples))
-    show(f"time is over; waiting for {crowd.started - crowd.ended} conversations")
-
-
-async def _beats(crowd: Crowd) -> None:
-    """Note when this process could do nothing for a while."""
-    while True:
-        before: Any = time.monotonic()
-        await asyncio.sleep(_BEAT)
-        if (took := time.monotonic() - before) > _PAUSE:
-            crowd.paused(took)
-        crowd.listen()
