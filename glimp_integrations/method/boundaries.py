@@ -12,6 +12,7 @@ may have.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -106,6 +107,8 @@ class Scanner:
         self._held = ""  # could still become a terminator or a trigger; not shown yet
         self._ruled_out = 0  # of what is held: no trigger begins there
         self._tail = ""  # end of the running step, for a delimiter across pieces
+        begins = "".join({text[0] for text in (delimiter, *self._terminators) if text})
+        self._may_begin = re.compile(f"[{re.escape(begins)}]" if begins else r"(?!)").search
 
     def feed(self, text: str, *, multi_token: bool) -> Cut:
         """Take the next piece.
@@ -116,6 +119,10 @@ class Scanner:
                 newlines after the delimiter came with it: they are dropped, which makes the
                 result independent of how a server groups its output.
         """
+        if self.trigger is None and not (self._held or self._tail or self._may_begin(text)):
+            # Nothing is looked for that could begin, or go on, in this piece: most are such.
+            self._before = text[-1:] or self._before
+            return Cut(text, len(text), None, truncated=False)
         step_end = self._delimiter_end(text, multi_token)
         # What was held back belongs to earlier pieces, so positions in the window count from
         # there, and positions in the piece are smaller by its length.
@@ -204,7 +211,8 @@ class Scanner:
 
     def _grow_tail(self, kept: str) -> str:
         size = self._delimiter_length() - 1
-        return (self._tail + kept)[-size:] if size > 0 else ""
+        tail = (self._tail + kept)[-size:] if size > 0 else ""
+        return tail if self._delimiter and self._delimiter[0] in tail else ""
 
     def _first(self, window: str, call: regex.Match[str] | None) -> _Hit | None:
         """The terminator or trigger that begins first; of two at one place, the longer one."""

@@ -247,14 +247,10 @@ def note_counts(report: Report, **counts: Any) -> None:
 
 def drop_unmeasurable(tokens: list[Token], k: int) -> list[Token]:
     """Drop log-probabilities that are fewer than k, or not those of the k likeliest tokens."""
-    if all(token.logprobs is None or measurable(token.logprobs, k) for token in tokens):
-        return tokens
-    return [
-        token
-        if token.logprobs is None or measurable(token.logprobs, k)
-        else replace(token, logprobs=None)
-        for token in tokens
-    ]
+    for place, token in enumerate(tokens):
+        if token.logprobs is not None and not measurable(token.logprobs, k):
+            tokens[place] = replace(token, logprobs=None)
+    return tokens
 
 
 def correct_count(tokens: list[Token], before: int | None, after: int | None) -> list[Token]:

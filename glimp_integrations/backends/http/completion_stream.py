@@ -117,9 +117,10 @@ class CompletionStream:
             _drop_impossible(report, before, most)
             for choice in choices:
                 self._finish = choice.get("finish_reason") or self._finish
-                clock.spend(time.monotonic() - begun)
                 if shows_progress(choice):
                     clock.reset()
+                else:
+                    clock.spend(time.monotonic() - begun)
                 yield choice
                 begun = time.monotonic()
             if (report.completion_tokens or 0) > (before or 0):

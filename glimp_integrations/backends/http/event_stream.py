@@ -107,6 +107,9 @@ class EventStream(Decoder):
         for event in data[:-2].split(b"\n\n"):
             if self.done:
                 return
+            if event.startswith(b"data: {") and b"\n" not in event:
+                yield event[6:]
+                continue
             for line in event.split(b"\n"):
                 self.line(line)
             if (document := self._dispatch()) is not None:

@@ -12,13 +12,13 @@ __all__ = ["TokenClock", "shows_progress"]
 
 T = TypeVar("T")
 
-# What a choice holds if the model has computed something since the choice before.
-_PROGRESS = ("text", "thought", "logprobs", "finish_reason", "ids", "token_ids")
+# What a choice holds, beside a text, if the model has computed something since the choice before.
+_PROGRESS = ("thought", "logprobs", "finish_reason", "ids", "token_ids")
 
 
 def shows_progress(choice: Mapping[str, Any]) -> bool:
     """Whether a choice of a stream says that the model has computed a token."""
-    return any(choice.get(name) for name in _PROGRESS)
+    return bool(choice.get("text")) or any(choice.get(name) for name in _PROGRESS)
 
 
 class TokenClock:
