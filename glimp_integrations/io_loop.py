@@ -136,9 +136,11 @@ class _Items(AsyncGenerator[T, None]):
             # The work must not hold this object: where nobody else does, it is to end.
             here, items, make = _callers_loop(), self._items, self._make
 
-            def put(item: tuple[str, Any]) -> None:
+            def hand_over(item: tuple[str, Any]) -> None:
                 here.call_soon_threadsafe(items.put_nowait, item)
 
+            # A server that runs on the loop itself needs no other thread to be woken up.
+            put = items.put_nowait if here is _running_loop() else hand_over
             self._work = _start(lambda: _pump(make, put), self._context)
         self._work.refuse_in_child()
         try:

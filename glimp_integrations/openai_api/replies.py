@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from glimp_integrations.adapter import finish_reason, record, token_usage
 from glimp_integrations.openai_api.tokens import tokens_by_model
@@ -33,6 +34,9 @@ __all__ = [
     "models_list",
     "reply_headers",
 ]
+
+
+_PLACE = "\0"  # where a chunk has its text
 
 
 class FunctionCall(BaseModel):
@@ -223,6 +227,14 @@ class Chunks:
         self._unreadable: set[int] = set()
         self._numbers: dict[int, int] = {}  # of calls, without those that are not readable
 
+        begin, _, end = self._chunk(Message(content=_PLACE)).partition(to_json(_PLACE))
+        field, _, begin_text = begin.rpartition(b"content")
+        # Most chunks differ in their text only.
+        self._around = {
+            "answer": (begin, end),
+            "reasoning": (field + b"reasoning_content" + begin_text, end),
+        }
+
     def first(self) -> bytes:
         """The chunk that says who speaks."""
         return self._chunk(Message(role="assistant", content=""))
@@ -249,13 +261,14 @@ class Chunks:
 
     def _text(self, event: TextDelta | KindResolved) -> bytes:
         text = well_formed(event.text)
-        if event.kind == "reasoning":
-            message = Message(reasoning_content=text)
-        else:
-            message = Message(content=text)
         if self._steps and isinstance(event, TextDelta):
-            return self._chunk(message, glimp={"step": event.index, "author": event.author})
-        return self._chunk(message)
+            name = "reasoning_content" if event.kind == "reasoning" else "content"
+            return self._chunk(
+                Message.model_validate({name: text}),
+                glimp={"step": event.index, "author": event.author},
+            )
+        begin, end = self._around[event.kind or "answer"]
+        return begin + to_json(text) + end
 
     def _call(self, event: ToolCallDelta) -> bytes:
         begins = event.id is not None

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import uvicorn
 
+from glimp_integrations import io_loop
 from glimp_integrations.router import GlimpRouter
 from glimp_integrations.serve.app import Application
 from glimp_integrations.serve.config import ServeConfig
@@ -98,5 +99,7 @@ def run(config: ServeConfig, router: GlimpRouter | None = None) -> None:
             flush=True,
         )
 
-    with suppress(KeyboardInterrupt):
-        Server(application, announce).run()
+    server = Server(application, announce)
+    # On the loop of the models, so that no token has to wake up another thread.
+    with suppress(KeyboardInterrupt), server.capture_signals():
+        io_loop.call(server.serve)

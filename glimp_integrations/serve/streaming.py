@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -25,6 +26,12 @@ T = TypeVar("T")
 
 DONE = b"data: [DONE]\n\n"
 _KEEPALIVE = b": the models are at work\n\n"
+
+
+class _Silence(Enum):
+    """Stands for a while in which nothing came."""
+
+    SILENCE = auto()
 
 
 class ClientGoneError(Exception):
@@ -83,8 +90,12 @@ class Stream:
         failed: Callable[[ApiError], None],
     ) -> None:
         self._chunks, self._keepalive, self._failed = chunks, keepalive, failed
-        self._items: asyncio.Queue[Event | ApiError | None] = asyncio.Queue()  # None: the end
+        self._items: asyncio.Queue[Event | ApiError | _Silence | None] = (
+            asyncio.Queue()
+        )  # None: end
         self._begun: list[Event | None] = []
+        self._came = False  # something, since the last look
+        self._looking = asyncio.get_running_loop().call_later(keepalive, self._look)
         self._task = asyncio.create_task(self._read(events))
 
     async def begin(self) -> None:
@@ -93,10 +104,10 @@ class Stream:
         Raises:
             ApiError: The conversation failed before it began.
         """
-        with suppress(TimeoutError):
-            item = await self._next()
-            if isinstance(item, ApiError):
-                raise item
+        item = await self._items.get()
+        if isinstance(item, ApiError):
+            raise item
+        if item is not _Silence.SILENCE:
             self._begun.append(item)
 
     async def body(self) -> AsyncGenerator[bytes, None]:
@@ -104,9 +115,8 @@ class Stream:
         try:
             yield _event(self._chunks.first())
             while True:
-                try:
-                    item = self._begun.pop() if self._begun else await self._next()
-                except TimeoutError:
+                item = self._begun.pop() if self._begun else await self._items.get()
+                if item is _Silence.SILENCE:
                     yield _KEEPALIVE
                     continue
                 if item is None:
@@ -123,19 +133,22 @@ class Stream:
 
     async def aclose(self) -> None:
         """Stop both models, and wait for it."""
+        self._looking.cancel()
         await _stopped(self._task)
 
-    async def _next(self) -> Event | ApiError | None:
-        if not self._items.empty():
-            return self._items.get_nowait()
-        async with asyncio.timeout(self._keepalive):
-            return await self._items.get()
+    def _look(self) -> None:
+        """Say that nothing has come for a while. One timer a stream, and not one a token."""
+        if not self._came:
+            self._items.put_nowait(_Silence.SILENCE)
+        self._came = False
+        self._looking = asyncio.get_running_loop().call_later(self._keepalive, self._look)
 
     async def _read(self, events: AsyncGenerator[Event, None]) -> None:
         last: ApiError | None = shutting_down()  # what a reader gets of a task that is cancelled
         try:
             async with aclosing(events):
                 async for event in events:
+                    self._came = True
                     self._items.put_nowait(event)
             last = None
         except ApiError as error:
