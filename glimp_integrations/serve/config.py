@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from glimp_integrations.errors import ConfigError
@@ -24,7 +26,15 @@ from glimp_integrations.settings import RoutingSettings
 __all__ = ["ServeConfig"]
 
 _MIB = 1024 * 1024
-_DECIDING = frozenset({"large_share", "threshold"})
+# Routing settings, and those of lower sources whose place they take: who decides, and who the
+# models are, is said as a whole.
+_REPLACED = {
+    "large_share": ("threshold",),
+    "threshold": ("large_share",),
+    "pair": ("small", "large"),
+    "small": ("pair",),
+    "large": ("pair",),
+}
 
 
 class ServeConfig(BaseSettings):
@@ -114,10 +124,6 @@ class ServeConfig(BaseSettings):
         """
         given = {name: value for name, value in options.items() if value is not None}
         content = {} if file is None else _read(file)
-        if _DECIDING & set(given.get("routing", ())) and isinstance(content.get("routing"), dict):
-            # An option takes the place of whatever the file says about who decides.
-            kept = {k: v for k, v in content["routing"].items() if k not in _DECIDING}
-            content = {**content, "routing": kept}
 
         class Source(cls):  # type: ignore[misc, valid-type]
             @classmethod
@@ -129,10 +135,23 @@ class ServeConfig(BaseSettings):
                 dotenv_settings: PydanticBaseSettingsSource,
                 file_secret_settings: PydanticBaseSettingsSource,
             ) -> tuple[PydanticBaseSettingsSource, ...]:
-                return init_settings, env_settings, InitSettingsSource(settings_cls, content)
+                environment = env_settings()
+                lower = (
+                    _beneath(environment, given),
+                    _beneath(_beneath(content, environment), given),
+                )
+                return init_settings, *(InitSettingsSource(settings_cls, data) for data in lower)
 
         try:
             merged = Source(**given)
+        except SettingsError as error:
+            # Not the error's own text: it may quote the value.
+            variable = re.search(r'field "(\w+)"', str(error))
+            name = variable[1].upper() if variable else "<NAME>"
+            raise ConfigError(
+                f"glimp serve: the environment's GLIMP_SERVE_{name} is not JSON; tables are given "
+                "as JSON there, such as GLIMP_SERVE_ROUTING='{\"large_share\": 0.25}'"
+            ) from None
         except ValidationError as error:
             raise ConfigError(f"glimp serve: {_mistakes(error)}") from None
         values = {name: getattr(merged, name) for name in cls.model_fields}
@@ -214,6 +233,16 @@ class ServeConfig(BaseSettings):
             ConfigError: A name is no setting, or one that no request may change.
         """
         return Allowed(self.allow, settings)
+
+
+def _beneath(lower: dict[str, Any], higher: dict[str, Any]) -> dict[str, Any]:
+    """A source's settings without what another one, of higher rank, takes the place of."""
+    routing, above = lower.get("routing"), higher.get("routing")
+    if not isinstance(routing, dict) or not isinstance(above, dict):
+        return lower
+    said = [name for name, value in above.items() if value is not None]
+    gone = {replaced for name in said for replaced in _REPLACED.get(name, ())}
+    return {**lower, "routing": {k: v for k, v in routing.items() if k not in gone}}
 
 
 def _read(file: Path) -> dict[str, Any]:

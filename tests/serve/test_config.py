@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,58 @@ def test_options_win_over_the_environment_over_the_file(
     assert "secret-secret" not in repr(config)
 
 
-def test_an_option_replaces_what_the_file_says_about_who_decides(file: Path) -> None:
+def test_a_source_replaces_what_lower_ones_say_about_who_decides(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = ServeConfig.load(file, routing={"large_share": 0.3})
     assert config.settings().large_share == 0.3
+    monkeypatch.setenv("GLIMP_SERVE_ROUTING", '{"large_share": 0.4}')
+    assert ServeConfig.load(file).settings().large_share == 0.4
+    assert ServeConfig.load(file, routing={"threshold": 2}).settings().threshold == 2
+
+
+PAIR, MODELS = {"pair": "bundled"}, {"small": "hf:a", "large": "hf:b"}
+
+
+@pytest.mark.parametrize("higher", [PAIR, MODELS], ids=["pair", "models"])
+def test_a_source_replaces_what_lower_ones_say_about_the_models(
+    higher: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower = MODELS if higher is PAIR else PAIR
+    path = tmp_path / "serve.toml"
+    path.write_text(
+        "[routing]\ntop_p = 0.5\n" + "".join(f"{n} = '{v}'\n" for n, v in lower.items())
+    )
+
+    def models(**options: Any) -> dict[str, str]:
+        settings = ServeConfig.load(path, **options).settings()
+        assert settings.top_p == 0.5, "the rest of the file holds"
+        named = {name: getattr(settings, name) for name in ("pair", "small", "large")}
+        return {name: value for name, value in named.items() if value is not None}
+
+    assert models() == lower
+    assert models(routing=higher) == higher
+    monkeypatch.setenv("GLIMP_SERVE_ROUTING", json.dumps(higher))
+    assert models() == higher
+    monkeypatch.setenv("GLIMP_SERVE_ROUTING", json.dumps(lower))
+    assert models(routing=higher) == higher
+    monkeypatch.delenv("GLIMP_SERVE_ROUTING")
+    monkeypatch.setenv("GLIMP_SMALL", "hf:c")  # the environment of all commands ranks below
+    assert models(routing=PAIR) == PAIR
+
+
+def test_one_model_may_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text("[routing]\nsmall = 'hf:a'\nlarge = 'hf:b'\n")
+    settings = ServeConfig.load(path, routing={"large": "hf:c"}).settings()
+    assert (settings.small, settings.large) == ("hf:a", "hf:c")
+
+
+def test_an_environment_that_is_not_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIMP_SERVE_ROUTING", "{'small': 'openai:x@http://me:secret@h/v1'}")
+    with pytest.raises(ConfigError, match="GLIMP_SERVE_ROUTING is not JSON") as raised:
+        ServeConfig.load()
+    assert "secret" not in str(raised.value) and raised.value.__cause__ is None
 
 
 @pytest.mark.parametrize(
@@ -126,6 +176,13 @@ class TestCommandLine:
         assert config.allow["large_share"] == Bounds(max=0.4)
         assert config.allow["route"] == Bounds(values=("always",))
 
+    def test_a_pair_by_name(self, started: list[ServeConfig], file: Path) -> None:
+        assert CliRunner().invoke(app, ["serve", "--pair", "qwen3-0.6b+8b"]).exit_code == 0
+        settings = started[0].settings()
+        assert settings.pair == "qwen3-0.6b+8b" and settings.top_k == 20, "as its makers advise"
+        with pytest.raises(ConfigError, match="is no pair; there are bundled"):
+            started[0].model_copy(update={"routing": {"pair": "none"}}).settings()
+
     def test_nothing_said_is_the_bundled_pair(self, started: list[ServeConfig]) -> None:
         assert CliRunner().invoke(app, ["serve"]).exit_code == 0
         assert started[0].routing == {} and started[0].host == "127.0.0.1"
@@ -140,4 +197,6 @@ class TestCommandLine:
         import typer
 
         command: Any = typer.main.get_command(app)
-        assert all(p.help for p in command.commands["serve"].params)
+        for name in ("serve", "batch"):
+            assert all(p.help for p in command.commands[name].params)
+            assert "--pair" in {opt for p in command.commands[name].params for opt in p.opts}

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from glimp_integrations import ConfigError, GlimpRouter
 from glimp_integrations.backends.model_strings import catalogue_models
+from glimp_integrations.batch import BatchPlan
+from glimp_integrations.cli import batch as cli_batch
 from glimp_integrations.cli import bench as cli_bench
 from glimp_integrations.cli import check as cli_check
 from glimp_integrations.cli import pull as cli_pull
@@ -189,6 +191,21 @@ def test_check_measures_the_models_of_a_pair(monkeypatch: pytest.MonkeyPatch) ->
     assert [(router.small.name, router.large.name) for router in measured] == [
         ("Little-Q4_K_M", "Big-Q4_K_M")
     ]
+
+
+def test_a_batch_takes_the_pair_with_its_sampling(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plans: list[BatchPlan] = []
+    monkeypatch.setattr(cli_batch, "run", lambda plan, **_: plans.append(plan))
+    files = [str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl")]
+    command = ["batch", *files, "--pair", "little+big"]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
+    assert (plans[0].settings.pair, plans[0].settings.temperature) == ("little+big", 0.7)
+    router = GlimpRouter(settings=plans[0].settings)
+    assert (router.small.name, router.large.name) == ("Little-Q4_K_M", "Big-Q4_K_M")
+    with pytest.raises(ConfigError, match="names both models"):
+        CliRunner().invoke(app, [*command, "--small", "hf:a"], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

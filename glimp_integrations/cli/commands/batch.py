@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glimp_integrations.cli.options import Large, LargeShare, Prices, Route, Small, Threshold
+from glimp_integrations.cli.options import Large, LargeShare, Pair, Prices, Route, Small, Threshold
 
 __all__ = ["batch"]
 
@@ -28,6 +28,7 @@ def batch(
     ],
     small: Small = None,
     large: Large = None,
+    pair: Pair = None,
     threshold: Threshold = None,
     large_share: LargeShare = None,
     route: Route = None,
@@ -64,6 +65,7 @@ def batch(
         {
             "small": small,
             "large": large,
+            "pair": pair,
             "threshold": threshold,
             "large_share": large_share,
             "route": route,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from glimp_integrations.cli.options import Large, LargeShare, Prices, Small, Threshold
+from glimp_integrations.cli.options import Large, LargeShare, Pair, Prices, Small, Threshold
 
 __all__ = ["serve"]
 
@@ -22,6 +22,7 @@ def serve(
     ] = None,
     small: Small = None,
     large: Large = None,
+    pair: Pair = None,
     threshold: Threshold = None,
     large_share: LargeShare = None,
     prices: Prices = None,
@@ -120,7 +121,13 @@ def serve(
         config,
         allow,
         prices,
-        {"small": small, "large": large, "threshold": threshold, "large_share": large_share},
+        {
+            "small": small,
+            "large": large,
+            "pair": pair,
+            "threshold": threshold,
+            "large_share": large_share,
+        },
         host=host,
         port=port,
         model_name=model_name,
