@@ -10,14 +10,24 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.openai_api.errors import invalid
 from glimp_integrations.router import FIXED
-from glimp_integrations.settings import RoutingSettings
+from glimp_integrations.settings import FURTHER_SAMPLING, RoutingSettings
 
 __all__ = ["DEFAULT_ALLOWED", "Allowed", "Bounds"]
 
 NEVER = FIXED | {"policy"}
 """What belongs to whoever runs the server: models, keys and code."""
 
-_OPENAI = frozenset({"max_completion_tokens", "max_tokens", "seed", "stop", "temperature", "top_p"})
+_PARAMETERS = frozenset(
+    {
+        "max_completion_tokens",
+        "max_tokens",
+        "seed",
+        "stop",
+        "temperature",
+        "top_p",
+        *FURTHER_SAMPLING,
+    }
+)
 # The most that a request may take, where the server itself has such a limit.
 _BUDGETS = frozenset(
     {"deadline", "max_completion_tokens", "max_cost", "max_large_tokens", "max_thinking_tokens"}
@@ -94,10 +104,10 @@ class Allowed:
         for name in bounds:
             if name in NEVER:
                 raise ConfigError(f"allow: no request may change {name!r}; leave it out")
-            if name in _OPENAI:
+            if name in _PARAMETERS:
                 raise ConfigError(
-                    f"allow: {name!r} is a parameter of OpenAI's API, which requests have beside "
-                    "these settings; leave it out"
+                    f"allow: {name!r} is a parameter that every request may have beside these "
+                    "settings; leave it out"
                 )
             if name not in RoutingSettings.model_fields:
                 raise ConfigError(f"allow: unknown setting {name!r}; see RoutingSettings")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import traceback
 from typing import Any
 
@@ -24,6 +25,7 @@ from glimp_integrations.errors import (
     UnsuitableEndpointError,
 )
 from glimp_integrations.openai_api.tokens import tokens_by_model
+from glimp_integrations.settings import FURTHER_SAMPLING
 from glimp_integrations.strict_json import plain
 
 __all__ = [
@@ -37,6 +39,12 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+# The core says so of a setting that one of the models does not have.
+_LACKING = re.compile(
+    rf"({'|'.join(FURTHER_SAMPLING)})=.*: the (?:small|large) model, .* has no such setting",
+    re.DOTALL,
+)
 
 
 class ApiError(Exception):
@@ -166,6 +174,8 @@ def api_error(error: GlimpError) -> ApiError:
         text = text.replace(" (the text written so far is in this error's .partial)", "")
         text += " (what was written so far is in error.partial)"
     if isinstance(error, ConfigError):
+        if lacking := _LACKING.match(text):
+            return ApiError(400, text, code="unsupported_parameter", param=lacking[1])
         too_long = speaks_of_context(text)
         return ApiError(
             400,

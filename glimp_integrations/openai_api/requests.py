@@ -12,6 +12,7 @@ from glimp_integrations.errors import ConfigError
 from glimp_integrations.openai_api.allowed import Allowed
 from glimp_integrations.openai_api.errors import api_error, from_validation, invalid
 from glimp_integrations.output.spec import OutputSpec
+from glimp_integrations.settings import FURTHER_SAMPLING
 from glimp_integrations.unicode_text import shortened
 
 __all__ = ["ChatRequest"]
@@ -29,7 +30,6 @@ _REFUSED: dict[str, Callable[[Any], bool]] = {
             "functions",
             "logit_bias",
             "logprobs",
-            "presence_penalty",
             "store",
             "top_logprobs",
             "web_search_options",
@@ -72,6 +72,8 @@ def _whole(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(_whole), Field(ge=1)]
+# Models of this process take no greater number, and no vocabulary has so many tokens.
+TopK = Annotated[int, BeforeValidator(_whole), Field(ge=-1, lt=2**31)]
 
 
 class StreamOptions(BaseModel):
@@ -83,7 +85,11 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """The body of a request; unknown parameters are kept, to be refused by name."""
+    """The body of a request; unknown parameters are kept, to be refused by name.
+
+    ``top_k`` (-1 and 0: all tokens), ``min_p`` and ``repetition_penalty`` are vLLM's names for what
+    OpenAI's API does not have, with vLLM's bounds (its documentation, "Sampling Parameters").
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
 
@@ -93,6 +99,10 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    top_k: TopK | None = None
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     stop: str | list[str] | None = None
@@ -188,9 +198,11 @@ class ChatRequest(BaseModel):
         flags = {"trace", "steps"}
         given = {n: v for n, v in (self.glimp or {}).items() if n not in flags}
         changes = allowed.changes(given)
-        for name in ("temperature", "top_p", "seed", "stop"):
+        for name in ("temperature", "top_p", "seed", "stop", *FURTHER_SAMPLING):
             if (value := getattr(self, name)) not in (None, []):
                 changes[name] = value
+        if self.top_k is not None and self.top_k < 1:
+            changes["top_k"] = None  # all tokens, also where the server has another default
         # Both are OpenAI's names for one limit on reasoning and answer; the first is the older.
         limits = [
             (n, v) for n in ("max_tokens", "max_completion_tokens") if (v := getattr(self, n))

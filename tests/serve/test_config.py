@@ -136,7 +136,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ServeConfig.load(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("name", ["small", "large", "api_key", "policy", "temperature", "nonsense"])
+@pytest.mark.parametrize(
+    "name", ["small", "large", "api_key", "policy", "temperature", "top_k", "nonsense"]
+)
 def test_what_no_operator_can_allow(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         Allowed({name: Bounds()}, RoutingSettings())

@@ -45,10 +45,18 @@ def error(response: httpx.Response) -> dict[str, Any]:
         ({"modalities": ["audio"]}, "modalities", "unsupported_parameter"),
         ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
         ({"logit_bias": {"1": 2}}, "logit_bias", "unsupported_parameter"),
-        ({"presence_penalty": 0.5}, "presence_penalty", "unsupported_parameter"),
+        ({"frequency_penalty": 0.5}, "frequency_penalty", "unsupported_parameter"),
         ({"reasoning_effort": "low"}, "reasoning_effort", "unsupported_parameter"),
         ({"store": True}, "store", "unsupported_parameter"),
-        ({"top_k": 3}, "top_k", "unknown_parameter"),
+        ({"min_tokens": 3}, "min_tokens", "unknown_parameter"),
+        ({"presence_penalty": 2.1}, "presence_penalty", "invalid_value"),
+        ({"top_k": -2}, "top_k", "invalid_value"),
+        ({"top_k": 1.5}, "top_k", "invalid_value"),
+        ({"top_k": 2**31}, "top_k", "invalid_value"),
+        ({"min_p": 1.1}, "min_p", "invalid_value"),
+        ({"min_p": float("nan")}, "min_p", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"temperature": "hot"}, "temperature", "invalid_value"),
         ({"top_p": 0}, "top_p", "invalid_value"),
@@ -63,6 +71,7 @@ def error(response: httpx.Response) -> dict[str, Any]:
         ({"glimp": {"api_key": "x"}}, "glimp.api_key", "unknown_parameter"),
         ({"glimp": {"policy": "x"}}, "glimp.policy", "unknown_parameter"),
         ({"glimp": {"nonsense": 1}}, "glimp.nonsense", "unknown_parameter"),
+        ({"glimp": {"top_k": 1}}, "glimp.top_k", "unknown_parameter"),
         ({"glimp": {"threshold": "calibrated:/etc/passwd"}}, "glimp.threshold", "invalid_value"),
         ({"glimp": {"large_share": "calibrated:x"}}, "glimp.large_share", "invalid_value"),
         ({"glimp": {"trace": "yes"}}, "glimp.trace", "invalid_value"),
@@ -220,6 +229,20 @@ def test_bounds_of_the_operator(serve: Serve) -> None:
     served.ask(max_tokens=100)
     lifted = {"deadline": None}
     served.ask(extra_body={"glimp": lifted})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_model_does_not_have_is_refused_by_its_name(serve: Serve, stream: bool) -> None:
+    served = serve(pair("A", ".", sampling=("presence_penalty", "top_k")))
+    for given in ({"min_p": 0.1}, {"top_k": 3, "repetition_penalty": 1.1}):
+        *_, name = given
+        response = post(served, {"stream": stream, **BODY, **given})
+        assert response.status_code == 400
+        told = error(response)
+        assert (told["param"], told["code"]) == (name, "unsupported_parameter")
+        assert f"{name}={given[name]}" in told["message"] and "small model" in told["message"]
+    nothing = {"min_p": 0, "repetition_penalty": 1}
+    assert post(served, {"stream": stream, **BODY, **nothing}).status_code == 200
 
 
 def test_wanted_shares_are_kept_for_whole_percents_only(serve: Serve) -> None:

@@ -218,6 +218,26 @@ def test_parameters_reach_the_models(serve: Serve) -> None:
         assert cut.choices[0].message.content == "It is four"
 
 
+def test_further_sampling_reaches_both_models(serve: Serve) -> None:
+    models = pair(*ANSWER)
+    served = serve(models, routing={"top_k": 20, "presence_penalty": 1.5})
+    names = ("presence_penalty", "top_k", "min_p", "repetition_penalty")
+
+    def sent(**given: Any) -> list[Any]:
+        for model in models.values():
+            model.requests.clear()
+        served.ask(**given)
+        fields = [tuple(getattr(m.requests[-1], n) for n in names) for m in models.values()]
+        assert fields[0] == fields[1], "both models sample alike"
+        return list(fields[0])
+
+    given = {"top_k": 40.0, "min_p": 0.1, "repetition_penalty": 1.2}
+    assert sent(presence_penalty=-0.5, extra_body=given) == [-0.5, 40, 0.1, 1.2]
+    assert sent() == [1.5, 20, None, None], "the server's own"
+    for every_token in (-1, 0):
+        assert sent(presence_penalty=0, extra_body={"top_k": every_token})[:2] == [0, None]
+
+
 def test_what_changes_nothing_is_ignored(serve: Serve) -> None:
     reply = serve().ask(
         user="me",
