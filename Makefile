@@ -93,7 +93,7 @@ test-pythons: $(STAMP) ## The fast tests on every Python from 3.11 that is here
 package: $(STAMP) ## Build wheel and sdist, check them, install them and ask a question
 	@$(BIN)/python tools/package.py
 
-test-clients: $(STAMP) ## glimp serve with the clients of LangChain, LlamaIndex and LiteLLM, in an environment of their own
+test-clients: $(STAMP) ## glimp serve with the clients of LangChain, LlamaIndex and LiteLLM, in an environment of their own (fetches the bundled models once)
 	@$(BIN)/nox -s clients
 
 lock: $(STAMP) ## Renew requirements-dev.lock, the versions developers share

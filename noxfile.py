@@ -28,6 +28,10 @@ def fast(session: nox.Session) -> None:
 @nox.session
 def clients(session: nox.Session) -> None:
     """``glimp serve`` and other people's clients, with OpenAI's package of the second major."""
-    session.install("--quiet", "--editable", ".[serve,test]")
+    session.install("--quiet", "--editable", ".[serve,llamacpp,test]")
     session.install("--quiet", "langchain-openai", "litellm", "llama-index-llms-openai-like")
     session.run("pytest", "--quiet", "--numprocesses=auto", "tests/serve", *session.posargs)
+    session.run("glimp", "pull", "bundled")
+    # Alone: the bundled models use all cores themselves.
+    real = ["tests/bundled/test_clients_bundled.py", "tests/bundled/test_serve_bundled.py"]
+    session.run("pytest", "--quiet", *real, *session.posargs)
