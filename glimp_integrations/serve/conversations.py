@@ -16,7 +16,7 @@ from glimp_integrations.router import GlimpRouter
 from glimp_integrations.serve.keys import Client
 from glimp_integrations.serve.limits import Places
 from glimp_integrations.serve.metrics import LastHour, Metrics
-from glimp_integrations.trace.events import Event, Finished, StepDone, TextDelta
+from glimp_integrations.trace.events import Event, Finished, StepDone, TextDelta, ToolCallDelta
 from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["Asked", "Conversations"]
@@ -32,7 +32,9 @@ class Asked:
         output: What the reply has to be.
         changes: Routing settings of this call.
         result: The result, when there is one.
-        spent: Tokens that the steps so far took, as far as they are known.
+        spent: Tokens that the finished steps took, as far as they are known.
+        writing: Tokens of the step that is being written: pieces of text, which models send token
+            by token. What its request read and was thrown away is only known at the step's end.
     """
 
     client: Client
@@ -41,6 +43,17 @@ class Asked:
     changes: dict[str, Any]
     result: RoutedAnswer | None = None
     spent: int = field(default=0, init=False)
+    writing: int = field(default=0, init=False)
+
+    def note(self, event: Event) -> None:
+        """Count what an event tells of."""
+        if isinstance(event, TextDelta | ToolCallDelta):
+            self.writing += 1
+        elif isinstance(event, StepDone):
+            step = event.record
+            self.spent += step.tokens + step.discarded_tokens
+            self.spent += (step.prefilled_tokens or 0) + (step.cached_tokens or 0)
+            self.writing = 0
 
 
 class Conversations:
@@ -73,12 +86,9 @@ class Conversations:
             events = self._router.astream(asked.messages, asked.output, **asked.changes)
             async with aclosing(events):
                 async for event in events:
+                    asked.note(event)
                     if isinstance(event, TextDelta):
                         self.last_token = time.monotonic()
-                    elif isinstance(event, StepDone):
-                        step = event.record
-                        asked.spent += step.tokens + step.discarded_tokens
-                        asked.spent += step.prefilled_tokens or 0
                     elif isinstance(event, Finished):
                         self._finished(asked, event.result)
                     yield event
@@ -109,7 +119,7 @@ class Conversations:
         except GlimpError as error:
             if isinstance(partial := error.partial, RoutedAnswer):
                 self._metrics.reply(partial.trace, partial.usage, complete=False)
-                asked.spent = partial.usage.total_tokens
+                asked.spent, asked.writing = partial.usage.total_tokens, 0
             raise api_error(error) from None
         except asyncio.CancelledError:
             if not self._ended:
@@ -121,7 +131,7 @@ class Conversations:
         finally:
             self._tasks.discard(task)
             if asked.result is None:
-                asked.client.charge(asked.spent)
+                asked.client.charge(asked.spent + asked.writing)
 
     def _finished(self, asked: Asked, result: RoutedAnswer) -> None:
         asked.result = result

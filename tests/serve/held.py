@@ -17,22 +17,29 @@ from glimp_integrations.backends.base import Report, Request, Token
 class Held(Listening):
     """Streams that wait at a token.
 
+    Args:
+        after: So many tokens of a stream come before it waits, at each further one.
+
     Attributes:
         free: Set: nothing waits.
         waiting: How many streams wait.
         cancelled: How many were closed while they waited.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, after: int = 1, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._after = after
         self.free = threading.Event()
         self.waiting = self.cancelled = 0
 
     async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
         async with aclosing(super().generate(request, report)) as tokens:  # type: ignore[type-var]
+            count = 0
             async for token in tokens:
                 yield token
-                await self._wait()
+                count += 1
+                if count >= self._after:
+                    await self._wait()
 
     async def _wait(self) -> None:
         self.waiting += 1
@@ -46,10 +53,11 @@ class Held(Listening):
             self.waiting -= 1
 
 
-def held_pair() -> dict[str, Any]:
-    """A pair whose large model waits after its first token."""
-    models = pair("It", " is", " four", ".")
-    return {**models, "large": pair("It", " is", " four", ".", kind=Held)["large"]}
+def held_pair(*behind: str, **options: Any) -> dict[str, Any]:
+    """A pair whose large model waits after its first token, or as ``Held`` is told."""
+    behind = behind or ("It", " is", " four", ".")
+    models = pair(*behind)
+    return {**models, "large": pair(*behind, kind=Held, **options)["large"]}
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
