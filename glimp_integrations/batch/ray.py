@@ -7,13 +7,17 @@ the disk, as soon as it is there.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import signal
 import socket
+import threading
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -57,13 +61,15 @@ def answer_on_cluster(
         observer: Is told how it goes.
 
     Raises:
+        CancelledError: SIGTERM came.
         ConfigError: The cluster cannot be reached.
         ModelError: Many answers in a row failed.
     """
     starts = array("Q", (request.start for request in pending))
     if not starts:
         return
-    with _connected(plan.ray_address):
+    at_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts a handler of its own in its place
+    with _connected(plan.ray_address), _stopped_by_sigterm(at_sigterm):
         for line, status, message in _answers(plan, _Pending(requests, starts)):
             results.append([line])
             tally.add(line, status)
@@ -91,6 +97,38 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _stopped_by_sigterm(own: Any) -> Iterator[None]:
+    """Let SIGTERM stop the work as Ctrl-C does, unless the program has its own way.
+
+    Args:
+        own: What the program does at SIGTERM.
+
+    Raises:
+        CancelledError: SIGTERM came.
+    """
+    if threading.current_thread() is not threading.main_thread() or own is None:
+        yield
+        return
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            raise KeyboardInterrupt  # in the midst of its calls Ray lets no other exception pass
+
+    signal.signal(signal.SIGTERM, stop if own is signal.SIG_DFL else own)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if stopped:
+            raise asyncio.CancelledError from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, own)
 
 
 def _look_for(address: str | None) -> None:

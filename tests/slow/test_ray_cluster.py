@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,10 @@ def cluster() -> Iterator[str]:
         process.stdout.close()
 
 
-def test_the_same_work_on_a_cluster(cluster: str, tmp_path: Path) -> None:
-    asked, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[Callable[..., subprocess.Popen[str]], FakeServer]]:
+    """Starts a batch of 61 requests, as often as it is called; and its large model."""
+    asked, out = folder / "in.jsonl", folder / "out.jsonl"
     lines = [asking(f"id {n}", f"question {n}") for n in range(60)]
     write(asked, [*lines, request("bad", n=2)])
     with (
@@ -70,7 +74,6 @@ def test_the_same_work_on_a_cluster(cluster: str, tmp_path: Path) -> None:
     ):
         models = [f"--small=openai:little@{small.url}", f"--large=openai:big@{large.url}"]
         command = [sys.executable, "-c", PROGRAM, "batch", str(asked), str(out), *models]
-        on_cluster = ["--ray", cluster, "--ray-actors", "2", "--concurrency", "3"]
 
         def start(*more: str) -> subprocess.Popen[str]:
             return subprocess.Popen(
@@ -82,19 +85,31 @@ def test_the_same_work_on_a_cluster(cluster: str, tmp_path: Path) -> None:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
-        def lines_there() -> bool:
-            assert first.poll() is None, first.communicate()
-            return out.exists() and out.read_bytes().count(b"\n") >= 5
+        yield start, large
 
-        first = start(*on_cluster)
-        until(lines_there, 240)
-        first.send_signal(signal.SIGINT)
-        said, err = first.communicate(timeout=120)
-        assert first.returncode == 130, err
-        assert "The same command goes on" in err and "Traceback" not in err, err
+
+def more_lines(process: subprocess.Popen[str], out: Path, before: bytes) -> bool:
+    """Whether five results came since."""
+    assert process.poll() is None, process.communicate()
+    return out.exists() and out.read_bytes().count(b"\n") >= before.count(b"\n") + 5
+
+
+def test_the_same_work_on_a_cluster(cluster: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with running(tmp_path) as (start, large):
+        on_cluster = ["--ray", cluster, "--ray-actors", "2", "--concurrency", "3"]
+        for stop, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            written = out.read_bytes() if out.exists() else b""
+            process = start(*on_cluster)
+            until(partial(more_lines, process, out, written), 240)
+            process.send_signal(stop)
+            _, err = process.communicate(timeout=120)
+            assert process.returncode == status, err
+            assert "The same command goes on" in err and "Traceback" not in err, err
+            assert out.read_bytes().startswith(written)
         before = out.read_bytes()
         answered = results(out)
-        assert 5 <= len(answered) < 61
+        assert 10 <= len(answered) < 61
         large.requests.clear()
         second = start(*on_cluster)
         said, err = second.communicate(timeout=240)
