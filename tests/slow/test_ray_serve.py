@@ -28,6 +28,13 @@ from wire.helpers import THOUGHT, THOUGHT_ANSWER
 RAY_SERVE = Path(sys.executable).with_name("serve")
 KEY = "k" * 40
 START_SECONDS = 180
+# As `serve deploy` does it without this application, or its controller when a replica has to go.
+DELETE = """
+import ray
+from ray import serve
+ray.init(address="auto", log_to_driver=False)
+serve.delete("glimp")
+"""
 REPLICA = "ServeReplica:glimp:Glimp"
 
 pytestmark = [
@@ -44,6 +51,7 @@ class Cluster:
     process: subprocess.Popen[bytes]
     small: FakeServer
     large: FakeServer
+    environment: dict[str, str]
 
     def client(self, key: str = KEY) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
@@ -90,12 +98,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     models: dict[str, Any] = {"template": THINKING_TEMPLATE}
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ADDRESS": "local",
-    }
     with (
         # Ray's sockets have to have short paths.
         tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as place,
@@ -103,15 +105,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         FakeServer(THOUGHT, **models) as large,
     ):
         log = folder / "ray.log"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": place,
+        }
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [str(RAY_SERVE), "run", str(files(folder, port, small, large))],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**environment, "RAY_TMPDIR": place},
+                env={**environment, "RAY_ADDRESS": "local"},
                 cwd=folder,
             )
-        running = Cluster(f"http://127.0.0.1:{port}", process, small, large)
+        running = Cluster(f"http://127.0.0.1:{port}", process, small, large, environment)
         try:
             until(lambda: process.poll() is not None or _ready(running), START_SECONDS)
             assert process.poll() is None, log.read_text()[-3000:]
@@ -192,3 +200,25 @@ def test_a_client_that_goes_stops_the_model_and_a_full_queue_says_so(cluster: Cl
     with cluster.client() as client:
         reply = client.chat.completions.create(model="glimp", messages=QUESTION)  # type: ignore
         assert reply.choices[0].message.content == THOUGHT_ANSWER
+
+
+def test_running_answers_finish_when_the_replicas_go(cluster: Cluster) -> None:
+    # The last test: nothing is served after it.
+    cluster.large.delay = 1.0  # so that it lasts longer than the deletion takes to begin
+    client = cluster.client()
+    try:
+        with (
+            client,
+            client.chat.completions.create(  # type: ignore[call-overload]
+                model="glimp", messages=QUESTION, stream=True
+            ) as stream,
+        ):
+            first = next(stream)
+            subprocess.run([sys.executable, "-c", DELETE], env=cluster.environment, check=True)
+            chunks = [first, *stream]
+    finally:
+        cluster.large.delay = 0.0
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    assert "".join(choice.delta.content or "" for choice in choices) == THOUGHT_ANSWER
+    assert choices[-1].finish_reason == "stop"
+    until(lambda: cluster.replicas() == 0, 60)
