@@ -29,19 +29,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONNECT_SECONDS",
+    "ERROR_BYTES",
     "MAX_BODY_BYTES",
+    "GivenClientError",
     "HttpClient",
     "Response",
     "StatusError",
     "TooLargeError",
+    "UnreachableError",
 ]
 
 # Three attempts with this timeout, and the pauses between them, stay under ten seconds.
 CONNECT_SECONDS = 2.5
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """The longest body that is read as a whole. The token ids of a long prompt take a few MB."""
-# An error takes a few lines. A longer body is a web page or an attack.
-_ERROR_BYTES = 65536
+ERROR_BYTES = 65536
+"""How much is read of an error. It takes a few lines; more is a web page or an attack."""
 # Bytes that are unpacked at once: a small packet may unpack to gigabytes. Reading so many single
 # line ends takes some hundredths of a second, in which the loop serves no other call.
 _UNPACKED_BYTES = 65536
@@ -72,6 +75,14 @@ class TooLargeError(Exception):
     """A body is longer than what is read of it."""
 
 
+class UnreachableError(OSError):
+    """No connection could be made."""
+
+
+class GivenClientError(Exception):
+    """A user's own client failed before there was a response."""
+
+
 _MISSING_ROUTE = (404, 405, 501)
 _CLOSED_CONNECTIONS = 2  # that a request may meet one after the other
 
@@ -85,6 +96,8 @@ class HttpClient:
         api_key: Sent as a bearer token.
         headers: Returns the headers to add to a request that is about to be sent.
         connections: Told about connections and round trips.
+        connect_seconds: How long a new connection may take; ``None`` for no limit.
+        read_seconds: How long the server may be silent; ``None`` for no limit but a request's own.
     """
 
     def __init__(
@@ -94,8 +107,11 @@ class HttpClient:
         api_key: SecretStr | None,
         headers: Callable[[], Mapping[str, SecretStr]],
         connections: Connections,
+        connect_seconds: float | None = CONNECT_SECONDS,
+        read_seconds: float | None = None,
     ) -> None:
         self._query = urlsplit(base_url).query
+        self._connect_seconds, self._read_seconds = connect_seconds, read_seconds
         self._authorization = _authorization(base_url, api_key)
         self._headers = headers
         self._connections = connections
@@ -130,12 +146,11 @@ class HttpClient:
             aiohttp.ClientError: The request failed.
         """
         session = await self._opened()
-        secrets = {**self._authorization, **self._headers()}
-        headers = {name: value.get_secret_value() for name, value in secrets.items()}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
         carrier = Carrier()
-        target = _url(f"{url}?{self._query}" if self._query else url)
+        limit = None if seconds == math.inf else seconds
+        async with asyncio.timeout(limit):
+            address, headers, data = await self._written(method, url, body)
+        target = _url(address)
         # Left as it is written, so that its password can be found in errors that quote it.
         proxy = None if self._proxy is None else _url(self._proxy.get_secret_value())
 
@@ -144,11 +159,11 @@ class HttpClient:
                 # Redirects: the conversation, and maybe the key, would go to whatever address a
                 # reply names.
                 return await session.request(
-                    method, target, data=body, headers=headers, allow_redirects=False, proxy=proxy
+                    method, target, data=data, headers=headers, allow_redirects=False, proxy=proxy
                 )
 
         try:
-            async with asyncio.timeout(None if seconds == math.inf else seconds):
+            async with asyncio.timeout(limit):
                 raw = await _on_a_live_connection(begun, carrier)
             try:
                 response = Response(raw, self._connections, carrier)
@@ -167,6 +182,16 @@ class HttpClient:
         finally:
             carrier.give_back()
 
+    async def _written(
+        self, method: str, url: str, body: bytes | None
+    ) -> tuple[str, dict[str, str], bytes | None]:
+        """The address, headers and body of a request as they are sent."""
+        secrets = {**self._authorization, **self._headers()}
+        headers = {name: value.get_secret_value() for name, value in secrets.items()}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return f"{url}?{self._query}" if self._query else url, headers, body
+
     async def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             # Takes a quarter of a second, in which the loop serves other calls.
@@ -174,7 +199,11 @@ class HttpClient:
             if self._session is None:  # another request was as quick
                 self._session = aiohttp.ClientSession(
                     connector=connector(tls),
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+                    timeout=aiohttp.ClientTimeout(
+                        total=None,
+                        sock_connect=self._connect_seconds,
+                        sock_read=self._read_seconds,
+                    ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     headers={"Accept-Encoding": "identity", "User-Agent": "glimp-integrations"},
                     # Unpacked here instead, piece by piece and up to a limit.
@@ -289,9 +318,9 @@ class Response:
             async with asyncio.timeout(min(seconds, CONNECT_SECONDS)):
                 async for chunk in self.chunks():
                     body += chunk
-                    if len(body) > _ERROR_BYTES:
+                    if len(body) > ERROR_BYTES:
                         break
-        return bytes(body[: _ERROR_BYTES + 1])
+        return bytes(body[: ERROR_BYTES + 1])
 
     async def drain(self) -> None:
         """Read on to the end of the body for a moment, so that its connection stays usable.

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -30,6 +31,8 @@ from glimp_integrations.backends.http.replies import (
 )
 from glimp_integrations.backends.http.sending import RequestLimits, as_json, sent
 from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
+from glimp_integrations.backends.http.users_client import UsersClient
+from glimp_integrations.backends.http.users_transport import opened
 from glimp_integrations.errors import ConfigError, UnsuitableEndpointError
 from glimp_integrations.redact import (
     bare_url,
@@ -56,6 +59,7 @@ class Endpoint(Backend):
         profile: The server's kind, if known.
         extra_body: Fields added to every completion request.
         headers: Sent with every request; those of a call replace them.
+        users_client: A client of the user's, which has the address, key and headers.
 
     Raises:
         ConfigError: ``base_url`` is not a URL, or it has a user name and there is an ``api_key``
@@ -73,6 +77,7 @@ class Endpoint(Backend):
         profile: ServerProfile | None,
         extra_body: Mapping[str, Any] | None,
         headers: Mapping[str, str | SecretStr] | None = None,
+        users_client: UsersClient | None = None,
     ) -> None:
         if not _is_url(base_url):
             raise ConfigError(
@@ -92,6 +97,7 @@ class Endpoint(Backend):
         self._own_headers = checked_headers(headers or {}, authorized=authorized)
         self._profile = profile
         self._extra_body = dict(extra_body or {})
+        self._users_client = users_client
         self._client: HttpClient | None = None
         self.connections = Connections(lambda: self.get("/v1/models", Anything, max_retries=0))
         self._open_streams = 0
@@ -150,6 +156,7 @@ class Endpoint(Backend):
             UnsuitableEndpointError: The route does not exist, or the model is not served.
             BackendError: The request failed.
         """
+        request = replace(request, max_retries=self._retries(request.max_retries))
         context = self._context(request, stop)
         client = await self._connected()
         self._open_streams += 1
@@ -215,6 +222,11 @@ class Endpoint(Backend):
     def _context(self, request: Request, stop: Sequence[str]) -> RequestContext:
         return RequestContext(self.model, request, self.server, self._extra_body, stop)
 
+    def _retries(self, of_the_call: int) -> int:
+        """How often to retry, for a call that allows so many retries."""
+        users = self._users_client
+        return of_the_call if users is None else min(of_the_call, users.max_retries)
+
     def _headers(self) -> Mapping[str, SecretStr]:
         of_the_call = (HEADERS.get() or {}) if self.sends_headers else {}
         if not self._own_headers:
@@ -231,7 +243,8 @@ class Endpoint(Backend):
             self._credentials.get_secret_value(),
             [value.get_secret_value() for value in self._headers().values()],
         )
-        return (*own, *proxy_secrets())
+        users = self._users_client
+        return (*own, *proxy_secrets(), *(users.secret_words() if users is not None else ()))
 
     def _errors_translated(self, route: str | None = None) -> AbstractContextManager[None]:
         protocol = self.protocol
@@ -247,12 +260,15 @@ class Endpoint(Backend):
     async def _connected(self) -> HttpClient:
         await self._start()
         if self._client is None:
-            self._client = HttpClient(
-                self._credentials.get_secret_value(),
-                api_key=self._key,
-                headers=self._headers,
-                connections=self.connections,
-            )
+            if self._users_client is not None:
+                self._client = opened(self._users_client, self._headers, self.connections)
+            else:
+                self._client = HttpClient(
+                    self._credentials.get_secret_value(),
+                    api_key=self._key,
+                    headers=self._headers,
+                    connections=self.connections,
+                )
             io_loop.at_exit(self.aclose)
         return self._client
 
@@ -285,6 +301,7 @@ class Endpoint(Backend):
     ) -> T:
         """A small request, and its checked reply."""
         client = await self._connected()
+        limits = limits._replace(max_retries=self._retries(limits.max_retries))
         url = self.root + route  # a server of this process has its address from here on
         with self._errors_translated(f"{method} {urlsplit(url).path}"):
             data = None if body is None else as_json(body)

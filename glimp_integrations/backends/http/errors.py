@@ -15,7 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from glimp_integrations.backends.http.client import StatusError, TooLargeError
+from glimp_integrations.backends.http.client import (
+    GivenClientError,
+    StatusError,
+    TooLargeError,
+    UnreachableError,
+)
 from glimp_integrations.backends.http.replies import ReplyError, parse
 from glimp_integrations.backends.retries import describe_pause, retry_after
 from glimp_integrations.errors import BackendError, GlimpError, UnsuitableEndpointError
@@ -146,7 +151,12 @@ def _translate(error: Exception, target: _Target) -> Exception:
             timed_out=True,
         )
     text = target.shown(error)
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, GivenClientError):
+        return target.failure(
+            f"cannot be asked through the given client ({text}): look at what it is made with, "
+            "such as a function for its api_key, or the http_client"
+        )
+    if isinstance(error, aiohttp.ClientConnectorError | UnreachableError):
         return target.failure(
             f"cannot be reached ({text}): is the server running, and is base_url right?"
         )

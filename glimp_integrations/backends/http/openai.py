@@ -40,11 +40,14 @@ from glimp_integrations.backends.http.protocols.base import RequestContext
 from glimp_integrations.backends.http.protocols.detect import detect_server
 from glimp_integrations.backends.http.replies import BusySlot, DetokenizedText, ListedModel
 from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
+from glimp_integrations.backends.http.users_client import given_client
 from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.forks import LoopLock
 
 if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
     from glimp_integrations.backends.http.check import EndpointReport
 
 __all__ = ["OpenAIBackend"]
@@ -98,6 +101,9 @@ class OpenAIBackend(Endpoint):
         verify: ``"lazy"`` sends one small request before the first use, to find prompts that are
             wrapped in a template and missing log-probabilities. ``"off"`` trusts the server.
         device: A name shared by backends that compute on the same device.
+        client: An ``openai.AsyncOpenAI`` or ``openai.AsyncAzureOpenAI`` that you have set up, in
+            place of ``base_url``, ``api_key`` and ``headers``. All that it is set to holds. A
+            client with an ``http_client`` of its own belongs to the backend, which closes it.
 
     Raises:
         ConfigError: An argument has an impossible value.
@@ -120,7 +126,11 @@ class OpenAIBackend(Endpoint):
         provider: str | None = None,
         verify: Literal["lazy", "off"] = "lazy",
         device: str | None = None,
+        client: AsyncOpenAI | None = None,
     ) -> None:
+        users = given_client(client, base_url=base_url, api_key=api_key, headers=headers)
+        if users is not None:
+            base_url = users.base_url
         profile, base_url = find_server(server, base_url)
         check_options(
             profile,
@@ -138,6 +148,7 @@ class OpenAIBackend(Endpoint):
             profile=profile,
             extra_body=provider_field(provider) | dict(extra_body or {}),
             headers=headers,
+            users_client=users,
         )
         self._top_logprobs = top_logprobs
         self._tokenizer = tokenizer
