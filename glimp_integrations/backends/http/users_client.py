@@ -96,7 +96,7 @@ class UsersClient:
 
     def __init__(self, client: AsyncOpenAI) -> None:
         self.client = client
-        self.base_url = str(client.base_url)
+        self.base_url = str(client.base_url).rstrip("/")
         self.has_own_http = _has_own_http(client)
         self._making: tuple[object, AsyncOpenAI] | None = None
         self._secrets: dict[str, None] = {}
@@ -140,7 +140,7 @@ class UsersClient:
 
     def place(self, url: str) -> str:
         """The path below its address, which Azure puts a deployment in; else the whole address."""
-        base = bare_url(self.base_url)
+        base = bare_url(self.base_url).rstrip("/") + "/"
         if url.startswith(base):
             return "/" + url.removeprefix(base)
         return urlsplit(url)._replace(netloc=urlsplit(self.base_url).netloc).geturl()

@@ -11,7 +11,7 @@ import asyncio
 import math
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -90,7 +90,8 @@ class PassingClient(HttpClient):
             _OURS.reset(token)
         try:
             users.note(raw.request.headers, str(raw.request.url))
-            yield _PassedResponse(raw, self._connections)
+            async with aclosing(raw.aiter_raw()) as pieces:
+                yield _PassedResponse(raw, pieces, self._connections)
         finally:
             await raw.aclose()  # no effect on a connection whose response was read to the end
 
@@ -100,16 +101,17 @@ class _PassedResponse(Response):
 
     Args:
         raw: It. Its body has not been read.
-        connections: Told when it was.
+        pieces: Its body. Whoever stops reading in the middle may go on, so it is kept open.
+        connections: Told when the body was read.
     """
 
-    def __init__(self, raw: Any, connections: Connections) -> None:
+    def __init__(self, raw: Any, pieces: AsyncIterator[bytes], connections: Connections) -> None:
         super().__init__(raw, connections, Carrier())
+        self._pieces = pieces
 
     async def _packets(self) -> AsyncGenerator[bytes, None]:
-        raw: Any = self._raw
         with _translated():
-            async for data in raw.aiter_raw():
+            async for data in self._pieces:
                 yield data
 
 
