@@ -104,6 +104,11 @@ class Endpoint(Backend):
         forks.in_child(self)
 
     def __getstate__(self) -> Any:
+        if self._users_client is not None:
+            raise ConfigError(
+                f"{self.label} is a backend object with a client, which cannot be pickled: it "
+                "holds connections and keys: make the client and the backend in each process"
+            )
         raise ConfigError(
             f"{self.label} is a backend object, which cannot be pickled: it holds connections and "
             "keys. Name the model by a model string, such as 'openai:MODEL@http://HOST:PORT/v1'; "
@@ -202,11 +207,13 @@ class Endpoint(Backend):
         return await self._ask("POST", route, shape, _call_limits(), body)
 
     async def models(self) -> list[ListedModel] | None:
-        """The entries of ``GET /v1/models``; ``None`` where the route does not exist.
+        """The entries of ``GET /v1/models``; ``None`` where there are none of what is served.
 
         Raises:
             BackendError: The request failed.
         """
+        if self._users_client is not None and self._users_client.is_azure:
+            return None  # lists what could be deployed, not the deployments that are asked for
         # A list of names is no reason to wait as long as for a long answer.
         prefix = self._base_url.removeprefix(self.root)  # "/v1", unless the base URL has none
         try:

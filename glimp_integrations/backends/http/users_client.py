@@ -112,6 +112,11 @@ class UsersClient:
         return sys.modules[type(self.client.base_url).__module__.partition(".")[0]]
 
     @property
+    def is_azure(self) -> bool:
+        """Whether models are deployments, which stand in paths."""
+        return isinstance(self.client, sys.modules["openai"].AsyncAzureOpenAI)
+
+    @property
     def max_retries(self) -> int:
         """How many attempts it makes after the first."""
         return self.client.max_retries

@@ -36,6 +36,8 @@ _OURS: ContextVar[bool] = ContextVar("glimp_through_given_client", default=False
 # a proxy, is not known here.
 _CREDENTIALS = re.compile(rb"(?i)\b(basic|bearer|digest|negotiate)\s+[^\s'\",]+")
 _PROXY_REFUSES = 407
+# Of a packed body, which may become a thousand times as long.
+_PACKED_ERROR_BYTES = 4096
 
 
 def opened(
@@ -200,18 +202,20 @@ async def _limited(response: Any) -> None:
         return
     for kind in type(response.stream).__mro__:
         if kind.__name__ == "AsyncByteStream":
-            response.stream = type("Limited", (_Limited, kind), {})(response.stream)
+            packed = "Content-Encoding" in response.headers
+            most = _PACKED_ERROR_BYTES if packed else ERROR_BYTES
+            response.stream = type("Limited", (_Limited, kind), {})(response.stream, most)
             return
 
 
 class _Limited:
     """The beginning of a body, as httpx wants it."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, most: int) -> None:
+        self._stream, self._most = stream, most
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = ERROR_BYTES
+        left = self._most
         async for data in self._stream:
             yield data[:left]
             left -= len(data)
