@@ -93,8 +93,8 @@ test-pythons: $(STAMP) ## The fast tests on every Python from 3.11 that is here
 package: $(STAMP) ## Build wheel and sdist, check them, install them and ask a question
 	@$(BIN)/python tools/package.py
 
-test-clients: $(STAMP) ## glimp serve with the clients of LangChain, LlamaIndex and LiteLLM, in an environment of their own (fetches the bundled models once)
-	@$(BIN)/nox -s clients
+test-clients: $(STAMP) ## glimp serve with the clients of LangChain, LlamaIndex and LiteLLM, and older majors of openai, in environments of their own (fetches the bundled models once)
+	@$(BIN)/nox -s clients openai
 
 lock: $(STAMP) ## Renew requirements-dev.lock, the versions developers share
 	@$(BIN)/python tools/versions.py lock requirements-dev.lock

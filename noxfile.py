@@ -1,6 +1,6 @@
 """The fast tests on each Python version (``make test-pythons``), and other clients.
 
-``make test-clients`` runs the latter.
+``make test-clients`` runs the latter, and clients of older majors.
 ``nox -s fast-3.12`` runs one alone. Nothing here needs torch or weights. A Python that is not
 installed is skipped, and nox says so.
 """
@@ -15,6 +15,8 @@ nox.options.sessions = ["fast"]
 nox.options.reuse_existing_virtualenvs = True
 
 FAST = ["tests/unit", "tests/langchain", "tests/llamaindex", *sorted(glob.glob("tests/test_*.py"))]
+
+GIVEN_CLIENTS = ["tests/wire/test_given_clients.py", "tests/wire/test_given_client_mistakes.py"]
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
@@ -35,3 +37,12 @@ def clients(session: nox.Session) -> None:
     # Alone: the bundled models use all cores themselves.
     real = ["tests/bundled/test_clients_bundled.py", "tests/bundled/test_serve_bundled.py"]
     session.run("pytest", "--quiet", *real, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("major", [1, 2])
+def openai(session: nox.Session, major: int) -> None:
+    """Given clients of older majors of the openai package; the newest is in .venv."""
+    session.install("--quiet", "--editable", ".[test]")
+    session.install("--quiet", f"openai=={major}.*")
+    session.run("pytest", "--quiet", *GIVEN_CLIENTS, *session.posargs)

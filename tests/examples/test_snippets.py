@@ -29,6 +29,7 @@ from llamaindex_glimp import GlimpRouterLLM
 SNIPPETS = snippets()
 RUN_ELSEWHERE = {
     "how-to/benchmark.md 1": "tests/test_bench_callables.py",
+    "how-to/servers.md 2": "tests/wire/test_given_clients.py",
     "how-to/llamaindex.md 3": "tests/bundled/test_llamaindex_conformance.py",
     **{f"how-to/policies.md {number}": "tests/unit/test_policies.py" for number in range(1, 6)},
     "how-to/telemetry.md 1": "tests/test_telemetry.py",
