@@ -168,7 +168,10 @@ def test_nobody_listens(own_http: bool) -> None:
 )
 def test_statuses(own_http: bool, status: int, words: str) -> None:
     with Raw(status, b'{"error": "so it is"}', headers=(("Location", "http://h/v1"),)) as server:
-        backend = OpenAIBackend("m", client=made(server.root, own_http=own_http), **READY)
+        # As the openai package sets up its own.
+        http = {"http_client": HTTPX.AsyncClient(follow_redirects=True)} if own_http else {}
+        client = made(server.root, own_http=own_http, **http)
+        backend = OpenAIBackend("m", client=client, **READY)
         error = failure(backend)
         backend.close()
     assert words in str(error) and isinstance(error, BackendError) and error.status == status
@@ -182,6 +185,16 @@ def test_a_stream_that_breaks_off(own_http: bool) -> None:
         backend.close()
     assert isinstance(error, BackendError) and error.retryable
     assert "broke the connection" in str(error)
+
+
+def test_what_is_not_read_gives_its_connection_back() -> None:
+    with Raw(200, b"{}", headers=(("Content-Encoding", "br"),)) as server:
+        http = HTTPX.AsyncClient(limits=HTTPX.Limits(max_connections=1))
+        client = made(server.root, own_http=True, http_client=http)
+        backend = OpenAIBackend("m", client=client, **READY)
+        for _ in range(2):
+            assert "encoded as 'br', which was not asked for" in str(failure(backend))
+        backend.close()
 
 
 class Endless(Loopback):
@@ -278,7 +291,8 @@ def test_a_renewed_key_that_a_server_repeats(own_http: bool) -> None:
 @pytest.mark.parametrize("status", [407, 500])
 def test_what_a_proxy_repeats(status: int) -> None:
     basic = b64encode(b"jane:pa55word").decode()
-    with Raw(status, f'{{"error": "not with Basic {basic}"}}'.encode()) as proxy:
+    said = f"not with Basic {basic}" + (" (pa55word)" if status == 407 else "")
+    with Raw(status, json.dumps({"error": said}).encode()) as proxy:
         address = proxy.root.replace("://", "://jane:pa55word@")
         http = HTTPX.AsyncClient(proxy=address)
         client = made("http://models.invalid/v1", own_http=True, http_client=http)
