@@ -20,8 +20,7 @@ from pydantic import SecretStr
 from glimp_integrations import BackendError, GlimpRouter, UnsuitableEndpointError, io_loop
 from glimp_integrations.backends.base import CALL_LIMITS, HEADERS, Report, Request
 from glimp_integrations.backends.http.openai import OpenAIBackend
-from glimp_integrations.backends.http.users_client import LeanClient
-from glimp_integrations.backends.http.users_transport import PassingClient
+from glimp_integrations.backends.http.users_transport import LeanClient, PassingClient
 from wire.fake_server import FakeServer, Fault
 from wire.given_clients import HTTPX, ClientCertificates, Gateway, made
 from wire.helpers import ANSWER, CHAIN, GREEDY, REASONING, chat, collect, text_of

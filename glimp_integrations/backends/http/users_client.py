@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -21,8 +21,7 @@ from urllib.parse import urlencode, urlsplit
 from pydantic import SecretStr
 
 from glimp_integrations import forks
-from glimp_integrations.backends.http.client import GivenClientError, HttpClient
-from glimp_integrations.backends.http.connections import Connections
+from glimp_integrations.backends.http.client import GivenClientError
 from glimp_integrations.backends.http.headers import check_key, checked_headers
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.redact import bare_url, secret_forms
@@ -30,7 +29,7 @@ from glimp_integrations.redact import bare_url, secret_forms
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["LeanClient", "UsersClient", "ask", "given_client"]
+__all__ = ["UsersClient", "ask", "given_client"]
 
 # These belong to the connection; the HTTP client of this project has its own.
 _OF_THE_CONNECTION = frozenset(
@@ -225,38 +224,6 @@ class UsersClient:
             http = self.http_module.AsyncClient(transport=_Recorder(), trust_env=False)
             self._making = state, client.copy(http_client=http)
         return self._making[1]
-
-
-class LeanClient(HttpClient):
-    """Sends what a user's client makes of each request.
-
-    Args:
-        users: The user's client.
-        headers: As for :class:`HttpClient`.
-        connections: As for :class:`HttpClient`.
-    """
-
-    def __init__(
-        self,
-        users: UsersClient,
-        *,
-        headers: Callable[[], Mapping[str, SecretStr]],
-        connections: Connections,
-    ) -> None:
-        super().__init__(
-            users.base_url,
-            api_key=None,
-            headers=headers,
-            connections=connections,
-            connect_seconds=users.timeout("connect"),
-            read_seconds=users.timeout("read"),
-        )
-        self._users = users
-
-    async def _written(
-        self, method: str, url: str, body: bytes | None
-    ) -> tuple[str, dict[str, str], bytes | None]:
-        return await self._users.written(url, body, self._headers())
 
 
 async def ask(

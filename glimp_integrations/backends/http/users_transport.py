@@ -1,8 +1,9 @@
-"""Requests through a user's own client, for what its HTTP client alone is set to.
+"""The two ways in which the requests of a user's client are sent.
 
-Proxies, certificates, mounts, transports, hooks and ways of authentication that the user gave
-``httpx`` hold, because it sends the requests. What comes back is read here: in pieces, unpacked up
-to a limit, and only as much of an error as is shown.
+By this project's own HTTP client, as the user's client makes them. Or through the user's client,
+for what its HTTP client alone is set to: proxies, certificates, mounts, transports, hooks and ways
+of authentication hold then, because ``httpx`` sends the requests. What comes back is read here: in
+pieces, unpacked up to a limit, and only as much of an error as is shown.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from glimp_integrations.backends.http.client import (
 )
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.pool import Carrier
-from glimp_integrations.backends.http.users_client import LeanClient, UsersClient, ask
+from glimp_integrations.backends.http.users_client import UsersClient, ask
 
-__all__ = ["PassingClient", "opened"]
+__all__ = ["LeanClient", "PassingClient", "opened"]
 
 _OURS: ContextVar[bool] = ContextVar("glimp_through_given_client", default=False)
 # A server or proxy may repeat what it was sent. What httpx adds on its own, such as the password of
@@ -55,6 +56,38 @@ def opened(
     if users.has_own_http:
         return PassingClient(users, headers=headers)
     return LeanClient(users, headers=headers, connections=connections)
+
+
+class LeanClient(HttpClient):
+    """Sends what a user's client makes of each request.
+
+    Args:
+        users: The user's client.
+        headers: As for :class:`HttpClient`.
+        connections: As for :class:`HttpClient`.
+    """
+
+    def __init__(
+        self,
+        users: UsersClient,
+        *,
+        headers: Callable[[], Mapping[str, SecretStr]],
+        connections: Connections,
+    ) -> None:
+        super().__init__(
+            users.base_url,
+            api_key=None,
+            headers=headers,
+            connections=connections,
+            connect_seconds=users.timeout("connect"),
+            read_seconds=users.timeout("read"),
+        )
+        self._users = users
+
+    async def _written(
+        self, method: str, url: str, body: bytes | None
+    ) -> tuple[str, dict[str, str], bytes | None]:
+        return await self._users.written(url, body, self._headers())
 
 
 class PassingClient(HttpClient):
