@@ -142,12 +142,20 @@ class _PassedResponse(Response):
 
     def __init__(self, raw: Any, pieces: AsyncIterator[bytes], connections: Connections) -> None:
         super().__init__(raw, connections, Carrier())
-        self._pieces = pieces
+        self._body = pieces
 
-    async def _packets(self) -> AsyncGenerator[bytes, None]:
-        with _translated():
-            async for data in self._pieces:
-                yield data
+    async def _packet(self) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            with _translated():
+                async for data in self._body:
+                    if data:
+                        return data
+        except Exception as error:
+            self._failure = error  # the body that broke off must not seem to end
+            raise
+        return b""
 
 
 class _Uncounted(Connections):
