@@ -3,7 +3,8 @@
     python -m benchmarks.speed --n 20
     python -m benchmarks.speed --n 2 --max-tokens 60     # a quick look
 
-Every problem is answered three times in turn, so that all arms see the same machine:
+Every problem is answered in turn, so that all arms see the same machine, every other time in the
+opposite order. Its first answer says who writes what, and is not counted:
 
 - *routed*: what a user gets (strategy "auto");
 - *two requests*: the authors' loop on the same decisions and text (arXiv 2601.05110, section 3):
@@ -12,8 +13,10 @@ Every problem is answered three times in turn, so that all arms see the same mac
 - *large alone*.
 
 Before each, both servers read another conversation, so that no arm finds the text of another in
-their caches. rho is the measured time over the ideal: the tokens each model wrote and had to read,
-at the price measured in the same run (``glimp_integrations.runtime.speed``, the median of several).
+their caches. *In the servers* is what their own timings come to: reading and writing, without what
+lies between the requests. rho is the measured time over the ideal: the tokens each model wrote and
+had to read, at the price measured in the same run (``glimp_integrations.runtime.speed``, the median
+of several).
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ import os
 import platform
 import statistics
 import time
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,8 @@ from rich.table import Table
 from glimp_integrations import GlimpRouter, Trace, io_loop
 from glimp_integrations.backends import LlamaCppBackend
 from glimp_integrations.backends.base import Backend, Report, Request
+from glimp_integrations.backends.http import endpoint
+from glimp_integrations.backends.http.completion_stream import CompletionStream
 from glimp_integrations.bench.run import evict_prompts
 from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.runtime.speed import PairSpeed, median
@@ -80,7 +86,7 @@ def main() -> None:
                 router.speed = None  # chosen as for a user who never measured
             progress.update(task, description=f"problem {number + 1}")
             question = f"{item['question']} Think step by step."
-            rows.append(one(router, question, first=number % 2))
+            rows.append(one(router, question, backwards=bool(number % 2)))
             progress.advance(task)
         speeds.append(router.measure())
         router.speed = None
@@ -114,13 +120,10 @@ def main() -> None:
         backend.close()
 
 
-def one(router: GlimpRouter, question: str, *, first: int) -> dict[str, Any]:
-    """One problem in all arms; routed comes first, as its decisions are the others' too."""
-    asyncio.run(evict_prompts(router))
-    started = time.perf_counter()
+def one(router: GlimpRouter, question: str, *, backwards: bool) -> dict[str, Any]:
+    """One problem in all arms; all have the decisions of an answer before them."""
     trace = router.run(question).trace
     row: dict[str, Any] = {
-        "routed": time.perf_counter() - started,
         "tokens": sum(s.tokens for s in trace.steps),
         "large_tokens": trace.tokens("large"),
         "steps": sum(s.entropy is not None for s in trace.steps),
@@ -129,10 +132,54 @@ def one(router: GlimpRouter, question: str, *, first: int) -> dict[str, Any]:
         "discarded": trace.discarded_tokens,
         "trace": trace,
     }
-    for arm in [two_requests, alone] if first else [alone, two_requests]:
+    arms = [routed, two_requests, alone]
+    for arm in reversed(arms) if backwards else arms:
         asyncio.run(evict_prompts(router))
         row.update(arm(router, question, trace))
     return row
+
+
+def routed(router: GlimpRouter, question: str, before: Trace) -> dict[str, Any]:
+    """What a user gets.
+
+    Raises:
+        RuntimeError: It came to another text than before, so the arms did not do the same work.
+    """
+    with told() as seconds:
+        started = time.perf_counter()
+        trace = router.run(question).trace
+        whole = time.perf_counter() - started
+    if [step.text for step in trace.steps] != [step.text for step in before.steps]:
+        raise RuntimeError(f"two greedy answers to one question differ: {question!r}")
+    return {"routed": whole, "routed_servers": sum(seconds.values())}
+
+
+@contextmanager
+def told() -> Iterator[dict[int, float]]:
+    """Seconds of reading and writing that llama.cpp tells of the streams that are read inside."""
+    seconds: dict[int, float] = {}
+    streams: list[CompletionStream] = []  # kept, so that no two of them have the same id
+
+    class Telling(CompletionStream):
+        __slots__ = ()
+
+        def _chunk(self, event: bytes, shape: type[Any]) -> Any:
+            chunk = super()._chunk(event, shape)
+            if timings := chunk.get("timings"):
+                streams.append(self)
+                seconds[id(self)] = in_servers(timings)
+            return chunk
+
+    before, endpoint.CompletionStream = endpoint.CompletionStream, Telling  # type: ignore[misc]
+    try:
+        yield seconds
+    finally:
+        endpoint.CompletionStream = before  # type: ignore[misc]
+
+
+def in_servers(timings: Mapping[str, float]) -> float:
+    """Seconds of one request, as llama.cpp tells them."""
+    return float(timings["prompt_ms"] + timings["predicted_ms"]) / 1000
 
 
 def hand_overs(router: GlimpRouter) -> tuple[float, float]:
@@ -169,7 +216,7 @@ def hand_overs(router: GlimpRouter) -> tuple[float, float]:
 def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, Any]:
     """The authors' loop, replayed on a trace."""
     clients = {
-        role: OpenAI(base_url=f"{backend.url}/v1", api_key=backend._secret().get_secret_value())
+        role: OpenAI(base_url=f"{backend.url}/v1", api_key=backend._key.get_secret_value())
         for role, backend in (("small", router.small), ("large", router.large))
     }
     checked = check_messages(question)
@@ -179,17 +226,18 @@ def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, 
     }
     for client in clients.values():
         client.models.list()
-    text, tokens = "", 0
+    text, tokens, servers = "", 0, 0.0
     started = time.perf_counter()
     for step in trace.steps:
         if step.entropy is not None:
-            clients["small"].completions.create(
+            glimpse = clients["small"].completions.create(
                 model="small",
                 prompt=prompts["small"] + text,
                 max_tokens=1,
                 logprobs=20,
                 temperature=0,
             )
+            servers += in_servers((glimpse.model_extra or {})["timings"])
         reply = clients[step.author].completions.create(
             model=step.author,
             prompt=prompts[step.author] + text,
@@ -198,11 +246,16 @@ def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, 
             stop=["\n\n"] if step.entropy is not None else None,
         )
         tokens += reply.usage.completion_tokens if reply.usage else 0
+        servers += in_servers((reply.model_extra or {})["timings"])
         text += step.text
     seconds = time.perf_counter() - started
     for client in clients.values():
         client.close()
-    return {"two_requests": seconds, "two_requests_tokens": tokens}
+    return {
+        "two_requests": seconds,
+        "two_requests_tokens": tokens,
+        "two_requests_servers": servers,
+    }
 
 
 def alone(router: GlimpRouter, question: str, _: Trace) -> dict[str, Any]:
@@ -234,6 +287,10 @@ def table(rows: list[dict[str, Any]]) -> Table:
         (
             "seconds: routed / ideal / two requests",
             f"{total('routed'):.1f} / {total('ideal'):.1f} / {total('two_requests'):.1f}",
+        ),
+        (
+            "of them in the servers: routed / two requests",
+            f"{total('routed_servers'):.1f} / {total('two_requests_servers'):.1f}",
         ),
         ("rho routed", f"{total('routed') / total('ideal'):.3f}"),
         ("rho two requests", f"{total('two_requests') / total('ideal'):.3f}"),
