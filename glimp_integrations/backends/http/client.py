@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
+import time
 import zlib
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
@@ -146,11 +147,7 @@ class HttpClient:
             aiohttp.ClientError: The request failed.
         """
         session = await self._opened()
-        carrier = Carrier()
-        limit = None if seconds == math.inf else seconds
-        async with asyncio.timeout(limit):
-            address, headers, data = await self._written(method, url, body)
-        target = _url(address)
+        carrier = Carrier(self._connections)
         # Left as it is written, so that its password can be found in errors that quote it.
         proxy = None if self._proxy is None else _url(self._proxy.get_secret_value())
 
@@ -163,8 +160,12 @@ class HttpClient:
                 )
 
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                address, headers, data = await self._written(method, url, body)
+                target = _url(address)
                 raw = await _on_a_live_connection(begun, carrier)
+            if method == "GET":  # the others may take as long as a model
+                self._connections.answered(time.perf_counter() - carrier.since)
             try:
                 response = Response(raw, self._connections, carrier)
                 if not 200 <= raw.status < 300:
@@ -208,7 +209,6 @@ class HttpClient:
                     headers={"Accept-Encoding": "identity", "User-Agent": "glimp-integrations"},
                     # Unpacked here instead, piece by piece and up to a limit.
                     auto_decompress=False,
-                    trace_configs=[self._connections.trace_config()],
                 )
         return self._session
 

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glimp_integrations import forks
 
@@ -50,31 +50,20 @@ class Connections:
         # closed one since; a wrong count costs a round trip, or one connection.
         self._idle: list[float] = []
 
-    def trace_config(self) -> aiohttp.TraceConfig:
-        """What the HTTP library has to report."""
-        import aiohttp
+    def lent(self, *, was_used: bool) -> None:
+        """Note that a request has a connection.
 
-        async def opened(_: object, __: object, ___: object) -> None:
+        Args:
+            was_used: It carried another request before.
+        """
+        if not was_used:
             self.opened += 1
+        elif self._idle:
+            self._idle.pop()
 
-        async def reused(_: object, __: object, ___: object) -> None:
-            if self._idle:
-                self._idle.pop()
-
-        async def sent(_: object, context: Any, __: object) -> None:
-            context.sent = time.perf_counter()
-
-        async def answered(_: object, context: Any, request: Any) -> None:
-            if request.method == "GET" and hasattr(context, "sent"):
-                seconds = time.perf_counter() - context.sent
-                self.round_trip = min(seconds, self.round_trip or seconds)
-
-        config = aiohttp.TraceConfig()
-        config.on_connection_create_end.append(opened)
-        config.on_connection_reuseconn.append(reused)
-        config.on_request_headers_sent.append(sent)
-        config.on_request_end.append(answered)
-        return config
+    def answered(self, seconds: float) -> None:
+        """Note how long a short request took that had its connection."""
+        self.round_trip = min(seconds, self.round_trip or seconds)
 
     def given_back(self, response: aiohttp.ClientResponse) -> None:
         """Note that a response was read to its end, and its connection waits for a request."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import select
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from glimp_integrations.backends.http.connections import KEEPALIVE_SECONDS
+from glimp_integrations.backends.http.connections import KEEPALIVE_SECONDS, Connections
 
 if TYPE_CHECKING:
     import aiohttp
@@ -32,12 +33,18 @@ class Carrier:
     The HTTP library would give it to another request with the last byte of the response, before
     anybody can have seen that the response makes no sense.
 
+    Args:
+        connections: Told about the connection.
+
     Attributes:
         was_used: The connection carried another request before: the server may just close it.
+        since: When the request got it, in seconds of ``time.perf_counter()``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connections: Connections) -> None:
         self.was_used = False
+        self.since = 0.0
+        self._connections = connections
         self._connection: Any = None
         self._is_read = False
 
@@ -53,6 +60,8 @@ class Carrier:
     def hold(self, connection: Any, *, was_used: bool) -> None:
         """Called by the pool with every connection that it lends for the request."""
         self._connection, self._is_read, self.was_used = connection, False, was_used
+        self._connections.lent(was_used=was_used)
+        self.since = time.perf_counter()
         connection.release = self._read
 
     def give_back(self) -> None:

@@ -141,7 +141,7 @@ class _PassedResponse(Response):
     """
 
     def __init__(self, raw: Any, pieces: AsyncIterator[bytes], connections: Connections) -> None:
-        super().__init__(raw, connections, Carrier())
+        super().__init__(raw, connections, Carrier(connections))
         self._body = pieces
 
     async def _packet(self) -> bytes:
