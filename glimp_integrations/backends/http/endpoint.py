@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -161,6 +161,15 @@ class Endpoint(Backend):
             UnsuitableEndpointError: The route does not exist, or the model is not served.
             BackendError: The request failed.
         """
+        async with self._completed(request, report, stop) as choices:
+            async for choice in choices:
+                yield choice
+
+    @asynccontextmanager
+    async def _completed(
+        self, request: Request, report: Report, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[AsyncGenerator[dict[str, Any], None], None]:
+        """The choices of :meth:`completion`; the stream is closed at the end of the block."""
         request = replace(request, max_retries=self._retries(request.max_retries))
         context = self._context(request, stop)
         client = await self._connected()
@@ -169,8 +178,7 @@ class Endpoint(Backend):
             with self._errors_translated():
                 stream = self._stream(client, context, report)
                 async with aclosing(stream.choices()) as choices:
-                    async for choice in choices:
-                        yield choice
+                    yield choices
         finally:
             self._open_streams -= 1
 

@@ -26,13 +26,6 @@ from glimp_integrations.backends.base import (
     looks_like_control,
 )
 from glimp_integrations.backends.http import stop_strings
-from glimp_integrations.backends.http.chunks import (
-    correct_count,
-    discount_drafted,
-    drop_unmeasurable,
-    tokens_of,
-    undo_temperature,
-)
 from glimp_integrations.backends.http.endpoint import Endpoint
 from glimp_integrations.backends.http.options import check_options, find_server, provider_field
 from glimp_integrations.backends.http.probing import applies_temperature, first_use
@@ -40,6 +33,7 @@ from glimp_integrations.backends.http.protocols.base import RequestContext
 from glimp_integrations.backends.http.protocols.detect import detect_server
 from glimp_integrations.backends.http.replies import BusySlot, DetokenizedText, ListedModel
 from glimp_integrations.backends.http.servers import GENERIC, ServerProfile
+from glimp_integrations.backends.http.token_reader import TokenReader
 from glimp_integrations.backends.http.users_client import given_client
 from glimp_integrations.backends.plain_messages import broken_calls_as_text, known_roles
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
@@ -275,14 +269,21 @@ class OpenAIBackend(Endpoint):
         request = replace(request, stop=())
         processed = self.server.logprobs_mode == "processed" and request.temperature > 0
         penalised = request.penalises and not self.server.raw_under_penalties
-        if request.logprobs > 0 and (processed or penalised):
-            plain = replace(request, presence_penalty=None, repetition_penalty=None)
-            stream = self._distribution_only(plain, report)
-        else:
-            stream = self._tokens(request, report)
-        async with aclosing(stream) as tokens:
-            async for token in tokens:
-                yield token
+        # Raw distributions of such a server are those of greedy decoding, or without penalties.
+        # What it writes then is not the token to write, so the tokens come without text, and the
+        # stream counts as cut off.
+        hides_text = request.logprobs > 0 and (processed or penalised)
+        if hides_text:
+            request = replace(request, presence_penalty=None, repetition_penalty=None)
+        reader = TokenReader(
+            request, report, self.server, undoes_temperature=self._undoes_temperature
+        )
+        async with self._completed(request, report) as choices:
+            async for choice in choices:
+                for token in reader.tokens(choice):
+                    yield replace(token, text="", pending=True) if hides_text else token
+        if hides_text:
+            report.ended = "length"
 
     async def is_control(self, literal: str) -> bool:
         return literal in await self.control_literals({literal})
@@ -378,48 +379,6 @@ class OpenAIBackend(Endpoint):
         return text
 
     # -- inside --------------------------------------------------------------------------------
-
-    async def _tokens(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
-        """The tokens of a stream, with their log-probabilities and counts put right."""
-        k = request.logprobs
-        undoes_temperature = self._undoes_temperature and request.temperature > 0
-        # Some servers show all entries if they are asked for the distribution only. On the others,
-        # entries that share a text are lost, and the gap has to be filled in.
-        server = self.server
-        by_text = not server.distribution_body
-        before: int | None = 0  # the server's running total of tokens before this chunk
-        ahead = 0  # drafted tokens that are in the total before their text has come
-        async with aclosing(self.completion(request, report)) as choices:
-            async for choice in choices:
-                tokens = tokens_of(
-                    choice, k=k, token_per_chunk=server.token_per_chunk, by_text=by_text
-                )
-                tokens = drop_unmeasurable(tokens, k)
-                if before is not None:  # without a total so far, a difference says nothing
-                    total = report.completion_tokens
-                    tokens = correct_count(tokens, before, total)
-                    if tokens:
-                        tokens, ahead = discount_drafted(tokens, ahead, same=total == before)
-                for token in tokens:
-                    if undoes_temperature:
-                        token = undo_temperature(token, request.temperature)
-                    yield token
-                if tokens:
-                    before = report.completion_tokens
-
-    async def _distribution_only(
-        self, request: Request, report: Report
-    ) -> AsyncGenerator[Token, None]:
-        """The raw distributions of a server whose log-probabilities depend on the sampling.
-
-        It shows raw ones only for greedy decoding, or without penalties. The token of such a
-        request is not the one to write, so the tokens come without text, and the stream counts as
-        cut off.
-        """
-        async with aclosing(self._tokens(request, report)) as tokens:
-            async for token in tokens:
-                yield replace(token, text="", pending=True)
-        report.ended = "length"
 
     def _context(self, request: Request, stop: Sequence[str]) -> RequestContext:
         return replace(super()._context(request, stop), window=self.requested_window)
