@@ -100,7 +100,9 @@ class ServeProcess:
 async def bare_session() -> AsyncIterator[aiohttp.ClientSession]:
     """An aiohttp client without limits."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None)
+        # uvicorn closes connections that were idle for 5 seconds, and a request that crosses this
+        # fails.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2), timeout=aiohttp.ClientTimeout(total=None)
     ) as session:
         yield session
 
