@@ -213,9 +213,11 @@ def note_usage(
     """
     usage = chunk.get("usage")
     if isinstance(usage, dict):
-        for name in ("prompt_tokens", "completion_tokens"):
-            if (count := count_of(usage.get(name))) is not None:
-                setattr(report, name, count)
+        note_counts(
+            report,
+            prompt_tokens=usage.get("prompt_tokens"),
+            completion_tokens=usage.get("completion_tokens"),
+        )
     cached: Any = chunk if cached_path else None
     for name in cached_path:
         cached = cached.get(name) if isinstance(cached, dict) else None
