@@ -102,7 +102,8 @@ async def bare_session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
         # uvicorn closes connections that were idle for 5 seconds, and a request that crosses this
         # fails.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2), timeout=aiohttp.ClientTimeout(total=None)
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
+        timeout=aiohttp.ClientTimeout(total=None),
     ) as session:
         yield session
 
