@@ -20,9 +20,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from glimp_integrations import forks
+from glimp_integrations.deliveries import Deliveries
 from glimp_integrations.job_threads import JobThreads
 
 __all__ = ["acall", "aiterate", "at_exit", "call", "iterate", "not_at_exit"]
@@ -135,12 +138,11 @@ class _Items(AsyncGenerator[T, None]):
         if self._work is None:
             # The work must not hold this object: where nobody else does, it is to end.
             here, items, make = _callers_loop(), self._items, self._make
-
-            def hand_over(item: tuple[str, Any]) -> None:
-                here.call_soon_threadsafe(items.put_nowait, item)
-
+            put: Callable[[tuple[str, Any]], None] = items.put_nowait
             # A server that runs on the loop itself needs no other thread to be woken up.
-            put = items.put_nowait if here is _running_loop() else hand_over
+            if here is not _running_loop():
+                deliveries = _deliveries.setdefault(here, Deliveries(here))
+                put = partial(deliveries.put, put)
             self._work = _start(lambda: _pump(make, put), self._context)
         self._work.refuse_in_child()
         try:
@@ -292,6 +294,7 @@ def _start(
 
 
 _tasks: set[asyncio.Task[None]] = set()
+_deliveries: WeakKeyDictionary[asyncio.AbstractEventLoop, Deliveries] = WeakKeyDictionary()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -347,6 +350,7 @@ def _forget_parent() -> None:
     _lock = threading.Lock()
     _loop = _thread = _selector = None
     _tasks.clear()
+    _deliveries.clear()
 
 
 atexit.register(_shut_down)

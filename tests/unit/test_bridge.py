@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import gc
 import threading
 import time
+import weakref
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from helpers import ANSWER, CHAIN, OPENED, model, result_of, router
@@ -335,3 +339,75 @@ def test_streams_see_the_context_they_were_asked_for_in():
     one, other = io_loop.iterate(names), io_loop.aiterate(names)
     who.reset(token)
     assert list(one) == asyncio.run(read(other)) == ["the asker"]
+
+
+class TestDeliveries:
+    """Items of many streams go to a reader's loop together."""
+
+    @staticmethod
+    def times_woken(count: int, pause: float) -> tuple[int, list[int]]:
+        """How often a reader's loop is woken up by items, and what came."""
+        woken, seen = 0, []
+
+        async def items() -> AsyncGenerator[int, None]:
+            for number in range(count):
+                yield number
+                await asyncio.sleep(pause)
+
+        async def read() -> None:
+            nonlocal woken
+            loop = asyncio.get_running_loop()
+            usual = loop.call_soon_threadsafe
+
+            def counted(*arguments: Any, **options: Any) -> Any:
+                nonlocal woken
+                woken += 1
+                return usual(*arguments, **options)
+
+            loop.call_soon_threadsafe = counted  # type: ignore[method-assign]
+            seen.extend(await collect(io_loop.aiterate(items)))
+
+        asyncio.run(read())
+        return woken, seen
+
+    def test_a_flood_comes_together_and_in_order(self):
+        woken, seen = self.times_woken(500, 0)
+        assert seen == list(range(500))
+        assert woken < 100
+
+    def test_items_far_apart_come_one_by_one(self):
+        woken, seen = self.times_woken(10, 0.02)
+        assert seen == list(range(10))
+        assert woken >= 10
+
+    def test_readers_that_come_together_get_their_own(self):
+        async def many() -> list[list[object]]:
+            return await asyncio.gather(*(collect(router().astream(f"{i}")) for i in range(20)))
+
+        expected = [without_times(event) for event in router().stream("?")]
+        for events in asyncio.run(many()):
+            assert [without_times(event) for event in events][:-1] == expected[:-1]
+            assert result_of(events).answer == ANSWER
+
+    def test_a_stream_ends_when_its_readers_loop_is_closed(self):
+        small = endless()
+
+        async def leave() -> AsyncGenerator[object, None]:
+            stream = router(small, model()).astream("?")
+            await anext(stream)
+            return stream
+
+        # Kept: an object that is collected ends its work itself.
+        kept = asyncio.run(leave())
+        asyncio.run(eventually(lambda: small.closed_early == 1))
+        del kept
+
+    def test_a_loop_is_not_kept_alive(self):
+        loops = []
+
+        async def read() -> None:
+            loops.append(weakref.ref(asyncio.get_running_loop()))
+            await collect(router().astream("?"))
+
+        asyncio.run(read())
+        asyncio.run(eventually(lambda: gc.collect() >= 0 and loops[0]() is None))
