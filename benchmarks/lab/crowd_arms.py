@@ -2,7 +2,8 @@
 
 Routed: LangChain's ``abatch`` and ``batch``, the router in threads, its own async stream
 (``core``), and a bare client in front of ``glimp serve``. Not routed, streaming the same tokens: a
-bare aiohttp client and OpenAI's. What uvloop changes is in the arms named after it; see
+bare aiohttp client and OpenAI's. ``requests`` streams by the requests of routed conversations, and
+is the least that routing can take; see :mod:`benchmarks.lab.crowd_floor`. What uvloop changes is in the arms named after it; see
 :mod:`benchmarks.lab.loops`.
 """
 
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from benchmarks.lab.crowd_cells import Arm, Reply, Run, Started, Work, question
+from benchmarks.lab.crowd_floor import talk
 from benchmarks.lab.loops import Loops, choose
 from benchmarks.lab.loops import run as run_on
 from benchmarks.lab.run import TEMPLATE, THRESHOLD, _starts
@@ -214,6 +216,16 @@ async def _by_aiohttp() -> AsyncIterator[Stream]:
         yield stream
 
 
+def _requests(work: Work) -> Run:
+    """The requests of routed conversations, by a bare aiohttp client that routes nothing."""
+
+    async def gather(chains: Sequence[int]) -> list[Reply]:
+        async with bare_session() as session:
+            return await asyncio.gather(*(talk(session, work, chain) for chain in chains))
+
+    return lambda chains: asyncio.run(gather(chains))
+
+
 @asynccontextmanager
 async def _by_openai() -> AsyncIterator[Stream]:
     from openai import AsyncOpenAI
@@ -249,6 +261,7 @@ ARMS: dict[str, Arm] = {
     "serve-uvloop": partial(_serve, loops="uvloop"),
     "aiohttp": _here(partial(_own, client=_by_aiohttp)),
     "aiohttp-uvloop": _here(partial(_own, client=_by_aiohttp, loops="uvloop")),
+    "requests": _here(_requests),
     "openai": _here(partial(_own, client=_by_openai)),
 }
 BY_DEFAULT = ("abatch", "batch", "threads", "core", "serve", "aiohttp", "openai")
