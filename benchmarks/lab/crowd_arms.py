@@ -3,8 +3,8 @@
 Routed: LangChain's ``abatch`` and ``batch``, the router in threads, its own async stream
 (``core``), and a bare client in front of ``glimp serve``. Not routed, streaming the same tokens: a
 bare aiohttp client and OpenAI's. ``requests`` streams by the requests of routed conversations, and
-is the least that routing can take; see :mod:`benchmarks.lab.crowd_floor`. What uvloop changes is in the arms named after it; see
-:mod:`benchmarks.lab.loops`.
+is the least that routing can take; see :mod:`benchmarks.lab.crowd_floor`. What uvloop changes is in
+the arms named after it; see :mod:`benchmarks.lab.loops`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The least that routing can take in :mod:`benchmarks.lab.crowd`: its requests, and no routing.
 
-A bare aiohttp client is told by the script who writes, so it decides nothing. It sends what strategy
-``overlap`` sends, stops the streams that are not wanted any more, and reads each line as JSON,
-because a router has to see where a step ends. It checks nothing, measures no H, keeps no account.
+A bare aiohttp client is told by the script who writes, so it decides nothing. It sends what
+strategy ``overlap`` sends, stops the streams that are not wanted any more, and reads each line as
+JSON, because a router has to see where a step ends. It checks nothing, measures no H, keeps no account.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -59,7 +60,7 @@ def _steps(script: Script) -> Iterator[tuple[str, int]]:
     """Who writes each step, and its number of tokens."""
     starts = _starts(script)
     places = [*sorted(starts), len(script.tokens)]
-    for place, end in zip(places, places[1:], strict=False):
+    for place, end in itertools.pairwise(places):
         hard = script.entropies[place] > THRESHOLD or starts[place] == "answer"
         yield ("large" if hard else "small"), sum(map(bool, script.tokens[place:end]))
 

@@ -117,6 +117,7 @@ class _ModelSpeed(_Line):
     prefill: Seconds
     release: Seconds
     growth: Seconds = 0.0
+    client: Seconds = 0.0
 
 
 class _PairSpeed(_Line):

@@ -20,6 +20,7 @@ __all__ = ["run"]
 
 _SPEEDS = {
     "token": "a token written",
+    "client": "processor time of this process for it",
     "prefill": "a token read",
     "request": "a request, without its tokens",
     "release": "a cancelled stream delays the next one",

@@ -47,6 +47,9 @@ class ModelSpeed:
         prefill: A token of the prompt that is in no cache, of some hundred of them.
         release: From closing a stream until the next request is served, more than usual.
         growth: How much longer a generated token takes for every token before it.
+        client: Processor time that this process takes to read a streamed token. A model that
+            computes on all cores of this machine waits for it; for any other it is next to
+            nothing.
     """
 
     request: float
@@ -54,6 +57,7 @@ class ModelSpeed:
     prefill: float
     release: float
     growth: float = 0.0
+    client: float = 0.0
 
     def written(self, tokens: int, preceding: int) -> float:
         """Seconds that ``tokens`` take after a text of ``preceding`` tokens."""
@@ -212,6 +216,7 @@ async def _price_of_logprobs(backend: Backend, k: int) -> float:
 class _Timing:
     token: float
     preceding: int | None  # tokens of the prompt, and half of those written
+    client: float = 0.0
 
 
 async def _measure_one(backend: Backend) -> ModelSpeed:
@@ -232,6 +237,7 @@ async def _measure_one(backend: Backend) -> ModelSpeed:
         prefill=prefill,
         release=min([await _release(backend, single) for _ in range(2)]),
         growth=growth,
+        client=statistics.median(timing.client for timing in near),
     )
 
 
@@ -257,7 +263,8 @@ async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 
     arrivals = []
     async with aclosing(backend.generate(request, report)) as tokens:  # type: ignore[type-var]
         async for token in tokens:
-            arrivals.append((time.perf_counter(), token.count))
+            # This loop's thread reads the stream. Models of this process have threads of their own.
+            arrivals.append((time.perf_counter(), token.count, time.thread_time()))
             if len(arrivals) in (stop, _TOKENS):  # not every server heeds max_tokens
                 break
     if len(arrivals) < 2:
@@ -266,10 +273,13 @@ async def _stream(backend: Backend, prompt: str, logprobs: int = 0, stop: int = 
             "its speed cannot be measured",
             model=backend.name,
         )
-    written = max(1, sum(count for _, count in arrivals[1:]))
+    written = max(1, sum(count for _, count, _ in arrivals[1:]))
     read = report.prompt_tokens
+    (began, _, spent_before), (ended, _, spent) = arrivals[0], arrivals[-1]
     return _Timing(
-        (arrivals[-1][0] - arrivals[0][0]) / written, None if read is None else read + written // 2
+        (ended - began) / written,
+        None if read is None else read + written // 2,
+        (spent - spent_before) / written,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -10,7 +12,7 @@ from helpers import model, router
 
 from glimp_integrations import BackendError, ConfigError, Trace
 from glimp_integrations.backends.base import Capabilities
-from glimp_integrations.runtime.speed import ModelSpeed, PairSpeed, _line, _Timing, median
+from glimp_integrations.runtime.speed import ModelSpeed, PairSpeed, _line, _Timing, measure, median
 from glimp_integrations.runtime.strategy import choose
 
 CAN = Capabilities(top_logprobs=20, streamed_logprobs=True)
@@ -140,10 +142,25 @@ def test_a_measured_router_says_so_in_its_traces() -> None:
         assert 0.002 <= found.small.token < found.large.token >= 0.01
         assert both.speed is found
         trace = both.run("?").trace
+    assert 0 < found.small.client < found.small.token
     # The machine may be busy: what was found decides, whatever it was.
     expected = choose("auto", fast, slow, CAN, CAN, found)
     assert (trace.strategy, trace.strategy_reason) == expected
     assert trace.strategy_reason.startswith("measured")
+
+
+def test_work_of_this_process_for_a_token_is_measured() -> None:
+    def busy(_: bytes) -> tuple[bytes, float]:
+        until = time.thread_time() + 0.005
+        while time.thread_time() < until:
+            pass
+        return b"word ", 0.1
+
+    def idle(_: bytes) -> tuple[bytes, float]:
+        return b"word ", 0.1
+
+    found = asyncio.run(measure(model(busy, delay=0.002), model(idle, delay=0.002)))
+    assert found.small.client >= 0.005 > found.large.client
 
 
 def test_tokens_that_take_longer_behind_more_text_are_noticed() -> None:
