@@ -15,7 +15,7 @@ from glimp_integrations import ConfigError, GlimpRouter
 from glimp_integrations.cli import ask as ask_command
 from glimp_integrations.cli import bench as bench_command
 from glimp_integrations.cli.app import app
-from glimp_integrations.settings import FURTHER_SAMPLING
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 from glimp_integrations.telemetry import GlimpInstrumentor
 from langchain_glimp import ChatGlimpRouter
 from langchain_glimp import GlimpRouterLLM as LangChainText

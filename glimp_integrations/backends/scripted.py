@@ -22,7 +22,7 @@ from glimp_integrations.backends.base import (
     Token,
 )
 from glimp_integrations.errors import BackendError
-from glimp_integrations.settings import FURTHER_SAMPLING
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 
 __all__ = ["ScriptedBackend", "ScriptedToken", "uniform"]
 

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 from glimp_integrations.openai_api.errors import invalid
 from glimp_integrations.router import FIXED
-from glimp_integrations.settings import FURTHER_SAMPLING, RoutingSettings
+from glimp_integrations.settings import RoutingSettings
 
 __all__ = ["DEFAULT_ALLOWED", "Allowed", "Bounds"]
 

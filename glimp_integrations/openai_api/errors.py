@@ -24,8 +24,8 @@ from glimp_integrations.errors import (
     PartialAnswer,
     UnsuitableEndpointError,
 )
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 from glimp_integrations.openai_api.tokens import tokens_by_model
-from glimp_integrations.settings import FURTHER_SAMPLING
 from glimp_integrations.strict_json import plain
 
 __all__ = [

@@ -9,10 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from glimp_integrations.adapter import output_spec
 from glimp_integrations.errors import ConfigError
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 from glimp_integrations.openai_api.allowed import Allowed
 from glimp_integrations.openai_api.errors import api_error, from_validation, invalid
 from glimp_integrations.output.spec import OutputSpec
-from glimp_integrations.settings import FURTHER_SAMPLING
 from glimp_integrations.unicode_text import shortened
 
 __all__ = ["ChatRequest"]

@@ -22,10 +22,9 @@ from glimp_integrations.settings.model_names import (
     with_passwords,
 )
 from glimp_integrations.settings.prices import Price, Prices
-from glimp_integrations.settings.routing import FURTHER_SAMPLING, RoutingSettings
+from glimp_integrations.settings.routing import RoutingSettings
 
 __all__ = [
-    "FURTHER_SAMPLING",
     "PAIR_VARIABLE",
     "PLACES",
     "KeepReasoning",

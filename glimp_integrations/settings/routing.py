@@ -16,6 +16,7 @@ from pydantic import (
 
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.method.rule import name_of
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 from glimp_integrations.redact import public_model_string
 from glimp_integrations.settings.checks import stops_of
 from glimp_integrations.settings.fields import RoutingFields
@@ -29,10 +30,7 @@ from glimp_integrations.settings.model_names import (
 from glimp_integrations.settings.prices import Prices
 from glimp_integrations.strict_json import plain
 
-__all__ = ["FURTHER_SAMPLING", "RoutingSettings"]
-
-FURTHER_SAMPLING = ("top_k", "min_p", "presence_penalty", "repetition_penalty")
-"""Settings of sampling that not every model has."""
+__all__ = ["RoutingSettings"]
 
 
 class RoutingSettings(RoutingFields):

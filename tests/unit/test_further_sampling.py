@@ -12,7 +12,7 @@ from scripts import SPOKEN
 from glimp_integrations import ConfigError, GlimpRouter, RoutingSettings
 from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Capabilities, Report, Request, Token
-from glimp_integrations.settings import FURTHER_SAMPLING
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 
 ALL = {"top_k": 20, "min_p": 0.05, "presence_penalty": 1.5, "repetition_penalty": 1.1}
 

@@ -22,7 +22,7 @@ from glimp_integrations.backends.base import (
 )
 from glimp_integrations.backends.chat_templates import THINKING
 from glimp_integrations.errors import BackendError, ConfigError
-from glimp_integrations.settings import FURTHER_SAMPLING
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 
 if TYPE_CHECKING:
     from glimp_integrations.backends.hf.engine import Engine, MakeDrafter

@@ -25,9 +25,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from glimp_integrations.backends.base import Request, StreamEnd
+from glimp_integrations.method.sampling import FURTHER_SAMPLING
 from glimp_integrations.output.json_schema import for_llguidance
 from glimp_integrations.output.tool_formats import TAG_CLOSERS, TAGS
-from glimp_integrations.settings import FURTHER_SAMPLING
 
 __all__ = [
     "GENERIC",
@@ -80,7 +80,7 @@ class ServerProfile:
             started otherwise; they are scaled back. ``"processed"``: the one after temperature,
             top-k and top-p. That cannot be undone, so log-probabilities come from a greedy
             request of their own, whose token is not used.
-        sampling: Which further sampling settings it has (a name in ``settings.FURTHER_SAMPLING``),
+        sampling: Which further sampling settings it has (a name in ``FURTHER_SAMPLING``),
             and its own name for each.
         raw_under_penalties: Whether log-probabilities stay those of the model where penalties
             change what is drawn. If not, or if it is not known, they come from a request without
