@@ -156,7 +156,7 @@ def internal_error(error: Exception, doing: str) -> ApiError:
 
 def from_validation(error: ValidationError) -> ApiError:
     """The first mistake in a request's body."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    first = error.errors(include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return invalid(f"the body is not JSON: {first['msg']}", code="invalid_json")
     # Which branch of a union was tried is pydantic's matter.
@@ -164,6 +164,8 @@ def from_validation(error: ValidationError) -> ApiError:
     param = ".".join(path) or None
     missing = first["type"] == "missing"
     message = f"{param or 'the body'}: {first['msg']}"
+    if isinstance(first["input"], int | float):  # anything else may be, or hold, a text of a user
+        message += f" (got {first['input']!r})"
     return invalid(message, param, "missing_required_parameter" if missing else "invalid_value")
 
 

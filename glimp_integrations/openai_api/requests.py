@@ -9,7 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from glimp_integrations.adapter import output_spec
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.method.sampling import FURTHER_SAMPLING
+from glimp_integrations.method.sampling import (
+    FURTHER_SAMPLING,
+    LEAST_REPETITION_PENALTY,
+    MOST_REPETITION_PENALTY,
+)
 from glimp_integrations.openai_api.allowed import Allowed
 from glimp_integrations.openai_api.errors import api_error, from_validation, invalid
 from glimp_integrations.output.spec import OutputSpec
@@ -88,7 +92,8 @@ class ChatRequest(BaseModel):
     """The body of a request; unknown parameters are kept, to be refused by name.
 
     ``top_k`` (-1 and 0: all tokens), ``min_p`` and ``repetition_penalty`` are vLLM's names for what
-    OpenAI's API does not have, with vLLM's bounds (its documentation, "Sampling Parameters").
+    OpenAI's API does not have, with vLLM's bounds (its documentation, "Sampling Parameters"); the
+    penalty has those of the setting, as vLLM's only one is 0.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
@@ -102,7 +107,9 @@ class ChatRequest(BaseModel):
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     top_k: TopK | None = None
     min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    repetition_penalty: float | None = Field(
+        default=None, ge=LEAST_REPETITION_PENALTY, le=MOST_REPETITION_PENALTY
+    )
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     stop: str | list[str] | None = None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictStr, field_validator
 
 from glimp_integrations.method.entropy import Estimator
+from glimp_integrations.method.sampling import LEAST_REPETITION_PENALTY, MOST_REPETITION_PENALTY
 from glimp_integrations.settings import checks
 from glimp_integrations.settings.model_names import PAIR_VARIABLE, PLACES
 from glimp_integrations.settings.prices import Prices, prices_or_auto
@@ -186,8 +187,8 @@ class RoutingFields(BaseModel):
     )
     repetition_penalty: float | None = Field(
         default=None,
-        gt=0,
-        allow_inf_nan=False,
+        ge=LEAST_REPETITION_PENALTY,
+        le=MOST_REPETITION_PENALTY,
         description="Divides the logit of each token that is in the text already (multiplies it "
         "where it is negative); 1 does nothing. None: 1, or as above.",
     )

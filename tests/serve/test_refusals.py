@@ -56,6 +56,8 @@ def error(response: httpx.Response) -> dict[str, Any]:
         ({"min_p": 1.1}, "min_p", "invalid_value"),
         ({"min_p": float("nan")}, "min_p", "invalid_value"),
         ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty", "invalid_value"),
+        ({"repetition_penalty": 1e300}, "repetition_penalty", "invalid_value"),
         ({"repetition_penalty": float("inf")}, "repetition_penalty", "invalid_value"),
         ({"temperature": 3}, "temperature", "invalid_value"),
         ({"temperature": "hot"}, "temperature", "invalid_value"),
@@ -92,6 +94,14 @@ def test_a_parameter_is_refused_by_its_name(
     assert told["type"] == "invalid_request_error"
     assert param.rpartition(".")[2] in told["message"]
     assert len(served.router.small.requests) == asked  # type: ignore[attr-defined]
+
+
+def test_a_number_out_of_bounds_is_quoted_and_a_text_is_not(served: Served) -> None:
+    for value, bound in ((1e-300, "0.01"), (1e300, "100")):
+        told = error(post(served, {**BODY, "repetition_penalty": value}))
+        assert f"(got {value!r})" in told["message"] and bound in told["message"]
+    told = error(post(served, {**BODY, "temperature": "my secret"}))
+    assert "secret" not in told["message"]
 
 
 @pytest.mark.parametrize(
