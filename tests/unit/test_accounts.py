@@ -8,6 +8,7 @@ import random
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from helpers import OPENED, model, script, steps
 
 from glimp_integrations import GlimpRouter, OutputSpec, RoutedAnswer, RoutingCostWarning
-from glimp_integrations.backends.base import Capabilities, Rendered
+from glimp_integrations.backends.base import Capabilities, Rendered, Report, Request, Token
 from glimp_integrations.backends.scripted import ScriptedBackend
 from glimp_integrations.errors import BackendError, ConfigError
 from glimp_integrations.method.accounts import Accounts, Outcome, Plan
@@ -261,10 +262,29 @@ HARD = script(
 )
 
 
+class Clock:
+    """In place of the module ``time``, so that no load of the machine decides what pays."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
 class Counting(ScriptedBackend):
     """Counts everything that it is asked for; only what it writes takes its time."""
 
     asked = 0
+    token_seconds = 0.0
+
+    async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
+        async with aclosing(super().generate(request, report)) as tokens:  # type: ignore[type-var]
+            async for token in tokens:
+                CLOCK.now += self.token_seconds
+                yield token
 
     async def capabilities(self) -> Capabilities:
         self.asked += 1
@@ -281,8 +301,9 @@ class Counting(ScriptedBackend):
 
 def losing(*, make: Any = GlimpRouter, **options: Any) -> Any:
     """Two models of which the small one is slow, and all of whose steps are thrown away."""
-    small = Counting(HARD, name="S", generation_prompt=OPENED, delay=0.02)
-    large = Counting(HARD, name="L", generation_prompt=OPENED, delay=0.002, failures=1)
+    small = Counting(HARD, name="S", generation_prompt=OPENED)
+    large = Counting(HARD, name="L", generation_prompt=OPENED, failures=1)
+    small.token_seconds, large.token_seconds = 2.0, 0.2
     options = {"temperature": 0.0, "strategy": "two_request", "route": "when_it_pays", **options}
     return make(small=small, large=large, **options)
 
@@ -304,12 +325,13 @@ def streamed(one: GlimpRouter) -> tuple[str, RoutedAnswer]:
 
 
 @pytest.fixture
-def noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls of some hundredths of a second are compared, too."""
-    monkeypatch.setattr("glimp_integrations.method.accounts._NOTICED", 0.01)
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls take what their models say."""
+    for module in ("prepare", "recorder"):
+        monkeypatch.setattr(f"glimp_integrations.runtime.{module}.time", CLOCK)
 
 
-@pytest.mark.usefixtures("noticed")
+@pytest.mark.usefixtures("clock")
 class TestRouter:
     def test_leaves_the_small_model_alone(self) -> None:
         one = losing()
