@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from glimp_integrations.backends.base import Backend, Message
@@ -12,10 +13,19 @@ from glimp_integrations.method.policy import Author, RoutingPolicy
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event
+from glimp_integrations.trace.trace import RoutedAnswer
 
-__all__ = ["Call", "CallHook", "Events", "call_hooks", "hooked"]
+__all__ = ["WHEN_OVER", "Call", "CallHook", "Events", "WhenOver", "call_hooks", "hooked"]
 
 Events = Callable[[], AsyncGenerator[Event, None]]
+
+WhenOver = Callable[[RoutedAnswer, bool], None]
+"""From what a call came to, and whether it came to its end, to nothing."""
+
+WHEN_OVER: ContextVar[WhenOver | None] = ContextVar("WHEN_OVER", default=None)
+"""Told once of a call that is made where this is set, on the loop of the models: right before its
+last event, or else when its models have stopped, because its caller left or a model failed. What
+such a call took is known then only, and no event reaches whoever has left."""
 
 
 @dataclass(frozen=True, slots=True)

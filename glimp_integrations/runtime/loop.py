@@ -24,7 +24,7 @@ from glimp_integrations.method.policy import (
 from glimp_integrations.method.reply import Reply
 from glimp_integrations.method.rule import Action, name_of
 from glimp_integrations.method.steps import Step, StepUpdate
-from glimp_integrations.runtime.call import Call
+from glimp_integrations.runtime.call import WHEN_OVER, Call, WhenOver
 from glimp_integrations.runtime.failures import stand_in
 from glimp_integrations.runtime.kinds import (
     RoutingCostWarning,
@@ -33,6 +33,7 @@ from glimp_integrations.runtime.kinds import (
     outcome_of,
 )
 from glimp_integrations.runtime.prepare import Prepared, prepare, within
+from glimp_integrations.runtime.recorder import Recorder
 from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
@@ -63,6 +64,8 @@ async def route(
     """
     kind = kind_of(call) if accounts is not None and may_leave_routing(call.settings) else None
     plan = accounts.plan(kind) if accounts is not None and kind is not None else None
+    when_over, finished = WHEN_OVER.get(), False
+    WHEN_OVER.set(None)  # a call that a backend or a policy makes meanwhile is another one
     if plan is not None:
         call = replace(call, plan=plan)
         if plan.warning:
@@ -77,11 +80,17 @@ async def route(
                         _account(accounts, kind, call, event.result)
                     if ready.recorder.errors:
                         _ask_again(call)
+                    finished = True
+                    if when_over is not None:
+                        when_over(event.result, True)
                 yield event
         finally:
+            running = ready.recorder.running
             for stream in ready.streams.values():
                 await stream.aclose()
             _learn(ready)
+            if not finished:
+                _tell_left(when_over, ready.recorder, running)
     except GlimpError:
         _ask_again(call)
         raise
@@ -116,6 +125,16 @@ def _learn(ready: Prepared) -> None:
         learn(ready.chain.steps)
     except Exception as error:
         _log.warning("policy %s: learn() raised %s", name_of(policy), type(error).__name__)
+
+
+def _tell_left(when_over: WhenOver | None, recorder: Recorder, running: list[Author]) -> None:
+    """Say what a call came to that was left, or failed. That must not hide why."""
+    if when_over is None:
+        return
+    try:
+        when_over(recorder.left(running), False)
+    except Exception as error:
+        _log.warning("what a call took is not told: it raised %s", type(error).__name__)
 
 
 def _ask_again(call: Call) -> None:

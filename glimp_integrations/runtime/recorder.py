@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from glimp_integrations.method.chain import Chain
@@ -12,6 +12,7 @@ from glimp_integrations.method.entropy import Estimator
 from glimp_integrations.method.policy import Author, Spent, Write
 from glimp_integrations.method.reply import Reply
 from glimp_integrations.method.steps import Step
+from glimp_integrations.method.tokens import count_of
 from glimp_integrations.output.constraints import Plan
 from glimp_integrations.output.tool_call_ids import new_ids
 from glimp_integrations.runtime.counters import Counters
@@ -129,6 +130,27 @@ class Recorder:
                 before = self._writing.get(step.author, (0.0, 0))
                 self._writing[step.author] = (before[0] + seconds, before[1] + tokens)
         return record
+
+    @property
+    def running(self) -> list[Author]:
+        """The models that have an open request."""
+        return [author for author, stream in self.streams.items() if stream.request.is_open]
+
+    def left(self, running: Collection[Author]) -> RoutedAnswer:
+        """The answer as it stands, of a call that ends before its end.
+
+        Args:
+            running: The models whose requests were open then. Those are closed by now, and where a
+                server had not told the length of a prompt, it is as long as the text before it.
+        """
+        for author in running:
+            request, counters = self.streams[author].request, self.streams[author].counters
+            if count_of(request.report.prompt_tokens) is None:
+                written = max(0, self.chain.tokens - request.arrivals.tokens)
+                prompt = (self.prompt_tokens or 0) + written
+                read = counters.usage.input_tokens + prompt
+                counters.usage = counters.usage.model_copy(update={"input_tokens": read})
+        return self.result()
 
     def result(self) -> RoutedAnswer:
         """The answer as it stands."""

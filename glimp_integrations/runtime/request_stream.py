@@ -206,12 +206,15 @@ class RequestStream:
         """
         tokens, self._tokens = self._tokens, None
         if tokens is not None:
-            with ignored(self.backend, "closing a stream"):
-                await tokens.aclose()
-            if not read_to_end:
-                # What the server has written ahead is thrown away.
-                self.counters.discarded += self.arrivals.uncounted(self.report.completion_tokens)
-            self.counters.add(self.report, self.arrivals.tokens)
+            try:
+                with ignored(self.backend, "closing a stream"):
+                    await tokens.aclose()
+            finally:  # also where the call is cancelled meanwhile
+                if not read_to_end:
+                    # What the server has written ahead is thrown away.
+                    total = self.report.completion_tokens
+                    self.counters.discarded += self.arrivals.uncounted(total)
+                self.counters.add(self.report, self.arrivals.tokens)
 
     async def prefill(self, context: Text) -> None:
         """Let the model read the text so far: a request for one token, which is thrown away.

@@ -63,8 +63,10 @@ class Completions:
         self, request: Request, chat: ChatRequest, asked: Asked, head: ReplyHead
     ) -> Response:
         trace = chat.wants_trace
-        result = await while_connected(request, result_of(self._conversations.events(asked)))
-        details(request.scope).update(_taken(asked))
+        try:
+            result = await while_connected(request, result_of(self._conversations.events(asked)))
+        finally:
+            details(request.scope).update(_taken(asked))
         return Response(
             completion(head, result, trace=trace),
             media_type="application/json",
@@ -88,6 +90,7 @@ class Completions:
             await while_connected(request, stream.begin())
         except BaseException:
             await stream.aclose()
+            log.update(_taken(asked))
             raise
         return StreamingResponse(
             _logged(stream.body(), asked, log),
@@ -151,13 +154,18 @@ async def _logged(
 
 
 def _taken(asked: Asked) -> dict[str, Any]:
-    """What a conversation took, for the log."""
+    """What a conversation took, for the log: kept tokens, and those of all requests."""
     result = asked.result
     if result is None:
         return {}
+    small, large = result.usage.small, result.usage.large
     return {
         "small_tokens": result.trace.tokens("small"),
         "large_tokens": result.trace.tokens("large"),
+        "small_input": small.input_tokens,
+        "small_output": small.output_tokens,
+        "large_input": large.input_tokens,
+        "large_output": large.output_tokens,
         "share": round(result.trace.large_share, 4),
         "cost": result.trace.cost,
         "steps": len(result.trace.steps),

@@ -6,17 +6,18 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from glimp_integrations.errors import GlimpError
 from glimp_integrations.openai_api.errors import ApiError, api_error, internal_error, shutting_down
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.router import GlimpRouter
+from glimp_integrations.runtime.call import WHEN_OVER, WhenOver
 from glimp_integrations.serve.keys import Client
 from glimp_integrations.serve.limits import Places
 from glimp_integrations.serve.metrics import LastHour, Metrics
-from glimp_integrations.trace.events import Event, Finished, StepDone, TextDelta, ToolCallDelta
+from glimp_integrations.trace.events import Event, Finished, TextDelta
 from glimp_integrations.trace.trace import RoutedAnswer
 
 __all__ = ["Asked", "Conversations"]
@@ -31,10 +32,7 @@ class Asked:
         messages: The conversation.
         output: What the reply has to be.
         changes: Routing settings of this call.
-        result: The result, when there is one.
-        spent: Tokens that the finished steps took, as far as they are known.
-        writing: Tokens of the step that is being written: pieces of text, which models send token
-            by token. What its request read and was thrown away is only known at the step's end.
+        result: What came of it, once it is over; also of a conversation that its client left.
     """
 
     client: Client
@@ -42,18 +40,6 @@ class Asked:
     output: OutputSpec
     changes: dict[str, Any]
     result: RoutedAnswer | None = None
-    spent: int = field(default=0, init=False)
-    writing: int = field(default=0, init=False)
-
-    def note(self, event: Event) -> None:
-        """Count what an event tells of."""
-        if isinstance(event, TextDelta | ToolCallDelta):
-            self.writing += 1
-        elif isinstance(event, StepDone):
-            step = event.record
-            self.spent += step.tokens + step.discarded_tokens
-            self.spent += (step.prefilled_tokens or 0) + (step.cached_tokens or 0)
-            self.writing = 0
 
 
 class Conversations:
@@ -83,14 +69,15 @@ class Conversations:
             ApiError: It failed.
         """
         async with self._running(asked):
-            events = self._router.astream(asked.messages, asked.output, **asked.changes)
+            before = WHEN_OVER.set(self._counting(asked))
+            try:
+                events = self._router.astream(asked.messages, asked.output, **asked.changes)
+            finally:
+                WHEN_OVER.reset(before)
             async with aclosing(events):
                 async for event in events:
-                    asked.note(event)
-                    if isinstance(event, TextDelta):
+                    if isinstance(event, TextDelta | Finished):
                         self.last_token = time.monotonic()
-                    elif isinstance(event, Finished):
-                        self._finished(asked, event.result)
                     yield event
 
     def close(self) -> None:
@@ -117,9 +104,6 @@ class Conversations:
         except ApiError:
             raise
         except GlimpError as error:
-            if isinstance(partial := error.partial, RoutedAnswer):
-                self._metrics.reply(partial.trace, partial.usage, complete=False)
-                asked.spent, asked.writing = partial.usage.total_tokens, 0
             raise api_error(error) from None
         except asyncio.CancelledError:
             if not self._ended:
@@ -130,12 +114,22 @@ class Conversations:
             raise internal_error(error, "a conversation was answered") from None
         finally:
             self._tasks.discard(task)
-            if asked.result is None:
-                asked.client.charge(asked.spent + asked.writing)
 
-    def _finished(self, asked: Asked, result: RoutedAnswer) -> None:
+    def _counting(self, asked: Asked) -> WhenOver:
+        """What the router tells of a conversation is counted, on this loop."""
+        here = asyncio.get_running_loop()
+
+        def over(result: RoutedAnswer, complete: bool) -> None:
+            if asyncio.get_running_loop() is here:
+                self._over(asked, result, complete)
+            else:
+                here.call_soon_threadsafe(self._over, asked, result, complete)
+
+        return over
+
+    def _over(self, asked: Asked, result: RoutedAnswer, complete: bool) -> None:
         asked.result = result
-        self.last_token = time.monotonic()
-        self._metrics.reply(result.trace, result.usage, complete=True)
-        self._last_hour.reply(result.trace)
+        self._metrics.reply(result.trace, result.usage, complete=complete)
+        if complete:
+            self._last_hour.reply(result.trace)
         asked.client.charge(result.usage.total_tokens)

@@ -102,7 +102,7 @@ class Metrics:
         self._queue.observe(seconds)
 
     def reply(self, trace: TraceData, usage: Usage, *, complete: bool) -> None:
-        """A conversation is over, or failed.
+        """A conversation is over, failed, or was left.
 
         Args:
             trace: Who wrote what.

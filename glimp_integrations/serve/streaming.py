@@ -14,6 +14,7 @@ from contextlib import aclosing, suppress
 from enum import Enum, auto
 from typing import Any, TypeVar
 
+import anyio
 from starlette.requests import Request
 
 from glimp_integrations.openai_api.errors import ApiError, shutting_down
@@ -134,7 +135,9 @@ class Stream:
     async def aclose(self) -> None:
         """Stop both models, and wait for it."""
         self._looking.cancel()
-        await _stopped(self._task)
+        # Starlette cancels the body of a client that is gone at each of its awaits.
+        with anyio.CancelScope(shield=True):
+            await _stopped(self._task)
 
     def _look(self) -> None:
         """Say that nothing has come for a while. One timer a stream, and not one a token."""

@@ -21,6 +21,8 @@ class Held(Listening):
         after: So many tokens of a stream come before it waits, at each further one.
 
     Attributes:
+        reports: What was reported of each stream.
+        stopping_seconds: How long it takes to stop.
         free: Set: nothing waits.
         waiting: How many streams wait.
         cancelled: How many were closed while they waited.
@@ -29,16 +31,21 @@ class Held(Listening):
     def __init__(self, *args: Any, after: int = 1, **options: Any) -> None:
         super().__init__(*args, **options)
         self._after = after
+        self.reports: list[Report] = []
+        self.stopping_seconds = 0.0
         self.free = threading.Event()
         self.waiting = self.cancelled = 0
 
     async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
+        self.reports.append(report)
         async with aclosing(super().generate(request, report)) as tokens:  # type: ignore[type-var]
             count = 0
             async for token in tokens:
+                if self._after == 0:
+                    await self._wait()
                 yield token
                 count += 1
-                if count >= self._after:
+                if count >= self._after > 0:
                     await self._wait()
 
     async def _wait(self) -> None:
@@ -47,6 +54,7 @@ class Held(Listening):
             while not self.free.is_set():
                 await asyncio.sleep(0.002)
         except asyncio.CancelledError:
+            await asyncio.sleep(self.stopping_seconds)
             self.cancelled += 1
             raise
         finally:
