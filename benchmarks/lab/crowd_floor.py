@@ -2,7 +2,8 @@
 
 A bare aiohttp client is told by the script who writes, so it decides nothing. It sends what
 strategy ``overlap`` sends, stops the streams that are not wanted any more, and reads each line as
-JSON, because a router has to see where a step ends. It checks nothing, measures no H, keeps no account.
+JSON, because a router has to see where a step ends. It checks nothing, measures no H, and keeps no
+account.
 """
 
 from __future__ import annotations
