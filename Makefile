@@ -38,7 +38,7 @@ DEMO := $(VENV)/.demo
 # The site needs neither torch nor a framework.
 DOCS := $(VENV)/.docs
 
-.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-endurance test-pythons test-clients package lock resolve bench-speed vllm litellm check docs docs-serve clean
+.PHONY: help demo test test-fast test-highest test-lowest test-slow test-faults test-endurance test-pythons test-clients package lock resolve bench-speed vllm litellm image check docs docs-serve clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -116,6 +116,13 @@ vllm: $(STAMP) ## Install the real vLLM beside it, serve the pair's weights and 
 
 litellm: $(STAMP) ## Install LiteLLM's proxy beside it, for the slow test of deploy/litellm
 	@$(BIN)/python tools/litellm_proxy.py
+
+# With Podman: `make image ENGINE=podman`.
+ENGINE ?= docker
+IMAGE := glimp-serve:$(shell sed -nE 's/^__version__ = "(.*)"$$/\1/p' glimp_integrations/_version.py)
+image: | $(BIN)/python ## Build the image of glimp serve, and say how large it is (ENGINE=docker)
+	$(ENGINE) build --file deploy/Dockerfile --tag $(IMAGE) .
+	$(ENGINE) save $(IMAGE) | $(BIN)/python tools/image_size.py
 
 check: $(STAMP) ## Lint, format, types and layers
 	$(BIN)/ruff check .
