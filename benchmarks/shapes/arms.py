@@ -191,6 +191,7 @@ class Pair:
         self._router = GlimpRouter(
             *self.backends.values(),
             threshold=-1.0,
+            route="always",
             think_tags=False,
             max_step_tokens=step,
             temperature=1.0,
