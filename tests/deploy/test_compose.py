@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,3 +155,39 @@ def test_compose(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mistake", MISTAKES, ids=str)
 def test_a_mistake_is_noticed(mistake: Mistake, tmp_path: Path) -> None:
     assert mistake.told in "\n".join(compose_problems(mistake.made(tmp_path), tmp_path))
+
+
+def compose() -> list[str] | None:
+    """The command of Docker Compose 2, if there is one; no engine is needed for what is asked."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, "version", "--short"], capture_output=True, text=True)
+            if done.returncode == 0 and done.stdout.lstrip("v").startswith("2."):
+                return command
+    return None
+
+
+@pytest.mark.skipif(compose() is None, reason="Docker Compose 2 is not installed")
+def test_docker_compose_reads_it_and_asks_for_what_is_secret(tmp_path: Path) -> None:
+    copy = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, copy)
+    folder = copy / "compose"
+    example = (folder / ".env.example").read_text(encoding="utf-8")
+
+    def config() -> subprocess.CompletedProcess[str]:
+        command = [*(compose() or ()), "config", "--format", "json"]
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    assert "copy .env.example to .env and give a" in config().stderr
+    (folder / ".env").write_text(example, encoding="utf-8")
+    assert "copy .env.example to .env and give a" in config().stderr
+    filled = re.sub(r"^(\w+)=$", r"\1=" + "k" * 24, example, flags=re.M)
+    (folder / ".env").write_text(filled, encoding="utf-8")
+    done = config()
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    assert services.keys() == read_yaml(folder / "compose.yaml")["services"].keys()
+    assert services["glimp"]["environment"]["GLIMP_SERVE_API_KEYS"] == "k" * 24
+    built = services["glimp"]["build"]
+    assert Path(built["context"]) / built["dockerfile"] == copy.parent / "deploy" / "Dockerfile"
