@@ -11,6 +11,13 @@ from glimp_integrations.backends import ScriptedBackend
 from glimp_integrations.backends.base import Message, Rendered, Report, Request, Token
 from glimp_integrations.backends.scripted import ScriptedToken
 
+ROUTED: dict[str, Any] = {"temperature": 0, "route": "always"}
+"""Settings of models that write the same in every call.
+
+By default calls are also written by the large model alone, to compare, once routed ones took a
+second in all: which ones, the machine's speed decides.
+"""
+
 OPENED = "<assistant>\n<think>\n"
 HERMES = "{% if tools %}<tool_call>{% endif %}"
 """A chat template that knows tools, of a family that writes calls in Hermes' tags."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, ThinkingBlock, ToolCallBlock
-from scripts import CALL, NOON, OPENED, demanded, of_own_accord, pair, tokens
+from scripts import CALL, NOON, OPENED, ROUTED, demanded, of_own_accord, pair, tokens
 
 from glimp_integrations import ConfigError, GlimpRouter, io_loop
 from glimp_integrations.backends import ScriptedBackend
@@ -143,7 +143,7 @@ async def everybody(make: Any, form: Any = None, options: Any = None) -> dict[st
     """The story of one script, by every way to ask; ``make`` gives fresh backends."""
     form = form or {}
     # One order of requests, whatever the machine is busy with.
-    options = {"temperature": 0, "strategy": "two_request", **(options or {})}
+    options = {**ROUTED, "strategy": "two_request", **(options or {})}
     chain = ChatGlimpRouter(**make(), **options).bind(**form)
     llm = GlimpRouterLLM(**make(), **options)
     ask, hi = [HumanMessage("hi")], [ChatMessage("hi")]

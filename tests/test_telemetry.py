@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from scripts import HERMES, OPENED, PARIS, THOUGHT, demanded, tokens
+from scripts import HERMES, OPENED, PARIS, ROUTED, THOUGHT, demanded, tokens
 
 from glimp_integrations import GlimpRouter, OutputSpec
 from glimp_integrations.backends import ScriptedBackend
@@ -164,7 +164,7 @@ class TestSpans:
 
     def test_calls_at_once_keep_their_steps(self, recorded):
         async def both() -> None:
-            one = GlimpRouter(**models(delay=0.003), temperature=0)
+            one = GlimpRouter(**models(delay=0.003), **ROUTED)
             await asyncio.gather(*(one.arun(f"q{i}") for i in range(6)))
 
         asyncio.run(both())

@@ -17,7 +17,7 @@ import pytest
 from llama_index.core.llms import ChatMessage
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from scripts import OPENED, SPOKEN, THOUGHT, tokens
+from scripts import OPENED, ROUTED, SPOKEN, THOUGHT, tokens
 from test_telemetry import CAPTURE, Recorded, models, recorded, router
 
 from glimp_integrations import GlimpRouter
@@ -169,7 +169,7 @@ class TestParents:
             assert all(s.context.trace_id == call.context.trace_id for s in recorded.steps(call))
 
     async def test_batches(self, recorded):
-        llm = ChatGlimpRouter(**models(), temperature=0)
+        llm = ChatGlimpRouter(**models(), **ROUTED)
         with recorded.tracer.start_as_current_span("sync") as one:
             llm.batch(["a", "b", "c"])
         with recorded.tracer.start_as_current_span("async") as two:

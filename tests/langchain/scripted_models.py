@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk
-from scripts import pair
+from scripts import ROUTED, pair
 
 from langchain_glimp import ChatGlimpRouter, GlimpRouterLLM
 
@@ -20,11 +20,11 @@ def chat(
 ) -> ChatGlimpRouter:
     """A chat model over two models of one script; ``of`` goes to the backends."""
     models = pair(*text, tags=tags, supports_schema=supports_schema, **(of or {}))
-    return ChatGlimpRouter(**models, temperature=0, **options)
+    return ChatGlimpRouter(**models, **ROUTED, **options)
 
 
 def text_model(*text: str, of: Any = None, **options: Any) -> GlimpRouterLLM:
-    return GlimpRouterLLM(**pair(*text, **(of or {})), temperature=0, **options)
+    return GlimpRouterLLM(**pair(*text, **(of or {})), **ROUTED, **options)
 
 
 def added(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:

@@ -54,7 +54,7 @@ def thinking_models() -> dict[str, ScriptedBackend]:
 
 
 def chat(**options: Any) -> ChatGlimpRouter:
-    return ChatGlimpRouter(**{**models(), **options})
+    return ChatGlimpRouter(**{**models(), "route": "always", **options})
 
 
 def test_reasoning_and_answer_have_their_places() -> None:
@@ -346,14 +346,14 @@ async def test_cancelling_a_task_stops_the_models() -> None:
 
 
 def test_the_text_class_returns_the_answer() -> None:
-    llm = GlimpRouterLLM(**models())
+    llm = GlimpRouterLLM(**models(), route="always")
     assert llm.invoke("hi") == "So three"
     assert "".join(llm.stream("hi")) == "So three"
     assert llm.batch(["a", "b"]) == ["So three", "So three"]
 
 
 async def test_the_text_class_is_natively_async() -> None:
-    llm = GlimpRouterLLM(**models())
+    llm = GlimpRouterLLM(**models(), route="always")
     assert await llm.ainvoke("hi") == "So three"
     assert "".join([text async for text in llm.astream("hi")]) == "So three"
     assert await llm.abatch(["a", "b"]) == ["So three", "So three"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from scripted_models import text_model
-from scripts import Listening, tokens
+from scripts import ROUTED, Listening, tokens
 
 from glimp_integrations import BackendError, io_loop
 from glimp_integrations.backends.base import Report, Request
@@ -85,7 +85,7 @@ class Fails(Listening):
 @pytest.mark.parametrize("method", ["abatch", "batch"])
 async def test_one_that_fails_takes_no_other_along(method: str) -> None:
     backend = Fails(tokens("Fine.", ""), generation_prompt="<assistant>\n")
-    llm = GlimpRouterLLM(small=backend, large=backend, temperature=0)
+    llm = GlimpRouterLLM(small=backend, large=backend, **ROUTED)
     answers = await replies(llm, method, return_exceptions=True)
     assert [type(a) for a in answers] == [str, str, BackendError, str, str, str]
     with pytest.raises(BackendError, match="broken"):

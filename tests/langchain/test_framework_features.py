@@ -28,6 +28,7 @@ from scripts import (
     CALL,
     PARIS,
     REASONING,
+    ROUTED,
     SPOKEN_TEXT,
     Listening,
     Turns,
@@ -698,7 +699,7 @@ def test_callbacks_hear_of_a_failure() -> None:
 
 async def test_many_calls_at_once_keep_apart() -> None:
     backend = Turns(of_own_accord(CALL), ["It is sunny."], name="both")
-    llm = ChatGlimpRouter(small=backend, large=backend, temperature=0).bind_tools([WEATHER])
+    llm = ChatGlimpRouter(small=backend, large=backend, **ROUTED).bind_tools([WEATHER])
     messages = await asyncio.gather(*(llm.ainvoke(f"q{n}") for n in range(8)))
     assert [called(message) for message in messages] == [[PARIS]] * 8
     assert len({message.tool_calls[0]["id"] for message in messages}) == 8

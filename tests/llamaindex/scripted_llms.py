@@ -11,7 +11,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.tools import FunctionTool
 from pydantic import Field
-from scripts import clock, get_weather, pair
+from scripts import ROUTED, clock, get_weather, pair
 
 from glimp_integrations.backends import ScriptedBackend
 from llamaindex_glimp import GlimpRouterLLM
@@ -43,7 +43,7 @@ def scripted(
 ) -> GlimpRouterLLM:
     """An LLM over two models of one script; ``of`` goes to the backends."""
     models = pair(*behind, tags=tags, supports_schema=supports_schema, **(of or {}))
-    return GlimpRouterLLM(**models, temperature=0, **options)
+    return GlimpRouterLLM(**models, **ROUTED, **options)
 
 
 def endless(**options: Any) -> GlimpRouterLLM:

@@ -8,7 +8,7 @@ import pytest
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ToolCallResult
 from llama_index.core.base.llms.types import ChatMessage
 from scripted_llms import AGENTS, HI, TOOLS, scripted
-from scripts import CALL, Turns, clock, of_own_accord
+from scripts import CALL, ROUTED, Turns, clock, of_own_accord
 
 from llamaindex_glimp import GlimpRouterLLM
 
@@ -29,7 +29,7 @@ def get_weather(city: str = "nowhere") -> str:
 
 def in_turns(*turns: list[str], **options: Any) -> GlimpRouterLLM:
     models = {name: Turns(*turns, name=name, supports_schema=False) for name in ("small", "large")}
-    return GlimpRouterLLM(**models, temperature=0, **options)
+    return GlimpRouterLLM(**models, **ROUTED, **options)
 
 
 @pytest.fixture(autouse=True)

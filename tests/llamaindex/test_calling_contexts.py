@@ -32,7 +32,7 @@ from scripted_llms import (
     scripted,
     thoughts,
 )
-from scripts import CALL, PARIS, REASONING, Turns, of_own_accord
+from scripts import CALL, PARIS, REASONING, ROUTED, Turns, of_own_accord
 
 from llamaindex_glimp import GlimpRouterLLM
 
@@ -190,7 +190,7 @@ def test_many_threads_share_an_llm() -> None:
 
 async def test_many_calls_at_once_keep_apart() -> None:
     backend = Turns(of_own_accord(CALL), ["Sunny."], name="both")
-    llm = GlimpRouterLLM(small=backend, large=backend, temperature=0)
+    llm = GlimpRouterLLM(small=backend, large=backend, **ROUTED)
     tools = [tool.metadata.to_openai_tool() for tool in TOOLS]
     result = await asyncio.gather(*(ask(WAYS[n % 4], llm, tools=tools) for n in range(12)))
     assert [calls(response.message) for response in result] == [[PARIS]] * 12

@@ -394,6 +394,7 @@ class TestOneDevice:
             small,
             large,
             temperature=0,
+            route="always",
             threshold=2.5,
             max_thinking_tokens=40,
             max_step_tokens=10,

@@ -43,8 +43,13 @@ def model(tokens: list[ScriptedToken] | None = None, **options: object) -> Scrip
 def router(
     small: ScriptedBackend | None = None, large: ScriptedBackend | None = None, **options: object
 ) -> GlimpRouter:
-    """A greedy router over two scripted models; by default both follow ``CHAIN``."""
+    """A greedy router over two scripted models; by default both follow ``CHAIN``.
+
+    It routes every call: by default the machine's speed decides which calls of a router are
+    written by the large model alone, to compare.
+    """
     options.setdefault("temperature", 0.0)
+    options.setdefault("route", "always")
     return GlimpRouter(small or model(name="S"), large or model(name="L"), **options)
 
 
