@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import socket
 import ssl
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +14,19 @@ import httpx
 import pytest
 from serve.conftest import QUESTION, Serve, servers
 from serve.held import held_pair, until
-from wire.tls import certificate
 
+from benchmarks.lab.nginx import NGINX, nginx
 from deploy.files import DEPLOY, Mistake, routes
 from glimp_integrations.serve.config import ServeConfig
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 FILE = "nginx/glimp.conf"
 _UNITS = {"k": 1024, "m": 1024**2}
 
 
-def whole(snippet: Path, folder: Path, head: str = "") -> Path:
+def whole(snippet: Path, folder: Path) -> Path:
     """A configuration of nginx that includes the snippet."""
     path = folder / "nginx.conf"
-    path.write_text(f"{head}events {{ }}\nhttp {{\n    include {snippet};\n}}\n", encoding="utf-8")
+    path.write_text(f"events {{ }}\nhttp {{\n    include {snippet};\n}}\n", encoding="utf-8")
     return path
 
 
@@ -102,43 +96,6 @@ def test_a_mistake_is_noticed(mistake: Mistake, tmp_path: Path) -> None:
     assert mistake.told in "\n".join(nginx_problems(mistake.made(tmp_path), tmp_path))
 
 
-@contextmanager
-def running(folder: Path, ports: list[int]) -> Iterator[str]:
-    """The real nginx with the recipe, addresses and certificate apart; its address."""
-    assert NGINX is not None
-    pem = certificate(folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    text = (DEPLOY / FILE).read_text(encoding="utf-8")
-    addresses = iter(ports)
-    text = re.sub(r"10\.0\.0\.\d+:8000", lambda _: f"127.0.0.1:{next(addresses)}", text)
-    text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;")
-    text = re.sub(r"/etc/nginx/tls/(cert|key)\.pem", str(pem), text)
-    snippet = folder / "glimp.conf"
-    snippet.write_text(text, encoding="utf-8")
-    head = f"daemon off;\nuser root;\npid {folder}/pid;\nerror_log stderr;\n"
-    path = whole(snippet, folder, head)
-    logs = f"    access_log {folder}/access.log;\n"
-    for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
-        logs += f"    {kind}_temp_path {folder}/{kind};\n"
-    path.write_text(path.read_text().replace("http {\n", f"http {{\n{logs}"), encoding="utf-8")
-    process = subprocess.Popen([NGINX, "-e", "stderr", "-c", str(path), "-p", str(folder)])
-    try:
-        until(lambda: _open(port) or process.poll() is not None)
-        assert process.poll() is None, "nginx did not start"
-        yield f"https://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _open(port: int) -> bool:
-    with socket.socket() as probe:
-        time.sleep(0.01)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def begin(response: httpx.Response) -> Iterator[str]:
     """The chunks of a stream. Whoever drops the iterator closes the connection."""
     return (line for line in response.iter_lines() if line.startswith("data: {"))
@@ -150,7 +107,10 @@ def replicas() -> Iterator[Serve]:
         yield start
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)")
+@pytest.mark.skipif(
+    NGINX is None or shutil.which("openssl") is None,
+    reason="nginx or openssl is not installed (Debian: nginx-light, openssl)",
+)
 def test_a_real_nginx_passes_tokens_on_as_they_come(replicas: Serve, tmp_path: Path) -> None:
     """The first tokens arrive while the model is held; a client that goes frees its replica."""
     models = [held_pair(), held_pair()]
@@ -161,9 +121,9 @@ def test_a_real_nginx_passes_tokens_on_as_they_come(replicas: Serve, tmp_path: P
     def running_at() -> list[int]:
         return [server.application.conversations.places.running for server in served]
 
-    with running(tmp_path, ports) as url:
-        context = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
-        with httpx.Client(verify=context, base_url=url, timeout=60) as client:
+    with nginx(tmp_path, ports) as proxy:
+        context = ssl.create_default_context(cafile=str(proxy.certificate))
+        with httpx.Client(verify=context, base_url=proxy.root, timeout=60) as client:
             assert client.get("/metrics").status_code == client.get("/status").status_code == 404
             with client.stream("POST", "/v1/chat/completions", json=body) as first:
                 began = begin(first)
