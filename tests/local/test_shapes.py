@@ -15,6 +15,7 @@ from benchmarks.shapes.__main__ import main
 from benchmarks.shapes.arms import AuthorsLoop, Drawn, Pair, draw_authors
 from benchmarks.shapes.models import PAIRS, make_model, make_tokenizer, word
 from glimp_integrations import StepStart
+from glimp_integrations.method import accounts
 from glimp_integrations.method.policy import Author, Glimpse, Glimpsed, Write
 
 CPU = torch.device("cpu")
@@ -141,6 +142,19 @@ def test_routed_text_and_the_authors_loop_follow_the_same_decisions(
     # last one that it wrote at the glimpse after it.
     assert read_kept["small"] == 20 + 2 * STEP + 2 + 1
     assert read_anew["small"] == 4 * 20 + (0 + 1 + 2 + 3) * STEP + 20 + (20 + 3 * STEP)
+
+
+def test_every_round_is_routed(
+    two_models: dict[Author, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a real card a few rounds take the second after which routers compare by default.
+    monkeypatch.setattr(accounts, "_NOTICED", -1.0)
+    pair = Pair(two_models, make_tokenizer(512), prompt_tokens=20, step=STEP, seed=1)
+    try:
+        traces = [pair.routed(AUTHORS)[1] for _ in range(3)]
+    finally:
+        pair.close()
+    assert [trace.route for trace in traces] == ["routed"] * 3
 
 
 def test_kept_caches_do_not_change_what_the_authors_loop_writes(
