@@ -10,9 +10,9 @@ unexport PYTHONDONTWRITEBYTECODE
 LOWEST := $(VENV)-lowest
 LOWEST_STAMP := $(LOWEST)/.installed
 # Deprecations are of versions to come, which the first environment has; old releases beside new
-# parts of their own warn of them.
+# parts of their own warn of them. Routers compare calls as early here as on the slowest machine.
 PYTEST_LOWEST := GLIMP_TEST_VERSIONS=lowest $(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning \
-	--hypothesis-profile few
+	--hypothesis-profile few --compare-at-once
 PYTEST_HIGHEST := GLIMP_TEST_VERSIONS=highest $(BIN)/python -m pytest
 # A process for each core runs what loads no large model. llama.cpp uses all cores itself, and what
 # measures time wants them: those tests run one after the other.
