@@ -272,6 +272,19 @@ class GlimpRouter:
 
         return io_loop.call(count)
 
+    def make_room(self, conversations: int) -> None:
+        """Give a context window to each of so many conversations at once.
+
+        This concerns GGUF files that llama.cpp runs in this process and that are not loaded yet, as
+        far as the memory reaches; see :func:`glimp_integrations.backends.room.make_room`. Yours,
+        given as backends, stay as you made them.
+        """
+        from glimp_integrations.backends.room import make_room
+
+        given = (self.settings.small, self.settings.large)
+        models = zip((self.small, self.large), given, strict=True)
+        make_room([own for own, model in models if not isinstance(model, Backend)], conversations)
+
     def close(self) -> None:
         """Release backends that were made from model strings. Never touches yours."""
         for backend in self._pair.owned:

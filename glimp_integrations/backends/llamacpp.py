@@ -6,16 +6,18 @@ import asyncio
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from glimp_integrations import forks, io_loop
-from glimp_integrations.backends.gguf import is_gguf
+from glimp_integrations.backends.gguf import cache_bytes, is_gguf
 from glimp_integrations.backends.http.openai import OpenAIBackend
 from glimp_integrations.backends.http.servers import LLAMA_CPP
 from glimp_integrations.errors import BackendError, ConfigError
+from glimp_integrations.weights.pairs import WORKING_BYTES
 
 __all__ = ["LlamaCppBackend"]
 
@@ -88,6 +90,7 @@ class LlamaCppBackend(OpenAIBackend):
             "ui": False,
             **(server_options or {}),
         }
+        self._room: dict[str, int] = {}
         self._threads = threads or _usable_cores()
         self._server: Any = None
         self._starting = forks.LoopLock()
@@ -104,6 +107,34 @@ class LlamaCppBackend(OpenAIBackend):
         # the I/O loop, so this list holds the last reference, and another thread clears it.
         servers, self._server, self._capabilities = [self._server], None, None
         await asyncio.to_thread(servers.clear)
+
+    def memory(self) -> tuple[int, int | None]:
+        """Bytes that it takes: without KV cache, and for the cache of one context window.
+
+        ``None``: nobody knows how large the cache is.
+        """
+        size, token = self._sizes()
+        fixed = size + WORKING_BYTES + (int(self._options["cache_ram_mib"]) << 20)
+        return fixed, None if token is None else token * int(self._options["n_ctx"])
+
+    def make_room(self, windows: int, slots: int) -> None:
+        """Load it with so many context windows, for so many conversations at a time.
+
+        One conversation has one window, as before. A model that is loaded stays as it is until it
+        is closed; where room was made before, the larger one counts.
+
+        Args:
+            windows: Context windows in the KV cache that all conversations share.
+            slots: Conversations that are decoded together.
+        """
+        wanted = {"n_ctx": windows * int(self._options["n_ctx"]), "n_parallel": slots}
+        self._room = {name: max(n, self._room.get(name, 0)) for name, n in wanted.items()}
+
+    def _sizes(self) -> tuple[int, int | None]:
+        """Bytes of the file, and of a token in the KV cache."""
+        if not self._path.is_file():
+            return 0, None  # which is said when it is loaded
+        return self._path.stat().st_size, cache_bytes(self._path)
 
     async def _locate(self) -> Path:
         """The path of the file. Subclasses may fetch the weights here."""
@@ -122,6 +153,13 @@ class LlamaCppBackend(OpenAIBackend):
                 io_loop.at_exit(self.aclose)
 
     def _serve(self, path: Path) -> Any:
+        if self._room:
+            # Whether a GPU has the memory, only it can tell.
+            with suppress(BackendError):
+                return self._load(path, {**self._options, **self._room})
+        return self._load(path, self._options)
+
+    def _load(self, path: Path, options: Mapping[str, Any]) -> Any:
         try:
             with forks.LOADING:
                 import xllamacpp
@@ -137,7 +175,7 @@ class LlamaCppBackend(OpenAIBackend):
         params.api_keys = [self._api_key().get_secret_value()]
         params.cpuparams.n_threads = self._threads
         params.cpuparams_batch.n_threads = self._threads
-        for option, value in self._options.items():
+        for option, value in options.items():
             if not hasattr(params, option):
                 raise ConfigError(f"server_options: xllamacpp has no option {option!r}")
             setattr(params, option, value)

@@ -32,6 +32,9 @@ class CatalogueModel(LlamaCppBackend):
         self._model = model
         self.partner: CatalogueModel | None = None
 
+    def _sizes(self) -> tuple[int, int | None]:
+        return self._model.file.size, self._model.cache_bytes  # known before it is fetched
+
     async def _locate(self) -> Path:
         waiting = [self]
         if self.partner is not None and self.partner._server is None:

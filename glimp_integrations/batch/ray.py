@@ -155,7 +155,7 @@ def _answers(plan: BatchPlan, source: Datasource) -> Iterator[tuple[bytes, int, 
         _Answers,
         batch_size=1,
         batch_format="pyarrow",
-        fn_constructor_args=(plan.settings, plan.model_name),
+        fn_constructor_args=(plan.settings, plan.model_name, plan.concurrency),
         compute=ActorPoolStrategy(
             size=plan.ray_actors,
             max_tasks_in_flight_per_actor=plan.concurrency,
@@ -174,8 +174,10 @@ def _answers(plan: BatchPlan, source: Datasource) -> Iterator[tuple[bytes, int, 
 class _Answers:
     """Lives in an actor, and answers from as many threads as requests run at a time."""
 
-    def __init__(self, settings: RoutingSettings, model_name: str) -> None:
-        self._answer = Answering(GlimpRouter(settings=settings), model_name)
+    def __init__(self, settings: RoutingSettings, model_name: str, concurrency: int) -> None:
+        router = GlimpRouter(settings=settings)
+        router.make_room(concurrency)
+        self._answer = Answering(router, model_name)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         (row,) = rows.to_pylist()

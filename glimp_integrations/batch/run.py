@@ -56,6 +56,8 @@ def run(
     made = GlimpRouter(settings=plan.settings) if router is None else None
     with made or nullcontext(router) as pair:
         assert pair is not None
+        if made is not None and plan.ray_address is None:
+            made.make_room(plan.concurrency)
         observer.doing("loading both models")
         pair.pair_info()
         manifest = manifest_of(plan, pair)

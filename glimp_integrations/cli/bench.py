@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from glimp_integrations.backends.base import Backend
+from glimp_integrations.backends.room import make_room
 from glimp_integrations.bench import BenchPlan, Store, load_task, parse_arms, run
 from glimp_integrations.bench.progress import Bars
 from glimp_integrations.bench.run import manifest_of
@@ -126,35 +127,31 @@ def _models(
         from glimp_integrations.weights.pairs import BUNDLED, find_pair
 
         chosen = find_pair(settings.pair or BUNDLED.name)
-        opened = [_of_pair(chosen, model, concurrency) for model in chosen.models]
+        opened = [_of_pair(chosen, model) for model in chosen.models]
+        make_room(opened, concurrency)
         advised = {name: getattr(settings, name, None) for name in chosen.sampling}
         known = {name: value for name, value in advised.items() if value is not None}
         return (opened[0], opened[1]), known, opened
     for place, model in enumerate(models):
         if isinstance(model, str) and model.startswith("llamacpp:"):
             path = Path(os.path.expanduser(model.removeprefix("llamacpp:")))
-            models[place] = _gguf(path, None, 8192, concurrency)
+            models[place] = _gguf(path, None, 8192)
             opened.append(models[place])
+    make_room(opened, concurrency)
     return (models[0], models[1]), {}, opened
 
 
-def _of_pair(pair: ModelPair, model: PairModel, concurrency: int) -> Backend:
+def _of_pair(pair: ModelPair, model: PairModel) -> Backend:
     from glimp_integrations.weights import ensure
 
     path = ensure(model.file, command=pair.pull_command)
-    return _gguf(path, model.file.name, pair.context_window, concurrency)
+    return _gguf(path, model.file.name, pair.context_window)
 
 
-def _gguf(path: Path, name: str | None, context_window: int, concurrency: int) -> Backend:
+def _gguf(path: Path, name: str | None, context_window: int) -> Backend:
     from glimp_integrations.backends.llamacpp import LlamaCppBackend
 
-    return LlamaCppBackend(
-        path,
-        name=name,
-        prompt_cache_mib=0,
-        parallel=concurrency,
-        context_window=context_window * concurrency,
-    )
+    return LlamaCppBackend(path, name=name, prompt_cache_mib=0, context_window=context_window)
 
 
 def _numbers(text: str) -> list[float]:

@@ -69,7 +69,10 @@ class Application:
         self.config = config
         self._keys = config.make_keys()
         self._owned = router is None
-        self.router = GlimpRouter(settings=config.settings()) if router is None else router
+        if router is None:
+            router = GlimpRouter(settings=config.settings())
+            router.make_room(config.max_running)
+        self.router = router
         self._allowed = config.allowed(self.router.settings)
         places = Places(config.max_running, config.max_waiting, config.queue_seconds)
         self._metrics, self._last_hour = Metrics(places), LastHour()

@@ -13,9 +13,9 @@ from types import MappingProxyType
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.weights.catalog import LARGE, SMALL, WeightFile
 
-__all__ = ["BUNDLED", "PAIRS", "ModelPair", "PairModel", "find_pair"]
+__all__ = ["BUNDLED", "PAIRS", "WORKING_BYTES", "ModelPair", "PairModel", "find_pair"]
 
-_WORKING_BYTES = 512 << 20
+WORKING_BYTES = 512 << 20
 """For each model, besides weights and KV cache: llama.cpp's buffers. With the bundled pair, 0.5 GB
 each were measured after a prompt of 3,000 tokens. Up to as much again comes in time, for prompts of
 earlier conversations (``prompt_cache_mib``)."""
@@ -78,7 +78,7 @@ class ModelPair:
 
     def memory_of(self, model: PairModel) -> int:
         """Bytes of memory that one of its models takes: weights, KV cache, working memory."""
-        return model.file.size + self.context_window * model.cache_bytes + _WORKING_BYTES
+        return model.file.size + self.context_window * model.cache_bytes + WORKING_BYTES
 
     @property
     def pull_command(self) -> str:

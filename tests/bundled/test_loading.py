@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Any
 
 import openai
@@ -15,8 +16,10 @@ from glimp_integrations.backends import LlamaCppBackend, OpenAIBackend
 from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.backends.http import check_chat
 from glimp_integrations.backends.http.replies import BusySlot, TokenIds
+from glimp_integrations.backends.room import make_room
 from glimp_integrations.conversation.messages import check_messages
 from glimp_integrations.conversation.prompt import build
+from glimp_integrations.errors import BackendError
 from glimp_integrations.trace.events import Event, to_dict
 from glimp_integrations.weights import SMALL, ensure
 from langchain_glimp import ChatGlimpRouter, GlimpRouterLLM
@@ -215,3 +218,32 @@ def _control_tokens(small: LlamaCppBackend, text: str) -> int:
         "tokens"
     ]
     return sum(token in (*plain, *start) for token in tokens)
+
+
+@pytest.mark.parametrize("room", [False, True])
+def test_conversations_at_once_need_a_window_each(room: bool) -> None:
+    model = LlamaCppBackend(ensure(SMALL), context_window=256)
+    if room:
+        make_room([model], 4)
+
+    async def ended(number: int) -> str | None:
+        request = Request(f"{number}: The numbers to 100: 1, 2, 3,", 200, temperature=0)
+        report = Report()
+        try:
+            async with aclosing(model.generate(request, report)) as tokens:
+                async for _ in tokens:
+                    pass
+        except BackendError as error:
+            return "too long" if error.context_full else str(error)
+        return report.ended
+
+    async def all_at_once() -> list[str | None]:
+        await model.capabilities()
+        return await asyncio.gather(*map(ended, range(4)))
+
+    try:
+        found = io_loop.call(all_at_once)
+    finally:
+        model.close()
+    assert (found == ["length"] * 4) == room, found
+    assert model.context_window == 256

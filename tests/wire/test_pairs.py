@@ -172,12 +172,15 @@ def test_a_pair_that_does_not_fit_here_may_be_fetched_all_the_same(
 # -- other commands --------------------------------------------------------------------------
 
 
-def test_a_bench_takes_the_pair_with_its_sampling_and_keeps_no_prompts(hub: FakeHub) -> None:
+def test_a_bench_takes_the_pair_with_its_sampling_and_keeps_no_prompts(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda: None)
     models, advised, opened = cli_bench._models(None, None, "little+big", 3)
     assert [model.name for model in models] == ["Little-Q4_K_M", "Big-Q4_K_M"]
     assert list(models) == opened and advised == {"temperature": 0.7}
     for model in opened:
-        assert model._options["n_ctx"] == 3 * 16_384
+        assert model._room["n_ctx"] == 3 * 16_384
         assert model._options["cache_ram_mib"] == 0
     bundled, advised, _ = cli_bench._models("hf:a", "hf:b", None, 1)
     assert (bundled, advised) == (("hf:a", "hf:b"), {})
