@@ -30,7 +30,7 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,15 +80,16 @@ def main() -> None:
     speeds, rows = [], []
     with Progress(console=console) as progress:
         task = progress.add_task("problems", total=options.n)
-        for number, item in enumerate(problems):
-            if number % CALIBRATE_EVERY == 0:
-                progress.update(task, description="measuring speed")
-                speeds.append(router.measure())
-                router.speed = None  # chosen as for a user who never measured
-            progress.update(task, description=f"problem {number + 1}")
-            question = f"{item['question']} Think step by step."
-            rows.append(one(router, question, backwards=bool(number % 2)))
-            progress.advance(task)
+        with suppress(KeyboardInterrupt):  # Ctrl-C: the figures of the problems so far
+            for number, item in enumerate(problems):
+                if number % CALIBRATE_EVERY == 0:
+                    progress.update(task, description="measuring speed")
+                    speeds.append(router.measure())
+                    router.speed = None  # chosen as for a user who never measured
+                progress.update(task, description=f"problem {number + 1}")
+                question = f"{item['question']} Think step by step."
+                rows.append(one(router, question, backwards=bool(number % 2)))
+                progress.advance(task)
         speeds.append(router.measure())
         router.speed = None
     speed = median(speeds)
@@ -114,7 +115,7 @@ def main() -> None:
         f"ms per token, small and large: written {one_by_one[0]:.1f} and {one_by_one[1]:.1f}, "
         f"read {read[0]:.1f} and {read[1]:.1f}, log-probabilities {1000 * speed.logprobs:.2f}; "
         f"spread of the small model's {spread(speeds):.0%}\n"
-        f"gsm_symbolic seed {options.seed}, n {options.n}, greedy, threshold {options.threshold} "
+        f"gsm_symbolic seed {options.seed}, n {len(rows)}, greedy, threshold {options.threshold} "
         f"nats; {SMALL.model} / {LARGE.model} Q4_K_M, llama.cpp; {platform.machine()}, "
         f"{len(os.sched_getaffinity(0))} cores"
     )
