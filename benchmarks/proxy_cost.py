@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import ssl
 import statistics
 import tempfile
@@ -22,18 +21,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.lab.crowd_arms import count, model_options, routing_options
-from benchmarks.lab.descriptors import enough
 from benchmarks.lab.nginx import Nginx, nginx
+from benchmarks.lab.rounds import options_of, show
 from benchmarks.lab.run import servers
 from benchmarks.lab.script import Script, made_up
 from benchmarks.lab.serving import ServeProcess
@@ -181,30 +177,8 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 64])
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--answer-tokens", type=int, default=40)
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
-    if min(options.rounds, options.steps, options.answer_tokens, *options.at_once) < 1:
-        parser.error("rounds, steps, tokens and conversations are whole numbers above 0")
-    enough(max(options.at_once))
-    todo = [(setting, number) for setting in options.settings for number in options.at_once]
-    rows = []
-    console = Console(width=120)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=len(todo) * options.rounds)
-        for setting, number in todo:
-            done = partial(progress.advance, task)
-            rows.append(asyncio.run(measure(setting, number, options, done)))
-    console.print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    parser = options_of(__doc__, SETTINGS, at_once=[1, 64])
+    show(parser, measure, table, width=120)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections import defaultdict
@@ -24,19 +23,16 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.lab.crowd_arms import count, model_options, routing_options
 from benchmarks.lab.crowd_cells import question
 from benchmarks.lab.crowd_measure import Peak, cpu_of
-from benchmarks.lab.descriptors import enough
 from benchmarks.lab.loops import LOOPS
+from benchmarks.lab.rounds import options_of, show
 from benchmarks.lab.run import Setting, servers
 from benchmarks.lab.script import Script, made_up
 from benchmarks.lab.server import Costs
@@ -212,34 +208,12 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--answer-tokens", type=int, default=40)
+    parser = options_of(__doc__, SETTINGS, at_once=[1, 16])
     parser.add_argument("--strategy", default="auto", help="of both arms (default: auto)")
     parser.add_argument(
         "--loops", choices=LOOPS, default="plain", help="of the server; see benchmarks.lab.loops"
     )
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
-    if min(options.rounds, options.steps, options.answer_tokens, *options.at_once) < 1:
-        parser.error("rounds, steps, tokens and conversations are whole numbers above 0")
-    enough(max(options.at_once))
-    todo = [(setting, number) for setting in options.settings for number in options.at_once]
-    rows = []
-    console = Console(width=150)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=len(todo) * options.rounds)
-        for setting, number in todo:
-            done = partial(progress.advance, task)
-            rows.append(asyncio.run(measure(setting, number, options, done)))
-    console.print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    show(parser, measure, table, width=150)
 
 
 if __name__ == "__main__":
