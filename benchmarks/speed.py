@@ -15,9 +15,10 @@ answer is another text (two nearly equal tokens, added up in another order) is l
 
 Before each, both servers read another conversation, so that no arm finds the text of another in
 their caches. *In the servers* is what their own timings come to: reading and writing, without what
-lies between the requests. rho is the measured time over the ideal: the tokens each model wrote and
-had to read, at the price measured in the same run (``glimp_integrations.runtime.speed``, the median
-of several).
+lies between the requests. The client's processor time is what both models wait for where they
+compute on all cores. rho is the measured time over the ideal: the tokens each model wrote and had
+to read, at the price measured in the same run (``glimp_integrations.runtime.speed``, the median of
+several).
 """
 
 from __future__ import annotations
@@ -149,11 +150,25 @@ def one(router: GlimpRouter, question: str, *, backwards: bool) -> dict[str, Any
 def routed(router: GlimpRouter, question: str, before: Trace) -> dict[str, Any]:
     """What a user gets; ``same``: it came to the same text as before."""
     with told() as seconds:
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), spent_on_streams()
         trace = router.run(question).trace
-        whole = time.perf_counter() - started
+        whole, spent = time.perf_counter() - started, spent_on_streams() - spent
     same = [step.text for step in trace.steps] == [step.text for step in before.steps]
-    return {"routed": whole, "routed_servers": sum(seconds.values()), "same": same}
+    return {
+        "routed": whole,
+        "routed_servers": sum(seconds.values()),
+        "routed_client": spent,
+        "same": same,
+    }
+
+
+def spent_on_streams() -> float:
+    """Processor seconds that this process has taken for streams so far; its models' are apart."""
+
+    async def so_far() -> float:
+        return time.thread_time()
+
+    return io_loop.call(so_far)
 
 
 @contextmanager
@@ -229,7 +244,7 @@ def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, 
     for client in clients.values():
         client.models.list()
     text, tokens, servers = "", 0, 0.0
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), time.thread_time()
     for step in trace.steps:
         if step.entropy is not None:
             glimpse = clients["small"].completions.create(
@@ -250,10 +265,11 @@ def two_requests(router: GlimpRouter, question: str, trace: Trace) -> dict[str, 
         tokens += reply.usage.completion_tokens if reply.usage else 0
         servers += in_servers((reply.model_extra or {})["timings"])
         text += step.text
-    seconds = time.perf_counter() - started
+    seconds, spent = time.perf_counter() - started, time.thread_time() - spent
     for client in clients.values():
         client.close()
     return {
+        "two_requests_client": spent,
         "two_requests": seconds,
         "two_requests_tokens": tokens,
         "two_requests_servers": servers,
@@ -293,6 +309,11 @@ def table(rows: list[dict[str, Any]]) -> Table:
         (
             "of them in the servers: routed / two requests",
             f"{total('routed_servers'):.1f} / {total('two_requests_servers'):.1f}",
+        ),
+        (
+            "client's processor ms per token: routed / two requests",
+            f"{1000 * total('routed_client') / tokens:.2f} / "
+            f"{1000 * total('two_requests_client') / total('two_requests_tokens'):.2f}",
         ),
         ("rho routed", f"{total('routed') / total('ideal'):.3f}"),
         ("rho two requests", f"{total('two_requests') / total('ideal'):.3f}"),
