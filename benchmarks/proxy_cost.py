@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ssl
 import statistics
 import tempfile
 from collections import defaultdict
@@ -23,16 +22,17 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from rich.table import Table
 
 from benchmarks.lab.crowd_arms import count, model_options, routing_options
 from benchmarks.lab.nginx import Nginx, nginx
-from benchmarks.lab.rounds import options_of, show
+from benchmarks.lab.rounds import medians, options_of, show
 from benchmarks.lab.run import servers
 from benchmarks.lab.script import Script, made_up
-from benchmarks.lab.serving import ServeProcess
+from benchmarks.lab.serving import ServeProcess, bare_session
 from benchmarks.serve_overhead import SETTINGS, by_serve
 
 ARMS = ("direct", "nginx")
@@ -118,18 +118,13 @@ async def measure(
         tempfile.TemporaryDirectory() as folder,
         servers(SETTINGS[setting], scripts) as models,
         replicas(*models, at_once) as served,
-        nginx(Path(folder), [int(one.url.split(":")[2].split("/")[0]) for one in served]) as proxy,
+        nginx(Path(folder), [urlsplit(one.url).port or 0 for one in served]) as proxy,
     ):
-        trusted = ssl.create_default_context(cafile=str(proxy.certificate))
         urls = {
             "direct": lambda chain: served[chain % REPLICAS].url,
             "nginx": lambda chain: f"{proxy.root}/v1",
         }
-        async with aiohttp.ClientSession(
-            # As benchmarks.lab.serving.bare_session, which knows no certificate.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2, ssl=trusted),
-            timeout=aiohttp.ClientTimeout(total=None),
-        ) as session:
+        async with bare_session(proxy.certificate) as session:
             for url in (*(one.url for one in served), f"{proxy.root}/v1"):
                 await by_serve(session, url, 0)
             begin = 1
@@ -139,18 +134,11 @@ async def measure(
                     begin += at_once
                     turns[arm].append(await turn(urls[arm], session, scripts, chains, proxy))
                 advance()
-    medians = {
-        arm: {
-            name: statistics.median(asdict(one)[name] for one in turns[arm])
-            for name in ("first", "token")
-        }
-        for arm in ARMS
-    }
     cpu, tokens = (sum(getattr(one, name) for one in turns["nginx"]) for name in ("cpu", "tokens"))
     return {
         "setting": setting,
         "at_once": at_once,
-        "medians": medians,
+        "medians": medians(turns, "first", "token"),
         "cpu": 1000 * cpu / tokens,
         "turns": {arm: [asdict(one) for one in turns[arm]] for arm in ARMS},
     }

@@ -32,7 +32,7 @@ from benchmarks.lab.crowd_arms import count, model_options, routing_options
 from benchmarks.lab.crowd_cells import question
 from benchmarks.lab.crowd_measure import Peak, cpu_of
 from benchmarks.lab.loops import LOOPS
-from benchmarks.lab.rounds import options_of, show
+from benchmarks.lab.rounds import medians, options_of, show
 from benchmarks.lab.run import Setting, servers
 from benchmarks.lab.script import Script, made_up
 from benchmarks.lab.server import Costs
@@ -161,19 +161,12 @@ async def measure(
                         turns[arm].append(one)
                         loaded = max(loaded, most) if arm == "serve" else loaded
                     advance()
-    medians = {
-        arm: {
-            name: statistics.median(asdict(one)[name] for one in turns[arm])
-            for name in ("first", "token", "cpu")
-        }
-        for arm in ARMS
-    }
     return {
         "setting": setting,
         "at_once": at_once,
         "idle_rss": idle,
         "loaded_rss": loaded,
-        "medians": medians,
+        "medians": medians(turns, "first", "token", "cpu"),
         "turns": {arm: [asdict(one) for one in turns[arm]] for arm in ARMS},
     }
 

@@ -18,11 +18,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from benchmarks.lab.crowd_cells import Arm, Reply, Run, Started, Work, question
-from benchmarks.lab.crowd_floor import talk
+from benchmarks.lab.crowd_floor import prompt_of, steps_of, talk
 from benchmarks.lab.loops import Loops, choose
 from benchmarks.lab.loops import run as run_on
-from benchmarks.lab.run import TEMPLATE, THRESHOLD, _starts
-from benchmarks.lab.script import OPENED, Script
+from benchmarks.lab.run import TEMPLATE, THRESHOLD
+from benchmarks.lab.script import Script
 from benchmarks.lab.serving import ServeProcess, bare_session
 
 __all__ = ["ARMS", "BY_DEFAULT", "count", "model_options", "routing_options"]
@@ -36,12 +36,8 @@ def count(script: Script) -> int:
 def _shares(script: Script) -> tuple[int, int]:
     """How many tokens the small and the large model write."""
     counts = {"small": 0, "large": 0}
-    author, starts = "small", _starts(script)
-    for place, (token, entropy) in enumerate(zip(script.tokens, script.entropies, strict=True)):
-        if place in starts:
-            hard = entropy > THRESHOLD or starts[place] == "answer"
-            author = "large" if hard else "small"
-        counts[author] += bool(token)
+    for author, tokens in steps_of(script):
+        counts[author] += tokens
     return counts["small"], counts["large"]
 
 
@@ -184,7 +180,7 @@ def _own(
 
     async def talk(stream: Stream, chain: int) -> Reply:
         started, seen = time.perf_counter(), 0
-        prompt = f"<|im_start|>user\n{question(chain)}<|im_end|>\n{OPENED}"
+        prompt = prompt_of(chain)
         small, large = _shares(work.scripts[chain])
         for name, url, most in (("small", work.small, small), ("large", work.large, large)):
             body = {"model": name, "prompt": prompt, "max_tokens": most, "temperature": 0}

@@ -19,7 +19,7 @@ from benchmarks.lab.crowd_cells import Reply, Work, question
 from benchmarks.lab.run import THRESHOLD, _starts
 from benchmarks.lab.script import OPENED, Script
 
-__all__ = ["talk"]
+__all__ = ["prompt_of", "steps_of", "talk"]
 
 _LINE = b"data: {"
 
@@ -57,7 +57,12 @@ class _Stream:
             self._answer = None
 
 
-def _steps(script: Script) -> Iterator[tuple[str, int]]:
+def prompt_of(chain: int) -> str:
+    """The rendered question of a conversation, with thinking opened."""
+    return f"<|im_start|>user\n{question(chain)}<|im_end|>\n{OPENED}"
+
+
+def steps_of(script: Script) -> Iterator[tuple[str, int]]:
     """Who writes each step, and its number of tokens."""
     starts = _starts(script)
     places = [*sorted(starts), len(script.tokens)]
@@ -72,9 +77,9 @@ async def talk(session: aiohttp.ClientSession, work: Work, chain: int) -> Reply:
     small, large = (
         _Stream(session, url, name) for name, url in (("small", work.small), ("large", work.large))
     )
-    text = f"<|im_start|>user\n{question(chain)}<|im_end|>\n{OPENED}"
+    text = prompt_of(chain)
     begin = len(text)
-    for author, count in _steps(work.scripts[chain]):
+    for author, count in steps_of(work.scripts[chain]):
         glimpsed = "" if text.endswith("</think>") else await small.next(text)
         if author == "large":
             small.close()

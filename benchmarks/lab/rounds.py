@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping
+import statistics
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.lab.descriptors import enough
 
-__all__ = ["options_of", "show"]
+__all__ = ["medians", "options_of", "show"]
 
 Row = dict[str, Any]
 Measure = Callable[[str, int, argparse.Namespace, Callable[[], None]], Coroutine[Any, Any, Row]]
@@ -36,6 +37,14 @@ def options_of(
     parser.add_argument("--answer-tokens", type=int, default=40)
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser
+
+
+def medians(turns: Mapping[str, Sequence[Any]], *names: str) -> dict[str, dict[str, float]]:
+    """The medians of these figures of each arm's turns."""
+    return {
+        arm: {name: statistics.median(getattr(one, name) for one in own) for name in names}
+        for arm, own in turns.items()
+    }
 
 
 def show(

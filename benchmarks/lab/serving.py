@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -97,12 +98,17 @@ class ServeProcess:
 
 
 @asynccontextmanager
-async def bare_session() -> AsyncIterator[aiohttp.ClientSession]:
-    """An aiohttp client without limits."""
+async def bare_session(trusted: Path | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+    """An aiohttp client without limits.
+
+    Args:
+        trusted: A file with the certificates it trusts; ``None``: the usual ones.
+    """
+    tls = True if trusted is None else ssl.create_default_context(cafile=str(trusted))
     async with aiohttp.ClientSession(
         # uvicorn closes connections that were idle for 5 seconds, and a request that crosses this
         # fails.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2, ssl=tls),
         timeout=aiohttp.ClientTimeout(total=None),
     ) as session:
         yield session
