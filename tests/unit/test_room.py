@@ -2,80 +2,24 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_headers import GIB, TOKEN, gguf, plenty, room
 
 from glimp_integrations import GlimpRouter
-from glimp_integrations.backends import LlamaCppBackend, ScriptedBackend, model_strings
+from glimp_integrations.backends import LlamaCppBackend, ScriptedBackend
 from glimp_integrations.backends.gguf import cache_bytes
 from glimp_integrations.backends.room import make_room
-from glimp_integrations.batch import BatchPlan
-from glimp_integrations.batch import run as run_batch
 from glimp_integrations.cli import bench as cli_bench
 from glimp_integrations.errors import BackendError
-from glimp_integrations.serve.app import Application
-from glimp_integrations.serve.config import ServeConfig
 from glimp_integrations.weights import memory
-from glimp_integrations.weights.pairs import BUNDLED, WORKING_BYTES
+from glimp_integrations.weights.pairs import WORKING_BYTES
 
-GIB = 1 << 30
-LAYERS, HEADS, LENGTH = 4, 2, 64
-TOKEN = LAYERS * HEADS * (LENGTH + LENGTH) * 2
 WINDOW = 8192 * TOKEN
 
-
-def gguf(path: Path, **changes: Any) -> Path:
-    """A file that has a header and nothing else; lists are of whole numbers."""
-    fields = {
-        "general.architecture": "toy",
-        "general.tags": ["a", "b"],
-        "toy.rope.freq_base": 10000.0,
-        "toy.block_count": LAYERS,
-        "toy.embedding_length": 8 * LENGTH,
-        "toy.attention.head_count": 8,
-        "toy.attention.head_count_kv": HEADS,
-        **{name.replace("__", "."): value for name, value in changes.items()},
-        "tokenizer.ggml.tokens": ["never read"],
-    }
-    fields = {name: value for name, value in fields.items() if value is not None}
-    data = struct.pack("<4sIQQ", b"GGUF", 3, 0, len(fields))
-    for name, value in fields.items():
-        data += text(name) + valued(value)
-    path.write_bytes(data)
-    return path
-
-
-def text(value: str) -> bytes:
-    return struct.pack("<Q", len(value)) + value.encode()
-
-
-def valued(value: Any) -> bytes:
-    if isinstance(value, str):
-        return struct.pack("<I", 8) + text(value)
-    if isinstance(value, float):
-        return struct.pack("<If", 6, value)
-    if isinstance(value, int):
-        return struct.pack("<II", 4, value)
-    kind = 8 if isinstance(value[0], str) else 4
-    items = [text(item) if kind == 8 else struct.pack("<I", item) for item in value]
-    return struct.pack("<IIQ", 9, kind, len(items)) + b"".join(items)
-
-
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(model_strings, "_backends", {})
-    monkeypatch.setattr(memory, "free_memory", lambda: 1000 * GIB)
-    model_strings.catalogue_models.cache_clear()
-    yield
-    model_strings.catalogue_models.cache_clear()
-
-
-def room(model: Any) -> tuple[int, int]:
-    return model._room["n_ctx"], model._room["n_parallel"]
+pytestmark = pytest.mark.usefixtures(plenty.__name__)
 
 
 @pytest.mark.parametrize(
@@ -153,32 +97,6 @@ def test_what_a_gpu_has_no_room_for_is_loaded_as_before(
     monkeypatch.setattr(model, "_load", load)
     assert model._serve(tmp_path) == "server"
     assert tried == [(16 * 8192, 16), (8192, 4)]
-
-
-def test_serve_and_batch_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"llamacpp:{gguf(tmp_path / 'a.gguf')}"
-    config = ServeConfig.load(routing={"small": name, "large": name}, max_running=6, access_log="")
-    assert room(Application(config).router.small) == (6 * 8192, 6)
-    bundled = Application(ServeConfig.load(max_running=3, access_log="")).router
-    assert room(bundled.large) == (3 * BUNDLED.context_window, 3)
-
-    seen: list[tuple[int, int]] = []
-
-    def stop(router: GlimpRouter) -> None:
-        seen.append(room(router.small))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(GlimpRouter, "pair_info", stop)
-    monkeypatch.setattr(model_strings, "_backends", {})
-    requests = tmp_path / "in.jsonl"
-    body = '{"model": "glimp", "messages": [{"role": "user", "content": "hi"}]}'
-    requests.write_text(
-        '{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": ' + body + "}"
-    )
-    settings = GlimpRouter(name, name).settings
-    with pytest.raises(KeyboardInterrupt):
-        run_batch(BatchPlan(requests, tmp_path / "out.jsonl", settings, concurrency=5))
-    assert seen == [(5 * 8192, 5)]
 
 
 def test_bench_makes_room_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
