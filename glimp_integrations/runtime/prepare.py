@@ -113,6 +113,8 @@ async def prepare(call: Call, speed: PairSpeed | None) -> Prepared:
         strategy = glimpse_alone(asked_for, call.small)
     else:
         strategy = choose(asked_for, call.small, call.large, small, large, speed)
+    if only is not None:
+        strategy = strategy[0], f"the {only} model writes alone"
     _check_prefix_cache(settings, small, large)
     draft = None if only is not None else _draft(call, answers)
     tags = _think_tags(settings, answers)

@@ -342,6 +342,7 @@ class TestRouter:
         assert results[0].trace.route_reason == "not enough calls of this kind to compare"
         learning = one.run("q")
         assert learning.trace.route == "large_alone"
+        assert learning.trace.strategy_reason == "the large model writes alone"
         assert [one.run("q").trace.route for _ in range(3)] == ["routed", "large_alone", "routed"]
         touched = one.small.touched
         assert touched > 0
