@@ -53,7 +53,8 @@ def calibrate(
         precision: The largest acceptable half width of the share's 95 % interval.
         runs: A file (JSON lines) that keeps H of every finished prompt. An interrupted calibration
             goes on from there, and one that had too few prompts needs only the new ones.
-        concurrency: How many prompts are answered at the same time.
+        concurrency: How many prompts are answered at the same time. GGUF files in this process get
+            room for so many, if they are not loaded yet.
         progress: See :data:`Progress`.
 
     Raises:
@@ -62,6 +63,7 @@ def calibrate(
         BackendError: A model failed.
     """
     _check(router, prompts, large_share, precision)
+    router.make_room(concurrency)
     rounds = _Rounds(router, concurrency, _RunsFile(None if runs is None else Path(runs)), progress)
     first = rounds.run("first threshold", float(router.settings.threshold), prompts)
     guess, _ = _fit(first, large_share, precision)

@@ -12,6 +12,7 @@ from glimp_integrations import GlimpRouter
 from glimp_integrations.backends import LlamaCppBackend, ScriptedBackend
 from glimp_integrations.backends.gguf import cache_bytes
 from glimp_integrations.backends.room import make_room
+from glimp_integrations.calibration.fit import calibrate
 from glimp_integrations.cli import bench as cli_bench
 from glimp_integrations.errors import BackendError
 from glimp_integrations.weights import memory
@@ -107,6 +108,20 @@ def test_bench_makes_room_the_same_way(tmp_path: Path, monkeypatch: pytest.Monke
         windows = [model.context_window for model in opened]  # type: ignore[attr-defined]
         assert [room(model) for model in opened] == [(7 * window, 7) for window in windows]
         assert len(opened) == 2
+
+
+def test_a_calibration_makes_room_for_its_concurrency(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = GlimpRouter(f"llamacpp:{gguf(tmp_path / 'a.gguf')}", ScriptedBackend([]))
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GlimpRouter, "conditions", stop)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(router, ["q"], concurrency=3)
+    assert room(router.small) == (3 * 8192, 3)
 
 
 def test_models_given_as_backends_stay_as_they_were_made(tmp_path: Path) -> None:
