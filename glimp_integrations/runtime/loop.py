@@ -65,6 +65,7 @@ async def route(
     kind = kind_of(call) if accounts is not None and may_leave_routing(call.settings) else None
     plan = accounts.plan(kind) if accounts is not None and kind is not None else None
     when_over, finished = WHEN_OVER.get(), False
+    left: RoutedAnswer | None = None
     WHEN_OVER.set(None)  # a call that a backend or a policy makes meanwhile is another one
     if plan is not None:
         call = replace(call, plan=plan)
@@ -90,9 +91,12 @@ async def route(
                 await stream.aclose()
             _learn(ready)
             if not finished:
-                _tell_left(when_over, ready.recorder, running)
-    except GlimpError:
+                left = _left(ready.recorder, running, when_over)
+    except GlimpError as error:
         _ask_again(call)
+        if error.partial is not None and left is not None:
+            # With what the other model's open request came to.
+            error.partial = left
         raise
 
 
@@ -127,14 +131,18 @@ def _learn(ready: Prepared) -> None:
         _log.warning("policy %s: learn() raised %s", name_of(policy), type(error).__name__)
 
 
-def _tell_left(when_over: WhenOver | None, recorder: Recorder, running: list[Author]) -> None:
-    """Say what a call came to that was left, or failed. That must not hide why."""
-    if when_over is None:
-        return
+def _left(
+    recorder: Recorder, running: list[Author], when_over: WhenOver | None
+) -> RoutedAnswer | None:
+    """What a call came to that was left, or failed; it is told. That must not hide why."""
     try:
-        when_over(recorder.left(running), False)
+        left = recorder.left(running)
+        if when_over is not None:
+            when_over(left, False)
     except Exception as error:
         _log.warning("what a call took is not told: it raised %s", type(error).__name__)
+        return None
+    return left
 
 
 def _ask_again(call: Call) -> None:

@@ -30,6 +30,17 @@ def test_raise_keeps_what_was_written(strategy):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("failing", ["small", "large"])
+@pytest.mark.parametrize("fail_after", range(1, 5))
+def test_raise_counts_the_other_models_open_request(strategy, failing, fail_after):
+    models = {"small": model(), "large": model(), failing: model(fail_after=fail_after)}
+    with pytest.raises(BackendError) as caught:
+        router(**models, strategy=strategy).run("?")
+    trace, usage = caught.value.partial.trace, caught.value.partial.usage
+    assert trace.requests == usage.small.requests + usage.large.requests
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_small_writes_the_rest(strategy):
     small, large = model(), model(fail_after=2)
     result = router(small, large, on_backend_error="small", strategy=strategy).run("?")
