@@ -20,6 +20,9 @@ __all__ = ["Server", "run"]
 
 # After the grace time: for errors to be sent, and models to be stopped.
 _ENDING_SECONDS = 15
+# Proxies keep idle connections for a minute or two (nginx 60 s, LiteLLM 120 s). If the server closes
+# one first, a request that is just on its way fails.
+_IDLE_SECONDS = 130
 
 
 class Server(uvicorn.Server):
@@ -49,6 +52,7 @@ class Server(uvicorn.Server):
                 lifespan="on",
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=_IDLE_SECONDS,
                 timeout_graceful_shutdown=int(own.grace_seconds) + _ENDING_SECONDS,
             )
         )

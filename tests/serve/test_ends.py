@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -300,6 +304,17 @@ def test_who_waits_is_sent_away_at_the_end(serve: Serve) -> None:
     models["large"].free.set()
     assert first.wait().choices[0].finish_reason == "stop"
     served.stop()
+
+
+def test_an_idle_connection_is_kept_longer_than_proxies_keep_theirs(serve: Serve) -> None:
+    served = serve()
+    connection = HTTPConnection("127.0.0.1", urlsplit(served.url).port or 0, timeout=20)
+    with closing(connection):
+        for pause in (6.0, 0.0):  # uvicorn's own limit is 5 seconds
+            connection.request("GET", "/health")
+            response = connection.getresponse()
+            assert response.status == 200 and response.read()
+            time.sleep(pause)
 
 
 def test_no_error_tells_a_secret(serve: Serve) -> None:
