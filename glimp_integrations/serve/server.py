@@ -20,8 +20,8 @@ __all__ = ["Server", "run"]
 
 # After the grace time: for errors to be sent, and models to be stopped.
 _ENDING_SECONDS = 15
-# Proxies keep idle connections for a minute or two (nginx 60 s, LiteLLM 120 s). If the server closes
-# one first, a request that is just on its way fails.
+# Proxies keep idle connections for a minute or two (nginx 60 s, LiteLLM 120 s). If this one closes
+# them first, a request that is just on its way fails.
 _IDLE_SECONDS = 130
 
 
