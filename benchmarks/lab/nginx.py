@@ -7,38 +7,17 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from benchmarks.lab.proxies import Proxy
 from benchmarks.lab.run import free_port, wait_for
 
-__all__ = ["NGINX", "Nginx", "certificate", "nginx"]
+__all__ = ["NGINX", "certificate", "nginx"]
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 _RECIPE = Path(__file__).parents[2] / "deploy" / "nginx" / "glimp.conf"
-
-
-@dataclass(frozen=True)
-class Nginx:
-    """A running nginx.
-
-    Attributes:
-        root: Its address, ``https://...``.
-        certificate: What a client has to trust: a file.
-        process: Its master process, whose children do the work.
-    """
-
-    root: str
-    certificate: Path
-    process: psutil.Process
-
-    def cpu(self) -> float:
-        """CPU seconds that master and workers took so far."""
-        every = [self.process, *self.process.children(recursive=True)]
-        times = [one.cpu_times() for one in every]
-        return float(sum(one.user + one.system for one in times))
 
 
 def certificate(folder: Path) -> Path:
@@ -58,7 +37,7 @@ def certificate(folder: Path) -> Path:
 
 
 @contextmanager
-def nginx(folder: Path, ports: Sequence[int]) -> Iterator[Nginx]:
+def nginx(folder: Path, ports: Sequence[int]) -> Iterator[Proxy]:
     """Nginx as the recipe has it: only addresses and the certificate are others.
 
     Args:
@@ -85,7 +64,7 @@ def nginx(folder: Path, ports: Sequence[int]) -> Iterator[Nginx]:
     process = subprocess.Popen([NGINX, "-e", "stderr", "-c", str(path), "-p", str(folder)])
     try:
         wait_for(port)
-        yield Nginx(f"https://127.0.0.1:{port}", pem, psutil.Process(process.pid))
+        yield Proxy(f"https://127.0.0.1:{port}", psutil.Process(process.pid), pem)
     finally:
         process.terminate()
         process.wait(30)

@@ -102,7 +102,7 @@ def free_port() -> int:
 
 
 def wait_for(port: int) -> None:
-    for _ in range(200):
+    for _ in range(1200):  # a minute: a busy machine takes long to start a process
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:

@@ -3,8 +3,8 @@
     python -m benchmarks.lab.serve_process OPTIONS      # JSON: models, routing, serve, loops
 
 What follows the reading of options is the command's own code. The models are given as arguments of
-backends, because the laboratory's servers render no chat template. Nothing else of the benchmarks
-is imported here, so that the memory is the server's. It ends with its standard input.
+backends, which may name devices and templates. Nothing else of the benchmarks is imported here, so
+that the memory is the server's. It ends with its standard input.
 """
 
 from __future__ import annotations

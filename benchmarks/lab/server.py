@@ -91,6 +91,7 @@ class LabServer:
                 web.get("/slots", self._slots),
                 web.get("/counts", self._counts_route),
                 web.post("/tokenize", self._tokenize),
+                web.post("/detokenize", self._detokenize),
                 web.post("/v1/completions", self._completions),
             ]
         )
@@ -110,7 +111,17 @@ class LabServer:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         await self._travel(request)
-        return web.json_response({"tokens": list(range(PROMPT_TOKENS))})
+        messages = (await request.json()).get("messages")
+        if messages is None:
+            return web.json_response({"tokens": list(range(PROMPT_TOKENS))})
+        # A conversation is rendered by taking its tokens back: they are the letters.
+        turns = (f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+        return web.json_response({"tokens": list(map(ord, "".join(turns) + OPENED))})
+
+    async def _detokenize(self, request: web.Request) -> web.Response:
+        await self._travel(request)
+        tokens = (await request.json())["tokens"]
+        return web.json_response({"prompt": "".join(map(chr, tokens))})
 
     async def _travel(self, request: web.Request) -> None:
         """The way here and back of a short answer, and what a new connection takes."""

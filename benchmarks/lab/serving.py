@@ -98,16 +98,19 @@ class ServeProcess:
 
 
 @asynccontextmanager
-async def bare_session(trusted: Path | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+async def bare_session(
+    trusted: Path | None = None, key: str | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
     """An aiohttp client without limits.
 
     Args:
         trusted: A file with the certificates it trusts; ``None``: the usual ones.
+        key: The API key that it shows; ``None``: none.
     """
     tls = True if trusted is None else ssl.create_default_context(cafile=str(trusted))
     async with aiohttp.ClientSession(
-        # uvicorn closes connections that were idle for 5 seconds, and a request that crosses this
-        # fails.
+        headers=None if key is None else {"authorization": f"Bearer {key}"},
+        # A request that crosses the closing of an idle connection fails.
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2, ssl=tls),
         timeout=aiohttp.ClientTimeout(total=None),
     ) as session:

@@ -6,25 +6,19 @@ Needs `make litellm` first (or ``GLIMP_LITELLM``, the folder of an environment w
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
-from deploy.files import DEPLOY
 from scripts import CALL, PARIS, of_own_accord, pair
 from serve.conftest import ANSWER, QUESTION, Serve, Served, servers
 from serve.held import until
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-import litellm_proxy
+from benchmarks.lab.litellm import RECIPE, litellm
+from tools import litellm_proxy
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,9 +28,7 @@ pytestmark = [
         "environment of your own with GLIMP_LITELLM",
     ),
 ]
-CONFIG = DEPLOY / "litellm" / "config.yaml"
-MASTER, KEY = "sk-" + "m" * 30, "k" * 40
-START_SECONDS = 240  # it imports thousands of modules
+KEY = "k" * 40
 TOOL = {
     "type": "function",
     "function": {
@@ -49,47 +41,13 @@ TOOL = {
 @contextmanager
 def proxy(config: Path, folder: Path, glimp: str, large: str) -> Iterator[openai.OpenAI]:
     """The proxy with a configuration; OpenAI's client of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [str(litellm_proxy.environment() / "bin" / "litellm"), "--config", str(config)]
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        # Prices come with the package; nothing is fetched, nothing is reported.
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_MASTER_KEY": MASTER,
-        "GLIMP_URL": glimp,
-        "GLIMP_KEY": KEY,
-        "LARGE_URL": large,
-        "LARGE_KEY": KEY,
-    }
-    log = folder / "litellm.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            cwd=folder,
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key=MASTER, max_retries=0, timeout=120)
-    try:
-        until(lambda: process.poll() is not None or _alive(url), START_SECONDS)
-        assert process.poll() is None, log.read_text()[-3000:]
+    with (
+        litellm(folder, config, glimp=glimp, large=large, key=KEY) as running,
+        openai.OpenAI(
+            base_url=f"{running.root}/v1", api_key=running.key, max_retries=0, timeout=120
+        ) as client,
+    ):
         yield client
-    finally:
-        client.close()
-        process.terminate()
-        process.wait(60)
-
-
-def _alive(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/liveliness", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def keyed(start: Serve, models: dict[str, Any] | None = None, **options: Any) -> Served:
@@ -107,7 +65,7 @@ def ask(start: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
     """Asks through the proxy as it stands in ``deploy/``."""
     glimp = keyed(start)
     large = keyed(start, model_name="Qwen/Qwen3-32B")
-    with proxy(CONFIG, tmp_path_factory.mktemp("proxy"), glimp.url, large.url) as client:
+    with proxy(RECIPE, tmp_path_factory.mktemp("proxy"), glimp.url, large.url) as client:
 
         def asking(**given: Any) -> Any:
             return client.chat.completions.create(
@@ -157,7 +115,7 @@ def test_mistakes_of_a_request_are_told(ask: Callable[..., Any]) -> None:
 
 def test_tool_calls(start: Serve, tmp_path: Path) -> None:
     glimp = keyed(start, pair(*of_own_accord(CALL)))
-    with proxy(CONFIG, tmp_path, glimp.url, glimp.url) as client:
+    with proxy(RECIPE, tmp_path, glimp.url, glimp.url) as client:
         reply = client.chat.completions.create(
             model="glimp",
             messages=[{"role": "user", "content": "Weather in Paris?"}],
@@ -172,7 +130,7 @@ def test_tool_calls(start: Serve, tmp_path: Path) -> None:
 
 def test_the_large_model_answers_when_glimp_serve_is_gone(start: Serve, tmp_path: Path) -> None:
     glimp, large = keyed(start), keyed(start, pair("Large", "."), model_name="Qwen/Qwen3-32B")
-    with proxy(CONFIG, tmp_path, glimp.url, large.url) as client:
+    with proxy(RECIPE, tmp_path, glimp.url, large.url) as client:
 
         def answer() -> str | None:
             reply = client.chat.completions.create(model="glimp", messages=QUESTION)  # type: ignore
@@ -185,7 +143,7 @@ def test_the_large_model_answers_when_glimp_serve_is_gone(start: Serve, tmp_path
 
 def test_the_large_model_answers_when_the_budget_is_spent(start: Serve, tmp_path: Path) -> None:
     glimp, large = keyed(start), keyed(start, pair("Large", "."), model_name="Qwen/Qwen3-32B")
-    text = CONFIG.read_text(encoding="utf-8")
+    text = RECIPE.read_text(encoding="utf-8")
     assert text.count("max_budget: 100\n") == 1
     config = tmp_path / "config.yaml"
     config.write_text(text.replace("max_budget: 100\n", "max_budget: 0.000000001\n"))

@@ -5,11 +5,8 @@ tests/deploy/test_ray_files.py builds the application without a cluster.
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +14,15 @@ from typing import Any
 
 import httpx
 import openai
-import psutil
 import pytest
-from deploy.files import DEPLOY
 from serve.conftest import QUESTION
 from serve.held import until
 from wire.fake_server import THINKING_TEMPLATE, FakeServer, Fault
 from wire.helpers import THOUGHT, THOUGHT_ANSWER
 
-RAY_SERVE = Path(sys.executable).with_name("serve")
+from benchmarks.lab.ray_serve import RAY_SERVE, RECIPE, RayServe, ray_serve
+
 KEY = "k" * 40
-START_SECONDS = 180
 # As `serve deploy` does it without this application, or its controller when a replica has to go.
 DELETE = """
 import ray
@@ -35,7 +30,6 @@ from ray import serve
 ray.init(address="auto", log_to_driver=False)
 serve.delete("glimp")
 """
-REPLICA = "ServeReplica:glimp:Glimp"
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,25 +41,22 @@ pytestmark = [
 class Cluster:
     """A running Ray with the application; its models are ``small`` and ``large``."""
 
-    url: str
-    process: subprocess.Popen[bytes]
+    ray: RayServe
     small: FakeServer
     large: FakeServer
-    environment: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return self.ray.root
 
     def client(self, key: str = KEY) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60)
 
-    def replicas(self) -> int:
-        """Processes that Ray runs replicas in."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return sum(REPLICA in " ".join(child.cmdline()) for child in children)
 
-
-def files(folder: Path, port: int, small: FakeServer, large: FakeServer) -> Path:
-    """The recipe with addresses and paths of this test."""
+def configuration(folder: Path, small: FakeServer, large: FakeServer) -> Path:
+    """The recipe's configuration with addresses and paths of this test."""
     config = folder / "serve.toml"
-    text = (DEPLOY / "ray" / "serve.toml").read_text(encoding="utf-8")
+    text = (RECIPE / "serve.toml").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith(("small", "large ="))]
     lines += [
         f'small = "openai:fake-model@{small.url}"',
@@ -76,77 +67,19 @@ def files(folder: Path, port: int, small: FakeServer, large: FakeServer) -> Path
     text = "\n".join(lines).replace("/etc/glimp/keys.toml", str(keys)) + "\ntemperature = 0\n"
     text = text.replace("max_running = 32", "max_running = 2")
     config.write_text(text.replace("max_waiting = 128", "max_waiting = 0"))
-    recipe = (DEPLOY / "ray" / "serve.yaml").read_text(encoding="utf-8")
-    for old, new in {
-        "host: 0.0.0.0": "host: 127.0.0.1",
-        "port: 8000": f"port: {port}",
-        "/etc/glimp/serve.toml": str(config),
-        "max_replicas: 8": "max_replicas: 2",
-        "num_cpus: 1": "num_cpus: 0.5",
-    }.items():
-        assert recipe.count(old) == 1, old
-        recipe = recipe.replace(old, new)
-    path = folder / "serve.yaml"
-    path.write_text(recipe)
-    return path
+    return config
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("ray")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     models: dict[str, Any] = {"template": THINKING_TEMPLATE}
     with (
-        # Ray's sockets have to have short paths.
-        tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as place,
         FakeServer(THOUGHT, **models) as small,
         FakeServer(THOUGHT, **models) as large,
+        ray_serve(folder, configuration(folder, small, large)) as running,
     ):
-        log = folder / "ray.log"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": place,
-        }
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [str(RAY_SERVE), "run", str(files(folder, port, small, large))],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**environment, "RAY_ADDRESS": "local"},
-                cwd=folder,
-            )
-        running = Cluster(f"http://127.0.0.1:{port}", process, small, large, environment)
-        try:
-            until(lambda: process.poll() is not None or _ready(running), START_SECONDS)
-            assert process.poll() is None, log.read_text()[-3000:]
-            yield running
-        finally:
-            own = psutil.Process(process.pid).children(recursive=True) if _lives(process) else []
-            process.terminate()
-            try:
-                process.wait(60)
-            finally:
-                for child in own:
-                    if child.is_running():
-                        child.kill()
-                process.kill()
-                process.wait()
-
-
-def _lives(process: subprocess.Popen[bytes]) -> bool:
-    return process.poll() is None
-
-
-def _ready(cluster: Cluster) -> bool:
-    try:
-        ready = httpx.get(f"{cluster.url}/ready", timeout=10).status_code == 200
-    except httpx.HTTPError:
-        return False
-    return ready and cluster.replicas() == 2
+        yield Cluster(running, small, large)
 
 
 def test_replies_and_streams(cluster: Cluster) -> None:
@@ -214,11 +147,11 @@ def test_running_answers_finish_when_the_replicas_go(cluster: Cluster) -> None:
             ) as stream,
         ):
             first = next(stream)
-            subprocess.run([sys.executable, "-c", DELETE], env=cluster.environment, check=True)
+            subprocess.run([sys.executable, "-c", DELETE], env=cluster.ray.environment, check=True)
             chunks = [first, *stream]
     finally:
         cluster.large.delay = 0.0
     choices = [choice for chunk in chunks for choice in chunk.choices]
     assert "".join(choice.delta.content or "" for choice in choices) == THOUGHT_ANSWER
     assert choices[-1].finish_reason == "stop"
-    until(lambda: cluster.replicas() == 0, 60)
+    until(lambda: not cluster.ray.replicas(), 60)
