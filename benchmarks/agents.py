@@ -23,6 +23,7 @@ import platform
 import re
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,7 @@ def table(outcomes: list[Outcome], learn: int = 0) -> Table:
     times = {arm: [o.seconds for o in outcomes if o.arm == arm][learn:] for arm in arms}
     for arm in arms:
         own = [o for o in outcomes if o.arm == arm]
-        ratio = f"{sum(times[arm]) / sum(times['large']):.2f}" if "large" in times else ""
+        ratio = f"{sum(times[arm]) / sum(times['large']):.2f}" if times.get("large") else ""
         shown.add_row(
             arm,
             f"{sum(o.right for o in own)} of {len(own)}",
@@ -258,7 +259,7 @@ def table(outcomes: list[Outcome], learn: int = 0) -> Table:
             str(sum(o.alone for o in own)),
             str(sum(not o.ended for o in own)),
             str(sum(o.ended and not o.answer.strip() for o in own)),
-            f"{statistics.fmean(times[arm]):.1f}",
+            f"{statistics.fmean(times[arm]):.1f}" if times[arm] else "",
             ratio,
             f"{sum(o.small_tokens for o in own):,}",
             f"{sum(o.large_tokens for o in own):,}",
@@ -282,15 +283,18 @@ def main() -> None:
             ARMS[arm]["threshold"] = options.threshold
     agents = {arm: agent_of(**ARMS[arm]) for arm in options.arm or ARMS}
     outcomes: list[Outcome] = []
-    for question in track(QUESTIONS[: options.n], "questions", console=console):
-        for arm, agent in agents.items():
-            outcome, messages = ask(agent, arm, question)
-            outcomes.append(outcome)
-            if options.show:
-                console.rule(f"{arm}: {question.text}")
-                for message in messages[1:]:
-                    console.print(message.pretty_repr(), markup=False, highlight=False)
-                console.print(f"right: {outcome.right}, calls: {outcome.calls}", style="bold")
+    with suppress(KeyboardInterrupt):  # Ctrl-C: the figures of the questions so far
+        for question in track(QUESTIONS[: options.n], "questions", console=console):
+            of_all = []
+            for arm, agent in agents.items():
+                outcome, messages = ask(agent, arm, question)
+                of_all.append(outcome)
+                if options.show:
+                    console.rule(f"{arm}: {question.text}")
+                    for message in messages[1:]:
+                        console.print(message.pretty_repr(), markup=False, highlight=False)
+                    console.print(f"right: {outcome.right}, calls: {outcome.calls}", style="bold")
+            outcomes += of_all
     console.print(table(outcomes, options.learn))
     console.print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "

@@ -22,6 +22,7 @@ import re
 import statistics
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,12 +88,15 @@ def main() -> None:
                 **ARMS[arm],
             }
             engines[arm] = engine_of(rag, index, options.top, **settings)
-        for item in track(questions, "questions", console=console):
-            for arm, engine in engines.items():
-                rows.append({"arm": arm, **answer(engine, item, rag, results)})
-                if options.json:
-                    with options.json.open("a", encoding="utf-8") as lines:
-                        lines.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
+        with suppress(KeyboardInterrupt):  # Ctrl-C: the figures of the questions so far
+            for item in track(questions, "questions", console=console):
+                of_all = []
+                for arm, engine in engines.items():
+                    of_all.append({"arm": arm, **answer(engine, item, rag, results)})
+                    if options.json:
+                        with options.json.open("a", encoding="utf-8") as lines:
+                            lines.write(json.dumps(of_all[-1], ensure_ascii=False) + "\n")
+                rows += of_all
         client.close()
     console.print(table(rows, options.learn))
     console.print(
