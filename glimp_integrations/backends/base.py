@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import SecretStr
 
@@ -38,7 +38,9 @@ __all__ = [
     "Report",
     "Request",
     "StreamEnd",
+    "Take",
     "Token",
+    "hands_over",
     "looks_like_control",
 ]
 
@@ -47,6 +49,11 @@ CALL_LIMITS: ContextVar[tuple[float | None, int]] = ContextVar("CALL_LIMITS", de
 
 HEADERS: ContextVar[Mapping[str, SecretStr] | None] = ContextVar("HEADERS", default=None)
 """HTTP headers that the running call adds to its requests."""
+
+G = TypeVar("G", bound=Callable[..., Any])
+
+Take = Callable[[Token], bool]
+"""From a token to whether it was dealt with."""
 
 Message = Mapping[str, Any]
 """``{"role": ..., "content": text}`` and any other fields that the chat template reads."""
@@ -87,6 +94,9 @@ class Request:
             them. Other backends ignore this field; the router closes their streams.
         sure: Somebody wants to know how sure each token was (``Token.sure``), where it comes
             without log-probabilities. Backends that cannot tell ignore this field.
+        take: Takes a token where it is read, which saves handing it on: called with each token in
+            turn, before it is yielded. If it returns ``True``, the token is dealt with and must
+            not be yielded. Only set for a ``generate`` that is marked by :func:`hands_over`.
         notes: One dictionary for all requests that one call makes to one model. The router never
             reads it. A backend may keep in it what it knows about the text so far.
     """
@@ -108,6 +118,7 @@ class Request:
     schema: Mapping[str, Any] | None = None
     stop: tuple[str, ...] = ()
     sure: bool = False
+    take: Take | None = field(default=None, compare=False, repr=False)
     notes: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -221,6 +232,16 @@ _CONTROL = re.compile(
 def looks_like_control(literal: str) -> bool:
     """Whether common chat models write one of their control tokens like this."""
     return _CONTROL.fullmatch(literal) is not None
+
+
+def hands_over(generate: G) -> G:
+    """Mark a :meth:`Backend.generate` that asks ``request.take`` before it yields a token.
+
+    A method that overrides it, or wraps it, is not marked: whoever looks at a model's tokens, or
+    changes them, gets all of them.
+    """
+    generate.hands_over = True  # type: ignore[attr-defined]
+    return generate
 
 
 class Backend(ABC):

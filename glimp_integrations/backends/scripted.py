@@ -20,6 +20,7 @@ from glimp_integrations.backends.base import (
     Report,
     Request,
     Token,
+    hands_over,
 )
 from glimp_integrations.errors import BackendError
 from glimp_integrations.method.sampling import FURTHER_SAMPLING
@@ -143,6 +144,7 @@ class ScriptedBackend(Backend):
         text += self._generation_prompt
         return Rendered(text, tokens=len(text))
 
+    @hands_over
     async def generate(self, request: Request, report: Report) -> AsyncIterator[Token]:
         self.requests.append(request)
         text = request.prompt.rpartition(self._generation_prompt)[2].encode()
@@ -167,14 +169,14 @@ class ScriptedBackend(Backend):
                     report.ended = "eos"
                 piece = group.add(data, logprobs)
                 if piece is not None or not data:
-                    if (last := piece or group.flush()) is not None:
+                    if (last := piece or group.flush()) is not None and not _taken(request, last):
                         yield last
                     group = _Group(size=1 if request.logprobs else next(sizes), rest=group.rest)
                 if not data:
                     return
             else:
                 report.ended = "length"
-            if (last := group.flush()) is not None:
+            if (last := group.flush()) is not None and not _taken(request, last):
                 yield last
         finally:
             if report.ended is None:
@@ -187,6 +189,10 @@ class ScriptedBackend(Backend):
             raise BackendError(
                 "the script says: fail here", model=self.name, retryable=self._retryable
             )
+
+
+def _taken(request: Request, token: Token) -> bool:
+    return request.take is not None and request.take(token)
 
 
 class _Group:

@@ -41,6 +41,8 @@ class Call:
         line: The user's line that made the call.
         policy: Decides who writes a step; ``None``: the settings' threshold.
         plan: Whether it is routed at all, and why.
+        streamed: Somebody reads the text while it is written. Otherwise an event may hold the text
+            of a step, or of a second.
     """
 
     settings: RoutingSettings
@@ -51,6 +53,7 @@ class Call:
     line: Line
     policy: RoutingPolicy | None = None
     plan: Plan = ROUTED
+    streamed: bool = True
 
     @property
     def large_alone(self) -> str | None:

@@ -35,6 +35,7 @@ from glimp_integrations.runtime.kinds import (
 from glimp_integrations.runtime.prepare import Prepared, prepare, within
 from glimp_integrations.runtime.recorder import Recorder
 from glimp_integrations.runtime.speed import PairSpeed
+from glimp_integrations.runtime.taker import Taker
 from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
 from glimp_integrations.trace.trace import RoutedAnswer
@@ -74,7 +75,7 @@ async def route(
     try:
         ready = await _prepared(call, speed)
         try:
-            async for event in _Loop(call.settings, ready).events():
+            async for event in _Loop(call.settings, ready, call.streamed).events():
                 if isinstance(event, Finished):
                     # Now, because whoever has this event may read no further.
                     if accounts is not None and kind is not None:
@@ -157,6 +158,7 @@ class _Loop:
 
     settings: RoutingSettings
     ready: Prepared
+    streamed: bool = True
 
     async def events(self) -> AsyncGenerator[Event, None]:
         ready = self.ready
@@ -263,11 +265,22 @@ class _Loop:
                 within_phase if runs_on else min(within_phase, chain.step_room + _CHARACTER_TOKENS)
             )
 
+        taker = None if self.streamed else Taker(chain, ready.recorder)
+        take = None if taker is None else taker.take
         while True:
-            token = await ready.in_time(stream.read(chain.context, room, schema, stop))
+            try:
+                token = await ready.in_time(stream.read(chain.context, room, schema, stop, take))
+            except (TimeoutError, GlimpError):
+                shown = taker.shown() if taker is not None else ""
+                for event in ready.reply.show(shown, step, undecided=undecided):
+                    yield event
+                raise
             ready.recorder.first_token()
-            update = chain.take(token) if token is not None else chain.ended(*stream.take_end())
-            for event in ready.reply.show(update.shown, step, undecided=undecided):
+            update = None if taker is None else taker.update()
+            if update is None:
+                update = chain.take(token) if token is not None else chain.ended(*stream.take_end())
+            shown = update.shown if taker is None else taker.shown() + update.shown
+            for event in ready.reply.show(shown, step, undecided=undecided):
                 yield event
             if update.step_over:
                 break

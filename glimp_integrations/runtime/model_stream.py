@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from glimp_integrations.backends.base import Take
 from glimp_integrations.errors import BackendError, ConfigError, UnsuitableEndpointError
 from glimp_integrations.method.entropy import Estimator, begin_of, estimate, measurable
 from glimp_integrations.method.format_tokens import MOST_SKIPPED
@@ -125,6 +126,7 @@ class ModelStream:
         room: Room,
         schema: Mapping[str, Any] | None = None,
         stop: tuple[str, ...] = (),
+        take: Take | None = None,
     ) -> Token | None:
         """The next token of this model's text; ``None`` at its end (then see :meth:`take_end`).
 
@@ -133,6 +135,8 @@ class ModelStream:
             room: See :data:`Room`.
             schema: What the text has to follow from where the request is opened.
             stop: Nothing is wanted after these texts of a request that is opened.
+            take: Takes tokens as they are read, until it leaves one, which is returned. Not every
+                token is offered to it.
 
         Raises:
             BackendError: The model failed.
@@ -149,16 +153,20 @@ class ModelStream:
             self.counters.discarded += token.count
         if request.ended in _OVER:
             return None
-        while True:
-            if not request.is_open:
-                request.ended = None
-                request.open(
-                    context, room(), logprobs=self.stream_logprobs, schema=schema, stop=stop
-                )
-            next_token = await request.next(context, room)
-            # A stop text may stand where it ends no step: then the model goes on after it.
-            if next_token is not None or request.ended != "stop_string":
-                return next_token
+        request.taker = take
+        try:
+            while True:
+                if not request.is_open:
+                    request.ended = None
+                    request.open(
+                        context, room(), logprobs=self.stream_logprobs, schema=schema, stop=stop
+                    )
+                next_token = await request.next(context, room)
+                # A stop text may stand where it ends no step: then the model goes on after it.
+                if next_token is not None or request.ended != "stop_string":
+                    return next_token
+        finally:
+            request.taker = None
 
     def take_end(self) -> tuple[Ended, int]:
         """Why the last :meth:`read` returned ``None``, and how many tokens were not seen.

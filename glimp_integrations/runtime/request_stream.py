@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from glimp_integrations.backends.base import Backend, Report, Request
+from glimp_integrations.backends.base import Backend, Report, Request, Take
 from glimp_integrations.backends.retries import pause
 from glimp_integrations.errors import BackendError, GlimpError, ModelError
 from glimp_integrations.method.policy import Author
@@ -69,6 +69,7 @@ class RequestStream:
         report: What the backend reports of the last request.
         arrivals: What has arrived of it.
         single: It asks for one token only.
+        taker: Takes what is read from here on, until it leaves a token; see ``Request.take``.
     """
 
     author: Author
@@ -83,6 +84,7 @@ class RequestStream:
     report: Report = field(default_factory=Report)
     arrivals: Arrivals = field(default_factory=lambda: Arrivals(1))
     single: bool = False
+    taker: Take | None = None
     _tokens: AsyncGenerator[Token, None] | None = None
     _attempts: int = 0
     _logprobs: bool = False
@@ -90,6 +92,7 @@ class RequestStream:
     _schema: Mapping[str, Any] | None = None
     _stop: tuple[str, ...] = ()
     _notes: dict[str, Any] = field(default_factory=dict)
+    _left: tuple[Token | None] | None = None  # what the taker left, as it has arrived
 
     @property
     def is_open(self) -> bool:
@@ -116,7 +119,7 @@ class RequestStream:
             schema: What the text has to follow.
             stop: Texts after which nothing is wanted.
         """
-        self.report = Report()
+        self.report, self._left = Report(), None
         self.single, self.arrivals = room == 1, Arrivals(max(1, room))
         self._logprobs, self._distribution_only = logprobs, distribution_only
         self._schema, self._stop = schema, stop
@@ -138,6 +141,7 @@ class RequestStream:
             # grammar ends its text itself.
             stop=() if logprobs or schema is not None else stop,
             sure=logprobs and self.sampling.sure,
+            take=self._take if getattr(self.backend.generate, "hands_over", False) else None,
             notes=self._notes,
         )
         with asked(self.author, self.backend):
@@ -254,7 +258,22 @@ class RequestStream:
                 token = await anext(self._tokens)
             except StopAsyncIteration:
                 return None if self.single else self.arrivals.rest()
+            if self._left is not None:
+                (token_left,), self._left = self._left, None
+                return token_left
             return self.arrivals.take(token)
+
+    def _take(self, token: Token) -> bool:
+        """``Request.take``: a token is counted where it is read, and goes to the taker."""
+        taker = self.taker
+        if taker is None or self.single:
+            return False
+        taken = self.arrivals.take(token)
+        if taken is not None and taker(taken):
+            self._attempts = 0
+            return True
+        self._left = (taken,)
+        return False
 
     async def _end(self) -> None:
         self.ended = "length" if self.arrivals.overrun else self.report.ended or "eos"

@@ -64,7 +64,8 @@ class Completions:
     ) -> Response:
         trace = chat.wants_trace
         try:
-            result = await while_connected(request, result_of(self._conversations.events(asked)))
+            events = self._conversations.events(asked, streamed=False)
+            result = await while_connected(request, result_of(events))
         finally:
             details(request.scope).update(_taken(asked))
         return Response(

@@ -62,8 +62,12 @@ class Conversations:
         self._ended = False
         self.last_token = -float("inf")
 
-    async def events(self, asked: Asked) -> AsyncGenerator[Event, None]:
+    async def events(self, asked: Asked, *, streamed: bool = True) -> AsyncGenerator[Event, None]:
         """The events of a conversation. Closing the generator stops both models.
+
+        Args:
+            asked: The conversation.
+            streamed: Its text is shown as it comes.
 
         Raises:
             ApiError: It failed.
@@ -71,7 +75,8 @@ class Conversations:
         async with self._running(asked):
             before = WHEN_OVER.set(self._counting(asked))
             try:
-                events = self._router.astream(asked.messages, asked.output, **asked.changes)
+                make = self._router.astream if streamed else self._router.unstreamed
+                events = make(asked.messages, asked.output, **asked.changes)
             finally:
                 WHEN_OVER.reset(before)
             async with aclosing(events):

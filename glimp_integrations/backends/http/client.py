@@ -14,6 +14,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -22,6 +23,7 @@ from pydantic import SecretStr
 
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.pool import Carrier, connector
+from glimp_integrations.backends.http.tap import Tap
 from glimp_integrations.errors import ConfigError
 from glimp_integrations.forks import LOADING
 
@@ -166,12 +168,17 @@ class HttpClient:
                 raw = await _on_a_live_connection(begun, carrier)
             if method == "GET":  # the others may take as long as a model
                 self._connections.answered(time.perf_counter() - carrier.since)
+            response: Response | None = None
             try:
-                response = Response(raw, self._connections, carrier)
+                # With a limit for the server's silence, the HTTP library ends a body by itself.
+                on_arrival = self._read_seconds is None
+                response = Response(raw, self._connections, carrier, on_arrival=on_arrival)
                 if not 200 <= raw.status < 300:
                     raise StatusError(raw.status, raw.headers, await response.beginning(seconds))
                 yield response
             finally:
+                if response is not None:
+                    response.leave()
                 raw.close()  # no effect on a connection whose response was read to the end
         except Exception as error:
             # A refusal, too: a proxy sends one (408) when a connection was idle for too long, and
@@ -220,12 +227,19 @@ class Response:
         raw: The HTTP library's response.
         connections: Told when the connection can carry another request.
         carrier: The connection.
+        on_arrival: Nothing happens to the body but what the connection brings, so it may be looked
+            at there.
     """
 
     def __init__(
-        self, raw: aiohttp.ClientResponse, connections: Connections, carrier: Carrier
+        self,
+        raw: aiohttp.ClientResponse,
+        connections: Connections,
+        carrier: Carrier,
+        *,
+        on_arrival: bool = False,
     ) -> None:
-        self._raw = raw
+        self._raw, self._on_arrival = raw, on_arrival
         self.distrust = carrier.close
         self._connections = connections
         self._over = False
@@ -237,6 +251,8 @@ class Response:
         self._unpacker = None if self._window is None else zlib.decompressobj(self._window)
         if self._window is None and coding not in ("", "identity"):
             raise ValueError(f"the body is encoded as {coding[:40]!r}, which was not asked for")
+        transport = carrier.transport
+        self._tap = None if transport is None else Tap(transport, self._note_end)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes, unpacked. Pieces are not empty; for errors see :meth:`next`."""
@@ -255,6 +271,84 @@ class Response:
             self._over = True
             self._connections.given_back(self._raw)
         return data
+
+    async def feed(self, take: Callable[[bytes], bool]) -> bool:
+        """Give the pieces of the body to a function as they come, until it returns ``False``.
+
+        It is called where data arrives if that is possible, in the context of this call.
+
+        Args:
+            take: Called with a piece; whether it wants more. What it raises is raised here.
+
+        Returns:
+            Whether there may be more; ``False`` at the end of the body.
+
+        Raises:
+            Exception: See :meth:`next`.
+        """
+        context = copy_context()
+        while not await self._fed_on_arrival(lambda data: context.run(take, data)):
+            data = await self.next()
+            if not data:
+                return False
+            if not take(data):
+                return True
+        return True
+
+    async def _fed_on_arrival(self, take: Callable[[bytes], bool]) -> bool:
+        """Whether a function that was given pieces as they came wants no more.
+
+        ``False``: something else has happened, which :meth:`next` will meet; or it cannot be done.
+        """
+        if self._tap is None or self._unpacker is not None or not self._on_arrival:
+            return False
+        content, tap = self._raw.content, self._tap
+        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        failure: Exception | None = None
+
+        def arrived() -> None:
+            nonlocal failure
+            if over.done():  # the call is cancelled
+                return
+            wants_no_more = ends = False
+            try:
+                self._note_end()
+                # What comes before a failure has to be got out of the library in another way.
+                ends = content.exception() is not None
+                if not ends and (data := content.read_nowait()):
+                    wants_no_more = not take(data)
+                ends = ends or content.is_eof()
+            except Exception as error:
+                failure, ends = error, True
+            if (wants_no_more or ends) and not over.done():
+                over.set_result(wants_no_more)
+
+        tap.arrived = arrived
+        try:
+            arrived()  # what is here already
+            is_over = await over
+        finally:
+            tap.arrived = self._note_end
+            self._note_end()
+        if failure is not None:
+            raise failure
+        return is_over
+
+    def _note_end(self) -> None:
+        """Have whoever waits for the body know that its connection is lost.
+
+        The HTTP library does not tell in every case, such as a chunk whose size is no number.
+        """
+        content, is_lost = self._raw.content, self._tap is not None and self._tap.is_lost
+        if is_lost and not content.is_eof() and content.exception() is None:
+            import aiohttp
+
+            content.set_exception(aiohttp.ClientPayloadError("the body is not complete"))
+
+    def leave(self) -> None:
+        """Nothing more is read here: the connection is the HTTP library's alone again."""
+        if self._tap is not None:
+            self._tap.remove()
 
     async def _packet(self) -> bytes:
         if self._failure is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from glimp_integrations.backends.base import Report
-from glimp_integrations.backends.http.client import HttpClient
+from glimp_integrations.backends.http.client import HttpClient, Response
 from glimp_integrations.backends.http.connections import Connections
 from glimp_integrations.backends.http.errors import describe, speaks_of_context
 from glimp_integrations.backends.http.event_stream import Decoder, EventStream, JsonLines
@@ -60,11 +60,17 @@ class CompletionStream:
     def __post_init__(self) -> None:
         self._clock = TokenClock(self.context.request.timeout)
 
-    async def choices(self) -> AsyncGenerator[dict[str, Any], None]:
+    async def choices(
+        self, take: Callable[[dict[str, Any]], bool] | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of the stream, up to its end, which is written into the report.
 
         A stream that has not ended where it says so, or that is left before, may have been the
         response to another request. Nothing that comes on its connection can be trusted.
+
+        Args:
+            take: Takes choices where they arrive: called with each before it is yielded. If it
+                returns ``True``, the choice is not yielded.
 
         Raises:
             BackendError: The request failed, or the stream did.
@@ -87,10 +93,12 @@ class CompletionStream:
                 report.retried = False
                 self.connections.make_ready()
                 try:
-                    while not decoder.done and (data := await clock.wait(response.next())):
-                        for choice in self._read(decoder.feed(data), parser):
+                    arriving = _Arriving(decoder, lambda events: self._read(events, parser), take)
+                    while not decoder.done and await clock.wait(arriving.more(response)):
+                        for choice in arriving.left():
                             yield choice
-                    for choice in self._read(decoder.rest(), parser):
+                    arriving.end()
+                    for choice in arriving.left():
                         yield choice
                     complete = True
                     if decoder.done:
@@ -103,7 +111,8 @@ class CompletionStream:
             if not complete:
                 self.connections.make_ready()
         for choice in parser.rest():
-            yield choice
+            if take is None or not take(choice):
+                yield choice
         self._note_end()
 
     def _read(self, events: Iterator[bytes], parser: ChunkParser) -> Iterator[dict[str, Any]]:
@@ -179,6 +188,57 @@ class CompletionStream:
             ended == "length" and count is not None and count < self.context.request.max_tokens
         )
         report.ended = "context" if window_full else ended
+
+
+class _Arriving:
+    """The choices of a stream as its data arrives, offered to whoever takes them.
+
+    Args:
+        decoder: From data to events.
+        read: From events to choices.
+        take: See :meth:`CompletionStream.choices`.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        read: Callable[[Iterator[bytes]], Iterator[dict[str, Any]]],
+        take: Callable[[dict[str, Any]], bool] | None,
+    ) -> None:
+        self._decoder, self._read, self._take = decoder, read, take
+        self._refused: dict[str, Any] | None = None
+        self._choices: Iterator[dict[str, Any]] = iter(())
+
+    async def more(self, response: Response) -> bool:
+        """Wait until there may be choices that nobody takes; ``False``: the body is over."""
+        if self._take is not None:
+            return await response.feed(self._took_all)
+        data = await response.next()
+        self._choices = self._read(self._decoder.feed(data))
+        return bool(data)
+
+    def end(self) -> None:
+        """The body is over: what was not complete may be after all."""
+        self._choices = self._read(self._decoder.rest())
+
+    def left(self) -> Iterator[dict[str, Any]]:
+        """The choices that are here and that nobody took."""
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            yield refused
+        for choice in self._choices:
+            if self._take is None or not self._take(choice):
+                yield choice
+
+    def _took_all(self, data: bytes) -> bool:
+        """Read data; whether all of it was taken, and more may come."""
+        self._choices = self._read(self._decoder.feed(data))
+        take = self._take
+        for choice in self._choices:
+            if take is None or not take(choice):
+                self._refused = choice
+                return False
+        return not self._decoder.done
 
 
 def _drop_impossible(report: Report, before: int | None, most: int) -> None:

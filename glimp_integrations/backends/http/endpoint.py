@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -167,9 +167,16 @@ class Endpoint(Backend):
 
     @asynccontextmanager
     async def _completed(
-        self, request: Request, report: Report, stop: Sequence[str] = ()
+        self,
+        request: Request,
+        report: Report,
+        stop: Sequence[str] = (),
+        take: Callable[[dict[str, Any]], bool] | None = None,
     ) -> AsyncGenerator[AsyncGenerator[dict[str, Any], None], None]:
-        """The choices of :meth:`completion`; the stream is closed at the end of the block."""
+        """The choices of :meth:`completion`; the stream is closed at the end of the block.
+
+        ``take`` is that of :meth:`CompletionStream.choices`.
+        """
         request = replace(request, max_retries=self._retries(request.max_retries))
         context = self._context(request, stop)
         client = await self._connected()
@@ -177,7 +184,7 @@ class Endpoint(Backend):
         try:
             with self._errors_translated():
                 stream = self._stream(client, context, report)
-                async with aclosing(stream.choices()) as choices:
+                async with aclosing(stream.choices(take)) as choices:
                     yield choices
         finally:
             self._open_streams -= 1

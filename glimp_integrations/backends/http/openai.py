@@ -23,6 +23,7 @@ from glimp_integrations.backends.base import (
     Report,
     Request,
     Token,
+    hands_over,
     looks_like_control,
 )
 from glimp_integrations.backends.http import stop_strings
@@ -255,6 +256,7 @@ class OpenAIBackend(Endpoint):
             "chat_template='<Jinja source>'",
         )
 
+    @hands_over
     async def generate(self, request: Request, report: Report) -> AsyncGenerator[Token, None]:
         capabilities = await self.capabilities()
         if request.stop and capabilities.supports_stop and not request.logprobs:
@@ -266,7 +268,7 @@ class OpenAIBackend(Endpoint):
             except UnsuitableEndpointError:
                 # The route for stop strings is hidden, and nothing was generated: go on without.
                 self._capabilities = replace(capabilities, supports_stop=False)
-        request = replace(request, stop=())
+        request, take = replace(request, stop=(), take=None), request.take
         processed = self.server.logprobs_mode == "processed" and request.temperature > 0
         penalised = request.penalises and not self.server.raw_under_penalties
         # Raw distributions of such a server are those of greedy decoding, or without penalties.
@@ -278,10 +280,29 @@ class OpenAIBackend(Endpoint):
         reader = TokenReader(
             request, report, self.server, undoes_temperature=self._undoes_temperature
         )
-        async with self._completed(request, report) as choices:
+        left: list[Token] = []  # of the choice that was not taken, from the first such token on
+
+        def read(choice: dict[str, Any]) -> bool:
+            """Read a choice; whether all of its tokens were taken."""
+            tokens = reader.tokens(choice)
+            if hides_text:
+                tokens = [replace(token, text="", pending=True) for token in tokens]
+            for place, token in enumerate(tokens):
+                if take is None or not take(token):
+                    left.extend(tokens[place:])
+                    return False
+            return True
+
+        offered = None if take is None else read
+        async with self._completed(request, report, take=offered) as choices:
             async for choice in choices:
-                for token in reader.tokens(choice):
-                    yield replace(token, text="", pending=True) if hides_text else token
+                if offered is None:
+                    read(choice)
+                here = tuple(left)
+                left.clear()
+                for place, token in enumerate(here):
+                    if not place or take is None or not take(token):
+                        yield token
         if hides_text:
             report.ended = "length"
 

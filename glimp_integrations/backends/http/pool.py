@@ -8,6 +8,7 @@ between two requests, or sent what makes no sense, carries no other request.
 
 from __future__ import annotations
 
+import asyncio
 import select
 import ssl
 import time
@@ -63,6 +64,12 @@ class Carrier:
         self._connections.lent(was_used=was_used)
         self.since = time.perf_counter()
         connection.release = self._read
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The connection itself; ``None`` where it is closed, or not known."""
+        transport: asyncio.Transport | None = getattr(self._connection, "transport", None)
+        return None if transport is None or transport.is_closing() else transport
 
     def give_back(self) -> None:
         """Let another request have the connection, if the response was read to its end."""

@@ -94,6 +94,8 @@ class TokenClock:
             if self._counted > at_most:
                 return
         self._left = self.seconds
+        if self._since is not None:  # it came while it was waited for something else
+            self._since = time.monotonic()
 
     def _set_timer(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
