@@ -10,12 +10,14 @@ from contextvars import ContextVar
 
 import aiohttp
 import pytest
+from openai import AsyncOpenAI
 
 from glimp_integrations import BackendError, GlimpRouter
 from glimp_integrations.backends import OpenAIBackend
 from glimp_integrations.backends.http.client import HttpClient, Response
 from glimp_integrations.backends.http.connections import Connections
 from wire.fake_server import FakeServer, Fault, Tok
+from wire.given_clients import HTTPX
 from wire.helpers import ANSWER, CHAIN, REASONING
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -248,5 +250,22 @@ def test_the_limit_is_for_each_token_and_not_for_a_step() -> None:
         with pytest.raises(BackendError, match="did not answer in time") as failed:
             routed(server, timeout=1.0, threshold=-1.0).run("?")
         assert 1.0 < time.monotonic() - began < 5.0
+    assert failed.value.partial is not None
+    assert failed.value.partial.answer == " w0 w1 w2 w3 w4"
+
+
+def test_the_read_timeout_of_a_given_client_holds() -> None:
+    words: list[Tok | str] = [f" w{number}" for number in range(20)]
+    with FakeServer(words, faults=[Fault("hang", tokens=5, chat_only=True)]) as server:
+        timeout = HTTPX.Timeout(30, read=0.5)
+        client = AsyncOpenAI(base_url=server.url, api_key="k", timeout=timeout, max_retries=0)
+        backend = OpenAIBackend(client=client)
+        one = GlimpRouter(
+            backend, backend, temperature=0.0, route="always", max_retries=0, threshold=-1.0
+        )
+        began = time.monotonic()
+        with pytest.raises(BackendError) as failed:
+            one.run("?", timeout=20.0)
+        assert time.monotonic() - began < 5.0
     assert failed.value.partial is not None
     assert failed.value.partial.answer == " w0 w1 w2 w3 w4"
