@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from glimp_integrations import io_loop
-from glimp_integrations.backends.base import Report, Request
+from glimp_integrations.backends.base import Report, Request, Token
 from glimp_integrations.backends.http import stop_strings
 from glimp_integrations.errors import UnsuitableEndpointError
 
@@ -33,11 +34,19 @@ class ScriptedServer:
         self._tokens = {"🦄": 3}
         self.asked: list[list[int]] = []
 
-    async def completion(self, request: Request, report: Report) -> Any:
+    async def completion(self, request: Request, report: Report, *, take: Any = None) -> Any:
         for text, number in self._chunks:
             report.completion_tokens = (report.completion_tokens or 0) + self._tokens.get(text, 1)
-            yield {"text": text, "ids": [number], "stop_string": ""}
-        yield {"text": "", "ids": [], "stop_string": "\n\n" if self._ended == "stop_string" else ""}
+            choice = {"text": text, "ids": [number], "stop_string": ""}
+            if take is None or not take(choice):
+                yield choice
+        last = {
+            "text": "",
+            "ids": [],
+            "stop_string": "\n\n" if self._ended == "stop_string" else "",
+        }
+        if take is None or not take(last):
+            yield last
         report.ended = self._ended  # type: ignore[assignment]
 
     async def text_of(self, ids: list[int]) -> str:
@@ -48,12 +57,25 @@ class ScriptedServer:
         return b"".join(known).decode(errors="replace")
 
 
-def said(server: ScriptedServer, most: int = 30) -> list[tuple[str, int]]:
-    async def go() -> list[tuple[str, int]]:
-        request = Request("p", most, stop=UNTIL)
-        return [(t.text, t.count) async for t in stop_strings.generate(server, request, Report())]
+def said(
+    server: ScriptedServer, most: int = 30, takes: Callable[[Token], bool] | None = None
+) -> list[tuple[str, int]]:
+    """The texts and counts of the tokens, those that were taken included."""
+    came: list[tuple[str, int]] = []
 
-    return io_loop.call(go)
+    def take(token: Token) -> bool:
+        if takes is None or not takes(token):
+            return False
+        came.append((token.text, token.count))
+        return True
+
+    async def go() -> None:
+        request = Request("p", most, stop=UNTIL, take=None if takes is None else take)
+        async for token in stop_strings.generate(server, request, Report()):
+            came.append((token.text, token.count))
+
+    io_loop.call(go)
+    return came
 
 
 @pytest.mark.parametrize(
@@ -68,8 +90,9 @@ def said(server: ScriptedServer, most: int = 30) -> list[tuple[str, int]]:
         ([("", 6)], [("\n\nFoo", 1)]),
     ],
 )
-def test_the_end_is_exact(chunks, expected):
-    assert said(ScriptedServer(*chunks)) == expected
+@pytest.mark.parametrize("takes", [None, lambda _: True, lambda token: token.text == "a"])
+def test_the_end_is_exact(chunks, expected, takes):
+    assert said(ScriptedServer(*chunks), takes=takes) == expected
 
 
 def test_a_character_of_several_tokens_counts_as_many():
@@ -92,8 +115,10 @@ def test_another_end_asks_nothing():
         ([("a", 1), ("", 10)], [("a", 1)]),  # half a character, which stays unsaid
     ],
 )
-def test_what_was_held_back_at_the_limit_is_told(chunks, expected):
-    assert said(ScriptedServer(*chunks, ended="length")) == expected
+@pytest.mark.parametrize("takes", [None, lambda _: True, lambda token: token.text == "a"])
+@pytest.mark.parametrize("most", [2, 30])
+def test_what_was_held_back_at_the_limit_is_told(chunks, expected, most, takes):
+    assert said(ScriptedServer(*chunks, ended="length"), most, takes) == expected
 
 
 def test_a_limit_with_all_shown_asks_nothing():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -61,7 +61,7 @@ class CompletionStream:
         self._clock = TokenClock(self.context.request.timeout)
 
     async def choices(
-        self, take: Callable[[dict[str, Any]], bool] | None = None
+        self, take: Callable[[Mapping[str, Any]], bool] | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """The choices of the stream, up to its end, which is written into the report.
 
@@ -203,7 +203,7 @@ class _Arriving:
         self,
         decoder: Decoder,
         read: Callable[[Iterator[bytes]], Iterator[dict[str, Any]]],
-        take: Callable[[dict[str, Any]], bool] | None,
+        take: Callable[[Mapping[str, Any]], bool] | None,
     ) -> None:
         self._decoder, self._read, self._take = decoder, read, take
         self._refused: dict[str, Any] | None = None

@@ -148,7 +148,12 @@ class Endpoint(Backend):
             await client.aclose()
 
     async def completion(
-        self, request: Request, report: Report, *, stop: Sequence[str] = ()
+        self,
+        request: Request,
+        report: Report,
+        *,
+        stop: Sequence[str] = (),
+        take: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Stream one completion; yields its choices in the shape of text completions.
 
@@ -156,12 +161,13 @@ class Endpoint(Backend):
             request: What to generate.
             report: Where to write token counts and the reason of the end.
             stop: Strings the server should stop at; only a probe uses them.
+            take: That of :meth:`CompletionStream.choices`.
 
         Raises:
             UnsuitableEndpointError: The route does not exist, or the model is not served.
             BackendError: The request failed.
         """
-        async with self._completed(request, report, stop) as choices:
+        async with self._completed(request, report, stop, take) as choices:
             async for choice in choices:
                 yield choice
 
@@ -171,12 +177,9 @@ class Endpoint(Backend):
         request: Request,
         report: Report,
         stop: Sequence[str] = (),
-        take: Callable[[dict[str, Any]], bool] | None = None,
+        take: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> AsyncGenerator[AsyncGenerator[dict[str, Any], None], None]:
-        """The choices of :meth:`completion`; the stream is closed at the end of the block.
-
-        ``take`` is that of :meth:`CompletionStream.choices`.
-        """
+        """The choices of :meth:`completion`; the stream is closed at the end of the block."""
         request = replace(request, max_retries=self._retries(request.max_retries))
         context = self._context(request, stop)
         client = await self._connected()

@@ -28,6 +28,7 @@ from glimp_integrations.backends.base import (
 )
 from glimp_integrations.backends.http import stop_strings
 from glimp_integrations.backends.http.endpoint import Endpoint
+from glimp_integrations.backends.http.offered import Offered
 from glimp_integrations.backends.http.options import check_options, find_server, provider_field
 from glimp_integrations.backends.http.probing import applies_temperature, first_use
 from glimp_integrations.backends.http.protocols.base import RequestContext
@@ -280,29 +281,18 @@ class OpenAIBackend(Endpoint):
         reader = TokenReader(
             request, report, self.server, undoes_temperature=self._undoes_temperature
         )
-        left: list[Token] = []  # of the choice that was not taken, from the first such token on
 
-        def read(choice: dict[str, Any]) -> bool:
-            """Read a choice; whether all of its tokens were taken."""
+        def read(choice: Mapping[str, Any]) -> Sequence[Token]:
             tokens = reader.tokens(choice)
-            if hides_text:
-                tokens = [replace(token, text="", pending=True) for token in tokens]
-            for place, token in enumerate(tokens):
-                if take is None or not take(token):
-                    left.extend(tokens[place:])
-                    return False
-            return True
+            if not hides_text:
+                return tokens
+            return [replace(token, text="", pending=True) for token in tokens]
 
-        offered = None if take is None else read
-        async with self._completed(request, report, take=offered) as choices:
+        offered = Offered(read, take)
+        async with self._completed(request, report, take=offered.take) as choices:
             async for choice in choices:
-                if offered is None:
-                    read(choice)
-                here = tuple(left)
-                left.clear()
-                for place, token in enumerate(here):
-                    if not place or take is None or not take(token):
-                        yield token
+                for token in offered.left(choice):
+                    yield token
         if hides_text:
             report.ended = "length"
 

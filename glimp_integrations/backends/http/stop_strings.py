@@ -20,11 +20,13 @@ the step at its cap, and never read the rest of ``".\n\n"``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 from glimp_integrations.backends.base import Report, Request, Token
+from glimp_integrations.backends.http.offered import Offered
 from glimp_integrations.backends.http.protocols.base import ModelEndpoint
 from glimp_integrations.errors import UnsuitableEndpointError
 
@@ -55,29 +57,19 @@ async def generate(
         UnsuitableEndpointError: The route does not exist; nothing was generated.
         BackendError: The request failed.
     """
-    shown_text, shown_ids = "", list[int]()  # the last text that was shown, and its ids
-    hidden_ids = list[int]()  # ids since then, of which no text was shown yet
-    count, stop_string = 0, ""
-    held: Token | None = None  # shown, and perhaps not all of its text
-    async with aclosing(endpoint.completion(request, report)) as choices:
+    shown = _Shown(request.max_tokens, report)
+    offered = Offered(shown.tokens, request.take)
+    async with aclosing(endpoint.completion(request, report, take=offered.take)) as choices:
         async for choice in choices:
-            stop_string = choice["stop_string"] or stop_string
-            hidden_ids += choice["ids"]
-            if text := choice["text"]:
-                shown_text, shown_ids, hidden_ids = text, hidden_ids, []
-                # A character of several tokens comes with the id of its last token only. The
-                # server's total counts all of them, so the count is taken from there.
-                before, count = count, max(count, report.completion_tokens or 0)
-                if held is not None:
-                    yield held
-                held = Token(text, multi_token=len(shown_ids) != 1, count=count - before)
-                if count < request.max_tokens - _NEAR_LIMIT:
-                    yield held
-                    held = None
+            for token in offered.left(choice):
+                yield token
+    held, hidden_ids = shown.held, shown.hidden_ids
     if report.ended == "stop_string" or (report.ended == "length" and hidden_ids):
         # The stop string may begin inside the last token that was shown, so the rest of the text
         # is found by comparing with that token's whole text.
-        rest = await _removed_text(endpoint, stop_string, shown_text, [*shown_ids, *hidden_ids])
+        rest = await _removed_text(
+            endpoint, shown.stop_string, shown.text, [*shown.ids, *hidden_ids]
+        )
         if held is not None and not hidden_ids:
             yield replace(held, text=held.text + rest)
             return
@@ -85,7 +77,7 @@ async def generate(
             yield held
         if not rest:
             return
-        rest_count = max(0, (report.completion_tokens or 0) - count)
+        rest_count = max(0, (report.completion_tokens or 0) - shown.count)
         # The router wants single tokens. Ask for their texts one by one, but only if every hidden
         # token is known by its id.
         texts: list[str] = []
@@ -98,6 +90,49 @@ async def generate(
             yield Token(rest, multi_token=len(hidden_ids) > 1, count=rest_count)
     elif held is not None:
         yield held
+
+
+class _Shown:
+    """What a server has shown of a text, and what it holds back.
+
+    Args:
+        most: ``max_tokens`` of the request.
+        report: Where the server's running total is; it is written before a choice is read.
+
+    Attributes:
+        text: The last text that was shown.
+        ids: Its ids.
+        hidden_ids: Ids since then, of which no text was shown yet.
+        held: A token that was shown, and perhaps not all of its text.
+        count: Tokens that were shown, or counted with those.
+        stop_string: What ended the stream.
+    """
+
+    def __init__(self, most: int, report: Report) -> None:
+        self._most, self._report = most, report
+        self.text, self.stop_string, self.count = "", "", 0
+        self.ids: list[int] = []
+        self.hidden_ids: list[int] = []
+        self.held: Token | None = None
+
+    def tokens(self, choice: Mapping[str, Any]) -> list[Token]:
+        """The tokens that are whole with the next choice."""
+        self.stop_string = choice["stop_string"] or self.stop_string
+        self.hidden_ids += choice["ids"]
+        text = choice["text"]
+        if not text:
+            return []
+        self.text, self.ids, self.hidden_ids = text, self.hidden_ids, []
+        # A character of several tokens comes with the id of its last token only. The server's
+        # total counts all of them, so the count is taken from there.
+        before, self.count = self.count, max(self.count, self._report.completion_tokens or 0)
+        tokens = [] if self.held is None else [self.held]
+        token = Token(text, multi_token=len(self.ids) != 1, count=self.count - before)
+        if self.count < self._most - _NEAR_LIMIT:
+            self.held = None
+            return [*tokens, token]
+        self.held = token
+        return tokens
 
 
 async def _last_texts(endpoint: ModelEndpoint, ids: list[int], length: int) -> list[str]:

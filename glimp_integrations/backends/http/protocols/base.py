@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -152,7 +152,12 @@ class ModelEndpoint(typing.Protocol):
         ...
 
     def completion(
-        self, request: Request, report: Report, *, stop: Sequence[str] = ()
+        self,
+        request: Request,
+        report: Report,
+        *,
+        stop: Sequence[str] = (),
+        take: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Stream one completion; yields its choices in the shape of text completions."""
         ...
