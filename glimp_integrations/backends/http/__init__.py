@@ -13,10 +13,12 @@
     replies.py            what servers may send, read and checked
     chunks.py             chunks of a stream parsed into tokens
     token_reader.py       the tokens of one stream, put right
+    offered.py            tokens offered to whoever takes them where they arrive
     token_clock.py        how long a stream may go without a token
     stop_strings.py       streams that the server ends by itself, with their exact text
 
     client.py             requests and responses, with limits for what a server may send
+    tap.py                data that is looked at where it arrives
     sending.py            one request, with retries
     headers.py            headers and keys, checked
     pool.py               which connections may carry another request
