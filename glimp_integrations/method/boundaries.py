@@ -13,7 +13,7 @@ may have.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -100,15 +100,12 @@ class Scanner:
         trigger: regex.Pattern[str] | None = None,
     ) -> None:
         self._delimiter = delimiter
-        self._terminators = dict(terminators)
-        self._literals = [_Literal(text) for text in self._terminators]
         self.trigger = trigger
         self._before = "\n"  # the character before the window; a phase begins a line
         self._held = ""  # could still become a terminator or a trigger; not shown yet
         self._ruled_out = 0  # of what is held: no trigger begins there
         self._tail = ""  # end of the running step, for a delimiter across pieces
-        begins = "".join({text[0] for text in (delimiter, *self._terminators) if text})
-        self._may_begin = re.compile(f"[{re.escape(begins)}]" if begins else r"(?!)").search
+        self._look_for_terminators(terminators)
 
     def feed(self, text: str, *, multi_token: bool) -> Cut:
         """Take the next piece.
@@ -165,11 +162,28 @@ class Scanner:
         if trigger is not self.trigger:
             self.trigger, self._ruled_out = trigger, 0
 
+    def drop(self, texts: Collection[str]) -> bool:
+        """Look for these terminators no more.
+
+        Returns:
+            Whether that is so from here on; ``False``: something may have begun, ask again later.
+        """
+        if self._held or self._tail:
+            return False
+        self._look_for_terminators({t: e for t, e in self._terminators.items() if t not in texts})
+        return True
+
     def flush(self) -> str:
         """The phase is over: what was held back belongs to the text after all."""
         held = self._held
         self._forget()
         return held
+
+    def _look_for_terminators(self, terminators: Mapping[str, Terminator]) -> None:
+        self._terminators = dict(terminators)
+        self._literals = [_Literal(text) for text in self._terminators]
+        begins = "".join({text[0] for text in (self._delimiter, *self._terminators) if text})
+        self._may_begin = re.compile(f"[{re.escape(begins)}]" if begins else r"(?!)").search
 
     def _forget(self) -> None:
         self._held, self._ruled_out = "", 0

@@ -96,9 +96,12 @@ class Chain(ChainState):
             # is the better reason.
             shown += phases.end_step(self, "length")
         over = step.end is not None
+        shown = self._without_leading_blanks(step, shown)
+        if self.closed_by_model and not (self.tags_are_text or over or self._blank):
+            self.tags_are_text = self.scanner.drop(phases.think_tags(self))
         # Half a character after the end is dropped like other surplus: it is not in the text.
         truncated = cut.truncated or (over and token.pending)
-        return StepUpdate(self._without_leading_blanks(step, shown), over, truncated, discarded)
+        return StepUpdate(shown, over, truncated, discarded)
 
     def ended(self, how: Ended, uncounted: int = 0) -> StepUpdate:
         """The author's output is over, inside the running step.

@@ -44,7 +44,7 @@ class ChainState:
         think_end_tags: What ends the thinking: those of both models, each of which may end it;
             empty for models that do not think in tags.
         think_start_tags: What opens the think block, which is open before the chain begins. One
-            that a model writes itself is not shown.
+            that a model writes where the block may be open is not shown.
         window: Tokens that fit after the prompt in the smaller of the two context windows;
             ``None``: unknown.
         forced: The one model that can still write; ``None``: both can.
@@ -58,6 +58,8 @@ class ChainState:
         parts: Incremented whenever an open stream must be closed: a phase, or a constraint,
             begins or ends, so what the model would write on is not wanted.
         separated: A tag or marker stands before the answer.
+        closed_by_model: A model wrote a think end tag.
+        tags_are_text: And the answer has begun after it: it may speak of think tags.
         text: What both models continue, with all steps.
         limits: What may still be written, in tokens.
         scanner: Finds where steps of this phase, and the phase itself, end.
@@ -78,6 +80,8 @@ class ChainState:
     phase: Phase = field(init=False, default="chain")
     parts: int = field(init=False, default=0)
     separated: bool = field(init=False, default=False)
+    closed_by_model: bool = field(init=False, default=False)
+    tags_are_text: bool = field(init=False, default=False)
     text: SharedText = field(init=False, default_factory=SharedText)
     limits: Limits = field(init=False)
     scanner: Scanner = field(init=False)

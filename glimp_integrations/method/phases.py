@@ -19,7 +19,7 @@ from glimp_integrations.method.chain_state import ChainState
 from glimp_integrations.method.repetition import in_circles
 from glimp_integrations.method.steps import Phase, Step, StepEnd, StopReason
 
-__all__ = ["end_reasoning", "end_step", "enter", "terminators"]
+__all__ = ["end_reasoning", "end_step", "enter", "terminators", "think_tags"]
 
 
 def enter(chain: ChainState, phase: Phase) -> None:
@@ -40,13 +40,13 @@ def terminators(chain: ChainState) -> dict[str, Terminator]:
     """Texts that end the running phase, and are not part of it."""
     phase, constraint = chain.phase, chain.constraint
     if phase == "thinking":
-        return _think_tags(chain)
+        return think_tags(chain)
     if constraint is not None and constraint.schema is not None:
         return {}  # the grammar ends it; a stop string inside would break it
     ends: dict[str, Terminator] = {}
-    if phase == "answer" and constraint is None:
+    if phase == "answer" and constraint is None and not chain.tags_are_text:
         # A model whose thinking was closed for it may go on thinking, and close it itself.
-        ends.update(_think_tags(chain))
+        ends.update(think_tags(chain))
     # Where a constrained answer comes later, the chain is not the visible reply.
     if phase == "answer" or chain.plan.forced is None:
         ends.update(dict.fromkeys(chain.settings.stop or (), "stop"))
@@ -71,6 +71,7 @@ def end_step(chain: ChainState, end: StepEnd, trigger: str = "") -> str:
     """
     step = chain.steps[-1]
     step.end = end
+    chain.closed_by_model |= end == "think_end" and chain.phase != "chain"
     if end == "think_start":
         chain.text.add(trigger)  # whoever wrote it goes on behind it
     chain.scanner.end_step()
@@ -157,7 +158,8 @@ def _enter_answer(chain: ChainState, constraint: Constraint | None) -> None:
     enter(chain, "answer")
 
 
-def _think_tags(chain: ChainState) -> dict[str, Terminator]:
+def think_tags(chain: ChainState) -> dict[str, Terminator]:
+    """All think tags, and what they mean where the block may be open."""
     return {
         **dict.fromkeys(chain.think_start_tags, "think_start"),
         **dict.fromkeys(chain.think_end_tags, "think_end"),

@@ -1,9 +1,12 @@
-"""Think tags that stand where nobody waits for them: none of them is shown."""
+"""Think tags where nobody waits for them: not shown where the block may be open, text elsewhere."""
 
 from __future__ import annotations
 
 import pytest
-from helpers import model, result_of, router, script, shown
+from helpers import OPENED, model, result_of, router, script, shown
+
+from glimp_integrations import OutputSpec
+from glimp_integrations.backends import ScriptedBackend
 
 LATE = script(
     ("One", 0.1),
@@ -76,8 +79,8 @@ def test_a_block_that_is_opened_twice_is_one_block() -> None:
         "Two.",
         "</think>",
         "\n\n",
-        "4",
         "<think>",
+        "4",
         ".",
         "",
     )
@@ -89,3 +92,63 @@ def test_a_block_that_is_opened_twice_is_one_block() -> None:
     assert [step.end for step in result.trace.steps] == [
         "think_start", "delimiter", "think_end", "think_start", "eos",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answer_by", "pieces"),
+    # An answer in steps is cut behind blank lines, from where the script would not go on.
+    [("large", 1), ("large", 3), ("large", 7), ("small", 3), ("router", 1)],
+)
+def test_an_answer_may_speak_of_tags(answer_by: str, pieces: int) -> None:
+    said = "Write `<think>` and `</think>`, or\n\n<think>\nso.\n</think>\n\nDone."
+    cut = [said[n : n + pieces] for n in range(0, len(said), pieces)]
+    tokens = script("Two.", "</think>", "\n\n", *cut, "")
+    pair = router(model(tokens), model(tokens), answer_by=answer_by)
+    events = list(pair.stream("hi"))
+    result = result_of(events)
+    assert (result.reasoning, result.answer) == ("Two.", said)
+    assert shown(events) == "Two." + said
+    assert pair.run("hi").answer == said
+
+
+def test_behind_a_block_that_is_closed_late_tags_are_text() -> None:
+    tokens = [*LATE[:-2], *script("4, not `", "</think>", "`.", "")]
+    pair = router(model(follows(tokens)), model(follows(tokens)), max_thinking_tokens=2)  # type: ignore[arg-type]
+    assert pair.run("hi").answer == "Two.\n\nThree.\n4, not `</think>`."
+
+
+def test_a_stop_string_that_has_begun_is_found_all_the_same() -> None:
+    tokens = script("Two.", "</think>", "\n\n", "Hi S", "T", "OP", "</think>", "!", "")
+    pair = router(model(tokens), model(tokens), stop=["STOP"])
+    assert pair.run("hi").answer == "Hi "
+    tokens = script("Two.", "</think>", "\n\n", "ST", "ART", " </think>", "!", "")
+    pair = router(model(tokens), model(tokens), stop=["STOP"])
+    assert pair.run("hi").answer == "START </think>!"
+
+
+def test_behind_a_call_they_are_text_too() -> None:
+    """The schema is the call's, and the tags around it are the router's."""
+    call = '{"name": "look", "arguments": {}}'
+    after = {
+        "": "Two.",
+        "Two.": "</think>",
+        "Two.</think>\n\n": "Hi.\n",
+        "Two.</think>\n\nHi.\n": "<tool_call>",
+        "Two.</think>\n\nHi.\n<tool_call>\n": call,
+        f"Two.</think>\n\nHi.\n<tool_call>\n{call}\n</tool_call>": "</think>",
+        f"Two.</think>\n\nHi.\n<tool_call>\n{call}\n</tool_call></think>": "!",
+    }
+
+    def made() -> ScriptedBackend:
+        return ScriptedBackend(
+            lambda text: (after.get(text.decode(), "").encode(), 0.0),
+            generation_prompt=OPENED,
+            supports_schema=True,
+            template="<tool_call> </tool_call>",
+        )
+
+    function = {"name": "look", "parameters": {"type": "object", "properties": {}}}
+    spec = OutputSpec(tools=[{"type": "function", "function": function}])
+    result = router(made(), made()).run("hi", spec)
+    assert [called.name for called in result.tool_calls] == ["look"]
+    assert result.answer == "Hi.\n</think>!"
