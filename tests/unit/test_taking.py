@@ -103,9 +103,11 @@ def outcome(one: GlimpRouter, *, streamed: bool) -> tuple[object, ...]:
             result = one.run("?")
     except GlimpError as raised:
         error, result = raised, raised.partial
-    told = None if result is None else result.model_dump(exclude={"trace": {"seconds"}})
-    for step in told["trace"]["steps"] if told else ():
-        del step["seconds"], step["first_token_seconds"]
+    told = None if result is None else result.model_dump()
+    if told is not None:
+        del told["trace"]["seconds"]
+        for step in told["trace"]["steps"]:
+            del step["seconds"], step["first_token_seconds"]
     requests = [backend.requests for backend in (one.small, one.large)]
     return told, type(error), str(error), getattr(error, "step", None), requests
 
