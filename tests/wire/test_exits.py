@@ -27,11 +27,11 @@ time.sleep({pause})
 RUNNING = """
 import asyncio
 def read():
-    for _ in shared.stream("?"):
-        begun.set()
+    for event in shared.stream("?"):
+        hasattr(event, "text") and begun.set()
 async def aread():
-    async for _ in shared.astream("?"):
-        begun.set()
+    async for event in shared.astream("?"):
+        hasattr(event, "text") and begun.set()
 for target in (read, ask, lambda: asyncio.run(aread())):
     begun = threading.Event()
     threading.Thread(target=target, daemon=True).start()
