@@ -26,12 +26,15 @@ time.sleep({pause})
 """
 RUNNING = """
 import asyncio
+# The first text is what was glimpsed; the third one comes of a stream that runs on.
 def read():
-    for event in shared.stream("?"):
-        hasattr(event, "text") and begun.set()
+    for number, _ in enumerate(e for e in shared.stream("?") if hasattr(e, "text")):
+        number < 2 or begun.set()
 async def aread():
+    texts = 0
     async for event in shared.astream("?"):
-        hasattr(event, "text") and begun.set()
+        texts += hasattr(event, "text")
+        texts < 3 or begun.set()
 for target in (read, ask, lambda: asyncio.run(aread())):
     begun = threading.Event()
     threading.Thread(target=target, daemon=True).start()
