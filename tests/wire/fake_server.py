@@ -373,8 +373,12 @@ class FakeHandler(Handler):
         try:
             self._stream(body, min(k, fake.logprobs), prompt_tokens, fault)
             finished = True
-        except (Dropped, OSError):
+        except Dropped:
             self.close_connection = True
+        except OSError:  # the client has left, and what was sent to it was not read
+            self.close_connection = True
+            with fake.lock:
+                fake.aborted += 1
         finally:
             with fake.lock:
                 fake.active -= 1
