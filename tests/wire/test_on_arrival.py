@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 
@@ -22,8 +22,6 @@ from wire.helpers import ANSWER, CHAIN, REASONING
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 WHOSE: ContextVar[str] = ContextVar("WHOSE", default="nobody's")
-
-Write = Callable[[bytes], Awaitable[None]]
 
 
 class Pieces:
