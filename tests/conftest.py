@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Which of the two environments of `make test` this is."""
     at_once = ", calls are compared at once" if config.getoption("--compare-at-once") else ""
-    return f"aiohttp {version('aiohttp')}{at_once}"
+    return f"pydantic {version('pydantic')}{at_once}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,8 +99,8 @@ def calls_are_compared_at_once(request: pytest.FixtureRequest) -> Iterator[None]
 def certificates_are_read_once() -> Iterator[None]:
     """A backend reads all certificates of the system, which is more work than most tests are."""
     # Not above: a process of xdist would not count the lines that run when modules are imported.
-    from glimp_integrations.backends.http import client
+    from glimp_integrations.backends.http import dialing
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(client, "_load", functools.cache(client._load))
+        patched.setattr(dialing, "_certificates", functools.cache(dialing._certificates))
         yield

@@ -122,7 +122,7 @@ def check() -> None:
     if late:
         rows = "\n".join(f"  {name}: users get {u}, the tests {d}" for name, (u, d) in late.items())
         sys.exit(f"a requirement of the extra 'dev' holds back what users install:\n{rows}")
-    print(f"both ends resolve; users and tests get aiohttp {users['aiohttp']}")
+    print(f"both ends resolve; users and tests get pydantic {users['pydantic']}")
 
 
 def lock() -> str:

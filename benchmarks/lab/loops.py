@@ -1,9 +1,9 @@
 """Which event loops a measured process has. The products choose theirs; this is to compare them.
 
 ``plain``: asyncio's own, as ``pip install 'glimp-integrations[serve]'`` gives them. ``standard``:
-uvloop and httptools for the connections of ``glimp serve``, which uvicorn takes by itself where
-they are installed. ``uvloop``: the loop of all models as well, which the core never chooses by
-itself: a forked process has to know which sockets are its parent's, and uvloop does not tell.
+uvloop for the connections of ``glimp serve``, which uvicorn takes by itself where it is installed.
+``uvloop``: the loop of all models as well, which the core never chooses by itself: a forked process
+has to know which sockets are its parent's, and uvloop does not tell.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ def choose(loops: Loops) -> None:
         ModuleNotFoundError: uvloop is not installed.
     """
     if loops == "plain":
-        for name in ("uvloop", "httptools"):
-            sys.modules[name] = None  # type: ignore[assignment]  # as if it were not installed
+        sys.modules["uvloop"] = None  # type: ignore[assignment]  # as if it were not installed
         return
     import uvloop
 

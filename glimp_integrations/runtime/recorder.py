@@ -64,11 +64,12 @@ class Recorder:
     @property
     def spent(self) -> Spent:
         """What the call has taken so far, open requests included."""
-        small, large = (self._usage_so_far(author) for author in self.streams)
-        prices = self.settings.known_prices
+        # Asked several times a step: records are made only where prices need them.
+        large, prices = self.streams["large"], self.settings.known_prices
+        running = large.request.arrivals.tokens if large.request.is_open else 0
         return Spent(
-            large_tokens=large.output_tokens,
-            cost=None if prices is None else prices.of(Usage(small=small, large=large)),
+            large_tokens=large.counters.usage.output_tokens + running,
+            cost=None if prices is None else prices.of(self._usage_so_far),
             seconds=time.perf_counter() - self.started,
             token_seconds={
                 author: seconds / tokens for author, (seconds, tokens) in self._writing.items()
@@ -231,7 +232,13 @@ class Recorder:
         by_entropy = decision.signal is not None and decision.signal == step.entropy
         return decision.bound if by_entropy else None
 
-    def _usage_so_far(self, author: Author) -> ModelUsage:
+    @property
+    def _usage_so_far(self) -> Usage:
+        """The usage of both models, with what open requests have taken so far."""
+        small, large = (self._taken(author) for author in ("small", "large"))
+        return Usage(small=small, large=large)
+
+    def _taken(self, author: Author) -> ModelUsage:
         """A model's usage, with what its open request has taken so far."""
         stream = self.streams[author]
         usage, request = stream.counters.usage, stream.request

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime, formatdate
 
-import aiohttp
 import pytest
 from helpers import ANSWER, REASONING, model, router
 from hypothesis import given
@@ -18,6 +17,7 @@ from multidict import CIMultiDict
 
 from glimp_integrations.backends.http import sending
 from glimp_integrations.backends.http.client import StatusError
+from glimp_integrations.backends.http.connection import BrokenConnectionError
 from glimp_integrations.backends.http.sending import RequestLimits, sent
 from glimp_integrations.backends.retries import (
     LONGEST_WAIT,
@@ -228,7 +228,7 @@ class TestSending:
         assert slept == [] and server.requests == 1
 
     def test_connections_and_time_outs_are_tried_again(self, slept):
-        failures = aiohttp.ServerDisconnectedError(), TimeoutError()
+        failures = BrokenConnectionError(), TimeoutError()
         assert post(Server(*failures)) == "answer"
         assert slept.are_guesses(0.5, 1.0)
 

@@ -307,10 +307,10 @@ def _threads() -> set[str]:
 
 
 def _objects(pair: Pair) -> Counter[str]:
-    """Objects of this project and of the HTTP client, by class; no idle connections."""
+    """Objects of this project and of the HTTP parser, by class; no idle connections."""
     for backend in pair.backends:
         backend.close()
     gc.collect()
-    ours = {"glimp_integrations", "langchain_glimp", "aiohttp"}
+    ours = {"glimp_integrations", "langchain_glimp", "httptools"}
     names = (f"{type(o).__module__}.{type(o).__qualname__}" for o in gc.get_objects())
     return Counter(name for name in names if name.partition(".")[0] in ours)

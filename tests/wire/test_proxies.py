@@ -100,7 +100,7 @@ def test_a_proxy_gets_its_password_and_nothing_shows_it(
     assert proxy.seen and all(f"Basic {BASIC}" in seen for seen in proxy.seen)
     assert proxy.seen[0].startswith("CONNECT" if scheme == "https" else "POST")
     assert not [secret for secret in SECRETS if secret in shown], shown
-    assert ("not with '***'" if scheme == "http" else f"{proxy.status}, message=") in shown
+    assert ("not with '***'" if scheme == "http" else f"HTTP {proxy.status}") in shown
 
 
 def test_it_is_in_no_trace(proxy: Proxy) -> None:

@@ -18,7 +18,8 @@
     stop_strings.py       streams that the server ends by itself, with their exact text
 
     client.py             requests and responses, with limits for what a server may send
-    tap.py                data that is looked at where it arrives
+    connection.py         one connection: a request is sent, its response read where it arrives
+    dialing.py            making a connection: names, TCP, proxies, TLS
     sending.py            one request, with retries
     headers.py            headers and keys, checked
     pool.py               which connections may carry another request

@@ -1,34 +1,36 @@
 """HTTP to one server: requests, responses, and limits for what a server may send.
 
-Made of aiohttp, which closes a cancelled request's connection at once. Whatever goes wrong is
-raised as the HTTP library's error or as one of this module's; ``errors`` translates both.
+A cancelled request's connection is closed at once. Whatever goes wrong is raised as an ``OSError``
+or as one of this module's errors; ``errors`` translates both.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import ssl
+import re
+import string
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
 
+from glimp_integrations.backends.http.connection import BrokenConnectionError, Connection
 from glimp_integrations.backends.http.connections import Connections
-from glimp_integrations.backends.http.pool import Carrier, connector
-from glimp_integrations.backends.http.tap import Tap
+from glimp_integrations.backends.http.dialing import (
+    Address,
+    Dialer,
+    UnreachableError,
+    proxy_authorization,
+)
+from glimp_integrations.backends.http.pool import Pool
 from glimp_integrations.errors import ConfigError
-from glimp_integrations.forks import LOADING
-
-if TYPE_CHECKING:
-    import aiohttp
 
 __all__ = [
     "CONNECT_SECONDS",
@@ -56,6 +58,14 @@ _UNPACKED_BYTES = 65536
 _END_SECONDS = 0.25
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _CODINGS = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+# What every request says, unless its headers say something else.
+_USUAL_HEADERS = {
+    "Accept": "*/*",
+    # Bodies are unpacked here, piece by piece and up to a limit; nobody is asked to pack them.
+    "Accept-Encoding": "identity",
+    "User-Agent": "glimp-integrations",
+}
+_NO_HEADER = re.compile(r"[\r\n\0]")
 
 
 class StatusError(Exception):
@@ -76,10 +86,6 @@ class StatusError(Exception):
 
 class TooLargeError(Exception):
     """A body is longer than what is read of it."""
-
-
-class UnreachableError(OSError):
-    """No connection could be made."""
 
 
 class GivenClientError(Exception):
@@ -114,24 +120,29 @@ class HttpClient:
         read_seconds: float | None = None,
     ) -> None:
         self._query = urlsplit(base_url).query
-        self._connect_seconds, self._read_seconds = connect_seconds, read_seconds
+        self._read_seconds = read_seconds
         self._authorization = _authorization(base_url, api_key)
         self._headers = headers
         self._connections = connections
         self._proxy = _proxy(base_url)
-        self._session: aiohttp.ClientSession | None = None
+        self._dialer = Dialer(self._proxy, connect_seconds)
+        self._pool = Pool()
+        self._used: set[Connection] = set()
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        """Close all connections, also those that carry a request."""
+        for connection in tuple(self._used):
+            connection.break_off("this client was closed")
+        await self._pool.aclose()
 
     @asynccontextmanager
     async def request(
         self, method: str, url: str, *, seconds: float, body: bytes | None = None
     ) -> AsyncGenerator[Response]:
         """Send a request, and wait for the beginning of the response.
+
+        Redirects are not followed: the conversation, and maybe the key, would go to whatever
+        address a reply names.
 
         Args:
             method: ``"GET"`` or ``"POST"``.
@@ -146,49 +157,66 @@ class HttpClient:
         Raises:
             StatusError: The status is not one of success.
             TimeoutError: No response began in time.
-            aiohttp.ClientError: The request failed.
+            OSError: The request failed.
         """
-        session = await self._opened()
-        carrier = Carrier(self._connections)
-        # Left as it is written, so that its password can be found in errors that quote it.
-        proxy = None if self._proxy is None else _url(self._proxy.get_secret_value())
-
-        async def begun() -> aiohttp.ClientResponse:
-            with carrier.noted():
-                # Redirects: the conversation, and maybe the key, would go to whatever address a
-                # reply names.
-                return await session.request(
-                    method, target, data=data, headers=headers, allow_redirects=False, proxy=proxy
-                )
-
+        async with asyncio.timeout(None if seconds == math.inf else seconds):
+            target, headers, data = await self._written(method, url, body)
+            address = Address.of(target)
+            sent = self._as_sent(method, target, address, headers, data)
+            connection, since = await self._answered(address, sent)
+        self._used.add(connection)
         try:
-            async with asyncio.timeout(None if seconds == math.inf else seconds):
-                address, headers, data = await self._written(method, url, body)
-                target = _url(address)
-                raw = await _on_a_live_connection(begun, carrier)
             if method == "GET":  # the others may take as long as a model
-                self._connections.answered(time.perf_counter() - carrier.since)
-            response: Response | None = None
-            try:
-                # With a limit for the server's silence, the HTTP library ends a body by itself.
-                on_arrival = self._read_seconds is None
-                response = Response(raw, self._connections, carrier, on_arrival=on_arrival)
-                if not 200 <= raw.status < 300:
-                    raise StatusError(raw.status, raw.headers, await response.beginning(seconds))
-                yield response
-            finally:
-                if response is not None:
-                    response.leave()
-                raw.close()  # no effect on a connection whose response was read to the end
+                self._connections.answered(time.perf_counter() - since)
+            response = Response(connection.headers, connection, silence=self._read_seconds)
+            if not 200 <= connection.status < 300:
+                beginning = await response.beginning(seconds)
+                raise StatusError(connection.status, connection.headers, beginning)
+            yield response
         except Exception as error:
             # A refusal, too: a proxy sends one (408) when a connection was idle for too long, and
             # it is read as the answer to the request that crosses it. But nobody says unasked that
             # a route is missing.
             if not (isinstance(error, StatusError) and error.status in _MISSING_ROUTE):
-                carrier.close()
+                connection.is_reusable = False
             raise
         finally:
-            carrier.give_back()
+            self._used.discard(connection)
+            if connection.is_over and connection.is_reusable and connection.is_open:
+                self._connections.given_back()
+                self._pool.give_back(address, connection)
+            else:
+                connection.close()
+
+    async def _answered(self, address: Address, request: bytes) -> tuple[Connection, float]:
+        """A connection on which the response of a request has begun; and when it was sent.
+
+        The request is sent again where its connection turns out to be over. A server may close a
+        connection between two requests at the moment the second is sent. It has not answered it
+        then, so another connection takes it. This is not a failure of the server, and no retry
+        that a user has to allow.
+        """
+        closed = 0
+        while True:
+            connection = self._pool.take(address)
+            if connection is None:
+                connection = await self._dialer.dial(address)
+            self._connections.lent(was_used=connection.was_used)
+            since = time.perf_counter()
+            try:
+                connection.send(request)
+                async with asyncio.timeout(self._read_seconds):
+                    await connection.head()
+            except BrokenConnectionError:
+                connection.close()
+                if not connection.was_used or connection.is_heard or closed == _CLOSED_CONNECTIONS:
+                    raise
+                closed += 1
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection, since
 
     async def _written(
         self, method: str, url: str, body: bytes | None
@@ -200,59 +228,70 @@ class HttpClient:
             headers["Content-Type"] = "application/json"
         return f"{url}?{self._query}" if self._query else url, headers, body
 
-    async def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # Takes a quarter of a second, in which the loop serves other calls.
-            aiohttp, tls = await asyncio.to_thread(_load)
-            if self._session is None:  # another request was as quick
-                self._session = aiohttp.ClientSession(
-                    connector=connector(tls),
-                    timeout=aiohttp.ClientTimeout(
-                        total=None,
-                        sock_connect=self._connect_seconds,
-                        sock_read=self._read_seconds,
-                    ),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    headers={"Accept-Encoding": "identity", "User-Agent": "glimp-integrations"},
-                    # Unpacked here instead, piece by piece and up to a limit.
-                    auto_decompress=False,
-                )
-        return self._session
+    def _as_sent(
+        self,
+        method: str,
+        url: str,
+        address: Address,
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> bytes:
+        """A whole request, as HTTP/1.1 has it.
+
+        Raises:
+            ValueError: A header would end before its end.
+        """
+        parts = urlsplit(url)
+        place = parts.path or "/"
+        place = f"{place}?{parts.query}" if parts.query else place
+        usual = 443 if address.scheme == "https" else 80
+        host = address.authority.removesuffix(f":{usual}")
+        every = {"Host": host, **_USUAL_HEADERS}
+        if self._proxy is not None and address.scheme == "http":
+            place = f"http://{host}{place}"
+            if (shown := proxy_authorization(self._proxy)) is not None:
+                every["Proxy-Authorization"] = shown.get_secret_value()
+        given = {name.lower() for name in headers}
+        every = {name: value for name, value in every.items() if name.lower() not in given}
+        every |= headers
+        if body is not None:
+            every["Content-Length"] = str(len(body))
+        for name, value in every.items():
+            if _NO_HEADER.search(name) or _NO_HEADER.search(value):
+                raise ValueError(f"the header {name!r} has a line break")
+        lines = [f"{method} {quote(place, safe=string.punctuation)} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in every.items()]
+        return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
 
 
 class Response:
     """A response whose headers have come.
 
     Args:
-        raw: The HTTP library's response.
-        connections: Told when the connection can carry another request.
-        carrier: The connection.
-        on_arrival: Nothing happens to the body but what the connection brings, so it may be looked
-            at there.
+        headers: Its headers.
+        connection: What it comes on; ``None`` where a subclass reads it.
+        silence: How many seconds the server may be silent; ``None`` for no limit.
     """
 
     def __init__(
         self,
-        raw: aiohttp.ClientResponse,
-        connections: Connections,
-        carrier: Carrier,
+        headers: Mapping[str, str],
+        connection: Connection | None = None,
         *,
-        on_arrival: bool = False,
+        silence: float | None = None,
     ) -> None:
-        self._raw, self._on_arrival = raw, on_arrival
-        self.distrust = carrier.close
-        self._connections = connections
-        self._over = False
-        self._failure: Exception | None = None
-        self._salvaged: Iterator[bytes] = iter(())  # came before the failure
+        self._connection, self._silence = connection, silence
         self._pieces: Iterator[bytes] = iter(())  # of the last packet
-        coding = raw.headers.get("Content-Encoding", "").strip().lower()
+        coding = headers.get("Content-Encoding", "").strip().lower()
         self._window = _CODINGS.get(coding)
         self._unpacker = None if self._window is None else zlib.decompressobj(self._window)
         if self._window is None and coding not in ("", "identity"):
             raise ValueError(f"the body is encoded as {coding[:40]!r}, which was not asked for")
-        transport = carrier.transport
-        self._tap = None if transport is None else Tap(transport, self._note_end)
+
+    def distrust(self) -> None:
+        """Let no other request have the connection."""
+        if self._connection is not None:
+            self._connection.is_reusable = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes, unpacked. Pieces are not empty; for errors see :meth:`next`."""
@@ -263,19 +302,16 @@ class Response:
         """The next piece of the body, unpacked; empty at its end.
 
         Raises:
-            aiohttp.ClientError: The connection broke.
+            OSError: The connection broke.
             zlib.error: It cannot be unpacked.
         """
-        data = await (self._packet() if self._unpacker is None else self._piece())
-        if not data and not self._over:
-            self._over = True
-            self._connections.given_back(self._raw)
-        return data
+        return await (self._packet() if self._unpacker is None else self._piece())
 
     async def feed(self, take: Callable[[bytes], bool]) -> bool:
         """Give the pieces of the body to a function as they come, until it returns ``False``.
 
-        It is called where data arrives if that is possible, in the context of this call.
+        It is called where data arrives if that is possible, in the context of this call: waking up
+        a task, and going down to where it waits, takes longer than reading a token.
 
         Args:
             take: Called with a piece; whether it wants more. What it raises is raised here.
@@ -286,82 +322,22 @@ class Response:
         Raises:
             Exception: See :meth:`next`.
         """
-        context = copy_context()
-        while not await self._fed_on_arrival(lambda data: context.run(take, data)):
-            data = await self.next()
-            if not data:
-                return False
+        connection = self._connection
+        if connection is not None and self._unpacker is None and self._silence is None:
+            context = copy_context()
+            if await _fed_on_arrival(connection, lambda data: context.run(take, data)):
+                return True
+        while data := await self.next():
             if not take(data):
                 return True
-        return True
-
-    async def _fed_on_arrival(self, take: Callable[[bytes], bool]) -> bool:
-        """Whether a function that was given pieces as they came wants no more.
-
-        ``False``: something else has happened, which :meth:`next` will meet; or it cannot be done.
-        """
-        if self._tap is None or self._unpacker is not None or not self._on_arrival:
-            return False
-        content, tap = self._raw.content, self._tap
-        over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        failure: Exception | None = None
-
-        def arrived() -> None:
-            nonlocal failure
-            if over.done():  # the call is cancelled
-                return
-            wants_no_more = ends = False
-            try:
-                self._note_end()
-                # What comes before a failure has to be got out of the library in another way.
-                ends = content.exception() is not None
-                if not ends and (data := content.read_nowait()):
-                    wants_no_more = not take(data)
-                ends = ends or content.is_eof()
-            except Exception as error:
-                failure, ends = error, True
-            if (wants_no_more or ends) and not over.done():
-                over.set_result(wants_no_more)
-
-        tap.arrived = arrived
-        try:
-            arrived()  # what is here already
-            is_over = await over
-        finally:
-            tap.arrived = self._note_end
-            self._note_end()
-        if failure is not None:
-            raise failure
-        return is_over
-
-    def _note_end(self) -> None:
-        """Have whoever waits for the body know that its connection is lost.
-
-        The HTTP library does not tell in every case, such as a chunk whose size is no number.
-        """
-        content, is_lost = self._raw.content, self._tap is not None and self._tap.is_lost
-        if is_lost and not content.is_eof() and content.exception() is None:
-            import aiohttp
-
-            content.set_exception(aiohttp.ClientPayloadError("the body is not complete"))
-
-    def leave(self) -> None:
-        """Nothing more is read here: the connection is the HTTP library's alone again."""
-        if self._tap is not None:
-            self._tap.remove()
+        return False
 
     async def _packet(self) -> bytes:
-        if self._failure is None:
-            try:
-                return await self._raw.content.readany()
-            except Exception as error:
-                # The HTTP library forgets what came before a failure and was not read yet, and has
-                # no public way to it. A whole answer may be in it.
-                self._failure = error
-                self._salvaged = iter(tuple(getattr(self._raw.content, "_buffer", ())))
-        for data in self._salvaged:
-            return data
-        raise self._failure
+        assert self._connection is not None
+        if self._silence is None:
+            return await self._connection.read()
+        async with asyncio.timeout(self._silence):
+            return await self._connection.read()
 
     async def _piece(self) -> bytes:
         # Many pieces of one packet must not keep the loop from other calls.
@@ -428,45 +404,36 @@ class Response:
                     pass
 
 
-def _load() -> tuple[Any, ssl.SSLContext]:
-    """The HTTP library, and the certificates to trust: the system's, and those of certifi.
+async def _fed_on_arrival(connection: Connection, take: Callable[[bytes], bool]) -> bool:
+    """Whether a function that was given the pieces of a body as they came wants no more.
 
-    Pythons for macOS come without certificates; company networks have their own in the system.
+    ``False``: the body has ended, whole or not, and all of it was given.
     """
-    with LOADING:
-        import aiohttp
-        import certifi
+    over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    tls = ssl.create_default_context()
-    tls.load_verify_locations(certifi.where())
-    return aiohttp, tls
-
-
-def _url(text: str) -> Any:
-    from yarl import URL
-
-    return URL(text, encoded=True)
-
-
-async def _on_a_live_connection(
-    begun: Callable[[], Awaitable[aiohttp.ClientResponse]], carrier: Carrier
-) -> aiohttp.ClientResponse:
-    """The response of a request, sent again where its connection turns out to be over.
-
-    A server may close a connection between two requests at the moment the second is sent. It has
-    not answered it then, so another connection takes it. This is not a failure of the server, and
-    no retry that a user has to allow.
-    """
-    import aiohttp
-
-    for _ in range(_CLOSED_CONNECTIONS):
+    def arrived() -> None:
+        if over.done():  # it is told; or the call is cancelled
+            return
+        failure: Exception | None = None
+        wants_no_more = False
         try:
-            return await begun()
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if not carrier.was_used or isinstance(error, aiohttp.ClientConnectorError):
-                raise
-            carrier.close()
-    return await begun()
+            data = connection.take()
+            wants_no_more = bool(data) and not take(data)
+        except Exception as error:
+            failure = error
+        if over.done():  # cancelled by what was called
+            return
+        if failure is not None:
+            over.set_exception(failure)
+        elif wants_no_more or connection.has_ended:
+            over.set_result(wants_no_more)
+
+    connection.listener = arrived
+    try:
+        arrived()  # what is here already
+        return await over
+    finally:
+        connection.listener = None
 
 
 def _authorization(base_url: str, api_key: SecretStr | None) -> dict[str, SecretStr]:

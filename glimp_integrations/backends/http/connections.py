@@ -12,12 +12,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from glimp_integrations import forks
-
-if TYPE_CHECKING:
-    import aiohttp
 
 __all__ = ["KEEPALIVE_SECONDS", "NEAR_SECONDS", "Connections"]
 
@@ -65,10 +61,9 @@ class Connections:
         """Note how long a short request took that had its connection."""
         self.round_trip = min(seconds, self.round_trip or seconds)
 
-    def given_back(self, response: aiohttp.ClientResponse) -> None:
+    def given_back(self) -> None:
         """Note that a response was read to its end, and its connection waits for a request."""
-        if response.headers.get("Connection", "").lower() != "close":
-            self._idle.append(time.monotonic())
+        self._idle.append(time.monotonic())
 
     def make_ready(self) -> None:
         """Open a connection for the next request, if there is none and the server is far away.

@@ -140,8 +140,6 @@ def translated(
 
 def _translate(error: Exception, target: _Target) -> Exception:
     """This project's error for any other one."""
-    import aiohttp
-
     if isinstance(error, StatusError):
         return _translate_status(error, target)
     if isinstance(error, TimeoutError):
@@ -156,11 +154,11 @@ def _translate(error: Exception, target: _Target) -> Exception:
             f"cannot be asked through the given client ({text}): look at what it is made with, "
             "such as a function for its api_key, or the http_client"
         )
-    if isinstance(error, aiohttp.ClientConnectorError | UnreachableError):
+    if isinstance(error, UnreachableError):
         return target.failure(
             f"cannot be reached ({text}): is the server running, and is base_url right?"
         )
-    if isinstance(error, aiohttp.ClientError | OSError | zlib.error):
+    if isinstance(error, OSError | zlib.error):
         return target.failure(
             f"broke the connection ({type(error).__name__}: {text}): look into the server's log, "
             "and into that of a proxy in front of it",

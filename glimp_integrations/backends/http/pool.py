@@ -10,119 +10,71 @@ from __future__ import annotations
 
 import asyncio
 import select
-import ssl
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from typing import Any
 
-from glimp_integrations.backends.http.connections import KEEPALIVE_SECONDS, Connections
+from glimp_integrations.backends.http.connection import Connection
+from glimp_integrations.backends.http.connections import KEEPALIVE_SECONDS
+from glimp_integrations.backends.http.dialing import Address
 
-if TYPE_CHECKING:
-    import aiohttp
-
-__all__ = ["Carrier", "connector"]
-
-_CARRIER: ContextVar[Carrier | None] = ContextVar("glimp_carrier", default=None)
+__all__ = ["Pool"]
 
 
-class Carrier:
-    """The connection that carries a request; it is held until the response has been looked at.
+class Pool:
+    """Connections that carry no request now, by their address. Lives on one event loop."""
 
-    The HTTP library would give it to another request with the last byte of the response, before
-    anybody can have seen that the response makes no sense.
+    def __init__(self) -> None:
+        self._idle: dict[Address, list[tuple[float, Connection]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
-    Args:
-        connections: Told about the connection.
+    def take(self, address: Address) -> Connection | None:
+        """The connection that was used last; ``None``: there is none.
 
-    Attributes:
-        was_used: The connection carried another request before: the server may just close it.
-        since: When the request got it, in seconds of ``time.perf_counter()``.
-    """
-
-    def __init__(self, connections: Connections) -> None:
-        self.was_used = False
-        self.since = 0.0
-        self._connections = connections
-        self._connection: Any = None
-        self._is_read = False
-
-    @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Hold the connection that is used inside."""
-        before = _CARRIER.set(self)
-        try:
-            yield
-        finally:
-            _CARRIER.reset(before)
-
-    def hold(self, connection: Any, *, was_used: bool) -> None:
-        """Called by the pool with every connection that it lends for the request."""
-        self._connection, self._is_read, self.was_used = connection, False, was_used
-        self._connections.lent(was_used=was_used)
-        self.since = time.perf_counter()
-        connection.release = self._read
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """The connection itself; ``None`` where it is closed, or not known."""
-        transport: asyncio.Transport | None = getattr(self._connection, "transport", None)
-        return None if transport is None or transport.is_closing() else transport
-
-    def give_back(self) -> None:
-        """Let another request have the connection, if the response was read to its end."""
-        connection = self._dropped()
-        if connection is not None and self._is_read:
-            connection.release()
-
-    def close(self) -> None:
-        """Close the connection."""
-        connection = self._dropped()
-        if connection is not None:
+        One on which something has come, or that was closed, is none. What has come and was not
+        read yet is looked for, too.
+        """
+        idle = self._idle.get(address, [])
+        while idle:
+            since, connection = idle.pop()
+            is_new = time.monotonic() - since < KEEPALIVE_SECONDS
+            if is_new and connection.is_open and not _has_data(connection.transport):
+                return connection
             connection.close()
+        return None
 
-    def _read(self) -> None:
-        self._is_read = True
+    def give_back(self, address: Address, connection: Connection) -> None:
+        """Keep a connection for another request, for some seconds."""
+        connection.release()
+        self._idle.setdefault(address, []).append((time.monotonic(), connection))
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(KEEPALIVE_SECONDS, self._drop_old)
 
-    def _dropped(self) -> Any:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            del connection.release  # the library's own is behind it
-        return connection
-
-
-def connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
-    """A pool of connections, without those on which a server has spoken unasked, or has closed.
-
-    The HTTP library keeps what comes between two requests, and takes it for the response to the
-    next one. What has come and was not read yet is looked for, too.
-    """
-    import aiohttp
-
-    lent: WeakSet[Any] = WeakSet()
-
-    class Connector(aiohttp.TCPConnector):
-        async def connect(self, *args: Any, **kwargs: Any) -> Any:
-            while True:
-                pooled = bool(self._conns)
-                connection = await super().connect(*args, **kwargs)
-                protocol = connection.protocol
-                if (
-                    not pooled
-                    or protocol is None
-                    or not (protocol.should_close or _has_data(connection.transport))
-                ):
-                    was_used = protocol in lent
-                    if protocol is not None:
-                        lent.add(protocol)
-                    if (carrier := _CARRIER.get()) is not None:
-                        carrier.hold(connection, was_used=was_used)
-                    return connection
+    async def aclose(self) -> None:
+        """Close all of them."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        idle, self._idle = self._idle, {}
+        for connections in idle.values():
+            for _, connection in connections:
                 connection.close()
+        await asyncio.sleep(0)  # in which the loop closes them
 
-    return Connector(limit=0, ssl=tls, keepalive_timeout=KEEPALIVE_SECONDS)
+    def _drop_old(self) -> None:
+        self._timer = None
+        oldest = time.monotonic() - KEEPALIVE_SECONDS
+        for address, idle in list(self._idle.items()):
+            for since, connection in idle:
+                if since <= oldest:
+                    connection.close()
+            self._idle[address] = [one for one in idle if one[0] > oldest]
+            if not self._idle[address]:
+                del self._idle[address]
+        if self._idle:
+            next_one = min(idle[0][0] for idle in self._idle.values())
+            wait = max(0.1, next_one + KEEPALIVE_SECONDS - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._drop_old)
 
 
 def _has_data(transport: Any) -> bool:

@@ -65,18 +65,8 @@ def _wait(error: Exception, attempt: int, limits: RequestLimits) -> float | None
         if not may_repeat(error.status, error.headers):
             return None
         return pause(attempt, retry_after(error.headers), longest=limits.seconds)
-    # OSError: the base of the HTTP library's errors of connecting, and of TimeoutError.
-    return pause(attempt) if isinstance(error, OSError) or _is_broken(error) else None
-
-
-def _is_broken(error: Exception) -> bool:
-    import aiohttp
-
-    # A head or a first chunk that is no HTTP is a ClientResponseError.
-    return isinstance(
-        error,
-        aiohttp.ClientConnectionError | aiohttp.ClientResponseError | aiohttp.ClientPayloadError,
-    )
+    # The base of TimeoutError, and of all errors of a connection.
+    return pause(attempt) if isinstance(error, OSError) else None
 
 
 def as_json(body: Mapping[str, Any]) -> bytes:

@@ -27,7 +27,6 @@ from glimp_integrations.backends.http.client import (
     UnreachableError,
 )
 from glimp_integrations.backends.http.connections import Connections
-from glimp_integrations.backends.http.pool import Carrier
 from glimp_integrations.backends.http.users_client import UsersClient, ask
 
 __all__ = ["LeanClient", "PassingClient", "opened"]
@@ -103,8 +102,6 @@ class PassingClient(HttpClient):
     ) -> None:
         self._users = users
         self._headers = headers
-        # The HTTP library says neither which connections it opens nor which it uses again.
-        self._connections = _Uncounted()
         _limit_errors(users)
 
     async def aclose(self) -> None:
@@ -126,7 +123,7 @@ class PassingClient(HttpClient):
         try:
             users.note(raw.request.headers, str(raw.request.url))
             async with aclosing(raw.aiter_raw()) as pieces:
-                yield _PassedResponse(raw, pieces, self._connections)
+                yield _PassedResponse(raw, pieces)
         finally:
             await raw.aclose()  # no effect on a connection whose response was read to the end
 
@@ -137,12 +134,12 @@ class _PassedResponse(Response):
     Args:
         raw: It. Its body has not been read.
         pieces: Its body. Whoever stops reading in the middle may go on, so it is kept open.
-        connections: Told when the body was read.
     """
 
-    def __init__(self, raw: Any, pieces: AsyncIterator[bytes], connections: Connections) -> None:
-        super().__init__(raw, connections, Carrier(connections))
+    def __init__(self, raw: Any, pieces: AsyncIterator[bytes]) -> None:
+        super().__init__(raw.headers)
         self._body = pieces
+        self._failure: Exception | None = None
 
     async def _packet(self) -> bytes:
         if self._failure is not None:
@@ -156,19 +153,6 @@ class _PassedResponse(Response):
             self._failure = error  # the body that broke off must not seem to end
             raise
         return b""
-
-
-class _Uncounted(Connections):
-    """Connections of which nothing is known: none is made ahead."""
-
-    def __init__(self) -> None:
-        async def nothing() -> None:
-            return
-
-        super().__init__(nothing)
-
-    def given_back(self, response: Any) -> None:
-        """Nothing is noted: nobody would say when it is used again."""
 
 
 @contextmanager
