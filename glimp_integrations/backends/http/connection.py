@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -180,8 +181,8 @@ class Connection(asyncio.Protocol):
     # -- what asyncio calls ------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Those of uvloop are transports and say that they are not.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
@@ -241,7 +242,7 @@ class Connection(asyncio.Protocol):
             raise ValueError(f"there is no HTTP status {status}")
         if status < 200:
             return  # the real one is still to come
-        self.status = status
+        self.status, self._framing = status, 0
         self.headers = Headers((n.decode("latin-1"), v.decode("latin-1")) for n, v in found)
         coding = self.headers.get("transfer-encoding", "").lower()
         self._ends_with_connection = (

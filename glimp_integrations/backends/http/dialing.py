@@ -120,10 +120,11 @@ class Dialer:
             _, connection = await loop.create_connection(
                 Connection, sock=sock, ssl=tls, server_hostname=name
             )
-        except TimeoutError:
-            raise
-        except (OSError, UnicodeError) as error:  # UnicodeError: there can be no such name
-            self._known.pop(known, None)
+        except BaseException as error:
+            self._known.pop(known, None)  # it may be another by now, also after a time-out
+            # UnicodeError: there can be no such name.
+            if isinstance(error, TimeoutError) or not isinstance(error, OSError | UnicodeError):
+                raise
             raise UnreachableError(f"{address.authority}: {error}") from None
         return connection
 
