@@ -1,10 +1,10 @@
 """The arms of :mod:`benchmarks.lab.crowd`: who talks to the models.
 
-Routed: LangChain's ``abatch`` and ``batch``, the router in threads, its own async stream
-(``core``), and a bare client in front of ``glimp serve``. Not routed, streaming the same tokens: a
-bare aiohttp client and OpenAI's. ``requests`` streams by the requests of routed conversations, and
-is the least that routing can take; see :mod:`benchmarks.lab.crowd_floor`. What uvloop changes is in
-the arms named after it; see :mod:`benchmarks.lab.loops`.
+Routed: LangChain's ``abatch`` and ``batch``, the router in threads, its own async replies
+(``arun``) and stream (``core``), and a bare client in front of ``glimp serve``. Not routed,
+streaming the same tokens: a bare aiohttp client and OpenAI's. ``requests`` streams by the requests
+of routed conversations; see :mod:`benchmarks.lab.crowd_floor`. What uvloop changes is in the arms
+named after it; see :mod:`benchmarks.lab.loops`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,12 @@ def _abatch(work: Work) -> Run:
     model = ChatGlimpRouter(**_settings(work))
 
     def run(chains: Sequence[int]) -> list[Reply]:
-        messages = asyncio.run(model.abatch([question(chain) for chain in chains]))
+        messages: list[Any] = []
+
+        async def gather() -> None:  # asyncio.run describes what it returns, in full
+            messages.extend(await model.abatch([question(chain) for chain in chains]))
+
+        asyncio.run(gather())
         return [_of_record(message.response_metadata["glimprouter"]) for message in messages]
 
     return run
@@ -114,6 +119,22 @@ def _threads(work: Work) -> Run:
         return [_of_record(result.trace.model_dump(mode="json")) for result in results]
 
     return run
+
+
+def _arun(work: Work) -> Run:
+    """The router's own replies in one piece, and nothing around it."""
+    from glimp_integrations import GlimpRouter
+
+    router = GlimpRouter(**_settings(work))
+
+    async def talk(chain: int) -> Reply:
+        trace = (await router.arun(question(chain))).trace
+        return Reply(trace.seconds, "".join(step.text for step in trace.steps))
+
+    async def gather(chains: Sequence[int]) -> list[Reply]:
+        return await asyncio.gather(*map(talk, chains))
+
+    return lambda chains: asyncio.run(gather(chains))
 
 
 def _core(work: Work, loops: Loops = "plain") -> Run:
@@ -250,6 +271,7 @@ ARMS: dict[str, Arm] = {
     "abatch": _here(_abatch),
     "batch": _here(_batch),
     "threads": _here(_threads),
+    "arun": _here(_arun),
     "core": _here(_core),
     "core-uvloop": _here(partial(_core, loops="uvloop")),
     "serve": _serve,
