@@ -3,168 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import gzip
 import os
-import re
-import shutil
 import socket
-import ssl
-import subprocess
 import zlib
-from base64 import b64encode
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
-from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from glimp_integrations.backends.http import dialing, pool
-from glimp_integrations.backends.http.client import HttpClient, UnreachableError
 from glimp_integrations.backends.http.connection import BrokenConnectionError
-from glimp_integrations.backends.http.connections import Connections
+from wire.raw_server import (
+    BODY,
+    CHUNKED,
+    HINTS,
+    HTTP,
+    WHOLE,
+    Server,
+    body_of,
+    chunks,
+    client_of,
+    flood,
+    hang_up,
+    long,
+    until,
+)
 
 pytestmark = pytest.mark.timeout(60)
-
-BODY = b"All of it.\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n5\r\nand so on\xff\x00"
-HTTP = b"HTTP/1.1 200 OK\r\n"
-WHOLE = HTTP + b"Content-Length: 2\r\n\r\nhi"
-CHUNKED = HTTP + b"Transfer-Encoding: chunked\r\n\r\n"
-HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Encoding: br\r\n\r\n"
-BIG = bytes(range(256)) * 200_000  # about 50 MB
-NAME = "models.invalid"
-
-
-class Server:
-    """Answers requests with given bytes; a scripted server.
-
-    Args:
-        replies: One for each request, on whatever connection it comes; the last is for all others,
-            too. A tuple is written piece by piece. A function writes what it likes.
-        ends: The connection is closed after a reply.
-    """
-
-    def __init__(self, *replies: Any, ends: bool = False) -> None:
-        self.replies, self.ends = replies, ends
-        self.requests: list[bytes] = []
-        self.writers: list[asyncio.StreamWriter] = []
-        self.connections = self.open = self.port = self.written = 0
-        self.tasks: list[Any] = []
-        self.stop: Callable[[], None]
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.tasks.append(asyncio.current_task())
-        self.writers.append(writer)
-        self.connections += 1
-        self.open += 1
-        with suppress(asyncio.IncompleteReadError, OSError):  # the client has left
-            await self.answer(reader, writer)
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-        self.open -= 1
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not writer.is_closing():
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = re.search(rb"Content-Length: (\d+)", head)
-            self.requests.append(head + await reader.readexactly(int(length[1]) if length else 0))
-            reply = self.replies[min(len(self.requests), len(self.replies)) - 1]
-            if callable(reply):
-                await reply(self, writer)
-            else:
-                for piece in (reply,) if isinstance(reply, bytes) else reply:
-                    writer.write(piece)
-                    await writer.drain()
-                    await asyncio.sleep(0)
-            if self.ends:
-                return
-
-
-class Tunnel(Server):
-    """A proxy that answers a ``CONNECT``, and then relays bytes to a server on this machine."""
-
-    def __init__(self, server: Server, *consent: bytes) -> None:
-        super().__init__(consent)
-        self.server = server
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-        for piece in self.replies[0]:
-            writer.write(piece)
-            await asyncio.sleep(0.01)
-        if self.server.port:
-            there = await asyncio.open_connection("127.0.0.1", self.server.port)
-            await asyncio.gather(relayed(reader, there[1]), relayed(there[0], writer))
-
-
-async def relayed(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    sink.close()
-    with suppress(OSError):
-        await sink.wait_closed()
-
-
-@asynccontextmanager
-async def listening(server: Server, tls: Any = None) -> AsyncIterator[None]:
-    """Start a scripted server; it stops when its clients have left."""
-    started = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
-    server.port, server.stop = started.sockets[0].getsockname()[1], started.close
-    try:
-        yield
-    finally:
-        started.close()
-        await asyncio.gather(*server.tasks)
-
-
-@asynccontextmanager
-async def client_of(
-    server: Server, host: str = "127.0.0.1", tls: Any = None, headers: Any = dict
-) -> AsyncIterator[Callable[..., Any]]:
-    """From nothing to a response of that server, as often as it is called."""
-    async with listening(server, tls):
-        url = f"{'https' if tls else 'http'}://{host}:{server.port}/v1"
-        connections = Connections(lambda: asyncio.sleep(0))
-        client = HttpClient(url, api_key=None, headers=headers, connections=connections)
-        try:
-            yield lambda body=None: client.request("POST", url, seconds=5, body=body)
-        finally:
-            await client.aclose()
-
-
-async def body_of(request: Callable[..., Any], body: bytes | None = None) -> bytes:
-    async with request(body) as response:
-        return bytes(await response.read(5))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-async def hang_up(server: Server, writer: asyncio.StreamWriter) -> None:
-    writer.close()
-
-
-def flood(beginning: bytes, repeated: bytes) -> Any:
-    """A reply without end."""
-
-    async def write(server: Server, writer: asyncio.StreamWriter) -> None:
-        writer.write(beginning)
-        while True:
-            writer.write(repeated)
-            await writer.drain()
-            server.written += len(repeated)
-            await asyncio.sleep(0)
-
-    return write
 
 
 @pytest.fixture(autouse=True)
@@ -175,20 +40,6 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- Bodies --------------------------------------------------------------------------------------
-
-
-def chunks(size: str = "{:x}", trailers: bytes = b"") -> bytes:
-    """The body in chunks, the first of ten bytes."""
-    pieces = [
-        size.format(len(piece)).encode() + b"\r\n" + piece + b"\r\n"
-        for piece in (BODY[:10], BODY[10:])
-    ]
-    return b"".join([CHUNKED, *pieces, size.format(0).encode(), b"\r\n", trailers, b"\r\n"])
-
-
-def long(data: bytes, *headers: bytes, http: bytes = HTTP) -> bytes:
-    """A response with a length."""
-    return b"\r\n".join([http + b"Content-Length: %d" % len(data), *headers, b"", data])
 
 
 ZIPPED, TWICE = gzip.compress(BODY), gzip.compress(BODY[:20]) + gzip.compress(BODY[20:])
@@ -463,237 +314,3 @@ async def test_it_is_not_sent_again_if_a_byte_has_come(beginning: bytes) -> None
         with pytest.raises(BrokenConnectionError):
             await body_of(request)
     assert server.connections == 1 and len(server.requests) == 2
-
-
-# -- TLS, back-pressure, proxies -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As ``wire.tls`` makes it, for a name, too."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed, which makes the certificate")
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    names = ["-subj", "/CN=x", "-addext", f"subjectAltName=DNS:{NAME},IP:127.0.0.1"]
-    files = ["-keyout", str(path), "-out", str(path.with_name("cert.pem")), "-days", "2"]
-    subprocess.run([openssl, *made, *names, *files], check=True, capture_output=True)
-    path.write_text(path.read_text() + path.with_name("cert.pem").read_text())
-    return path
-
-
-@pytest.fixture
-def tls(certificate: Path) -> ssl.SSLContext:
-    """What a server has."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
-
-
-@pytest.fixture
-def _trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = ssl.create_default_context(cafile=str(certificate.with_name("cert.pem")))
-    monkeypatch.setattr(dialing, "_certificates", lambda: made)
-
-
-@pytest.mark.usefixtures("_trusted")
-@pytest.mark.parametrize("is_encrypted", [False, True])
-@pytest.mark.parametrize("head", [HTTP + b"Content-Length: %d\r\n\r\n" % len(BIG), HTTP + b"\r\n"])
-async def test_a_server_waits_for_its_reader(head: bytes, is_encrypted: bool, tls: Any) -> None:
-    async def write(server: Server, writer: asyncio.StreamWriter) -> None:
-        writer.write(head)
-        for at in range(0, len(BIG), 65536):
-            writer.write(BIG[at : at + 65536])
-            await writer.drain()
-            server.written = at
-        if head == HTTP + b"\r\n":
-            writer.close()
-
-    server = Server(write)
-    ask = client_of(server, tls=tls if is_encrypted else None)
-    async with ask as request, request() as response:
-        before = -1
-        while before != server.written:
-            before = server.written
-            await asyncio.sleep(0.3)
-        assert 0 < before < 20_000_000, "what the two sockets hold"
-        assert response._connection._unread < 1_000_000
-        assert await response.read(20) == BIG
-
-
-@pytest.mark.usefixtures("_trusted")
-async def test_an_encrypted_connection_is_used_again(tls: Any) -> None:
-    server = Server(chunks(), (WHOLE[:9], WHOLE[9:]))
-    async with client_of(server, tls=tls) as request:
-        assert await body_of(request) == BODY
-        assert await body_of(request) == b"hi"
-        assert server.connections == server.open == 1
-    assert not server.open
-
-
-@pytest.mark.parametrize(("host", "is_known"), [("127.0.0.1", False), ("localhost", True)])
-async def test_another_certificate_is_refused(
-    host: str, is_known: bool, tls: Any, request: pytest.FixtureRequest
-) -> None:
-    if is_known:
-        request.getfixturevalue("_trusted")
-    server = Server(WHOLE)
-    async with client_of(server, host=host, tls=tls) as ask:
-        with pytest.raises(UnreachableError, match="certificate verify failed"):
-            await body_of(ask)
-    assert not server.requests
-
-
-CONSENT = b"HTTP/1.1 200 Connection established\r\nX: y\r\n\r\n"
-
-
-@pytest.mark.usefixtures("_trusted")
-@pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("consent", [(CONSENT,), (HINTS, b"HTTP/1.0", CONSENT[8:])])
-async def test_a_tunnel_through_a_proxy(
-    consent: tuple[bytes, ...], scheme: str, tls: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = Server(WHOLE)
-    tunnel = Tunnel(server, *consent)
-    async with listening(tunnel, tls if scheme == "https" else None):
-        monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://jane:p%40ss@127.0.0.1:{tunnel.port}")
-        async with client_of(server, host=NAME, tls=tls) as request:
-            assert [await body_of(request) for _ in range(2)] == [b"hi", b"hi"]
-    (asked,) = tunnel.requests
-    shown = b"Proxy-Authorization: Basic " + b64encode(b"jane:p@ss")
-    assert asked.startswith(b"CONNECT %s:%d HTTP/1.1\r\n" % (NAME.encode(), server.port))
-    assert shown in asked.split(b"\r\n")
-    assert server.connections == 1 and b"Proxy-Auth" not in b"".join(server.requests)
-    assert server.requests[0].startswith(b"POST /v1 HTTP/1.1\r\n")
-
-
-@pytest.mark.usefixtures("_trusted")
-@pytest.mark.parametrize(
-    ("consent", "error", "text"),
-    [
-        ((), BrokenConnectionError, "without a response"),
-        ((b"SSH-2.0\r\n",), BrokenConnectionError, "no HTTP"),
-        ((b"HTTP/1.1 407 X\r\n\r\n",), BrokenConnectionError, "the proxy refuses .* HTTP 407"),
-        ((CONSENT,), UnreachableError, "through the proxy"),  # and closes
-        ((CONSENT, b"no TLS"), UnreachableError, "through the proxy"),
-    ],
-)
-async def test_a_proxy_that_makes_no_tunnel(
-    consent: tuple[bytes, ...],
-    error: type[OSError],
-    text: str,
-    tls: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tunnel, server = Tunnel(Server(), *consent), Server(WHOLE)
-    async with listening(tunnel):
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{tunnel.port}")
-        async with client_of(server, host=NAME, tls=tls) as request:
-            with pytest.raises(error, match=text):
-                await body_of(request)
-    assert not server.connections and tunnel.connections == 1
-
-
-async def test_a_proxy_for_what_is_not_encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
-    proxy, server = Server(WHOLE), Server(WHOLE)
-    async with listening(proxy):
-        monkeypatch.setenv("HTTP_PROXY", f"http://jane:p%40ss@127.0.0.1:{proxy.port}")
-        async with client_of(server, host=NAME) as request:
-            assert [await body_of(request) for _ in range(2)] == [b"hi", b"hi"]
-    lines = proxy.requests[0].split(b"\r\n")
-    host = b"%s:%d" % (NAME.encode(), server.port)
-    assert lines[0] == b"POST http://%s/v1 HTTP/1.1" % host and b"Host: " + host in lines
-    assert b"Proxy-Authorization: Basic " + b64encode(b"jane:p@ss") in lines
-    assert proxy.connections == 1 and not server.connections
-
-
-# -- Names, idle connections, headers ------------------------------------------------------------
-
-
-@pytest.fixture
-def lookups(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every name is this machine's; the names that were looked up."""
-    seen: list[Any] = []
-
-    async def look_up(_: object, host: str, port: int, **__: object) -> list[Any]:
-        seen.append(host)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
-
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
-    return seen
-
-
-async def test_a_name_is_looked_up_once_for_several_connections(lookups: list[Any]) -> None:
-    server = Server(WHOLE, ends=True)
-    async with client_of(server, host=NAME) as request:
-        assert [await body_of(request) for _ in range(3)] == [b"hi"] * 3
-    assert server.connections == 3 and lookups == [NAME]
-
-
-async def test_it_is_looked_up_again_after_a_failure(lookups: list[Any]) -> None:
-    server = Server(WHOLE, ends=True)
-    async with client_of(server, host=NAME) as request:
-        assert await body_of(request) == b"hi"
-        server.stop()
-        for _ in range(2):
-            with pytest.raises(UnreachableError, match=f"{NAME}:{server.port}: "):
-                await body_of(request)
-    assert lookups == [NAME] * 2, "the first failure was of the known address"
-
-
-async def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def look_up(*_: object, **__: object) -> None:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look_up)
-    async with client_of(Server(WHOLE), host=NAME) as request:
-        with pytest.raises(UnreachableError, match=f"{NAME}:.*not known"):
-            await body_of(request)
-
-
-@pytest.mark.parametrize("host", ["a..invalid", "a" * 64 + ".invalid", "\u00e4" * 64 + ".invalid"])
-async def test_a_name_that_is_none(host: str) -> None:
-    async with client_of(Server(WHOLE), host=host) as request:
-        with pytest.raises(UnreachableError):
-            await body_of(request)
-
-
-async def test_idle_connections_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "KEEPALIVE_SECONDS", 0.3)
-    server = Server(WHOLE)
-    async with client_of(server) as request:
-        assert await asyncio.gather(*(body_of(request) for _ in range(3))) == [b"hi"] * 3
-        assert server.open == 3
-        await until(lambda: not server.open)
-        assert await body_of(request) == b"hi"
-    assert server.connections == 4
-
-
-@pytest.mark.usefixtures("_trusted")
-@pytest.mark.parametrize("is_encrypted", [False, True])
-async def test_nothing_is_left_open(is_encrypted: bool, tls: Any) -> None:
-    """What is left open is a ResourceWarning when it is collected, which is an error here."""
-    server = Server(*[WHOLE] * 4, CHUNKED)
-    async with client_of(server, tls=tls if is_encrypted else None) as request:
-        assert await asyncio.gather(*(body_of(request) for _ in range(3))) == [b"hi"] * 3
-        async with request():
-            pass  # read by nobody
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await body_of(request)
-        await until(lambda: server.open <= 3)
-    assert not server.open
-    gc.collect()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("A", "b\r\nC: d"), ("A", "b\nC: d"), ("A", "b\rC"), ("A", "b\0"), ("A: b\r\nC", "d")],
-)
-async def test_a_header_with_a_line_break_is_not_sent(name: str, value: str) -> None:
-    server = Server(WHOLE)
-    async with client_of(server, headers=lambda: {name: SecretStr(value)}) as request:
-        with pytest.raises(ValueError, match="line break"):
-            await body_of(request)
-    assert not server.connections

@@ -164,7 +164,6 @@ class HttpClient:
             address = Address.of(target)
             sent = self._as_sent(method, target, address, headers, data)
             connection, since = await self._answered(address, sent)
-        self._used.add(connection)
         try:
             if method == "GET":  # the others may take as long as a model
                 self._connections.answered(time.perf_counter() - since)
@@ -181,12 +180,12 @@ class HttpClient:
                 connection.is_reusable = False
             raise
         finally:
-            self._used.discard(connection)
             if connection.is_over and connection.is_reusable and connection.is_open:
+                self._used.discard(connection)
                 self._connections.given_back()
                 self._pool.give_back(address, connection)
             else:
-                connection.close()
+                self._drop(connection)
 
     async def _answered(self, address: Address, request: bytes) -> tuple[Connection, float]:
         """A connection on which the response of a request has begun; and when it was sent.
@@ -201,6 +200,7 @@ class HttpClient:
             connection = self._pool.take(address)
             if connection is None:
                 connection = await self._dialer.dial(address)
+            self._used.add(connection)
             self._connections.lent(was_used=connection.was_used)
             since = time.perf_counter()
             try:
@@ -208,15 +208,19 @@ class HttpClient:
                 async with asyncio.timeout(self._read_seconds):
                     await connection.head()
             except BrokenConnectionError:
-                connection.close()
+                self._drop(connection)
                 if not connection.was_used or connection.is_heard or closed == _CLOSED_CONNECTIONS:
                     raise
                 closed += 1
             except BaseException:
-                connection.close()
+                self._drop(connection)
                 raise
             else:
                 return connection, since
+
+    def _drop(self, connection: Connection) -> None:
+        self._used.discard(connection)
+        connection.close()
 
     async def _written(
         self, method: str, url: str, body: bytes | None
