@@ -63,3 +63,11 @@ def connect() -> Iterator[Callable[..., OpenAIBackend]]:
     yield make
     for backend in made:
         backend.close()
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names no proxy."""
+    for name in ("http", "https", "all", "no"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)

@@ -31,10 +31,7 @@ WHOLE = REASONING + ANSWER
 
 
 @pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http", "https", "all", "no"):
-        monkeypatch.delenv(f"{name}_proxy", raising=False)
-        monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
+def _no_environment(no_proxies: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("API_KEY", "ORG_ID", "PROJECT_ID", "BASE_URL"):
         monkeypatch.delenv(f"OPENAI_{name}", raising=False)
 

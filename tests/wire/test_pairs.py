@@ -34,12 +34,11 @@ PAIR = ModelPair(
 
 
 @pytest.fixture(autouse=True)
-def _made_up_pair(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _made_up_pair(
+    no_proxies: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
     monkeypatch.setenv("GLIMP_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(pairs, "PAIRS", {**pairs.PAIRS, PAIR.name: PAIR})
-    for name in ("http", "https", "all"):
-        monkeypatch.delenv(f"{name}_proxy", raising=False)
-        monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
     # No pair's file is ever looked for in the package index.
     monkeypatch.setattr(wheels, "_download", lambda *_: pytest.fail("pip was asked"))
     yield

@@ -21,6 +21,8 @@ from glimp_integrations.weights.catalog import SMALL
 from glimp_integrations.weights.hub import SourceError, fetch
 from wire.loopback import Handler, Loopback
 
+pytestmark = pytest.mark.usefixtures("no_proxies")
+
 PASSWORD = "pa/ss w@rd!"
 WRITTEN = quote(PASSWORD, safe="")
 BASIC = b64encode(f"jane:{PASSWORD}".encode()).decode()
@@ -48,13 +50,6 @@ class _Handler(Handler):
     def do_CONNECT(self) -> None:
         self.serve({})
         self.close_connection = True
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http", "https", "all", "no"):
-        monkeypatch.delenv(f"{name}_proxy", raising=False)
-        monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
 
 
 @pytest.fixture(params=[407, 500])
