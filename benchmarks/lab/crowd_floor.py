@@ -1,4 +1,4 @@
-"""The least that routing can take in :mod:`benchmarks.lab.crowd`: its requests, and no routing.
+"""The requests of routed conversations in :mod:`benchmarks.lab.crowd`, and no routing.
 
 A bare aiohttp client is told by the script who writes, so it decides nothing. It sends what
 strategy ``overlap`` sends, stops the streams that are not wanted any more, and reads each line as

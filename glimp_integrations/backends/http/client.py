@@ -12,11 +12,10 @@ import re
 import string
 import time
 import zlib
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from pydantic import SecretStr
@@ -27,7 +26,7 @@ from glimp_integrations.backends.http.dialing import (
     Address,
     Dialer,
     UnreachableError,
-    proxy_authorization,
+    basic_authorization,
 )
 from glimp_integrations.backends.http.pool import Pool
 from glimp_integrations.errors import ConfigError
@@ -253,7 +252,7 @@ class HttpClient:
         every = {"Host": host, **_USUAL_HEADERS}
         if self._proxy is not None and address.scheme == "http":
             place = f"http://{host}{place}"
-            if (shown := proxy_authorization(self._proxy)) is not None:
+            if (shown := basic_authorization(self._proxy.get_secret_value())) is not None:
                 every["Proxy-Authorization"] = shown.get_secret_value()
         given = {name.lower() for name in headers}
         every = {name: value for name, value in every.items() if name.lower() not in given}
@@ -441,15 +440,11 @@ async def _fed_on_arrival(connection: Connection, take: Callable[[bytes], bool])
 
 
 def _authorization(base_url: str, api_key: SecretStr | None) -> dict[str, SecretStr]:
-    parts = urlsplit(base_url)
-    if parts.username is not None:
-        user, password = unquote(parts.username), unquote(parts.password or "")
-        value = "Basic " + b64encode(f"{user}:{password}".encode()).decode()
-    elif api_key is not None:
-        value = f"Bearer {api_key.get_secret_value()}"
-    else:
-        return {}
-    return {"Authorization": SecretStr(value)}
+    if (basic := basic_authorization(base_url)) is not None:
+        return {"Authorization": basic}
+    if api_key is not None:
+        return {"Authorization": SecretStr(f"Bearer {api_key.get_secret_value()}")}
+    return {}
 
 
 def _proxy(base_url: str) -> SecretStr | None:

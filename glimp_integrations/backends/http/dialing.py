@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from glimp_integrations.backends.http.connection import BrokenConnectionError, Connection
 from glimp_integrations.forks import LOADING
 
-__all__ = ["Address", "Dialer", "UnreachableError", "proxy_authorization"]
+__all__ = ["Address", "Dialer", "UnreachableError", "basic_authorization"]
 
 _KNOWN_SECONDS = 10.0
 """How long the address of a name is kept: every stream has a connection of its own."""
@@ -85,21 +85,15 @@ class Dialer:
             BrokenConnectionError: The proxy does not let it through.
             TimeoutError: It takes too long.
         """
+        proxy = self._proxy
+        first = address if proxy is None else Address.of(proxy.get_secret_value())
         # Outside of the time limit: it is this machine's, and happens once.
-        tls = await self._trusted() if self._is_encrypted(address) else None
+        tls = await self._trusted() if "https" in (address.scheme, first.scheme) else None
         async with asyncio.timeout(self._seconds):
-            if self._proxy is None:
-                return await self._connected(address, tls if address.scheme == "https" else None)
-            proxy = Address.of(self._proxy.get_secret_value())
-            connection = await self._connected(proxy, tls if proxy.scheme == "https" else None)
-            if address.scheme == "http":
+            connection = await self._connected(first, tls if first.scheme == "https" else None)
+            if proxy is None or tls is None or address.scheme == "http":
                 return connection
-            assert tls is not None
-            return await self._tunnel(connection, address, tls)
-
-    def _is_encrypted(self, address: Address) -> bool:
-        proxy = "" if self._proxy is None else self._proxy.get_secret_value()
-        return "https" in (address.scheme, urlsplit(proxy).scheme)
+            return await self._tunnel(connection, proxy, address, tls)
 
     async def _trusted(self) -> ssl.SSLContext:
         if self._tls is None:
@@ -142,12 +136,11 @@ class Dialer:
         return await asyncio.shield(found)
 
     async def _tunnel(
-        self, connection: Connection, address: Address, tls: ssl.SSLContext
+        self, connection: Connection, proxy: SecretStr, address: Address, tls: ssl.SSLContext
     ) -> Connection:
         """An encrypted connection through a proxy that connects to the server (RFC 9110, 9.3.6)."""
-        assert self._proxy is not None
         lines = [f"CONNECT {address.authority} HTTP/1.1", f"Host: {address.authority}"]
-        if (secret := proxy_authorization(self._proxy)) is not None:
+        if (secret := basic_authorization(proxy.get_secret_value())) is not None:
             lines.append(f"Proxy-Authorization: {secret.get_secret_value()}")
         inside = Connection()
         try:
@@ -160,27 +153,21 @@ class Dialer:
             transport = await asyncio.get_running_loop().start_tls(
                 connection.transport, inside, tls, server_hostname=address.host
             )
-        except BrokenConnectionError:
+        except BaseException as error:
             connection.close()
-            raise
-        except TimeoutError:
-            connection.close()
-            raise
-        except OSError as error:
-            connection.close()
+            says_it_already = isinstance(error, TimeoutError | BrokenConnectionError)
+            if says_it_already or not isinstance(error, OSError):
+                raise
             raise UnreachableError(f"{address.authority}, through the proxy: {error}") from None
-        except BaseException:
-            connection.close()
-            raise
         if transport is None:
             raise UnreachableError(f"{address.authority}, through the proxy: it was closed")
         inside.connection_made(transport)
         return inside
 
 
-def proxy_authorization(proxy: SecretStr) -> SecretStr | None:
-    """The header that shows user name and password of a proxy's URL; ``None`` without them."""
-    parts = urlsplit(proxy.get_secret_value())
+def basic_authorization(url: str) -> SecretStr | None:
+    """The header that shows user name and password of a URL; ``None`` without them."""
+    parts = urlsplit(url)
     if parts.username is None:
         return None
     shown = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
