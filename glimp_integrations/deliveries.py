@@ -16,7 +16,7 @@ _TOGETHER = 0.002  # seconds
 class _Delivery(NamedTuple):
     put: Callable[[Any], None]
     item: Any
-    writer: asyncio.Task[Any] | None  # whose item it is
+    writer: asyncio.Task[Any]  # whose item it is
 
 
 class Deliveries:
@@ -35,12 +35,12 @@ class Deliveries:
         self._waiting: list[_Delivery] = []
         self._last = -math.inf
 
-    def put(self, put: Callable[[Any], None], item: Any) -> None:
+    def put(self, put: Callable[[Any], None], item: Any, writer: asyncio.Task[Any]) -> None:
         """Call a function with an item on the readers' loop, after all that was put before.
 
-        If that loop is closed, nobody reads any more: the running task is cancelled.
+        If that loop is closed, nobody reads any more: the task that writes is cancelled.
         """
-        self._waiting.append(_Delivery(put, item, asyncio.current_task()))
+        self._waiting.append(_Delivery(put, item, writer))
         if len(self._waiting) > 1:
             return
         here = asyncio.get_running_loop()
@@ -59,8 +59,7 @@ class Deliveries:
         except RuntimeError:  # it is closed
             pass
         for delivery in together:
-            if delivery.writer is not None:
-                delivery.writer.cancel()
+            delivery.writer.cancel()
 
 
 def _put_all(together: list[_Delivery]) -> None:

@@ -28,9 +28,16 @@ from glimp_integrations import forks
 from glimp_integrations.deliveries import Deliveries
 from glimp_integrations.job_threads import JobThreads
 
-__all__ = ["acall", "aiterate", "at_exit", "call", "iterate", "not_at_exit"]
+__all__ = ["DELIVER", "acall", "aiterate", "at_exit", "call", "iterate", "not_at_exit"]
 
 T = TypeVar("T")
+
+DELIVER: contextvars.ContextVar[Callable[[Any], None] | None] = contextvars.ContextVar(
+    "DELIVER", default=None
+)
+"""Set where a generator is made whose items go to :func:`iterate` or :func:`aiterate`: gives the
+reader an item at once, from wherever it comes up on the loop. It must come after what the generator
+has yielded, and before what it yields next."""
 
 # How long a closed stream may take to stop its request before the caller goes on without it.
 _STOP_SECONDS = 10.0
@@ -96,7 +103,7 @@ def _iterate(
 ) -> Iterator[T]:
     _refuse_to_wait_for_itself()
     items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    work = _start(lambda: _pump(make, items.put), context)
+    work = _start(lambda: _pump(make, lambda item, _: items.put(item)), context)
     try:
         while True:
             work.refuse_in_child()
@@ -138,11 +145,11 @@ class _Items(AsyncGenerator[T, None]):
         if self._work is None:
             # The work must not hold this object: where nobody else does, it is to end.
             here, items, make = _callers_loop(), self._items, self._make
-            put: Callable[[tuple[str, Any]], None] = items.put_nowait
+            put: _Put = lambda item, _: items.put_nowait(item)  # noqa: E731 - one of two
             # A server that runs on the loop itself needs no other thread to be woken up.
             if here is not _running_loop():
                 deliveries = _deliveries.setdefault(here, Deliveries(here))
-                put = partial(deliveries.put, put)
+                put = partial(deliveries.put, items.put_nowait)
             self._work = _start(lambda: _pump(make, put), self._context)
         self._work.refuse_in_child()
         try:
@@ -173,19 +180,24 @@ class _Items(AsyncGenerator[T, None]):
             self._work.cancel()
 
 
-async def _pump(
-    make: Callable[[], AsyncGenerator[T, None]], put: Callable[[tuple[str, Any]], None]
-) -> None:
+_Put = Callable[[tuple[str, Any], asyncio.Task[Any]], None]
+"""Gives a reader an item, which is what the task writes."""
+
+
+async def _pump(make: Callable[[], AsyncGenerator[T, None]], put: _Put) -> None:
+    writer = asyncio.current_task()
+    assert writer is not None  # coroutines run in tasks
+    DELIVER.set(lambda item: put(("item", item), writer))
     try:
         async with aclosing(make()) as items:
             async for item in items:
-                put(("item", item))
+                put(("item", item), writer)
     except asyncio.CancelledError:
         raise
     except BaseException as error:
-        put(("error", error))
+        put(("error", error), writer)
     else:
-        put(("end", None))
+        put(("end", None), writer)
 
 
 def _refuse_to_wait_for_itself() -> None:

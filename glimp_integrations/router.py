@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Self
 
 from glimp_integrations import io_loop
@@ -23,7 +24,7 @@ from glimp_integrations.method.priors import prior_of, scaled
 from glimp_integrations.method.rule import Threshold
 from glimp_integrations.output.spec import OutputSpec
 from glimp_integrations.runtime import pair_info
-from glimp_integrations.runtime.call import Call, Events, hooked
+from glimp_integrations.runtime.call import Call, Events, call_hooks, hooked
 from glimp_integrations.runtime.failures import asked
 from glimp_integrations.runtime.loop import route
 from glimp_integrations.runtime.measuring import conditions
@@ -350,6 +351,8 @@ class GlimpRouter:
         call = Call(
             settings, self.small, self.large, checked, output, line, policy, streamed=streamed
         )
+        if streamed and not call_hooks:  # which see all events, in order
+            call = replace(call, deliver=io_loop.DELIVER.get())
         return hooked(call, lambda: route(call, self.speed, self.accounts))
 
 

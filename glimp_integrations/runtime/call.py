@@ -43,6 +43,7 @@ class Call:
         plan: Whether it is routed at all, and why.
         streamed: Somebody reads the text while it is written. Otherwise an event may hold the text
             of a step, or of a second.
+        deliver: Takes events at once, where tokens are read; ``None``: all of them are yielded.
     """
 
     settings: RoutingSettings
@@ -54,6 +55,7 @@ class Call:
     policy: RoutingPolicy | None = None
     plan: Plan = ROUTED
     streamed: bool = True
+    deliver: Callable[[Event], None] | None = None
 
     @property
     def large_alone(self) -> str | None:

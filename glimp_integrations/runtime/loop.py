@@ -36,7 +36,6 @@ from glimp_integrations.runtime.prepare import Prepared, prepare, within
 from glimp_integrations.runtime.recorder import Recorder
 from glimp_integrations.runtime.speed import PairSpeed
 from glimp_integrations.runtime.taker import Taker
-from glimp_integrations.settings import RoutingSettings
 from glimp_integrations.trace.events import Event, Finished, StepDone, StepStarted
 from glimp_integrations.trace.trace import RoutedAnswer
 
@@ -75,7 +74,7 @@ async def route(
     try:
         ready = await _prepared(call, speed)
         try:
-            async for event in _Loop(call.settings, ready, call.streamed).events():
+            async for event in _Loop(call, ready).events():
                 if isinstance(event, Finished):
                     # Now, because whoever has this event may read no further.
                     if accounts is not None and kind is not None:
@@ -156,9 +155,8 @@ def _ask_again(call: Call) -> None:
 class _Loop:
     """One conversation on its way."""
 
-    settings: RoutingSettings
+    call: Call
     ready: Prepared
-    streamed: bool = True
 
     async def events(self) -> AsyncGenerator[Event, None]:
         ready = self.ready
@@ -265,7 +263,7 @@ class _Loop:
                 within_phase if runs_on else min(within_phase, chain.step_room + _CHARACTER_TOKENS)
             )
 
-        taker = None if self.streamed else Taker(chain, ready.recorder)
+        taker = self._taker(step, undecided=undecided)
         take = None if taker is None else taker.take
         while True:
             try:
@@ -293,6 +291,18 @@ class _Loop:
         if self._warms_prefix_cache(author):
             ready.streams["large"].prefill(chain.context)
         yield StepDone(ready.recorder.record(step))
+
+    def _taker(self, step: Step, *, undecided: bool) -> Taker | None:
+        """Takes the step's tokens where they are read; ``None``: each of them is yielded."""
+        chain, recorder, deliver = self.ready.chain, self.ready.recorder, self.call.deliver
+        if deliver is None:
+            return None if self.call.streamed else Taker(chain, recorder)
+
+        def show(text: str) -> None:
+            for event in self.ready.reply.show(text, step, undecided=undecided):
+                deliver(event)
+
+        return Taker(chain, recorder, show)
 
     async def _limit(self, action: Action) -> AsyncGenerator[Event, None]:
         """A budget is spent: close the thinking, let one model write alone, or end the reply."""
@@ -343,7 +353,7 @@ class _Loop:
 
     def _warms_prefix_cache(self, author: Author) -> bool:
         return (
-            self.settings.warm_prefix_cache
+            self.call.settings.warm_prefix_cache
             and author == "small"
             and isinstance(self._next_action, Glimpse)
         )
@@ -355,7 +365,7 @@ class _Loop:
             too_long = ConfigError(str(error))
             self._keep_text(too_long)
             raise too_long from error
-        deputy = stand_in(self.settings, error.role)
+        deputy = stand_in(self.call.settings, error.role)
         last = chain.steps[-1] if chain.steps else None
         running: Step | None = last if last is not None and last.end is None else None
         # A failed glimpse belongs to the step it was made for.

@@ -1,12 +1,13 @@
-"""Takes tokens where they are read, in calls that nobody streams.
+"""Takes tokens where they are read, between the first of a step and the one that ends it.
 
 Handing a token from where it is read to the loop, and as an event to the caller, takes longer than
-reading it. Where the caller waits for the whole reply, only the end of a step needs the loop.
+reading it. Only the end of a step needs the loop.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from glimp_integrations.method.chain import Chain
@@ -23,16 +24,18 @@ _QUIET_SECONDS = 1.0
 class Taker:
     """Takes the tokens of one step.
 
-    A token that ends the step is handed on, and one every second: some event tells those who wait
-    that the models are at work.
+    A token that ends the step is handed on. Where nobody is shown text at once, one a second is,
+    too: some event tells those who wait that the models are at work.
 
     Args:
         chain: What is written.
         recorder: Told when the first token is there.
+        show: Shows text at once; ``None``: it is kept for :meth:`shown`.
     """
 
     chain: Chain
     recorder: Recorder
+    show: Callable[[str], None] | None = None
     _left: StepUpdate | None = None  # what the token changed that was handed on
     _shown: list[str] = field(default_factory=list)
     _since: float = field(default_factory=time.monotonic)
@@ -41,10 +44,13 @@ class Taker:
         """Take a token, or hand it on."""
         self.recorder.first_token()
         update = self.chain.take(token)
-        if update.step_over or time.monotonic() - self._since > _QUIET_SECONDS:
+        if update.step_over or (self.show is None and self._was_quiet()):
             self._left = update
             return False
-        self._shown.append(update.shown)
+        if self.show is None:
+            self._shown.append(update.shown)
+        else:
+            self.show(update.shown)
         return True
 
     def update(self) -> StepUpdate | None:
@@ -57,3 +63,6 @@ class Taker:
         shown, self._shown = "".join(self._shown), []
         self._since = time.monotonic()
         return shown
+
+    def _was_quiet(self) -> bool:
+        return time.monotonic() - self._since > _QUIET_SECONDS

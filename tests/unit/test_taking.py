@@ -1,9 +1,11 @@
-"""Calls that nobody streams: tokens are taken where they are read, and nothing else changes."""
+"""Tokens are taken, and may be shown, where they are read, and nothing else changes."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import suppress
 
 import pytest
 from helpers import ANSWER, OPENED, REASONING, model, router
@@ -110,6 +112,26 @@ def outcome(one: GlimpRouter, *, streamed: bool) -> tuple[object, ...]:
             del step["seconds"], step["first_token_seconds"]
     requests = [backend.requests for backend in (one.small, one.large)]
     return told, type(error), str(error), getattr(error, "step", None), requests
+
+
+def shown(one: GlimpRouter) -> list[str]:
+    """The events of a call, without their times."""
+    events, told = one.stream("?"), []
+    with suppress(GlimpError):
+        for event in events:
+            told.append(re.sub(r"seconds=[\d.e-]+", "", str(event)))
+    return told
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_events_are_the_same_where_a_hook_sees_them_first(strategy, monkeypatch):
+    """Without hooks text is shown where it is read; with one, all events pass the loop."""
+    monkeypatch.setattr("glimp_integrations.runtime.request_stream.pause", lambda *_, **__: 0.0)
+    for seed in range(300):
+        directly = shown(by_script(seed, strategy))
+        with monkeypatch.context() as patched:
+            patched.setattr("glimp_integrations.router.call_hooks", [lambda _, events: events])
+            assert directly == shown(by_script(seed, strategy)), f"seed {seed}"
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

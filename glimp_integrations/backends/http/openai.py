@@ -282,13 +282,10 @@ class OpenAIBackend(Endpoint):
             request, report, self.server, undoes_temperature=self._undoes_temperature
         )
 
-        def read(choice: Mapping[str, Any]) -> Sequence[Token]:
-            tokens = reader.tokens(choice)
-            if not hides_text:
-                return tokens
-            return [replace(token, text="", pending=True) for token in tokens]
+        def without_text(choice: Mapping[str, Any]) -> Sequence[Token]:
+            return [replace(token, text="", pending=True) for token in reader.tokens(choice)]
 
-        offered = Offered(read, take)
+        offered = Offered(without_text if hides_text else reader.tokens, take)
         async with self._completed(request, report, take=offered.take) as choices:
             async for choice in choices:
                 for token in offered.left(choice):
