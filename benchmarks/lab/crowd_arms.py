@@ -2,9 +2,11 @@
 
 Routed: LangChain's ``abatch`` and ``batch``, the router in threads, its own async replies
 (``arun``) and stream (``core``), and a bare client in front of ``glimp serve``. Not routed,
-streaming the same tokens: a bare aiohttp client and OpenAI's. ``requests`` streams by the requests
-of routed conversations; see :mod:`benchmarks.lab.crowd_floor`. What uvloop changes is in the arms
-named after it; see :mod:`benchmarks.lab.loops`.
+streaming the same tokens: a bare aiohttp client and OpenAI's. ``requests`` and ``own-requests``
+stream by the requests of routed conversations, the second by the package's own HTTP client;
+``forward`` is a server that does nothing but hand on what such a client gets, in the place of
+``glimp serve``. See :mod:`benchmarks.lab.crowd_floor`. What uvloop changes is in the arms named
+after it; see :mod:`benchmarks.lab.loops`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from functools import partial
 from typing import Any, Protocol
 
 from benchmarks.lab.crowd_cells import Arm, Reply, Run, Started, Work, question
-from benchmarks.lab.crowd_floor import prompt_of, steps_of, talk
+from benchmarks.lab.crowd_floor import (
+    Open,
+    by_aiohttp,
+    by_own_client,
+    prompt_of,
+    steps_of,
+    tokens_of,
+)
+from benchmarks.lab.forward_process import ForwardProcess
 from benchmarks.lab.loops import Loops, choose
 from benchmarks.lab.loops import run as run_on
 from benchmarks.lab.run import TEMPLATE, THRESHOLD
@@ -164,7 +174,15 @@ def _core(work: Work, loops: Loops = "plain") -> Run:
 def _serve(work: Work, loops: Loops = "plain") -> Started:
     """A bare client that keeps what comes from ``glimp serve``, which is what is measured."""
     models, routing = model_options(work.small, work.large), routing_options(work.strategy)
-    served = ServeProcess(models, routing, at_once=work.at_once, loops=loops)
+    return _behind(ServeProcess(models, routing, at_once=work.at_once, loops=loops))
+
+
+def _forward(work: Work) -> Started:
+    """The same in front of a server that only hands on what a client gets."""
+    return _behind(ForwardProcess(work))
+
+
+def _behind(served: ServeProcess | ForwardProcess) -> Started:
 
     async def gather(chains: Sequence[int]) -> list[Reply]:
         async with bare_session() as session:
@@ -233,12 +251,19 @@ async def _by_aiohttp() -> AsyncIterator[Stream]:
         yield stream
 
 
-def _requests(work: Work) -> Run:
-    """The requests of routed conversations, by a bare aiohttp client that routes nothing."""
+def _requests(work: Work, client: Callable[[], AbstractAsyncContextManager[Open]]) -> Run:
+    """The requests of routed conversations, by a client that routes nothing."""
 
     async def gather(chains: Sequence[int]) -> list[Reply]:
-        async with bare_session() as session:
-            return await asyncio.gather(*(talk(session, work, chain) for chain in chains))
+        async with client() as opener:
+
+            async def talk(chain: int) -> Reply:
+                started, turns = time.perf_counter(), list(steps_of(work.scripts[chain]))
+                tokens = tokens_of(opener, work.small, work.large, chain, turns)
+                text = "".join([token async for token in tokens])
+                return Reply(time.perf_counter() - started, text.replace("</think>\n\n", ""))
+
+            return await asyncio.gather(*map(talk, chains))
 
     return lambda chains: asyncio.run(gather(chains))
 
@@ -279,7 +304,9 @@ ARMS: dict[str, Arm] = {
     "serve-uvloop": partial(_serve, loops="uvloop"),
     "aiohttp": _here(partial(_own, client=_by_aiohttp)),
     "aiohttp-uvloop": _here(partial(_own, client=_by_aiohttp, loops="uvloop")),
-    "requests": _here(_requests),
+    "requests": _here(partial(_requests, client=by_aiohttp)),
+    "own-requests": _here(partial(_requests, client=by_own_client)),
+    "forward": _forward,
     "openai": _here(partial(_own, client=_by_openai)),
 }
 BY_DEFAULT = ("abatch", "batch", "threads", "core", "serve", "aiohttp", "openai")

@@ -1,39 +1,56 @@
 """The requests of routed conversations in :mod:`benchmarks.lab.crowd`, and no routing.
 
-A bare aiohttp client is told by the script who writes, so it decides nothing. It sends what
-strategy ``overlap`` sends, stops the streams that are not wanted any more, and reads each line as
-JSON, because a router has to see where a step ends. It checks nothing, measures no H, and keeps no
-account.
+A client is told by the script who writes, so it decides nothing. It sends what strategy ``overlap``
+sends, stops the streams that are not wanted any more, and reads each line as JSON, because a router
+has to see where a step ends. It checks nothing, measures no H, and keeps no account. What it takes
+is the least that routing can take by that HTTP client.
 """
 
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Iterator
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any, Protocol
 
 import aiohttp
 from pydantic_core import from_json
 
-from benchmarks.lab.crowd_cells import Reply, Work, question
+from benchmarks.lab.crowd_cells import question
 from benchmarks.lab.run import THRESHOLD, _starts
 from benchmarks.lab.script import OPENED, Script
 
-__all__ = ["prompt_of", "steps_of", "talk"]
+__all__ = ["Turn", "by_aiohttp", "by_own_client", "prompt_of", "steps_of", "tokens_of"]
 
 _LINE = b"data: {"
+
+Turn = tuple[str, int]
+"""Who writes a step, ``"small"`` or ``"large"``, and its number of tokens."""
+
+
+class Open(Protocol):
+    """Opens a completion, and gives its body's lines, or several at once."""
+
+    async def __call__(
+        self, url: str, body: dict[str, Any], until: AsyncExitStack
+    ) -> AsyncIterator[bytes]: ...
 
 
 class _Stream:
     """One completion, read token by token."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, model: str) -> None:
-        self._session, self._url, self._model = session, url, model
-        self._answer: aiohttp.ClientResponse | None = None
+    def __init__(self, opener: Open, url: str, model: str) -> None:
+        self._open, self._url, self._model = opener, url, model
+        self._lines: AsyncIterator[bytes] | None = None
+        self._until = AsyncExitStack()
+        self._ready: list[str] = []
 
     async def next(self, text: str) -> str:
         """The next token after a text; opens the stream if none runs."""
-        if self._answer is None:
+        if self._ready:
+            return self._ready.pop(0)
+        if self._lines is None:
             body = {
                 "model": self._model,
                 "prompt": text,
@@ -43,18 +60,21 @@ class _Stream:
             }
             if self._model == "small":
                 body["logprobs"] = 20
-            self._answer = await self._session.post(f"{self._url}/completions", json=body)
-            self._answer.raise_for_status()
-        async for line in self._answer.content:
-            if line.startswith(_LINE) and (choices := from_json(line[6:])["choices"]):
-                return str(choices[0]["text"])
+            self._lines = await self._open(f"{self._url}/completions", body, self._until)
+        async for data in self._lines:
+            for line in data.splitlines():
+                if line.startswith(_LINE) and (choices := from_json(line[6:])["choices"]):
+                    self._ready.append(choices[0]["text"])
+            if self._ready:
+                return self._ready.pop(0)
         return ""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop it."""
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
+        if self._lines is not None:
+            self._lines = None
+            self._ready.clear()
+            await self._until.aclose()
 
 
 def prompt_of(chain: int) -> str:
@@ -62,7 +82,7 @@ def prompt_of(chain: int) -> str:
     return f"<|im_start|>user\n{question(chain)}<|im_end|>\n{OPENED}"
 
 
-def steps_of(script: Script) -> Iterator[tuple[str, int]]:
+def steps_of(script: Script) -> Iterator[Turn]:
     """Who writes each step, and its number of tokens."""
     starts = _starts(script)
     places = [*sorted(starts), len(script.tokens)]
@@ -71,25 +91,65 @@ def steps_of(script: Script) -> Iterator[tuple[str, int]]:
         yield ("large" if hard else "small"), sum(map(bool, script.tokens[place:end]))
 
 
-async def talk(session: aiohttp.ClientSession, work: Work, chain: int) -> Reply:
-    """One conversation; its text is that of the script."""
-    started = time.perf_counter()
-    small, large = (
-        _Stream(session, url, name) for name, url in (("small", work.small), ("large", work.large))
-    )
+async def tokens_of(
+    opener: Open, small_url: str, large_url: str, chain: int, turns: Sequence[Turn]
+) -> AsyncGenerator[str, None]:
+    """The tokens of one conversation, whose text is that of its script."""
+    small, large = _Stream(opener, small_url, "small"), _Stream(opener, large_url, "large")
     text = prompt_of(chain)
-    begin = len(text)
-    for author, count in steps_of(work.scripts[chain]):
-        glimpsed = "" if text.endswith("</think>") else await small.next(text)
-        if author == "large":
-            small.close()
-            for _ in range(count):
-                text += await large.next(text)
-            continue
-        large.close()
-        text += glimpsed or await small.next(text)
-        for _ in range(count - 1):
-            text += await small.next(text)
-    small.close()
-    large.close()
-    return Reply(time.perf_counter() - started, text[begin:].replace("</think>\n\n", ""))
+    try:
+        for author, count in turns:
+            glimpsed = "" if text.endswith("</think>") else await small.next(text)
+            if author == "large":
+                await small.close()
+            else:
+                await large.close()
+            for place in range(count):
+                token = glimpsed if author == "small" and not place else ""
+                token = token or await (small if author == "small" else large).next(text)
+                text += token
+                yield token
+    finally:
+        await small.close()
+        await large.close()
+
+
+@asynccontextmanager
+async def by_aiohttp() -> AsyncIterator[Open]:
+    """Completions by a bare aiohttp client."""
+    from benchmarks.lab.serving import bare_session
+
+    async with bare_session() as session:
+
+        async def opened(url: str, body: dict[str, Any], until: AsyncExitStack) -> Any:
+            answer: aiohttp.ClientResponse = await session.post(url, json=body)
+            until.callback(answer.close)
+            answer.raise_for_status()
+            return answer.content
+
+        yield opened
+
+
+@asynccontextmanager
+async def by_own_client() -> AsyncIterator[Open]:
+    """Completions by the HTTP client of ``OpenAIBackend``, and nothing else of it."""
+    from glimp_integrations.backends.http.client import HttpClient
+    from glimp_integrations.backends.http.connections import Connections
+
+    clients: dict[str, HttpClient] = {}
+
+    async def nothing() -> None: ...
+
+    async def opened(url: str, body: dict[str, Any], until: AsyncExitStack) -> Any:
+        if url not in clients:
+            clients[url] = HttpClient(
+                url, api_key=None, headers=dict, connections=Connections(nothing)
+            )
+        data = json.dumps(body).encode()
+        request = clients[url].request("POST", url, seconds=60, body=data)
+        response = await until.enter_async_context(request)
+        return await until.enter_async_context(aclosing(response.chunks()))
+
+    yield opened
+    for client in clients.values():
+        await client.aclose()

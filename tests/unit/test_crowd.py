@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from benchmarks.lab import crowd_measure, descriptors
 from benchmarks.lab.crowd_cells import Cell, Reply, Work, against_aiohttp
+from benchmarks.lab.crowd_floor import prompt_of, steps_of, tokens_of
 from benchmarks.lab.script import made_up
 from benchmarks.lab.serving import text_of
 
@@ -83,3 +87,29 @@ def test_a_machine_with_too_few_descriptors_is_refused(monkeypatch: pytest.Monke
     limits.append((64, 1024))
     with pytest.raises(SystemExit, match="this machine allows 1024"):
         descriptors.enough(256)
+
+
+async def test_what_routes_nothing_sends_what_routing_sends() -> None:
+    """A stream for each time that a model comes to write, from the text that there is by then."""
+    script = made_up(5, steps=4, step_tokens=4, large_share=0.5, answer_tokens=2)
+    turns, opened = list(steps_of(script)), []
+    assert {author for author, _ in turns} == {"small", "large"}
+
+    async def opener(url: str, body: dict[str, Any], until: AsyncExitStack) -> Any:
+        opened.append((url, body["prompt"]))
+        written = len(body["prompt"]) - len(prompt_of(1))
+        places = itertools.accumulate(map(len, script.tokens), initial=0)
+        rest = script.tokens[list(places).index(written) :]
+
+        async def lines() -> AsyncGenerator[bytes, None]:
+            for token in rest:
+                yield b"data: " + json.dumps({"choices": [{"text": token}]}).encode() + b"\n\n"
+            yield b"data: [DONE]\n\n"
+
+        return lines()
+
+    came = [token async for token in tokens_of(opener, "small", "large", 1, turns)]
+    assert "".join(came) == script.text
+    changes = sum(one[0] != other[0] for one, other in itertools.pairwise(turns))
+    assert len(opened) > changes
+    assert all(prompt.startswith(prompt_of(1)) for _, prompt in opened)
