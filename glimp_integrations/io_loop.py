@@ -118,9 +118,23 @@ def _iterate(
         work.stop()
 
 
-def aiterate(make: Callable[[], AsyncGenerator[T, None]]) -> AsyncGenerator[T, None]:
-    """Iterate an async generator that runs on the loop, from another loop; see :func:`iterate`."""
-    return _Items(make)
+def aiterate(
+    make: Callable[[], AsyncGenerator[T, None]], deliver: Callable[[T], None] | None = None
+) -> AsyncGenerator[T, None]:
+    """Iterate an async generator that runs on the loop, from another loop; see :func:`iterate`.
+
+    Args:
+        make: Makes it.
+        deliver: For a server on the loop itself: the generator runs in the task that reads it, and
+            some of its items may go here at once instead; see :data:`DELIVER`.
+    """
+    if deliver is None or _callers_loop() is not _loop:
+        return _Items(make)
+    before = DELIVER.set(deliver)
+    try:
+        return make()
+    finally:
+        DELIVER.reset(before)
 
 
 class _Items(AsyncGenerator[T, None]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from copy import deepcopy
 from dataclasses import replace
@@ -186,6 +186,21 @@ class GlimpRouter:
     ) -> AsyncGenerator[Event, None]:
         """Asynchronous :meth:`stream`."""
         return io_loop.aiterate(self._events(messages, changes, output))
+
+    def astream_to(
+        self,
+        deliver: Callable[[Event], None],
+        messages: str | Sequence[Message],
+        output: OutputSpec = TEXT,
+        **changes: Any,
+    ) -> AsyncGenerator[Event, None]:
+        """As :meth:`astream`, for a server on the models' own loop.
+
+        What is read while the generator is waited for may go to ``deliver``, each event in its
+        place among those that are yielded: it comes after those that were, and before the next.
+        On another loop all events are yielded.
+        """
+        return io_loop.aiterate(self._events(messages, changes, output), deliver)
 
     def unstreamed(
         self, messages: str | Sequence[Message], output: OutputSpec = TEXT, **changes: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -64,7 +65,7 @@ class Completions:
     ) -> Response:
         trace = chat.wants_trace
         try:
-            events = self._conversations.events(asked, streamed=False)
+            events = self._conversations.events(asked)
             result = await while_connected(request, result_of(events))
         finally:
             details(request.scope).update(_taken(asked))
@@ -82,7 +83,7 @@ class Completions:
             head, usage=chat.include_usage, trace=chat.wants_trace, steps=chat.wants_steps
         )
         stream = Stream(
-            self._conversations.events(asked),
+            partial(self._conversations.events, asked),
             chunks,
             keepalive=self._config.keepalive_seconds,
             failed=lambda error: log.update(error=error.code),

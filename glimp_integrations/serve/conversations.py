@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,28 +62,42 @@ class Conversations:
         self._ended = False
         self.last_token = -float("inf")
 
-    async def events(self, asked: Asked, *, streamed: bool = True) -> AsyncGenerator[Event, None]:
+    async def events(
+        self, asked: Asked, deliver: Callable[[Event], None] | None = None
+    ) -> AsyncGenerator[Event, None]:
         """The events of a conversation. Closing the generator stops both models.
 
         Args:
             asked: The conversation.
-            streamed: Its text is shown as it comes.
+            deliver: Takes text as it comes, where it is not yielded; ``None``: nobody is shown
+                text before all of it is there. See :meth:`GlimpRouter.astream_to`.
 
         Raises:
             ApiError: It failed.
         """
+        asking = asked.messages, asked.output
         async with self._running(asked):
-            before = WHEN_OVER.set(self._counting(asked))
-            try:
-                make = self._router.astream if streamed else self._router.unstreamed
-                events = make(asked.messages, asked.output, **asked.changes)
-            finally:
-                WHEN_OVER.reset(before)
+            # Where the router runs in this task, it reads this when it begins.
+            WHEN_OVER.set(self._counting(asked))
+            if deliver is None:
+                events = self._router.unstreamed(*asking, **asked.changes)
+            else:
+                events = self._router.astream_to(self._noting(deliver), *asking, **asked.changes)
             async with aclosing(events):
                 async for event in events:
-                    if isinstance(event, TextDelta | Finished):
-                        self.last_token = time.monotonic()
+                    self._note(event)
                     yield event
+
+    def _noting(self, deliver: Callable[[Event], None]) -> Callable[[Event], None]:
+        def noted(event: Event) -> None:
+            self._note(event)
+            deliver(event)
+
+        return noted
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, TextDelta | Finished):
+            self.last_token = time.monotonic()
 
     def close(self) -> None:
         """Take no more conversations; those that run go on."""

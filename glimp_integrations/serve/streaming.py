@@ -76,7 +76,7 @@ class Stream:
     """The body of a streamed reply.
 
     Args:
-        events: What is answered.
+        make: Makes the events of what is answered, from a function that takes some of them at once.
         chunks: Makes JSON of it.
         keepalive: Seconds of silence after which a comment is sent.
         failed: Called with an error that ends the stream after its beginning.
@@ -84,7 +84,7 @@ class Stream:
 
     def __init__(
         self,
-        events: AsyncGenerator[Event, None],
+        make: Callable[[Callable[[Event], None]], AsyncGenerator[Event, None]],
         chunks: Chunks,
         *,
         keepalive: float,
@@ -97,7 +97,7 @@ class Stream:
         self._begun: list[Event | None] = []
         self._came = False  # something, since the last look
         self._looking = asyncio.get_running_loop().call_later(keepalive, self._look)
-        self._task = asyncio.create_task(self._read(events))
+        self._task = asyncio.create_task(self._read(make(self._put)))
 
     async def begin(self) -> None:
         """Wait for the first event, for a while, so that what fails at once has a status.
@@ -146,13 +146,16 @@ class Stream:
         self._came = False
         self._looking = asyncio.get_running_loop().call_later(self._keepalive, self._look)
 
+    def _put(self, event: Event) -> None:
+        self._came = True
+        self._items.put_nowait(event)
+
     async def _read(self, events: AsyncGenerator[Event, None]) -> None:
         last: ApiError | None = shutting_down()  # what a reader gets of a task that is cancelled
         try:
             async with aclosing(events):
                 async for event in events:
-                    self._came = True
-                    self._items.put_nowait(event)
+                    self._put(event)
             last = None
         except ApiError as error:
             last = error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -10,7 +11,7 @@ from contextlib import suppress
 import pytest
 from helpers import ANSWER, OPENED, REASONING, model, router
 
-from glimp_integrations import BackendError, Finished, GlimpError, GlimpRouter, TextDelta
+from glimp_integrations import BackendError, Finished, GlimpError, GlimpRouter, TextDelta, io_loop
 from glimp_integrations.backends import ScriptedBackend, Token
 from glimp_integrations.backends.base import Report, Request
 from glimp_integrations.runtime.call import Call, Events, call_hooks
@@ -119,8 +120,12 @@ def shown(one: GlimpRouter) -> list[str]:
     events, told = one.stream("?"), []
     with suppress(GlimpError):
         for event in events:
-            told.append(re.sub(r"seconds=[\d.e-]+", "", str(event)))
+            told.append(without_times(event))
     return told
+
+
+def without_times(event: Event) -> str:
+    return re.sub(r"seconds=[\d.e-]+", "", str(event))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -132,6 +137,29 @@ def test_events_are_the_same_where_a_hook_sees_them_first(strategy, monkeypatch)
         with monkeypatch.context() as patched:
             patched.setattr("glimp_integrations.router.call_hooks", [lambda _, events: events])
             assert directly == shown(by_script(seed, strategy)), f"seed {seed}"
+
+
+async def delivered(told: list[Event], one: GlimpRouter) -> int:
+    """How many events were yielded to a reader who is shown some at once; told are all."""
+    yielded = 0
+    async for event in one.astream_to(told.append, "?"):
+        told.append(event)
+        yielded += 1
+    return yielded
+
+
+def test_a_server_on_the_models_loop_gets_each_event_once_and_in_its_place():
+    here: list[Event] = []
+    yielded = io_loop.call(lambda: delivered(here, router()))
+    assert [*map(without_times, here)] == shown(router())
+    assert yielded < len(here)
+
+
+def test_on_another_loop_all_events_are_yielded():
+    there: list[Event] = []
+    yielded = asyncio.run(delivered(there, router()))
+    assert [*map(without_times, there)] == shown(router())
+    assert yielded == len(there)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
