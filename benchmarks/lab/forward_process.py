@@ -1,6 +1,6 @@
 """A server in a process of its own that hands on what the models write, and does not route.
 
-    python -m benchmarks.lab.forward_process OPTIONS    # JSON: small, large, turns
+    python -m benchmarks.lab.forward_process FILE       # JSON: small, large, turns
 
 Uvicorn and Starlette, as ``glimp serve`` has them; each token is an event in the shape of OpenAI's
 chunks. It is told by the script who writes each step, checks nothing, and counts nothing: what it
