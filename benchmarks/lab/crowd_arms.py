@@ -28,12 +28,11 @@ from benchmarks.lab.crowd_floor import (
     steps_of,
     tokens_of,
 )
-from benchmarks.lab.forward_process import ForwardProcess
 from benchmarks.lab.loops import Loops, choose
 from benchmarks.lab.loops import run as run_on
 from benchmarks.lab.run import TEMPLATE, THRESHOLD
 from benchmarks.lab.script import Script
-from benchmarks.lab.serving import ServeProcess, bare_session
+from benchmarks.lab.serving import ServeProcess, ServerProcess, bare_session
 
 __all__ = ["ARMS", "BY_DEFAULT", "count", "model_options", "routing_options"]
 
@@ -179,11 +178,12 @@ def _serve(work: Work, loops: Loops = "plain") -> Started:
 
 def _forward(work: Work) -> Started:
     """The same in front of a server that only hands on what a client gets."""
-    return _behind(ForwardProcess(work))
+    turns = [list(steps_of(script)) for script in work.scripts]
+    told = {"small": work.small, "large": work.large, "turns": turns}
+    return _behind(ServerProcess("benchmarks.lab.forward_process", told))
 
 
-def _behind(served: ServeProcess | ForwardProcess) -> Started:
-
+def _behind(served: ServerProcess) -> Started:
     async def gather(chains: Sequence[int]) -> list[Reply]:
         async with bare_session() as session:
 

@@ -9,7 +9,6 @@ is the least that routing can take by that HTTP client.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from pydantic_core import from_json
 from benchmarks.lab.crowd_cells import question
 from benchmarks.lab.run import THRESHOLD, _starts
 from benchmarks.lab.script import OPENED, Script
+from benchmarks.lab.serving import bare_session
 
 __all__ = ["Turn", "by_aiohttp", "by_own_client", "prompt_of", "steps_of", "tokens_of"]
 
@@ -69,6 +69,10 @@ class _Stream:
                 return self._ready.pop(0)
         return ""
 
+    async def look(self, text: str) -> None:
+        """Wait for the next token after a text, and leave it to be taken."""
+        self._ready.insert(0, await self.next(text))
+
     async def close(self) -> None:
         """Stop it."""
         if self._lines is not None:
@@ -99,14 +103,12 @@ async def tokens_of(
     text = prompt_of(chain)
     try:
         for author, count in turns:
-            glimpsed = "" if text.endswith("</think>") else await small.next(text)
-            if author == "large":
-                await small.close()
-            else:
-                await large.close()
-            for place in range(count):
-                token = glimpsed if author == "small" and not place else ""
-                token = token or await (small if author == "small" else large).next(text)
+            if not text.endswith("</think>"):
+                await small.look(text)
+            writer, other = (small, large) if author == "small" else (large, small)
+            await other.close()
+            for _ in range(count):
+                token = await writer.next(text)
                 text += token
                 yield token
     finally:
@@ -117,8 +119,6 @@ async def tokens_of(
 @asynccontextmanager
 async def by_aiohttp() -> AsyncIterator[Open]:
     """Completions by a bare aiohttp client."""
-    from benchmarks.lab.serving import bare_session
-
     async with bare_session() as session:
 
         async def opened(url: str, body: dict[str, Any], until: AsyncExitStack) -> Any:
@@ -135,6 +135,7 @@ async def by_own_client() -> AsyncIterator[Open]:
     """Completions by the HTTP client of ``OpenAIBackend``, and nothing else of it."""
     from glimp_integrations.backends.http.client import HttpClient
     from glimp_integrations.backends.http.connections import Connections
+    from glimp_integrations.backends.http.sending import as_json
 
     clients: dict[str, HttpClient] = {}
 
@@ -145,8 +146,7 @@ async def by_own_client() -> AsyncIterator[Open]:
             clients[url] = HttpClient(
                 url, api_key=None, headers=dict, connections=Connections(nothing)
             )
-        data = json.dumps(body).encode()
-        request = clients[url].request("POST", url, seconds=60, body=data)
+        request = clients[url].request("POST", url, seconds=60, body=as_json(body))
         response = await until.enter_async_context(request)
         return await until.enter_async_context(aclosing(response.chunks()))
 

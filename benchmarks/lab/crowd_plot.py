@@ -14,6 +14,7 @@ __all__ = ["check", "draw"]
 _LOOKS = {
     "abatch": ("LangChain abatch", "#0072B2", "o", "-"),
     "batch": ("LangChain batch (threads)", "#56B4E9", "s", "-"),
+    "arun": ("GlimpRouter.arun", "#009E73", "o", "-"),
     "threads": ("GlimpRouter.run in threads", "#009E73", "^", "-"),
     "core": ("GlimpRouter.astream", "#CC79A7", "P", "-"),
     "core-uvloop": ("GlimpRouter.astream, uvloop", "#CC79A7", "P", ":"),
@@ -22,6 +23,9 @@ _LOOKS = {
     "serve-uvloop": ("glimp serve, all on uvloop", "#E69F00", "X", ":"),
     "aiohttp-uvloop": ("aiohttp on uvloop, no routing", "#000000", "D", ":"),
     "aiohttp": ("servers' own: aiohttp, no routing", "#000000", "D", "--"),
+    "requests": ("the same requests by aiohttp, no routing", "#999999", "<", "--"),
+    "own-requests": ("the same by the own client, no routing", "#999999", ">", "--"),
+    "forward": ("a server that hands these on, no routing", "#F0E442", "X", "--"),
     "openai": ("openai client, no routing", "#D55E00", "v", "--"),
 }
 

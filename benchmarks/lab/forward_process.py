@@ -1,6 +1,6 @@
 """A server in a process of its own that hands on what the models write, and does not route.
 
-    python -m benchmarks.lab.forward_process FILE       # JSON: small, large, turns
+    python -m benchmarks.lab.forward_process OPTIONS    # JSON: small, large, turns
 
 Uvicorn and Starlette, as ``glimp serve`` has them; each token is an event in the shape of OpenAI's
 chunks. It is told by the script who writes each step, checks nothing, and counts nothing: what it
@@ -11,58 +11,15 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
-import tempfile
-import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import psutil
+from benchmarks.lab.crowd_floor import by_own_client, tokens_of
+from benchmarks.lab.serve_process import end_with_input
 
-from benchmarks.lab.crowd_floor import by_own_client, steps_of, tokens_of
-
-if TYPE_CHECKING:
-    from benchmarks.lab.crowd_cells import Work
-
-__all__ = ["ForwardProcess"]
-
-_ROOT = Path(__file__).parents[2]
 _END_TAG = "</think>"
-
-
-class ForwardProcess:
-    """A running one.
-
-    Attributes:
-        url: The address of its API.
-        process: Its process.
-    """
-
-    def __init__(self, work: Work) -> None:
-        turns = [list(steps_of(script)) for script in work.scripts]
-        self._file = tempfile.NamedTemporaryFile("w", suffix=".json")  # noqa: SIM115 - see close()
-        json.dump({"small": work.small, "large": work.large, "turns": turns}, self._file)
-        self._file.flush()
-        self._running = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.lab.forward_process", self._file.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=_ROOT,
-        )
-        assert self._running.stdout is not None
-        self.url = self._running.stdout.readline().strip()
-        self.process = psutil.Process(self._running.pid)
-
-    def close(self) -> None:
-        """End it, as its input's end does."""
-        assert self._running.stdin is not None
-        self._running.stdin.close()
-        self._running.wait(60)
-        self._file.close()
 
 
 def main() -> None:
@@ -72,7 +29,7 @@ def main() -> None:
     from starlette.responses import StreamingResponse
     from starlette.routing import Route
 
-    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    given = json.loads(sys.argv[1])
     opener: Any = None
 
     @asynccontextmanager
@@ -107,16 +64,11 @@ def main() -> None:
         routes=[Route("/v1/chat/completions", completions, methods=["POST"])], lifespan=lifespan
     )
     config = uvicorn.Config(app, log_level="error", access_log=False, loop="asyncio", ws="none")
-    server = uvicorn.Server(config)
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    print(f"http://127.0.0.1:{listening.getsockname()[1]}/v1", flush=True)
-
-    def end_with_input() -> None:
-        sys.stdin.buffer.read()
-        server.should_exit = True
-
-    threading.Thread(target=end_with_input, daemon=True).start()
-    server.run([listening])
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    print(f"glimp forward: no routing at {url}, told by a script", file=sys.stderr, flush=True)
+    end_with_input()
+    uvicorn.Server(config).run([listening])
 
 
 def _chunk(delta: dict[str, str]) -> bytes:

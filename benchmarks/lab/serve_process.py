@@ -17,6 +17,8 @@ import threading
 
 from benchmarks.lab.loops import choose
 
+__all__ = ["end_with_input"]
+
 
 def main() -> None:
     options = json.loads(sys.argv[1])
@@ -27,13 +29,18 @@ def main() -> None:
 
     models = {role: OpenAIBackend(**given) for role, given in options["models"].items()}
     router = GlimpRouter(**models, **options["routing"])
-    threading.Thread(target=_end_with_input, daemon=True).start()
+    end_with_input()
     run(ServeConfig.load(**options["serve"]), router)
 
 
-def _end_with_input() -> None:
-    sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+def end_with_input() -> None:
+    """Let this process end as at SIGTERM once its standard input does."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``glimp serve`` in a process of its own, seen from the benchmark: where it is, and its end."""
+"""Servers in processes of their own, seen from the benchmark: where they are, and their end."""
 
 from __future__ import annotations
 
@@ -18,21 +18,19 @@ import psutil
 
 from benchmarks.lab.loops import Loops
 
-__all__ = ["ServeProcess", "bare_session", "text_of"]
+__all__ = ["ServeProcess", "ServerProcess", "bare_session", "text_of"]
 
 _ROOT = Path(__file__).parents[2]
 _SECONDS = 60.0
-_ANNOUNCED = re.compile(r"^glimp serve: .* at (http://\S+),")
+_ANNOUNCED = re.compile(r"^glimp (?:serve|forward): .* at (http://\S+),")
 
 
-class ServeProcess:
-    """A running ``glimp serve``.
+class ServerProcess:
+    """A running server, which ends with its standard input.
 
     Args:
-        models: Arguments of ``OpenAIBackend`` for the small and the large model.
-        routing: Routing settings besides the models.
-        at_once: Conversations that run at a time.
-        loops: Its event loops; see :mod:`benchmarks.lab.loops`.
+        module: What runs.
+        options: Its argument, as JSON.
 
     Attributes:
         url: The address of its API.
@@ -42,22 +40,9 @@ class ServeProcess:
         RuntimeError: It did not start; what it said is in the message.
     """
 
-    def __init__(
-        self,
-        models: dict[str, dict[str, Any]],
-        routing: dict[str, Any],
-        *,
-        at_once: int,
-        loops: Loops = "plain",
-    ) -> None:
-        options = {
-            "models": models,
-            "routing": routing,
-            "serve": {"port": 0, "max_running": at_once},
-            "loops": loops,
-        }
+    def __init__(self, module: str, options: dict[str, Any]) -> None:
         self._running = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.lab.serve_process", json.dumps(options)],
+            [sys.executable, "-m", module, json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,  # the access log, which is written as anywhere
             stderr=subprocess.PIPE,
@@ -71,7 +56,7 @@ class ServeProcess:
         self._reader.start()
         if not self._announced.wait(_SECONDS) or not self.url:
             self.close()
-            raise RuntimeError(f"glimp serve did not start: {''.join(self._said)[-2000:]!r}")
+            raise RuntimeError(f"{module} did not start: {''.join(self._said)[-2000:]!r}")
         self.process = psutil.Process(self._running.pid)
 
     def close(self) -> None:
@@ -95,6 +80,33 @@ class ServeProcess:
                 else:
                     self._said.append(line)
         self._announced.set()
+
+
+class ServeProcess(ServerProcess):
+    """A running ``glimp serve``.
+
+    Args:
+        models: Arguments of ``OpenAIBackend`` for the small and the large model.
+        routing: Routing settings besides the models.
+        at_once: Conversations that run at a time.
+        loops: Its event loops; see :mod:`benchmarks.lab.loops`.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, dict[str, Any]],
+        routing: dict[str, Any],
+        *,
+        at_once: int,
+        loops: Loops = "plain",
+    ) -> None:
+        options = {
+            "models": models,
+            "routing": routing,
+            "serve": {"port": 0, "max_running": at_once},
+            "loops": loops,
+        }
+        super().__init__("benchmarks.lab.serve_process", options)
 
 
 @asynccontextmanager

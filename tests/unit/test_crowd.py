@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.lab import crowd_measure, descriptors
+from benchmarks.lab import crowd_measure, crowd_plot, descriptors
+from benchmarks.lab.crowd_arms import ARMS
 from benchmarks.lab.crowd_cells import Cell, Reply, Work, against_aiohttp
 from benchmarks.lab.crowd_floor import prompt_of, steps_of, tokens_of
 from benchmarks.lab.script import made_up
@@ -87,6 +88,11 @@ def test_a_machine_with_too_few_descriptors_is_refused(monkeypatch: pytest.Monke
     limits.append((64, 1024))
     with pytest.raises(SystemExit, match="this machine allows 1024"):
         descriptors.enough(256)
+
+
+def test_every_arm_can_be_drawn_and_told_from_the_others() -> None:
+    assert crowd_plot._LOOKS.keys() == ARMS.keys()
+    assert len({looks[1:] for looks in crowd_plot._LOOKS.values()}) == len(ARMS)
 
 
 async def test_what_routes_nothing_sends_what_routing_sends() -> None:
