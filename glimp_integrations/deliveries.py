@@ -6,6 +6,7 @@ import asyncio
 import math
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 __all__ = ["Deliveries"]
@@ -35,11 +36,17 @@ class Deliveries:
         self._waiting: list[_Delivery] = []
         self._last = -math.inf
 
-    def put(self, put: Callable[[Any], None], item: Any, writer: asyncio.Task[Any]) -> None:
-        """Call a function with an item on the readers' loop, after all that was put before.
+    def to(self, put: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Calls a function with items on the readers' loop, each after all that came before.
 
-        If that loop is closed, nobody reads any more: the task that writes is cancelled.
+        They are those of the running task. If that loop is closed, nobody reads any more: the task
+        is cancelled.
         """
+        writer = asyncio.current_task()
+        assert writer is not None  # coroutines run in tasks
+        return partial(self._put, put, writer)
+
+    def _put(self, put: Callable[[Any], None], writer: asyncio.Task[Any], item: Any) -> None:
         self._waiting.append(_Delivery(put, item, writer))
         if len(self._waiting) > 1:
             return

@@ -20,7 +20,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -103,7 +102,7 @@ def _iterate(
 ) -> Iterator[T]:
     _refuse_to_wait_for_itself()
     items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    work = _start(lambda: _pump(make, lambda item, _: items.put(item)), context)
+    work = _start(lambda: _pump(make, items.put), context)
     try:
         while True:
             work.refuse_in_child()
@@ -159,12 +158,11 @@ class _Items(AsyncGenerator[T, None]):
         if self._work is None:
             # The work must not hold this object: where nobody else does, it is to end.
             here, items, make = _callers_loop(), self._items, self._make
-            put: _Put = lambda item, _: items.put_nowait(item)  # noqa: E731 - one of two
+            through = None
             # A server that runs on the loop itself needs no other thread to be woken up.
             if here is not _running_loop():
-                deliveries = _deliveries.setdefault(here, Deliveries(here))
-                put = partial(deliveries.put, items.put_nowait)
-            self._work = _start(lambda: _pump(make, put), self._context)
+                through = _deliveries.setdefault(here, Deliveries(here))
+            self._work = _start(lambda: _pump(make, items.put_nowait, through), self._context)
         self._work.refuse_in_child()
         try:
             kind, item = await self._items.get()
@@ -194,24 +192,28 @@ class _Items(AsyncGenerator[T, None]):
             self._work.cancel()
 
 
-_Put = Callable[[tuple[str, Any], asyncio.Task[Any]], None]
-"""Gives a reader an item, which is what the task writes."""
+async def _pump(
+    make: Callable[[], AsyncGenerator[T, None]],
+    put: Callable[[tuple[str, Any]], None],
+    through: Deliveries | None = None,
+) -> None:
+    if through is not None:
+        put = through.to(put)
 
+    def deliver(item: T) -> None:
+        put(("item", item))
 
-async def _pump(make: Callable[[], AsyncGenerator[T, None]], put: _Put) -> None:
-    writer = asyncio.current_task()
-    assert writer is not None  # coroutines run in tasks
-    DELIVER.set(lambda item: put(("item", item), writer))
+    DELIVER.set(deliver)
     try:
         async with aclosing(make()) as items:
             async for item in items:
-                put(("item", item), writer)
+                deliver(item)
     except asyncio.CancelledError:
         raise
     except BaseException as error:
-        put(("error", error), writer)
+        put(("error", error))
     else:
-        put(("end", None), writer)
+        put(("end", None))
 
 
 def _refuse_to_wait_for_itself() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, Self
 
 from glimp_integrations import io_loop
@@ -363,11 +362,19 @@ class GlimpRouter:
         if changes:
             settings = settings.changed(changes)
         policy = self.policy_of(settings)
+        # Hooks see all events, in order.
+        deliver = io_loop.DELIVER.get() if streamed and not call_hooks else None
         call = Call(
-            settings, self.small, self.large, checked, output, line, policy, streamed=streamed
+            settings,
+            self.small,
+            self.large,
+            checked,
+            output,
+            line,
+            policy,
+            streamed=streamed,
+            deliver=deliver,
         )
-        if streamed and not call_hooks:  # which see all events, in order
-            call = replace(call, deliver=io_loop.DELIVER.get())
         return hooked(call, lambda: route(call, self.speed, self.accounts))
 
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from glimp_integrations import Finished, GlimpRouter, KindResolved, RoutedAnswer, TextDelta
+import dataclasses
+
+from glimp_integrations import (
+    Finished,
+    GlimpRouter,
+    KindResolved,
+    RoutedAnswer,
+    StepDone,
+    TextDelta,
+)
 from glimp_integrations.backends.scripted import ScriptedBackend, ScriptedToken
 
 OPENED = "<assistant>\n<think>\n"
@@ -74,3 +83,16 @@ def told(events: list[object], kind: str) -> str:
 def steps(result: RoutedAnswer, *names: str) -> list[tuple[object, ...]]:
     """The named fields of every step."""
     return [tuple(getattr(step, name) for name in names) for step in result.trace.steps]
+
+
+def without_times(event: object) -> object:
+    """The event as data, without measured seconds."""
+    no_times = {"first_token_seconds": None, "seconds": 0.0}
+    if isinstance(event, StepDone):
+        return event.record.model_copy(update=no_times)
+    if isinstance(event, Finished):
+        trace = event.result.trace
+        steps = [step.model_copy(update=no_times) for step in trace.steps]
+        trace = trace.model_copy(update={"steps": steps, "seconds": 0.0})
+        return event.result.model_copy(update={"trace": trace})
+    return dataclasses.astuple(event)

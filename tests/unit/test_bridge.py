@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dataclasses
 import gc
 import threading
 import time
@@ -14,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from helpers import ANSWER, CHAIN, OPENED, model, result_of, router
+from helpers import ANSWER, CHAIN, OPENED, model, result_of, router, without_times
 
-from glimp_integrations import BackendError, Finished, StepDone, TextDelta, io_loop
+from glimp_integrations import BackendError, Finished, TextDelta, io_loop
 from glimp_integrations.backends.scripted import ScriptedBackend
 
 SLOW = 0.02  # seconds a token
@@ -25,19 +24,6 @@ SLOW = 0.02  # seconds a token
 def endless(**options: object) -> ScriptedBackend:
     """A small model that never stops by itself."""
     return ScriptedBackend(lambda text: (b"word ", 0.5), delay=SLOW, **options)
-
-
-def without_times(event: object) -> object:
-    """The event as data, without measured seconds."""
-    no_times = {"first_token_seconds": None, "seconds": 0.0}
-    if isinstance(event, StepDone):
-        return event.record.model_copy(update=no_times)
-    if isinstance(event, Finished):
-        trace = event.result.trace
-        steps = [step.model_copy(update=no_times) for step in trace.steps]
-        trace = trace.model_copy(update={"steps": steps, "seconds": 0.0})
-        return event.result.model_copy(update={"trace": trace})
-    return dataclasses.astuple(event)
 
 
 async def collect(events) -> list[object]:

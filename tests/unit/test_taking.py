@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
 
 import pytest
-from helpers import ANSWER, OPENED, REASONING, model, router
+from helpers import ANSWER, OPENED, REASONING, model, router, without_times
 
 from glimp_integrations import BackendError, Finished, GlimpError, GlimpRouter, TextDelta, io_loop
 from glimp_integrations.backends import ScriptedBackend, Token
@@ -115,17 +114,13 @@ def outcome(one: GlimpRouter, *, streamed: bool) -> tuple[object, ...]:
     return told, type(error), str(error), getattr(error, "step", None), requests
 
 
-def shown(one: GlimpRouter) -> list[str]:
+def shown(one: GlimpRouter) -> list[object]:
     """The events of a call, without their times."""
     events, told = one.stream("?"), []
     with suppress(GlimpError):
         for event in events:
             told.append(without_times(event))
     return told
-
-
-def without_times(event: Event) -> str:
-    return re.sub(r"seconds=[\d.e-]+", "", str(event))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
